@@ -1,0 +1,56 @@
+"""One tree of errors: each knows its exit code and builds its own sentence and hint.
+
+Exit codes are a contract with scripts and CI (see README, "Exit codes").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RlpError(Exception):
+    """Base of everything a user can be told in one line.
+
+    Args:
+        message: what went wrong and where, one sentence, no newline.
+        hint: the next command to type, or the setting to change.
+        details: further lines (several config errors, mismatches); each printed on its own line.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = tuple(details)
+
+
+class Refused(RlpError):
+    """It ran, and the answer is no: gate missed, parity out of tolerance, training diverged."""
+
+    exit_code = 1
+
+
+class UsageError(RlpError):
+    """The command line or the config is wrong."""
+
+    exit_code = 2
+
+
+class ArtifactError(RlpError):
+    """An artefact or model file is missing, damaged, of the wrong kind, stale, or refused as unsafe."""
+
+    exit_code = 3
+
+
+class EnvironmentProblem(RlpError):
+    """Missing extra, device, provider, disk, permission, memory, or data that cannot be obtained."""
+
+    exit_code = 4
+
+
+class Locked(RlpError):
+    """The run is locked by a live process."""
+
+    exit_code = 5
