@@ -54,3 +54,13 @@ class Locked(RlpError):
     """The run is locked by a live process."""
 
     exit_code = 5
+
+
+class Interrupted(RlpError):
+    """Stopped by Ctrl-C (130) or SIGTERM (143) after the state was saved."""
+
+    exit_code = 130
+
+    def __init__(self, message: str = "interrupted", *, signal_number: int = 2, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,192 @@
+"""Settings of a run: one pydantic model a stage, every field with its sentence, bounds and unit.
+
+A field declared here feeds validation, `--set`, `rlp config show`, the JSON Schema and the docs.
+Loading and its messages live in `pipeline/config_load.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys, NaN and `true` for a number are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """The network that is to become faster."""
+
+    source: str = Field("mobilenet_v2", min_length=1)
+    """Where the architecture comes from: a built-in name, `torchvision:NAME`, or your own `package.module:factory`."""
+    kwargs: dict[str, Any] = {}
+    """Keyword arguments for the architecture's factory, such as `width_mult: 0.5`."""
+    weights: str | None = None
+    """Trained weights (.safetensors, or a .pth state dict), relative to the current folder or shipped with the package; none: train."""
+
+
+class DataConfig(Section):
+    """The images. Three splits by construction: train (weights), search (every choice), test (benchmark and report only)."""
+
+    source: str = Field("auto", min_length=1)
+    """Kind of data: `auto` recognises what lies in `root`; `embedded` needs no files; `rlp data ls` lists the others."""
+    root: str | None = None
+    """Folder that holds the images, relative to the current folder."""
+    label: str | None = None
+    """Name of the data printed beside every number; derived from the files when absent."""
+    search_fraction: Fraction = 0.1
+    """Share of the training images held out as the search split, stratified by class and seeded."""
+    image_size: int | None = Field(None, ge=8, le=1024)
+    """Height and width in pixels that images are resized to; absent: as they are (all must then have one size)."""
+    max_corrupt: float = Field(0.01, ge=0, lt=1)
+    """Share of unreadable images above which the run stops; below it they are skipped and counted."""
+    workers: int = Field(2, ge=0, le=64)
+    """Loader processes for data sets too large to be held decoded in memory."""
+    download: bool = True
+    """Whether a missing public data set may be downloaded."""
+
+
+class PretrainConfig(Section):
+    """Training of the base network when `model.weights` is not given."""
+
+    epochs: int = Field(30, ge=1, le=2000)
+    """Passes over the train split."""
+    batch_size: int = Field(128, ge=2, le=8192)
+    """Images a step."""
+    lr: float = Field(0.1, gt=0, le=10)
+    """Peak learning rate of SGD with Nesterov momentum."""
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    """L2 penalty; biases and normalisation parameters are exempt."""
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Share of the target spread over the other classes."""
+
+
+class TraceConfig(Section):
+    """Detection of channel groups."""
+
+    freeze: tuple[str, ...] = ()
+    """Shell-style patterns of group ids that must not be pruned, such as `features.0.*`."""
+
+
+class Budget(Section):
+    """What the small network may cost, as a fraction of the base; exactly one key."""
+
+    macs: Fraction | None = None
+    """Multiply-accumulates of one image."""
+    params: Fraction | None = None
+    """Parameters."""
+    latency: Fraction | None = None
+    """Latency in onnxruntime at `search.latency_*`."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Budget:
+        given = [name for name in ("macs", "params", "latency") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of macs, params, latency")
+        return self
+
+
+class SearchConfig(Section):
+    """Distribution of the budget over the channel groups."""
+
+    strategy: str = "rl"
+    """rl, rlpruner, evolution, random, uniform or global-taylor."""
+    budget: Budget = Budget(macs=0.5)
+    """What the pruned network may cost, as a fraction of the base."""
+    trials: int = Field(100, ge=1, le=100_000)
+    """Candidates scored."""
+    align: int = Field(8, ge=1, le=256)
+    """Widths are multiples of this; runtimes block channels by 8 or 16 and slow down on anything else."""
+    images: int = Field(1000, ge=10, le=1_000_000)
+    """Images of the search split that score a candidate."""
+
+
+class PruneConfig(Section):
+    """Cutting the channels out, and the proof that cut equals masked."""
+
+    images: int = Field(8, ge=1, le=1024)
+    """Real images on which the cut network is compared with the masked one."""
+    tolerance: float = Field(1e-9, gt=0, le=1e-3)
+    """Largest difference allowed in float64, relative to the largest output."""
+
+
+class DistillConfig(Section):
+    """Recovery of accuracy: teacher is the base network, student the pruned one."""
+
+    epochs: int = Field(5, ge=0, le=2000)
+    """Passes over the train split; 0 re-estimates the batch-norm statistics only."""
+    batch_size: int = Field(128, ge=2, le=8192)
+    """Images a step."""
+    lr: float = Field(0.05, gt=0, le=10)
+    """Peak learning rate."""
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    """L2 penalty; biases and normalisation parameters are exempt."""
+    temperature: float = Field(2.0, gt=0, le=100)
+    """Softening of teacher and student outputs."""
+    alpha: float = Field(0.75, ge=0, le=1)
+    """Weight of the distillation term; the rest is cross-entropy."""
+
+
+class ExportConfig(Section):
+    """ONNX file of base and final network, and their parity with PyTorch."""
+
+    opset: int | None = Field(None, ge=13, le=30)
+    """ONNX operator-set version; absent: the exporter's recommended one."""
+    images: int = Field(256, ge=1, le=100_000)
+    """Real images of the search split on which outputs are compared."""
+    min_top1_agreement: float = Field(0.99, gt=0, le=1)
+    """Share of images on which onnxruntime and PyTorch must name the same class."""
+
+
+class BenchmarkConfig(Section):
+    """Interleaved A/B latency in onnxruntime."""
+
+    provider: str = "CPUExecutionProvider"
+    """Execution provider that must run every convolution."""
+    batches: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = (1, 32)
+    """Batch sizes timed; the first is the headline."""
+    threads: tuple[Annotated[int, Field(ge=0, le=1024)], ...] = (1, 0)
+    """Intra-op threads for each batch size in turn, the last repeated; 0 means all cores."""
+    min_seconds: float = Field(3.0, gt=0, le=3600)
+    """Least measured time per variant and setting, in seconds."""
+    min_runs: int = Field(100, ge=3, le=10_000_000)
+    """Least number of timed inferences per variant and setting."""
+
+
+class ReportConfig(Section):
+    """The page."""
+
+    title: str | None = None
+    """Heading of the page; absent: the run's name."""
+
+
+class Config(Section):
+    """One run of the pipeline."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Seeds splits, initialisation, data order and search."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    data: DataConfig = DataConfig()
+    """The images."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """Stage pretrain."""
+    trace: TraceConfig = TraceConfig()
+    """Stage trace."""
+    search: SearchConfig = SearchConfig()
+    """Stage search."""
+    prune: PruneConfig = PruneConfig()
+    """Stage prune."""
+    distill: DistillConfig = DistillConfig()
+    """Stage distill."""
+    export: ExportConfig = ExportConfig()
+    """Stage export."""
+    benchmark: BenchmarkConfig = BenchmarkConfig()
+    """Stage benchmark."""
+    report: ReportConfig = ReportConfig()
+    """Stage report."""

@@ -1,0 +1,173 @@
+"""Load a config: YAML file + `--set KEY=VALUE`, every error reported at once with path, line and "did you mean"."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline import yaml_nodes
+from pipeline.config import Config
+from pipeline.errors import UsageError
+
+
+def bundled_configs() -> dict[str, Path]:
+    """Configs that travel with the package, by file name."""
+    folder = Path(str(resources.files("pipeline"))) / "bundled" / "configs"
+    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(name: str) -> Path:
+    """The file as given, else the shipped config of that name.
+
+    Raises:
+        UsageError: neither exists.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = bundled_configs()
+    if path.name in shipped and path.parent.name in ("", "configs"):
+        return shipped[path.name]
+    if path.is_dir():
+        raise UsageError(f"{name}: a folder, expected a YAML file", hint="rlp config ls lists the shipped configs")
+    close = difflib.get_close_matches(path.name, shipped, n=1)
+    meant = f"did you mean configs/{close[0]}? " if close else ""
+    raise UsageError(f"{name}: no such config", hint=f"{meant}rlp config ls lists the shipped ones")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply `--set` overrides.
+
+    Raises:
+        UsageError: anything wrong in the file or the overrides, all problems at once.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not a UTF-8 text file", hint="rlp config ls lists the shipped configs") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="rlp config ls lists the shipped configs") from None
+    data, lines = yaml_nodes.parse(text, str(path))
+    return build_config(data, overrides, lines, str(path))
+
+
+def build_config(
+    data: dict[str, Any], overrides: Sequence[str] = (), lines: dict[tuple[str, ...], int] | None = None, name: str = "config"
+) -> Config:
+    """Validate plain data plus overrides into a Config.
+
+    Raises:
+        UsageError: several problems are reported together in `details`.
+    """
+    set_paths = apply_overrides(data, overrides)
+    try:
+        return Config.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        problems = list(_sentences(error, lines or {}, set_paths, name))
+    raise UsageError(problems[0], hint="rlp config schema lists every key with its bounds", details=problems[1:])
+
+
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple[str, ...]]:
+    """Write `a.b=value` items into `data` in place; returns the paths written.
+
+    Raises:
+        UsageError: an item without `=`, or a path through something that is no section.
+    """
+    written = set()
+    for item in overrides:
+        key, equals, value = item.partition("=")
+        path = tuple(key.strip().split("."))
+        if not equals or not all(path):
+            raise UsageError(f"--set {item}: expected KEY=VALUE", hint="for example --set search.trials=20")
+        node = data
+        for part in path[:-1]:
+            child = node.setdefault(part, {})
+            if not isinstance(child, dict):
+                raise UsageError(f"--set {item}: {part} is a value, not a section", hint="rlp config schema lists every key")
+            node = child
+        node[path[-1]] = _override_value(value)
+        written.add(path)
+    _drop_rival_budgets(data, written)
+    return written
+
+
+def _override_value(text: str) -> Any:
+    if text[:1] in "[{\"'":
+        try:
+            return yaml_nodes.parse(f"value: {text}", "--set")[0]["value"]
+        except UsageError:
+            return text
+    return yaml_nodes.scalar(text)
+
+
+def _drop_rival_budgets(data: dict[str, Any], written: set[tuple[str, ...]]) -> None:
+    """`--set search.budget.params=0.4` replaces the file's `macs: 0.5`; two given by --set stay and are refused."""
+    chosen = {path[2] for path in written if path[:2] == ("search", "budget") and len(path) == 3}
+    budget = data.get("search", {}).get("budget") if isinstance(data.get("search"), dict) else None
+    if chosen and isinstance(budget, dict):
+        for key in ("macs", "params", "latency"):
+            if key not in chosen:
+                budget.pop(key, None)
+
+
+def _sentences(
+    error: ValidationError, lines: dict[tuple[str, ...], int], set_paths: set[tuple[str, ...]], name: str
+) -> Iterable[str]:
+    for item in error.errors(include_url=False):
+        path = tuple(str(part) for part in item["loc"])
+        dotted = ".".join(path)
+        if any(path[: len(p)] == p or p[: len(path)] == path for p in set_paths):
+            where = "--set"
+        else:
+            line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+            where = f"{name}:{line}" if line else name
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(path[-1], known_keys(path[:-1]), n=1, cutoff=0.5)
+            elsewhere = [p for p in all_paths() if p.split(".")[-1] == path[-1]]
+            meant = ".".join((*path[:-1], close[0])) if close else (elsewhere[0] if elsewhere else "")
+            yield f"{where}: {dotted}: unknown key" + (f", did you mean {meant}?" if meant else "")
+        else:
+            value = "" if isinstance(item["input"], (dict, list)) else f", got {item['input']!r}"
+            message = item["msg"].removeprefix("Value error, ")
+            yield f"{where}: {dotted or 'config'}: {message[0].lower() + message[1:]}{value}"
+
+
+def _section_at(path: tuple[str, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] = Config
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return None
+        model = field.annotation
+    return model
+
+
+def known_keys(path: tuple[str, ...]) -> list[str]:
+    """Keys of the section at `path`; empty when there is no such section."""
+    model = _section_at(path)
+    return list(model.model_fields) if model else []
+
+
+def all_paths(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the config, sections left out."""
+    paths: list[str] = []
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            paths += all_paths(field.annotation, f"{prefix}{key}.")
+        else:
+            paths.append(prefix + key)
+    return paths
+
+
+def schema_text() -> str:
+    """JSON Schema of the config, as shipped in configs/schema.json."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "rlp config"
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

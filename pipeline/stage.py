@@ -1,0 +1,130 @@
+"""What a stage is: a name, what it depends on, and `run(ctx)` from artefacts to artefacts.
+
+    class Trace(Stage):
+        name = "trace"
+        sections = ("trace",)            # config sections its result depends on
+        reads = ("base_model", "data")   # kinds from pipeline/artifacts.py
+        def run(self, ctx): ...          # read ctx.input(kind), write into ctx.out, return a summary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pipeline import store
+from pipeline.artifacts import KINDS
+from pipeline.config import Config
+from pipeline.errors import ArtifactError, Interrupted
+
+
+class Reporter(Protocol):
+    """Where a stage's progress goes; the terminal implements it."""
+
+    def progress(self, done: int, total: int, **fields: Any) -> None:
+        """`done` of `total` units, with further fields to show (loss, accuracy, images_per_s, eta_s)."""
+
+    def note(self, text: str) -> None:
+        """One plain sentence."""
+
+    def warn(self, text: str) -> None:
+        """One sentence that the user should act on."""
+
+
+class SilentReporter:
+    """A Reporter for tests and notebooks."""
+
+    def progress(self, done: int, total: int, **fields: Any) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass
+class StageContext:
+    """All that a stage may touch.
+
+    Attributes:
+        config: the whole resolved config.
+        seed: the run's seed.
+        out: folder whose files are committed together when `run` returns.
+        work: scratch folder that survives a kill (checkpoints, journals); emptied after the commit.
+        inputs: folder and expected sha256 of every file of every kind this stage reads.
+        data_card: what the images are (pipeline.data.DataCard), for stages that use data.
+    """
+
+    config: Config
+    out: Path
+    work: Path
+    inputs: Mapping[str, tuple[Path, Mapping[str, str]]] = field(default_factory=dict)
+    reporter: Reporter = field(default_factory=SilentReporter)
+    stop_signal: Callable[[], int] = lambda: 0
+    data_card: Any = None
+    run_name: str = "run"
+    accepted_edits: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    def input(self, kind: str) -> Path:
+        """The verified artefact: its file, or its folder where the kind has several files.
+
+        Raises:
+            ArtifactError: its bytes are not those committed.
+        """
+        folder, hashes = self.inputs[kind]
+        for name, expected in hashes.items():
+            store.check_regular(folder / name, KINDS[kind].max_bytes)
+            if store.sha256_file(folder / name) != expected:
+                maker = KINDS[kind].maker
+                raise ArtifactError(f"{folder / name}: changed while the run was going on", hint=f"rlp stage {maker} re-makes it")
+        files = KINDS[kind].files
+        return folder / files[0] if len(files) == 1 else folder
+
+    def progress(self, done: int, total: int, **fields: Any) -> None:
+        self.reporter.progress(done, total, **fields)
+
+    def note(self, text: str) -> None:
+        self.reporter.note(text)
+
+    def warn(self, text: str) -> None:
+        self.reporter.warn(text)
+
+    def stopping(self) -> bool:
+        """True once Ctrl-C or SIGTERM came: save, then `raise ctx.interrupted()`."""
+        return self.stop_signal() != 0
+
+    def interrupted(self) -> Interrupted:
+        return Interrupted(signal_number=self.stop_signal() or 2)
+
+
+class Stage:
+    """Base of the stages; subclasses set the class attributes and `run`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    version: ClassVar[int] = 1
+    sections: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ()
+    uses_data: ClassVar[bool] = False
+
+    def depends(self, config: Config) -> dict[str, Any]:
+        """The part of the config that the result depends on, as plain JSON types."""
+        whole = config.model_dump(mode="json")
+        return {section: whole[section] for section in (*self.sections,)}
+
+    def external(self, config: Config) -> dict[str, str]:
+        """sha256 of files outside the run that the result depends on, by a name for people."""
+        return {}
+
+    def run(self, ctx: StageContext) -> dict[str, Any]:
+        """Do the work: write every file of `kinds_of(self.name)` into `ctx.out`.
+
+        Returns:
+            a few JSON-able numbers for the terminal and the manifest.
+        """
+        raise NotImplementedError

@@ -1,0 +1,280 @@
+"""The one module that writes artefacts: atomic files, sealed JSON, hashes, the commit of a stage folder, the lock.
+
+Write = beside, hash, fsync, rename, fsync the folder. Read = regular file, size cap, hash, parse, schema.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ArtifactError, EnvironmentProblem, Locked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STAGING = ".staging-"
+_OLD = ".old-"
+
+
+def dump_json(obj: Any) -> bytes:
+    """Canonical JSON: sorted keys, two spaces, no NaN; the same object gives the same bytes."""
+    return (json.dumps(obj, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into exit 4 with the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        hint = {
+            errno.ENOSPC: "free some disk space and type the command again; finished stages are kept",
+            errno.EACCES: "pass --run-dir DIR with a folder you may write",
+            errno.EROFS: "pass --run-dir DIR with a folder you may write",
+        }.get(error.errno or 0, "type the command again; finished stages are kept")
+        raise EnvironmentProblem(f"{path}: {reason}", hint=hint) from error
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> str:
+    """Write atomically and durably; returns the sha256.
+
+    Raises:
+        EnvironmentProblem: the disk said no; the old file, if any, is untouched.
+    """
+    with disk_errors(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        _fsync_folder(path.parent)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_json(path: Path, obj: Any) -> str:
+    """Write canonical JSON atomically; returns the sha256."""
+    return write_bytes(path, dump_json(obj))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write tensors as safetensors atomically; returns the sha256."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return write_bytes(path, save(plain, dict(metadata) if metadata else None))
+
+
+def check_regular(path: Path, max_bytes: int | None = None) -> int:
+    """Size of a regular, singly-linked file that is reached through no symlink.
+
+    Raises:
+        ArtifactError: missing, a link, device, FIFO or folder, or larger than `max_bytes`.
+    """
+    try:
+        info = path.lstat()
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise ArtifactError(f"{path}: not a regular file")
+    if max_bytes is not None and info.st_size > max_bytes:
+        raise ArtifactError(f"{path}: {info.st_size} bytes, more than the {max_bytes} allowed for it")
+    return info.st_size
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a regular file.
+
+    Raises:
+        ArtifactError: missing or not a regular file.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bytes(path: Path, *, max_bytes: int, sha256: str | None = None) -> bytes:
+    """Read a regular file below a size cap, checking its hash before anyone parses it.
+
+    Raises:
+        ArtifactError: missing, linked, too large, or the hash differs.
+    """
+    check_regular(path, max_bytes)
+    data = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ArtifactError(f"{path}: the bytes differ from those committed (sha256 mismatch)")
+    return data
+
+
+def read_json(path: Path, *, max_bytes: int = 64 << 20, sha256: str | None = None) -> Any:
+    """Read and parse JSON; NaN and duplicate keys are refused.
+
+    Raises:
+        ArtifactError: not readable, or not JSON.
+    """
+    data = read_bytes(path, max_bytes=max_bytes, sha256=sha256)
+    try:
+        return json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error})") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate key")
+    return result
+
+
+def read_tensors(path: Path, *, max_bytes: int = 4 << 30, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file, hashing first.
+
+    Raises:
+        ArtifactError: not readable, the hash differs, or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = read_bytes(path, max_bytes=max_bytes, sha256=sha256)
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path}: not a safetensors file ({error})") from None
+
+
+def write_sealed(path: Path, obj: Mapping[str, Any]) -> None:
+    """Write JSON that carries its own hash, so that any changed byte shows."""
+    write_json(path, _sealed(obj))
+
+
+def _sealed(obj: Mapping[str, Any]) -> dict[str, Any]:
+    body = {key: value for key, value in obj.items() if key != "seal"}
+    return {**body, "seal": hashlib.sha256(dump_json(body)).hexdigest()}
+
+
+def read_sealed(path: Path, *, kind: str, schema_version: int, max_bytes: int = 16 << 20) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises:
+        ArtifactError: changed by as little as one byte, another kind, or a newer schema.
+    """
+    data = read_bytes(path, max_bytes=max_bytes)
+    obj = read_json(path, max_bytes=max_bytes)
+    if not isinstance(obj, dict) or obj.get("kind") != kind:
+        raise ArtifactError(f"{path}: not a {kind} file")
+    version = obj.get("schema_version")
+    if not isinstance(version, int) or version > schema_version:
+        raise ArtifactError(f"{path}: schema version {version}, this rlp reads up to {schema_version}", hint="upgrade rlp-cnn")
+    if dump_json(_sealed(obj)) != data:
+        raise ArtifactError(f"{path}: changed since it was written (seal broken)")
+    return obj
+
+
+@contextmanager
+def staging(run: Path, stage: str) -> Iterator[Path]:
+    """A fresh folder to write a stage's outputs into; removed unless `commit` took it."""
+    folder = run / f"{_STAGING}{stage}"
+    with disk_errors(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def commit(run: Path, stage: str, folder: Path) -> None:
+    """Put a complete staging folder (its manifest was written last) in the stage's place.
+
+    Killed between the two renames, `recover` rolls forward.
+    """
+    target, old = run / stage, run / f"{_OLD}{stage}"
+    with disk_errors(target):
+        _fsync_folder(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(folder, target)
+        _fsync_folder(run)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(run: Path, manifest_name: str) -> list[str]:
+    """Finish or sweep what a killed process left behind; returns one sentence for each thing done."""
+    done: list[str] = []
+    for old in sorted(run.glob(f"{_OLD}*")):
+        stage = old.name.removeprefix(_OLD)
+        target, fresh = run / stage, run / f"{_STAGING}{stage}"
+        if not target.exists():
+            forward = (fresh / manifest_name).is_file()
+            os.rename(fresh if forward else old, target)
+            done.append(f"{stage}: an interrupted commit was {'finished' if forward else 'undone'}")
+        shutil.rmtree(old, ignore_errors=True)
+    for fresh in sorted(run.glob(f"{_STAGING}*")):
+        shutil.rmtree(fresh, ignore_errors=True)
+        done.append(f"{fresh.name.removeprefix(_STAGING)}: unfinished files were swept")
+    for torn in [*run.glob(".*.tmp"), *run.glob(".work/*/.*.tmp")]:
+        torn.unlink(missing_ok=True)
+    return done
+
+
+@contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Hold the run; the kernel frees it when the process ends, however it ends.
+
+    Raises:
+        Locked: another live process holds it; names pid and host.
+        EnvironmentProblem: the folder cannot be made or written.
+    """
+    from filelock import FileLock, Timeout
+
+    owner = run / ".owner.json"
+    with disk_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        held = FileLock(run / ".lock")
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            raise Locked(f"{run}: in use by {_owner_text(owner)}", hint="wait for it, or pass another --run-dir") from None
+    try:
+        write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        held.release()
+
+
+def _owner_text(owner: Path) -> str:
+    try:
+        info = json.loads(owner.read_bytes())
+        return f"process {info['pid']} on {info['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
