@@ -1,0 +1,56 @@
+"""What a data set is, in figures that two runs can be compared by."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """Facts about one data set; the same files give the same card whatever the seed."""
+
+    source: str
+    """Kind of source, a key of `SOURCES`."""
+    label: str
+    """What to print beside a number measured on it."""
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    """(channels, height, width) as the network sees them."""
+    counts: dict[str, tuple[int, ...]]
+    """Images per class, for every split that the source has (before the search split is carved from train)."""
+    mean: tuple[float, ...]
+    """Per channel, of the train split, pixel values scaled to 0 … 1."""
+    std: tuple[float, ...]
+    sha256: dict[str, str]
+    """Content hash per split; see `pipeline.data.hashing.sha256_files`."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Unreadable images left out, per split."""
+    encodings: dict[str, int] = field(default_factory=dict)
+    """How the images are stored, such as `JPEG q75`, with the number of images looked at."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Height×width as stored, with the number of images looked at; the most frequent first."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        return self.image_shape[0]
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Images per split."""
+        return {split: sum(counts) for split, counts in self.counts.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dicts, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> DataCard:
+        """Inverse of `to_dict`, also after a trip through JSON."""
+        lists = {name: tuple(raw[name]) for name in ("classes", "image_shape", "mean", "std")}
+        counts = {split: tuple(values) for split, values in raw["counts"].items()}
+        return cls(**{**raw, **lists, "counts": counts})

@@ -1,0 +1,44 @@
+"""Three splits by construction: train for weights, search for every choice, test for the final numbers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.data.images import Images
+from pipeline.errors import ArtifactError
+
+
+@dataclass(frozen=True)
+class Splits:
+    """All that training, search and distillation get to see; nothing leads from here to the test images."""
+
+    train: Images
+    search: Images
+
+
+def carve(images: Images, fraction: float, seed: int) -> Splits:
+    """Hold out `fraction` of every class of `images`, drawn by `seed`, as the search split.
+
+    Raises ArtifactError when a class has fewer than two images.
+    """
+    held, kept = stratified(images.labels, fraction, seed, images.classes)
+    return Splits(train=images.subset(kept), search=images.subset(held))
+
+
+def stratified(labels: Tensor, fraction: float, seed: int, classes: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Ascending indices `(held, kept)` of `labels` (N,): round(fraction · n) of each class held, at least one."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    shuffled = labels.cpu()[order]
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for k, name in enumerate(classes):
+        mine = order[shuffled == k]
+        if len(mine) < 2:
+            raise ArtifactError(
+                f"class {name!r} has {len(mine)} image(s); a search split needs at least two of each class",
+                hint="add images of this class, or remove it from the data set",
+            )
+        held[mine[: min(len(mine) - 1, max(1, round(fraction * len(mine))))]] = True
+    return held.nonzero().flatten(), (~held).nonzero().flatten()
