@@ -6,7 +6,7 @@ Loading and its messages live in `pipeline/config_load.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,7 +16,9 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 class Section(BaseModel):
     """Base of all sections: unknown keys, NaN and `true` for a number are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ModelConfig(Section):
@@ -27,14 +29,14 @@ class ModelConfig(Section):
     kwargs: dict[str, Any] = {}
     """Keyword arguments for the architecture's factory, such as `width_mult: 0.5`."""
     weights: str | None = None
-    """Trained weights (.safetensors, or a .pth state dict), relative to the current folder or shipped with the package; none: train."""
+    """Trained weights (.safetensors or a .pth state dict): a path, or a file shipped with rlp; absent: train."""
 
 
 class DataConfig(Section):
-    """The images. Three splits by construction: train (weights), search (every choice), test (benchmark and report only)."""
+    """The images, in three splits: train (weights), search (every choice), test (benchmark and report only)."""
 
     source: str = Field("auto", min_length=1)
-    """Kind of data: `auto` recognises what lies in `root`; `embedded` needs no files; `rlp data ls` lists the others."""
+    """Kind of data: `auto` recognises what lies in `root`; `embedded` needs no files; see `rlp data ls`."""
     root: str | None = None
     """Folder that holds the images, relative to the current folder."""
     label: str | None = None

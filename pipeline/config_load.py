@@ -58,7 +58,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def build_config(
-    data: dict[str, Any], overrides: Sequence[str] = (), lines: dict[tuple[str, ...], int] | None = None, name: str = "config"
+    data: dict[str, Any],
+    overrides: Sequence[str] = (),
+    lines: dict[tuple[str, ...], int] | None = None,
+    name: str = "config",
 ) -> Config:
     """Validate plain data plus overrides into a Config.
 
@@ -89,7 +92,9 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple
         for part in path[:-1]:
             child = node.setdefault(part, {})
             if not isinstance(child, dict):
-                raise UsageError(f"--set {item}: {part} is a value, not a section", hint="rlp config schema lists every key")
+                raise UsageError(
+                    f"--set {item}: {part} is a value, not a section", hint="rlp config schema lists every key"
+                )
             node = child
         node[path[-1]] = _override_value(value)
         written.add(path)

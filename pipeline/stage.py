@@ -1,10 +1,10 @@
 """What a stage is: a name, what it depends on, and `run(ctx)` from artefacts to artefacts.
 
-    class Trace(Stage):
-        name = "trace"
-        sections = ("trace",)            # config sections its result depends on
-        reads = ("base_model", "data")   # kinds from pipeline/artifacts.py
-        def run(self, ctx): ...          # read ctx.input(kind), write into ctx.out, return a summary
+class Trace(Stage):
+    name = "trace"
+    sections = ("trace",)            # config sections its result depends on
+    reads = ("base_model", "data")   # kinds from pipeline/artifacts.py
+    def run(self, ctx): ...          # read ctx.input(kind), write into ctx.out, return a summary
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ class StageContext:
     stop_signal: Callable[[], int] = lambda: 0
     data_card: Any = None
     run_name: str = "run"
-    accepted_edits: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -81,7 +80,9 @@ class StageContext:
             store.check_regular(folder / name, KINDS[kind].max_bytes)
             if store.sha256_file(folder / name) != expected:
                 maker = KINDS[kind].maker
-                raise ArtifactError(f"{folder / name}: changed while the run was going on", hint=f"rlp stage {maker} re-makes it")
+                raise ArtifactError(
+                    f"{folder / name}: changed while the run was going on", hint=f"rlp stage {maker} re-makes it"
+                )
         files = KINDS[kind].files
         return folder / files[0] if len(files) == 1 else folder
 

@@ -192,7 +192,9 @@ def read_sealed(path: Path, *, kind: str, schema_version: int, max_bytes: int = 
         raise ArtifactError(f"{path}: not a {kind} file")
     version = obj.get("schema_version")
     if not isinstance(version, int) or version > schema_version:
-        raise ArtifactError(f"{path}: schema version {version}, this rlp reads up to {schema_version}", hint="upgrade rlp-cnn")
+        raise ArtifactError(
+            f"{path}: schema version {version}, this rlp reads up to {schema_version}", hint="upgrade rlp-cnn"
+        )
     if dump_json(_sealed(obj)) != data:
         raise ArtifactError(f"{path}: changed since it was written (seal broken)")
     return obj
@@ -263,7 +265,9 @@ def lock(run: Path) -> Iterator[None]:
         try:
             held.acquire(timeout=0)
         except Timeout:
-            raise Locked(f"{run}: in use by {_owner_text(owner)}", hint="wait for it, or pass another --run-dir") from None
+            raise Locked(
+                f"{run}: in use by {_owner_text(owner)}", hint="wait for it, or pass another --run-dir"
+            ) from None
     try:
         write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
         yield

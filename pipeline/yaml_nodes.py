@@ -51,7 +51,9 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
         UsageError: not YAML, not a mapping, duplicate keys, aliases, tags, or nested too deeply.
     """
     if len(text) > MAX_BYTES:
-        raise UsageError(f"{name}: a config of {len(text)} characters is not a config", hint="pass a YAML file below 1 MB")
+        raise UsageError(
+            f"{name}: a config of {len(text)} characters is not a config", hint="pass a YAML file below 1 MB"
+        )
     try:
         _refuse_aliases(text, name)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -78,10 +80,15 @@ def _refuse_aliases(text: str, name: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise UsageError(f"{name}:{event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed", hint="write the value out")
+            raise UsageError(
+                f"{name}:{event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed",
+                hint="write the value out",
+            )
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise UsageError(f"{name}:{event.start_mark.line + 1}: nested too deeply", hint=f"at most {MAX_DEPTH} levels")
+            raise UsageError(
+                f"{name}:{event.start_mark.line + 1}: nested too deeply", hint=f"at most {MAX_DEPTH} levels"
+            )
 
 
 def _value(node: yaml.Node, path: Path, name: str, lines: dict[Path, int], problems: list[str]) -> Any:
@@ -99,7 +106,9 @@ def _value(node: yaml.Node, path: Path, name: str, lines: dict[Path, int], probl
                 continue
             if key in result:
                 first = lines[(*path, key)]
-                problems.append(f"{name}:{key_line}: {'.'.join((*path, key))}: duplicate key, first given on line {first}")
+                problems.append(
+                    f"{name}:{key_line}: {'.'.join((*path, key))}: duplicate key, first given on line {first}"
+                )
                 continue
             lines[(*path, key)] = key_line
             result[key] = _value(value_node, (*path, key), name, lines, problems)

@@ -1,0 +1,188 @@
+"""A stage's manifest: what went in, what came out, with which settings; written last, it is the commit."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.artifacts import KINDS, MANIFEST, kinds_of
+from pipeline.errors import ArtifactError
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("rlp-cnn", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """All that a stage's result depends on; equal needs mean a fresh result.
+
+    `inputs` maps `stage/file` to sha256, `external` a file outside the run to sha256, `data` is the
+    content hash of the images (empty where the stage uses none).
+    """
+
+    stage: str
+    version: int
+    seed: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    external: Mapping[str, str]
+    data: str
+
+    def differences(self, manifest: Mapping[str, Any]) -> list[str]:
+        """Why a committed result is not fresh; empty when it is."""
+        reasons: list[str] = []
+        if manifest["stage_version"] != self.version:
+            reasons.append("the stage's method changed")
+        if manifest["seed"] != self.seed:
+            reasons.append(f"seed {manifest['seed']} → {self.seed}")
+        reasons += _config_changes(manifest["config"], self.config)
+        reasons += _changed("input", manifest["inputs"], self.inputs)
+        reasons += _changed("file", manifest["external"], self.external)
+        if manifest["data"] != self.data:
+            reasons.append("the images changed")
+        return reasons
+
+
+def _config_changes(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found: list[str] = []
+        for key in sorted({*old, *new}):
+            found += _config_changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return found
+    return [] if old == new else [f"{path} {_short(old)} → {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _changed(noun: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return [f"{noun} {name} changed" for name in names]
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the result."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def device() -> str:
+    """The processor, in words."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def write_manifest(folder: Path, needs: Needs, summary: Mapping[str, Any], started: str, seconds: float) -> None:
+    """Hash every output in `folder` and write `manifest.json`, the last file of a commit.
+
+    Raises:
+        ArtifactError: the stage did not write a file it promised.
+    """
+    outputs: dict[str, Any] = {}
+    for kind in kinds_of(needs.stage):
+        for name in kind.files:
+            size = store.check_regular(folder / name, kind.max_bytes)
+            outputs[name] = {"kind": kind.name, "sha256": store.sha256_file(folder / name), "bytes": size}
+    store.write_sealed(
+        folder / MANIFEST,
+        {
+            "kind": "manifest",
+            "schema_version": SCHEMA_VERSION,
+            "stage": needs.stage,
+            "stage_version": needs.version,
+            "seed": needs.seed,
+            "config": needs.config,
+            "inputs": needs.inputs,
+            "external": needs.external,
+            "data": needs.data,
+            "outputs": outputs,
+            "summary": summary,
+            "versions": versions(),
+            "device": device(),
+            "started": started,
+            "duration_s": round(seconds, 3),
+            "accepted_edits": [],
+        },
+    )
+
+
+def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
+    """The manifest of a committed stage, None when the stage was never committed.
+
+    Raises:
+        ArtifactError: it is there but damaged; the hint names the stage.
+    """
+    path = run / stage / MANIFEST
+    if not path.is_symlink() and not path.exists():
+        return None
+    try:
+        manifest = store.read_sealed(path, kind="manifest", schema_version=SCHEMA_VERSION)
+    except ArtifactError as error:
+        raise ArtifactError(error.message, hint=error.hint or remake(run, stage)) from None
+    if manifest["stage"] != stage:
+        raise ArtifactError(f"{path}: is the manifest of stage {manifest['stage']}", hint=remake(run, stage))
+    return manifest
+
+
+def remake(run: Path, stage: str) -> str:
+    """The command that re-makes a stage, for hints."""
+    return f"rlp stage {stage} --run {run} --force re-makes it"
+
+
+def damaged_outputs(run: Path, stage: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with a stage's files: `{"changed": sentence}`, `{"missing": sentence}`, both or neither.
+
+    A missing file is simply made again; changed bytes are refused until someone says what to do.
+    """
+    found: dict[str, str] = {}
+    for name, entry in manifest["outputs"].items():
+        path = run / stage / name
+        if not path.is_symlink() and not path.exists():
+            found.setdefault("missing", f"{path} is missing")
+            continue
+        try:
+            store.check_regular(path, KINDS[entry["kind"]].max_bytes)
+            if store.sha256_file(path) != entry["sha256"]:
+                found.setdefault("changed", f"{path}: the bytes differ from those committed (sha256 mismatch)")
+        except ArtifactError as error:
+            found.setdefault("changed", error.message)
+    return found
+
+
+def accept_edits(run: Path, stage: str) -> list[str]:
+    """Take edited files of a committed stage as they are, and record that in its manifest.
+
+    Returns:
+        names of the files whose bytes had changed.
+    """
+    manifest = read_manifest(run, stage)
+    edited = []
+    for name, entry in (manifest or {"outputs": {}})["outputs"].items():
+        path = run / stage / name
+        if path.exists() and (digest := store.sha256_file(path)) != entry["sha256"]:
+            entry.update(sha256=digest, bytes=store.check_regular(path))
+            edited.append(name)
+    if manifest and edited:
+        manifest["accepted_edits"] = sorted({*manifest["accepted_edits"], *edited})
+        store.write_sealed(run / stage / MANIFEST, manifest)
+    return edited

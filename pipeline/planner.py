@@ -1,0 +1,153 @@
+"""Decide for each stage: reuse it, run it, or say what blocks it; always with the reason. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.artifacts import KINDS
+from pipeline.config import Config
+from pipeline.errors import ArtifactError, UsageError
+from pipeline.manifest import Needs, damaged_outputs, read_manifest, remake
+from pipeline.stage import Stage
+
+Action = Literal["reuse", "run", "blocked", "skip"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens to one stage, and why."""
+
+    stage: Stage
+    action: Action
+    reason: str
+    needs: Needs | None = None
+    manifest: Mapping[str, Any] | None = None
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stages a command is about: `first` to `last`, of which `force` are run even when fresh."""
+
+    first: str | None = None
+    last: str | None = None
+    force: frozenset[str] = frozenset()
+    only: bool = False
+
+    @staticmethod
+    def of(
+        stages: Sequence[Stage], first: str | None, last: str | None, force: str | None, only: bool = False
+    ) -> Selection:
+        """Check the names.
+
+        Raises:
+            UsageError: no such stage, or `last` before `first`.
+        """
+        names = [stage.name for stage in stages]
+        for name in (first, last, None if force == "all" else force):
+            if name is not None and name not in names:
+                raise UsageError(f"no stage is called {name}", hint="the stages are " + ", ".join(names))
+        if first and last and names.index(last) < names.index(first):
+            raise UsageError(f"--until {last} comes before --from {first}", hint="the order is " + ", ".join(names))
+        low = names.index(first) if first else 0
+        high = names.index(last) if last else len(names) - 1
+        forced = names[low : high + 1] if force == "all" else [force] if force else []
+        return Selection(first, last, frozenset(forced), only)
+
+    def covers(self, names: Sequence[str], name: str) -> bool:
+        index = names.index(name)
+        return (self.first is None or index >= names.index(self.first)) and (
+            self.last is None or index <= names.index(self.last)
+        )
+
+
+EVERYTHING = Selection()
+
+
+@dataclass
+class Planner:
+    """Plans a run folder against a config.
+
+    `data_sha256` is the content hash of the images; None means "take what the manifests recorded", for
+    commands that must work where the images are not.
+    """
+
+    stages: Sequence[Stage]
+    config: Config
+    run: Path
+    data_sha256: str | None = None
+    outside: bool = True
+    _external: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def plan(self, selection: Selection = EVERYTHING) -> list[Step]:
+        """One step a stage, in order."""
+        names = [stage.name for stage in self.stages]
+        made: dict[str, Mapping[str, Any]] = {}
+        steps: list[Step] = []
+        for stage in self.stages:
+            step = self._step(
+                stage, made, {s.stage.name: s for s in steps}, selection, selection.covers(names, stage.name)
+            )
+            if step.action == "reuse" and step.manifest is not None:
+                made[stage.name] = step.manifest
+            steps.append(step)
+        return steps
+
+    def _step(
+        self,
+        stage: Stage,
+        made: Mapping[str, Mapping[str, Any]],
+        earlier: Mapping[str, Step],
+        selection: Selection,
+        chosen: bool,
+    ) -> Step:
+        try:
+            manifest = read_manifest(self.run, stage.name)
+            damage = damaged_outputs(self.run, stage.name, manifest) if manifest else {}
+        except ArtifactError as error:
+            manifest, damage = None, {"changed": error.message}
+        forced = stage.name in selection.force
+        if "changed" in damage and chosen and not forced:
+            return Step(stage, "blocked", damage["changed"], None, manifest, remake(self.run, stage.name))
+        makers = {KINDS[kind].maker for kind in stage.reads}
+        waiting = [s.name for s in self.stages if s.name in makers and s.name not in made]
+        verb: Action = "run" if chosen else "skip"
+        if waiting:
+            upstream = earlier[waiting[0]]
+            if upstream.action in ("blocked", "skip"):
+                reason = f"needs {upstream.stage.name}: {upstream.reason}"
+                hint = upstream.hint or f"rlp stage {upstream.stage.name} --run {self.run} comes first"
+                return Step(stage, "blocked" if chosen else "skip", reason, None, manifest, hint)
+            return Step(stage, verb, f"{waiting[0]} runs before it", None, manifest)
+        needs = self.needs(stage, made, manifest)
+        if damage:
+            return Step(stage, verb, next(iter(damage.values())), needs)
+        if manifest is None:
+            return Step(stage, verb, "never run", needs)
+        if forced:
+            return Step(stage, "run", "forced", needs, manifest)
+        changes = needs.differences(manifest)
+        if changes:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            return Step(stage, verb, ", ".join(changes[:3]) + more, needs, manifest)
+        return Step(stage, "reuse", "fresh", needs, manifest)
+
+    def needs(self, stage: Stage, made: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Any] | None) -> Needs:
+        """What `stage` depends on, given the manifests of the stages before it."""
+        inputs = {}
+        for kind in stage.reads:
+            maker = KINDS[kind].maker
+            for name in KINDS[kind].files:
+                inputs[f"{maker}/{name}"] = made[maker]["outputs"][name]["sha256"]
+        recorded = manifest or {"data": "", "external": {}}
+        data = (recorded["data"] if self.data_sha256 is None else self.data_sha256) if stage.uses_data else ""
+        if not self.outside:
+            external = dict(recorded["external"])
+        else:
+            if stage.name not in self._external:
+                self._external[stage.name] = stage.external(self.config)
+            external = self._external[stage.name]
+        return Needs(stage.name, stage.version, self.config.seed, stage.depends(self.config), inputs, external, data)

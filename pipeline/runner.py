@@ -1,0 +1,235 @@
+"""Execute a plan: lock, recover, run what is not fresh, commit each stage, resume after anything."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import store
+from pipeline.artifacts import KINDS, MANIFEST, RUN_FILE
+from pipeline.config import Config
+from pipeline.config_load import build_config
+from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, RlpError
+from pipeline.manifest import Needs, accept_edits, write_manifest
+from pipeline.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.stage import Reporter, Stage, StageContext
+
+RUN_SCHEMA = 1
+
+
+class Watcher(Reporter, Protocol):
+    """A Reporter that is also told which stage starts and ends."""
+
+    def begin(self, step: Step, index: int, total: int) -> None: ...
+
+    def end(self, step: Step, summary: Mapping[str, Any], seconds: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command to the runner. `resume_command` is printed when it is interrupted."""
+
+    stages: Sequence[Stage]
+    config: Config
+    run: Path
+    config_name: str
+    selection: Selection = EVERYTHING
+    resume_command: str = ""
+    accept_edited: bool = False
+
+
+def read_run(run: Path) -> tuple[Config, str]:
+    """The resolved config of a run, and the name of the config file it came from.
+
+    Raises:
+        ArtifactError: no run, or its run.json is damaged.
+    """
+    path = run / RUN_FILE
+    if not path.exists():
+        raise ArtifactError(f"{run}: not a run (no {RUN_FILE})", hint="rlp pipeline run CONFIG makes one")
+    hint = "rlp pipeline run CONFIG --run-dir DIR writes it anew; finished stages are kept"
+    try:
+        record = store.read_sealed(path, kind="run", schema_version=RUN_SCHEMA)
+    except ArtifactError as error:
+        raise ArtifactError(error.message, hint=error.hint or hint) from None
+    return build_config(record["config"], name=str(path)), str(record["config_name"])
+
+
+def describe_data(config: Config) -> Any:
+    """The DataCard of the config's images.
+
+    Raises:
+        EnvironmentProblem: the images cannot be obtained.
+    """
+    from pipeline.data import describe
+
+    return describe(config.data)
+
+
+def execute(request: Request, watcher: Watcher) -> list[Step]:
+    """Run every selected stage that is not fresh.
+
+    Returns:
+        the steps as they were taken, reused ones included.
+    Raises:
+        RlpError: of any kind; everything committed so far is kept.
+    """
+    with store.lock(request.run), _signals(watcher) as stop_signal:
+        for sentence in store.recover(request.run, MANIFEST):
+            watcher.note(sentence)
+        for stage in request.stages if request.accept_edited else ():
+            for name in accept_edits(request.run, stage.name):
+                watcher.warn(f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest")
+        card = describe_data(request.config)
+        record = {"kind": "run", "schema_version": RUN_SCHEMA, "config_name": request.config_name}
+        store.write_sealed(request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")})
+        planner = Planner(request.stages, request.config, request.run, card.sha256)
+        return _walk(request, planner, card, watcher, stop_signal)
+
+
+def _walk(
+    request: Request, planner: Planner, card: Any, watcher: Watcher, stop_signal: Callable[[], int]
+) -> list[Step]:
+    taken: list[Step] = []
+    done: set[str] = set()
+    total = len(request.stages)
+    for index, stage in enumerate(request.stages):
+        # Planned anew before each stage: an upstream that ran may have made the very same bytes.
+        selection = replace(request.selection, force=request.selection.force - done)
+        step = planner.plan(selection)[index]
+        if step.action == "blocked":
+            maker = step.reason.partition(":")[0].removeprefix("needs ")
+            raise ArtifactError(
+                f"{stage.name} is blocked, it {step.reason}", hint=f"rlp stage {maker} --run {request.run}"
+            )
+        watcher.begin(step, index, total)
+        if step.action == "run":
+            _run_stage(request, step, card, watcher, stop_signal)
+            done.add(stage.name)
+        taken.append(step)
+    return taken
+
+
+def _run_stage(request: Request, step: Step, card: Any, watcher: Watcher, stop_signal: Callable[[], int]) -> None:
+    stage, needs = step.stage, step.needs
+    assert needs is not None
+    if stop_signal():
+        raise _with_resume(Interrupted(signal_number=stop_signal()), request)
+    work = request.run / ".work" / stage.name
+    _prepare_work(work, needs)
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    with store.staging(request.run, stage.name) as out:
+        ctx = StageContext(
+            config=request.config,
+            out=out,
+            work=work,
+            inputs=_inputs(request.run, stage, needs),
+            reporter=watcher,
+            stop_signal=stop_signal,
+            data_card=card,
+            run_name=request.run.name,
+        )
+        try:
+            with _resource_errors(stage.name, out):
+                _seed(request.config.seed)
+                summary = stage.run(ctx)
+                write_manifest(out, needs, summary, started, time.monotonic() - clock)
+                store.commit(request.run, stage.name, out)
+        except (Interrupted, KeyboardInterrupt) as error:
+            number = error.exit_code - 128 if isinstance(error, Interrupted) else stop_signal() or signal.SIGINT
+            raise _with_resume(Interrupted(signal_number=int(number)), request) from None
+    shutil.rmtree(work, ignore_errors=True)
+    watcher.end(step, summary, time.monotonic() - clock)
+
+
+def _prepare_work(work: Path, needs: Needs) -> None:
+    """Keep checkpoints only when they were made for exactly these needs."""
+    key = store.dump_json(needs.__dict__)
+    marker = work / "needs.json"
+    with store.disk_errors(work):
+        if not marker.is_file() or marker.read_bytes() != key:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            store.write_bytes(marker, key)
+
+
+def _inputs(run: Path, stage: Stage, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
+    found = {}
+    for kind in stage.reads:
+        maker = KINDS[kind].maker
+        found[kind] = (run / maker, {name: needs.inputs[f"{maker}/{name}"] for name in KINDS[kind].files})
+    return found
+
+
+def _seed(seed: int) -> None:
+    import torch
+
+    torch.manual_seed(seed)
+
+
+def _with_resume(error: Interrupted, request: Request) -> Interrupted:
+    word = "interrupted" if error.exit_code == 130 else "terminated"
+    return Interrupted(
+        f"{word}; finished stages and checkpoints are kept",
+        signal_number=error.exit_code - 128,
+        hint=f"resume with: {request.resume_command}",
+    )
+
+
+@contextmanager
+def _resource_errors(stage: str, folder: Path) -> Iterator[None]:
+    """Disk and memory that run out are exit 4, whichever library noticed."""
+    try:
+        yield
+    except RlpError:
+        raise
+    except MemoryError as error:
+        raise _memory_problem(stage) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EMFILE):
+            with store.disk_errors(Path(error.filename) if error.filename else folder):
+                raise
+        raise
+    except RuntimeError as error:
+        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+            raise _memory_problem(stage) from error
+        raise
+
+
+def _memory_problem(stage: str) -> EnvironmentProblem:
+    key = f"{stage}.batch_size" if stage in ("pretrain", "distill") else f"{stage}.images"
+    return EnvironmentProblem(
+        f"{stage}: out of memory", hint=f"lower it with --set {key}=32 and type the command again"
+    )
+
+
+@contextmanager
+def _signals(watcher: Watcher) -> Iterator[Callable[[], int]]:
+    """First Ctrl-C or SIGTERM: finish the atomic step and save; the second one: at once."""
+    seen: list[int] = []
+
+    def handle(number: int, _frame: Any) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+        watcher.note("saving, then stopping; once more to stop at once")
+
+    previous: dict[int, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            previous[number] = signal.signal(number, handle)
+        except ValueError:  # not in the main thread: the caller keeps its own handlers
+            break
+    try:
+        yield lambda: seen[0] if seen else 0
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
