@@ -1,0 +1,98 @@
+"""Projection of what a strategy wishes onto what the budget, the alignment and the floors allow.
+
+A strategy's wish is a *ray*: desired counts that grow with one scalar t (for a policy: keep ratio =
+sigmoid(logit + t)). The projection takes the largest t whose snapped counts fit the budget, then adds
+single blocks, the most wished for first, until no further block fits. So every projected candidate is
+within the budget and within one block of it, and projecting a projected candidate changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from stages.search.cost import Cost
+from stages.search.space import Counts, Space
+
+Ray = Callable[[float], NDArray[np.float64]]
+_REACH = 40.0
+_HALVINGS = 28
+
+
+@dataclass(frozen=True)
+class Projector:
+    """Budget, space and cost together.
+
+    Attributes:
+        limit: largest cost allowed, in the unit of `cost`.
+        slack: relative rounding allowance when costs are compared.
+    """
+
+    space: Space
+    cost: Cost
+    limit: float
+    slack: float = 1e-12
+
+    @classmethod
+    def fraction(cls, space: Space, cost: Cost, share: float) -> Projector:
+        """Budget of `share` of the unpruned cost.
+
+        Raises:
+            UsageError: even all groups at their floors cost more; names the smallest reachable share.
+        """
+        base, least = cost.of(space.sizes), cost.of(space.floors)
+        if least > share * base * (1 + 1e-12):
+            reachable = np.ceil(least / base * 1000) / 1000
+            raise UsageError(
+                f"search.budget.{cost.metric}={share:g} cannot be met: the smallest reachable is {reachable:.3f} "
+                f"({len(space)} prunable groups)",
+                hint=f"--set search.budget.{cost.metric}={reachable:.3f}, or lower search.align or search.min_keep",
+            )
+        return cls(space, cost, share * base)
+
+    def fits(self, counts: Counts) -> bool:
+        """Whether these counts are within the budget."""
+        return self.cost.of(counts) <= self.limit * (1 + self.slack)
+
+    def logits(self, logits: NDArray[np.float64]) -> Counts:
+        """Counts for per-group keep-ratio logits, (G,); adding a constant to all of them changes nothing."""
+        sizes = self.space.sizes
+        centred = np.clip(logits - logits.mean(), -_REACH / 2, _REACH / 2)
+        return self.along(lambda shift: sizes / (1 + np.exp(-(centred + shift))), -_REACH, _REACH)
+
+    def along(self, ray: Ray, low: float, high: float) -> Counts:
+        """Largest fitting counts on a ray; `ray(t)` must not decrease anywhere as t goes from `low` to `high`."""
+        snap = self.space.snap
+        if self.fits(top := snap(ray(high))):
+            return self._fill(top, ray(high))
+        counts = snap(ray(low))
+        if not self.fits(counts):
+            counts, high = self.space.floors.copy(), low
+        else:
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                if self.fits(tried := snap(ray(middle))):
+                    low, counts = middle, tried
+                else:
+                    high = middle
+        return self._fill(counts, ray(high))
+
+    def _fill(self, counts: Counts, desired: NDArray[np.float64]) -> Counts:
+        """Add single blocks while one fits: the group furthest below its wish first, the dearest among equals."""
+        counts, blocks = counts.copy(), self.space.blocks
+        room = self.limit * (1 + self.slack) - self.cost.of(counts)
+        while True:
+            steps = self.space.up(counts)
+            deltas = self.cost.deltas(counts, steps)
+            able = (steps > 0) & (deltas <= room)
+            if not able.any():
+                return counts
+            wish = np.where(able, (desired - counts) / blocks, -np.inf)
+            nearest = np.flatnonzero(wish >= wish.max() - 1e-9)
+            chosen = nearest[np.argmax(deltas[nearest])]
+            counts[chosen] += steps[chosen]
+            room = self.limit * (1 + self.slack) - self.cost.of(counts)

@@ -1,0 +1,96 @@
+"""A critic for policies: predicts a candidate's score, and how unsure it is, from its keep ratios.
+
+Gaussian-process regression with the kernel
+
+    k(x, y) = v * mean over groups g of exp(-(x_g - y_g)^2 / 2 l^2)  +  (1 - v) * exp(-|x - y|^2 / 2 G l^2)
+
+The first part says that a group's width has its own effect whatever the others do, which is what makes
+tens of groups learnable from tens of trials; the second lets groups interact. l, v and the noise are
+chosen by marginal likelihood (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2.3 and 5.4).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+_LENGTHS = (0.15, 0.3, 0.6)
+_SHARES = (0.5, 0.8, 1.0)
+_NOISES = (1e-4, 1e-2, 1e-1)
+
+
+def _kernels(x: Array, y: Array) -> tuple[Array, Array]:
+    """Per-group and joint squared distances, (n, m, G) and (n, m)."""
+    squared = (x[:, None, :] - y[None, :, :]) ** 2
+    return squared, squared.mean(axis=2)
+
+
+def _mix(squared: Array, joint: Array, length: float, share: float) -> Array:
+    scale = -0.5 / length**2
+    return share * np.exp(squared * scale).mean(axis=2) + (1 - share) * np.exp(joint * scale)
+
+
+@dataclass(frozen=True)
+class Critic:
+    """A fitted model; `fit` makes it."""
+
+    points: Array
+    length: float
+    share: float
+    noise: float
+    factor: Array
+    weights: Array
+    centre: float
+    scale: float
+
+    @classmethod
+    def fit(cls, points: Array, scores: Array) -> Critic:
+        """Fit to keep ratios (n, G) in 0..1 and scores (n,), n >= 2.
+
+        Scores more than 4 median deviations below the median are raised to that, so that one broken
+        candidate does not flatten the differences among good ones.
+        """
+        middle = np.median(scores)
+        spread = np.median(np.abs(scores - middle)) or float(np.std(scores)) or 1.0
+        clipped = np.maximum(scores, middle - 4 * spread)
+        centre, scale = float(clipped.mean()), float(clipped.std()) or 1.0
+        target = (clipped - centre) / scale
+        squared, joint = _kernels(points, points)
+        best: tuple[float, tuple[float, float, float], Array, Array] | None = None
+        for length, share in itertools.product(_LENGTHS, _SHARES):
+            gram = _mix(squared, joint, length, share)
+            for noise in _NOISES:
+                factor = np.linalg.cholesky(gram + (noise + 1e-8) * np.eye(len(points)))
+                weights = np.linalg.solve(factor.T, np.linalg.solve(factor, target))
+                evidence = -0.5 * float(target @ weights) - float(np.log(np.diag(factor)).sum())
+                if best is None or evidence > best[0]:
+                    best = (evidence, (length, share, noise), factor, weights)
+        assert best is not None
+        return cls(points, *best[1], best[2], best[3], centre, scale)
+
+    def predict(self, points: Array) -> tuple[Array, Array]:
+        """Mean score (m,) and covariance (m, m) for keep ratios (m, G)."""
+        cross = _mix(*_kernels(points, self.points), self.length, self.share)
+        prior = _mix(*_kernels(points, points), self.length, self.share)
+        half = np.linalg.solve(self.factor, cross.T)
+        return cross @ self.weights * self.scale + self.centre, (prior - half.T @ half) * self.scale**2
+
+    def choose(self, points: Array, count: int, caution: float) -> list[int]:
+        """Indices of `count` points to score next: best upper bound mean + caution * deviation, one after the
+        other, each choice first shrinking the uncertainty that it would resolve, so that they differ.
+        """
+        mean, covariance = self.predict(points)
+        chosen: list[int] = []
+        for _ in range(min(count, len(points))):
+            variance = np.maximum(np.diag(covariance), 0)
+            bound = mean + caution * np.sqrt(variance)
+            bound[chosen] = -np.inf
+            pick = int(np.argmax(bound))
+            chosen.append(pick)
+            column = covariance[:, pick]
+            covariance = covariance - np.outer(column, column) / (variance[pick] + self.noise * self.scale**2 + 1e-12)
+        return chosen

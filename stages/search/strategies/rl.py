@@ -1,0 +1,139 @@
+"""`rl`: an actor-critic over keep ratios, the default.
+
+Actor: an independent Gaussian per group over the logit of its keep ratio, with learned mean and learned
+spread, started at the global-taylor distribution. Actions are projected onto the budget, which ignores a
+constant added to all logits, so what is learned is the *distribution* of the budget.
+Update: after every batch a few steps of clipped policy gradient (PPO, arXiv 1707.06347, clipped per group),
+advantages normalised over the batch, with an entropy bonus that keeps the spread from vanishing early.
+Critic: a Gaussian process over all trials so far (stages/search/critic.py) decides which of many draws of
+the actor are worth a real evaluation; the gradient only ever sees real scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stages.search.critic import Critic
+from stages.search.strategies.base import Problem, Proposal, Vector, greedy_counts, uniform_counts
+
+BATCH = 8
+START_SPREAD = 0.7  # logits: keep ratio 0.5 varies between about 0.33 and 0.67
+LEAST_SPREAD = 0.05  # below this the mean's neighbours round to the same blocks
+CLIP = 0.2
+EPOCHS = 8
+MEAN_STEP, SPREAD_STEP = 0.1, 0.05  # Adam step sizes, in logits and in log spread
+ENTROPY = 0.02
+DRAWS = 96  # draws that the critic chooses a batch from
+CAUTION = 1.0  # weight of the critic's uncertainty
+
+
+class PolicyGradient:
+    """The first batch holds the warm start and the uniform distribution, so the result is never worse than both."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, size = problem, len(problem.space)
+        self.rng = np.random.default_rng(problem.seed)
+        self.batch = int(problem.options.get("batch", BATCH))
+        self.critic_on = bool(problem.options.get("critic", True))
+        self.warm = greedy_counts(problem)
+        centre = problem.space.logits(self.warm).clip(-4, 4)
+        self.mean: Vector = centre - centre.mean()
+        self.log_spread: Vector = np.full(size, np.log(START_SPREAD))
+        self.moments = np.zeros((2, 2, size))
+        self.updates = 0
+        self.seen: dict[tuple[int, ...], float] = {}
+        self.collapsed_at: int | None = None
+
+    def ask(self, room: int) -> list[Proposal]:
+        out = self._start()[:room] if not self.seen else []
+        count = min(room, self.batch) - len(out)
+        draws = self._draw(DRAWS if self._critic_ready() else count)
+        return out + self._pick(draws, count)
+
+    def _start(self) -> list[Proposal]:
+        equal = np.zeros(len(self.problem.space))
+        return [
+            Proposal(self.warm, self.mean.copy(), "warm start"),
+            Proposal(uniform_counts(self.problem), equal, "uniform"),
+        ]
+
+    def _draw(self, count: int) -> list[Proposal]:
+        """Mirrored pairs: m + s*e and m - s*e halve the variance of the gradient of a smooth score."""
+        half = self.rng.standard_normal((-(-count // 2), len(self.problem.space)))
+        noise = np.stack([half, -half], axis=1).reshape(-1, half.shape[1])[:count]
+        actions = self.mean + np.exp(self.log_spread) * noise
+        return [Proposal(self.problem.projector.logits(action), action, "policy") for action in actions]
+
+    def _critic_ready(self) -> bool:
+        return self.critic_on and len(self.seen) >= self.batch
+
+    def _pick(self, draws: list[Proposal], count: int) -> list[Proposal]:
+        if not self._critic_ready() or count <= 0:
+            return draws[: max(count, 0)]
+        fresh = {tuple(draw.counts.tolist()): draw for draw in draws}
+        new = [draw for key, draw in fresh.items() if key not in self.seen]
+        if len(new) < count:
+            new += draws[: count - len(new)]
+        sizes = self.problem.space.sizes
+        known = np.array(list(self.seen)) / sizes
+        critic = Critic.fit(known, np.array(list(self.seen.values())))
+        chosen = critic.choose(np.array([draw.counts for draw in new]) / sizes, count, CAUTION)
+        return [new[index] for index in chosen]
+
+    def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:
+        for proposal, score in zip(proposals, scores, strict=True):
+            self.seen[tuple(proposal.counts.tolist())] = score
+        values = np.array(scores)
+        if len(values) < 2 or values.std() == 0:
+            self._note_collapse(proposals)
+            return
+        advantage = np.clip((values - values.mean()) / values.std(), -2, 2)
+        actions = np.array([proposal.action for proposal in proposals])
+        self._update(actions, advantage)
+        self._note_collapse(proposals)
+
+    def _update(self, actions: Vector, advantage: Vector) -> None:
+        old_mean, old_log = self.mean.copy(), self.log_spread.copy()
+        old = -0.5 * ((actions - old_mean) / np.exp(old_log)) ** 2 - old_log
+        for _ in range(EPOCHS):
+            spread = np.exp(self.log_spread)
+            offset = (actions - self.mean) / spread
+            ratio = np.exp(np.clip(-0.5 * offset**2 - self.log_spread - old, -20, 20))
+            gain = advantage[:, None]
+            active = np.where(gain > 0, ratio < 1 + CLIP, ratio > 1 - CLIP)
+            weight = np.where(active, ratio * gain, 0.0) / len(actions)
+            self._adam(0, (weight * offset / spread).sum(axis=0), MEAN_STEP)
+            self._adam(1, (weight * (offset**2 - 1)).sum(axis=0) + ENTROPY, SPREAD_STEP)
+            self.updates += 1
+        self.log_spread = np.clip(self.log_spread, np.log(LEAST_SPREAD), np.log(2 * START_SPREAD))
+        self.mean -= self.mean.mean()
+
+    def _adam(self, which: int, gradient: Vector, step: float) -> None:
+        """Adam ascent (arXiv 1412.6980) on the mean (0) or the log spread (1)."""
+        first, second = self.moments[which]
+        first += 0.1 * (gradient - first)
+        second += 0.01 * (gradient**2 - second)
+        time = self.updates + 1
+        move = step * (first / (1 - 0.9**time)) / (np.sqrt(second / (1 - 0.99**time)) + 1e-8)
+        if which == 0:
+            self.mean = self.mean + move
+        else:
+            self.log_spread = self.log_spread + move
+
+    def _note_collapse(self, proposals: Sequence[Proposal]) -> None:
+        same = len({tuple(p.counts.tolist()) for p in proposals}) == 1 and len(proposals) > 1
+        if self.collapsed_at is None and same:
+            self.collapsed_at = len(self.seen)
+
+    def state(self) -> dict[str, Vector]:
+        return {"mean": self.mean.copy(), "log_spread": self.log_spread.copy()}
+
+    def findings(self) -> list[str]:
+        if self.collapsed_at is None:
+            return []
+        return [
+            f"the policy collapsed to a constant after {self.collapsed_at} distinct candidates: "
+            "further trials repeat it; lower search.trials or search.align"
+        ]
