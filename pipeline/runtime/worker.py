@@ -1,0 +1,245 @@
+"""The parent's side of the child process in which every ONNX file is opened, run and timed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
+from pipeline.runtime.providers import CPU, missing_provider
+
+_CHILD = Path(__file__).with_name("child.py")
+
+
+class Worker:
+    """One child process with at most one open session.
+
+        with Worker() as worker:
+            worker.open(path, threads=1)
+            worker.feed(batch=1)
+            nanoseconds = worker.slot(seconds=0.05)
+
+    A child that dies raises ArtifactError naming the file and the signal; the parent lives. Every
+    request takes at most `timeout` seconds, after which the child is killed.
+    """
+
+    def __init__(self, *, timeout: float = 600.0, command: Sequence[str] | None = None) -> None:
+        self.timeout = timeout
+        self.subject = "no file yet"
+        self._log = tempfile.TemporaryFile()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        self._process = subprocess.Popen(
+            list(command) if command else [sys.executable, "-P", str(_CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+        )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child: politely, then by force."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def hello(self) -> dict[str, Any]:
+        """pid, onnxruntime version and the execution providers it has."""
+        return self._ask("hello")
+
+    def pin(self, cores: Sequence[int]) -> list[int]:
+        """Restrict the child to these cores before opening a session. Returns the cores it has."""
+        return self._ask("pin", cores=list(cores))["cores"]
+
+    def check(self, path: Path) -> None:
+        """Run onnx's checker with shape inference on a file. Raises ArtifactError."""
+        self.subject = str(path)
+        self._ask("check", path=str(path))
+
+    def open(
+        self,
+        model: Path | bytes,
+        *,
+        provider: str = CPU,
+        provider_options: Mapping[str, str] | None = None,
+        threads: int = 1,
+        static_dims: Mapping[str, int] | None = None,
+        flush_denormals: bool = False,
+        profile: bool = False,
+        label: str = "",
+    ) -> dict[str, Any]:
+        """Open a session and return its inputs, outputs, providers, metadata and the seconds it took.
+
+        Args:
+            threads: intra-op threads; 0 lets onnxruntime choose.
+            static_dims: sizes for named free dims, e.g. {"batch": 1}.
+        Raises:
+            ArtifactError: the file cannot be opened, or opening it killed the child.
+            EnvironmentProblem: this onnxruntime lacks the provider.
+        """
+        self.subject = label or (str(model) if isinstance(model, Path) else "an ONNX graph in memory")
+        source: dict[str, Any] = {"path": str(model)} if isinstance(model, Path) else {}
+        return self._ask(
+            "open",
+            None if isinstance(model, Path) else model,
+            provider=provider,
+            provider_options=dict(provider_options or {}),
+            threads=threads,
+            static_dims=dict(static_dims or {}),
+            flush_denormals=flush_denormals,
+            profile=profile,
+            **source,
+        )
+
+    def feed(self, *, batch: int, shape: Sequence[int] | None = None, seed: int = 0, device: str | None = None) -> None:
+        """Make the standard normal input that `slot` runs on; `device` binds it there ("cuda")."""
+        self._ask("feed", batch=batch, shape=list(shape) if shape else None, seed=seed, device=device)
+
+    def warm(self, *, window: float = 0.05, tolerance: float = 0.03, limit: float = 2.0) -> dict[str, Any]:
+        """Run until three windows' medians agree; runs, seconds, stable and the last median in ns."""
+        return self._ask("warm", window=window, tolerance=tolerance, limit=limit)
+
+    def slot(self, *, seconds: float, least: int = 1) -> list[int]:
+        """Nanoseconds of every call of one timed slot."""
+        return self._ask("slot", seconds=seconds, least=least)["ns"]
+
+    def copies(self, device: str, repeats: int = 20) -> float:
+        """Median seconds of the copies to and from the device for one call."""
+        return self._ask("copies", device=device, repeats=repeats)["seconds"]
+
+    def profile(self, *, runs: int, skip: int = 2) -> list[dict[str, Any]]:
+        """Per-node rows of a session opened with `profile=True`; closes it."""
+        return self._ask("profile", runs=runs, skip=skip)["nodes"]
+
+    def infer(self, x: np.ndarray) -> np.ndarray:
+        """First output for one batch, same dtype as the file's."""
+        x = np.ascontiguousarray(x)
+        answer = self._ask("infer", x.tobytes(), shape=list(x.shape))
+        return np.frombuffer(answer["payload"], dtype=answer["dtype"]).reshape(answer["shape"])
+
+    # -- transport -------------------------------------------------------------------------------
+
+    def _ask(self, command: str, payload: bytes | None = None, **fields: Any) -> dict[str, Any]:
+        request = {"command": command, **fields}
+        if payload is not None:
+            request["payload"] = len(payload)
+        try:
+            pipe = self._process.stdin
+            assert pipe is not None
+            pipe.write(json.dumps(request).encode() + b"\n")
+            if payload is not None:
+                pipe.write(payload)
+            pipe.flush()
+            answer = self._receive()
+        except (OSError, EOFError, ValueError) as error:
+            raise self._died() from error
+        if not answer["ok"]:
+            raise self._refused(command, answer)
+        return answer
+
+    def _receive(self) -> dict[str, Any]:
+        pipe = self._process.stdout
+        assert pipe is not None
+        deadline = time.monotonic() + self.timeout
+        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            self._process.kill()
+            self._process.wait()
+            raise ArtifactError(
+                f"onnxruntime did not answer within {self.timeout:.0f} s on {self.subject}",
+                hint="run a smaller batch, or export the model again",
+            )
+        line = pipe.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError
+        answer = json.loads(line)
+        if "payload" in answer:
+            answer["payload"] = _read_exactly(pipe, answer["payload"])
+        return answer
+
+    def _died(self) -> ArtifactError:
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        said = self._last_words()
+        return ArtifactError(
+            f"onnxruntime died of {how} in a child process on {self.subject}",
+            hint="export the model again; if it dies again, try another onnxruntime version",
+            details=(said,) if said else (),
+        )
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, self._log.tell() - 2000))
+            lines = self._log.read().decode(errors="replace").strip().splitlines()
+            return lines[-1] if lines else ""
+        return ""
+
+    def _refused(self, command: str, answer: dict[str, Any]) -> RlpError:
+        kind, message = answer["kind"], answer["message"]
+        if kind == "ProviderMissing":
+            return EnvironmentProblem(message, hint="see `rlp doctor` for the providers of this machine")
+        if kind in ("EPFail", "MemoryError") or "bad allocation" in message or "Failed to allocate" in message:
+            return EnvironmentProblem(
+                f"onnxruntime could not run {self.subject}: {message[:300]}",
+                hint="lower benchmark.batch, or choose another execution provider",
+            )
+        if kind in ("ModuleNotFoundError", "ImportError"):
+            return EnvironmentProblem(f"a package is missing: {message}", hint="run `make setup`")
+        if command in ("open", "check", "infer", "feed", "warm", "slot"):
+            return ArtifactError(
+                f"onnxruntime refused {self.subject}: {message[:300]}",
+                hint="check that it is an ONNX file that this onnxruntime supports, or export it again",
+            )
+        return RlpError(f"{command} failed in the onnxruntime child: {kind}: {message[:300]}")
+
+
+def _read_exactly(pipe: IO[bytes], size: int) -> bytes:
+    data = pipe.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+def require_provider(worker: Worker, provider: str) -> None:
+    """Raise EnvironmentProblem, naming the package that brings it, when the child's onnxruntime lacks `provider`."""
+    available = worker.hello()["available"]
+    if provider not in available:
+        raise missing_provider(provider, available)

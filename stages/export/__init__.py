@@ -1,0 +1,20 @@
+"""Export to ONNX, parity with PyTorch, and candidate graphs sliced from an exported one."""
+
+from __future__ import annotations
+
+from stages.export.denormals import count_denormals, flush_denormals
+from stages.export.exporter import ExportReport, check_file, class_metadata, export_onnx, export_proto
+from stages.export.parity import ParityReport, ParityRow, check_parity
+
+__all__ = [
+    "ExportReport",
+    "ParityReport",
+    "ParityRow",
+    "check_file",
+    "check_parity",
+    "class_metadata",
+    "count_denormals",
+    "export_onnx",
+    "export_proto",
+    "flush_denormals",
+]

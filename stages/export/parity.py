@@ -1,0 +1,190 @@
+"""Does onnxruntime say what PyTorch says, on real images, and is the task accuracy the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.errors import Refused
+from pipeline.runtime import CPU, Worker
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One provider at one batch size.
+
+    Differences are of the outputs, |onnxruntime - PyTorch|; the relative ones are divided by the
+    largest |output| of PyTorch on the same image, so that logits near zero do not blow them up.
+    """
+
+    provider: str
+    batch: int
+    images: int
+    max_abs: float
+    p50_abs: float
+    p99_abs: float
+    max_rel: float
+    p50_rel: float
+    p99_rel: float
+    top1_agreement: float
+    accuracy_torch: float
+    accuracy_onnx: float
+
+    def problems(self, min_agreement: float, max_accuracy_drop: float, max_rel: float) -> list[str]:
+        """One sentence for every tolerance that this row misses."""
+        where = f"{self.provider}, batch {self.batch}"
+        found = []
+        if not self.top1_agreement >= min_agreement:
+            differ = round((1 - self.top1_agreement) * self.images)
+            found.append(
+                f"{where}: onnxruntime and PyTorch name another class on {differ} of {self.images} images "
+                f"(agreement {self.top1_agreement:.4f}, at least {min_agreement} asked)"
+            )
+        drop = self.accuracy_torch - self.accuracy_onnx
+        if not drop <= max_accuracy_drop:
+            found.append(
+                f"{where}: accuracy {100 * self.accuracy_onnx:.2f} % in onnxruntime, "
+                f"{100 * self.accuracy_torch:.2f} % in PyTorch"
+            )
+        if not self.max_rel <= max_rel:
+            found.append(f"{where}: outputs differ by up to {self.max_rel:.1e} of the largest, {max_rel:.0e} allowed")
+        return found
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """All rows, the tolerances, and whether every row keeps them."""
+
+    rows: tuple[ParityRow, ...]
+    min_top1_agreement: float
+    max_accuracy_drop: float
+    max_rel: float
+    sha256: str
+
+    @property
+    def problems(self) -> list[str]:
+        limits = (self.min_top1_agreement, self.max_accuracy_drop, self.max_rel)
+        return [problem for row in self.rows for problem in row.problems(*limits)]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+    @property
+    def top1_agreement(self) -> float:
+        return min(row.top1_agreement for row in self.rows)
+
+    @property
+    def max_abs(self) -> float:
+        return max(row.max_abs for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "rows": [asdict(row) for row in self.rows],
+            "passed": self.passed,
+            "problems": self.problems,
+            "top1_agreement": self.top1_agreement,
+            "max_abs": self.max_abs,
+        }
+
+    def require(self) -> ParityReport:
+        """Return self, or raise Refused with every tolerance missed."""
+        if self.problems:
+            raise Refused(
+                f"ONNX parity out of tolerance: {self.problems[0]}",
+                hint="try another export.opset, or `--set export.exporter=torchscript`",
+                details=self.problems[1:],
+            )
+        return self
+
+
+def check_parity(
+    model: nn.Module,
+    onnx_path: Path,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    *,
+    batches: tuple[int, ...] = (1, 32),
+    providers: tuple[str, ...] = (CPU,),
+    min_top1_agreement: float = 0.99,
+    max_accuracy_drop: float = 0.005,
+    max_rel: float | None = None,
+    single_images: int = 64,
+) -> ParityReport:
+    """Compare the file, run in a child process, with `model` in eval mode.
+
+    Args:
+        x, y: real images (N, C, H, W) float32 normalised, and their classes (N,) int64.
+        batches: batch sizes; batch 1 uses the first `single_images` images only.
+        min_top1_agreement: share of images on which both must name the same class.
+        max_accuracy_drop: how much lower the accuracy may be in onnxruntime, as a fraction.
+        max_rel: largest output difference, as a fraction of the largest output of that image; None: 1e-4
+            where all providers are the CPU (float32 round-off is about 1e-6), else 1e-2 (TF32, float16).
+    Raises:
+        ArtifactError, EnvironmentProblem: the file or the provider cannot be used.
+    """
+    from pipeline.store import sha256_file
+
+    if max_rel is None:
+        max_rel = 1e-4 if set(providers) == {CPU} else 1e-2
+    reference = torch_outputs(model, x)
+    rows = []
+    for provider in providers:
+        with Worker() as worker:
+            worker.open(onnx_path, provider=provider, threads=0)
+            for batch in batches:
+                count = min(len(x), single_images) if batch == 1 else len(x)
+                outputs = onnx_outputs(worker, x[:count].numpy(), batch)
+                rows.append(compare_outputs(reference[:count], outputs, y[:count].numpy(), provider, batch))
+    return ParityReport(tuple(rows), min_top1_agreement, max_accuracy_drop, max_rel, sha256_file(onnx_path))
+
+
+def torch_outputs(model: nn.Module, x: torch.Tensor, batch: int = 64) -> np.ndarray:
+    """Outputs in eval mode, float32 (N, classes); the model's mode is restored."""
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return torch.cat([model(chunk).float().cpu() for chunk in x.split(batch)]).numpy()
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+def onnx_outputs(worker: Worker, x: np.ndarray, batch: int) -> np.ndarray:
+    """Outputs of the worker's open session, (N, classes), `batch` images at a time."""
+    return np.concatenate([worker.infer(x[at : at + batch]) for at in range(0, len(x), batch)])
+
+
+def compare_outputs(
+    reference: np.ndarray, outputs: np.ndarray, y: np.ndarray, provider: str = CPU, batch: int = 1
+) -> ParityRow:
+    """One row from two arrays (N, classes) and the true classes (N,). NaN counts as the largest difference."""
+    gap = np.abs(outputs.astype(np.float64) - reference.astype(np.float64))
+    gap = np.where(np.isfinite(gap), gap, np.finfo(np.float64).max)
+    largest = np.maximum(np.abs(reference).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    relative = gap / np.minimum(largest, np.finfo(np.float64).max)
+    named, expected = outputs.argmax(axis=1), reference.argmax(axis=1)
+    return ParityRow(
+        provider=provider,
+        batch=batch,
+        images=len(y),
+        max_abs=float(gap.max()),
+        p50_abs=float(np.quantile(gap, 0.5)),
+        p99_abs=float(np.quantile(gap, 0.99)),
+        max_rel=float(min(relative.max(), np.finfo(np.float64).max)),
+        p50_rel=float(np.quantile(relative, 0.5)),
+        p99_rel=float(min(np.quantile(relative, 0.99), np.finfo(np.float64).max)),
+        top1_agreement=float((named == expected).mean()),
+        accuracy_torch=float((expected == y).mean()),
+        accuracy_onnx=float((named == y).mean()),
+    )
