@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import shutil
 import signal
 import time
@@ -74,6 +75,12 @@ def describe_data(config: Config) -> Any:
     return describe(config.data)
 
 
+def data_key(card: Any) -> str:
+    """One hash for "the same images": content, classes, shape; not where they lie or what they are called."""
+    facts = {key: card.to_dict()[key] for key in ("sha256", "classes", "image_shape", "counts", "skipped")}
+    return hashlib.sha256(store.dump_json(facts)).hexdigest()
+
+
 def execute(request: Request, watcher: Watcher) -> list[Step]:
     """Run every selected stage that is not fresh.
 
@@ -91,7 +98,7 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
         card = describe_data(request.config)
         record = {"kind": "run", "schema_version": RUN_SCHEMA, "config_name": request.config_name}
         store.write_sealed(request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")})
-        planner = Planner(request.stages, request.config, request.run, card.sha256)
+        planner = Planner(request.stages, request.config, request.run, data_key(card))
         return _walk(request, planner, card, watcher, stop_signal)
 
 
@@ -223,7 +230,7 @@ def _signals(watcher: Watcher) -> Iterator[Callable[[], int]]:
         watcher.note("saving, then stopping; once more to stop at once")
 
     previous: dict[int, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         try:
             previous[number] = signal.signal(number, handle)
         except ValueError:  # not in the main thread: the caller keeps its own handlers

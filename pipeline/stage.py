@@ -114,9 +114,14 @@ class Stage:
     uses_data: ClassVar[bool] = False
 
     def depends(self, config: Config) -> dict[str, Any]:
-        """The part of the config that the result depends on, as plain JSON types."""
+        """The part of the config that the result depends on, as plain JSON types.
+
+        Of `data` only what shapes the splits: which images they are is known by content hash.
+        """
         whole = config.model_dump(mode="json")
-        return {section: whole[section] for section in (*self.sections,)}
+        for where_and_how in ("root", "source", "label", "workers", "download"):
+            whole["data"].pop(where_and_how)
+        return {section: whole[section] for section in self.sections}
 
     def external(self, config: Config) -> dict[str, str]:
         """sha256 of files outside the run that the result depends on, by a name for people."""

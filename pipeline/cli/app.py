@@ -1,0 +1,60 @@
+"""The table of commands. Each group lives in a small file of its own and imports nothing heavy at the top."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import (
+    bench_command,
+    check_command,
+    config_commands,
+    data_commands,
+    doctor_command,
+    inspect_command,
+    pipeline_commands,
+    report_command,
+    search_commands,
+    stage_command,
+)
+
+app = typer.Typer(
+    name="rlp",
+    help="Make a trained CNN classifier measurably faster in onnxruntime, and prove it.",
+    epilog="Start with: rlp pipeline run configs/quickstart.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"rlp {version('rlp-cnn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make a trained CNN classifier measurably faster in onnxruntime, and prove it."""
+
+
+app.add_typer(pipeline_commands.app, name="pipeline")
+stage_command.register(app)
+check_command.register(app)
+bench_command.register(app)
+app.add_typer(search_commands.app, name="search")
+report_command.register(app)
+inspect_command.register(app)
+app.add_typer(config_commands.app, name="config")
+doctor_command.register(app)
+app.add_typer(data_commands.app, name="data")

@@ -1,0 +1,95 @@
+"""`rlp check RUN`: integrity first, then the gates; a yes or no for CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import console
+from pipeline.cli.common import command
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "check", keys=("run", "passed", "stages", "gates"))(check)
+
+
+def check(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")],
+    max_accuracy_drop: Annotated[
+        float | None, typer.Option(metavar="PTS", min=-100, max=100, help="Most points of test accuracy lost.")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least test accuracy.")
+    ] = None,
+    min_speedup: Annotated[
+        float | None,
+        typer.Option(metavar="X", min=0, help="Least measured speedup; above 1 its interval must also exclude 1."),
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(metavar="MS", min=0, help="Most p50 latency, in milliseconds.")
+    ] = None,
+    max_macs: Annotated[int | None, typer.Option(metavar="N", min=0, help="Most multiply-accumulates.")] = None,
+    max_params: Annotated[int | None, typer.Option(metavar="N", min=0, help="Most parameters.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(metavar="N", min=0, help="Largest ONNX file, in bytes.")] = None,
+    min_agreement: Annotated[
+        float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least top-1 agreement with PyTorch.")
+    ] = None,
+) -> dict[str, Any]:
+    """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3 damaged or stale."""
+    from pipeline.cli import running
+    from pipeline.errors import ArtifactError, Refused
+    from pipeline.planner import Planner
+    from pipeline.runner import read_run
+    from stages import load_stages
+
+    config, _ = read_run(run)
+    steps = Planner(load_stages(), config, run, outside=False).plan()
+    stages = [{"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps]
+    bad = [s for s in steps if s.action != "reuse"]
+    doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
+    if bad:
+        told = [f"{s.stage.name}: {s.reason}" for s in bad]
+        hint = f"rlp stage {bad[0].stage.name} --run {run} --force, then rlp pipeline run for what follows"
+        raise running.attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
+    summary = running.load_summary(run)
+    base, final, speed = summary["base"], summary["final"], summary["speedup"]
+    drop = 100 * (base["accuracy"] - final["accuracy"])
+    slow = min_speedup is not None and min_speedup > 1 and speed["verdict"] != "faster"
+    gates = [
+        _gate("accuracy drop, points", drop, max_accuracy_drop, most=True),
+        _gate("accuracy", final["accuracy"], min_accuracy),
+        _gate("speedup" + (f" ({speed['verdict']})" if slow else ""), 0.0 if slow else speed["ratio"], min_speedup),
+        _gate("p50 latency, ms", final["latency_ms"]["p50"], max_latency_ms, most=True),
+        _gate("MACs", final["macs"], max_macs, most=True),
+        _gate("parameters", final["params"], max_params, most=True),
+        _gate("bytes", final["bytes"], max_bytes, most=True),
+        _gate("top-1 agreement", summary["parity"]["top1_agreement"], min_agreement),
+    ]
+    doc["gates"] = [gate for gate in gates if gate]
+    doc["passed"] = all(gate["passed"] for gate in doc["gates"])
+    console.say(f"{run}: {len(steps)} stages intact and fresh")
+    rows = [
+        ("ok" if g["passed"] else "MISSED", g["gate"], _text(g["value"]), f"{g['sign']} {g['limit']:.6g}")
+        for g in doc["gates"]
+    ]
+    if rows:
+        console.table(("", "gate", "value", "limit"), rows, right=("value", "limit"))
+    missed = [g for g in doc["gates"] if not g["passed"]]
+    if missed:
+        told = [f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}" for g in missed]
+        hint = "raise distill.epochs or search.budget, or loosen the gate"
+        raise running.attach(Refused(told[0], hint=hint, details=told[1:]), doc)
+    return doc
+
+
+def _gate(name: str, value: float | None, limit: float | None, most: bool = False) -> dict[str, Any] | None:
+    if limit is None:
+        return None
+    passed = value is not None and (value <= limit + 1e-9 if most else value >= limit - 1e-9)
+    return {"gate": name, "value": value, "limit": limit, "sign": "≤" if most else "≥", "passed": passed}
+
+
+def _text(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.6g}"

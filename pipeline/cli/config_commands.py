@@ -1,0 +1,50 @@
+"""`rlp config show | schema | ls`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import console
+from pipeline.cli.common import SetOption, command
+
+app = typer.Typer(help="Configs: list, resolve, schema.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@command(app, "ls", keys=("configs",))
+def ls() -> dict[str, Any]:
+    """List the configs that travel with rlp."""
+    from pipeline.config_load import bundled_configs
+
+    rows = []
+    for name, path in bundled_configs().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        rows.append({"name": f"configs/{name}", "about": first, "path": str(path)})
+    console.table(("config", "about"), [(row["name"], row["about"]) for row in rows])
+    return {"configs": rows}
+
+
+@command(app, "show", keys=("config", "settings"))
+def show(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")], sets: SetOption = None
+) -> dict[str, Any]:
+    """Print CONFIG with every default filled in, as YAML."""
+    import yaml
+
+    from pipeline.config_load import find_config, load_config
+
+    settings = load_config(find_config(config), sets or ()).model_dump(mode="json")
+    console.raw(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    return {"config": config, "settings": settings}
+
+
+@command(app, "schema", keys=("schema",))
+def schema() -> dict[str, Any]:
+    """Print the JSON Schema: every key with its sentence and bounds."""
+    from pipeline.config_load import schema_text
+
+    text = schema_text()
+    console.raw(text)
+    return {"schema": json.loads(text)}

@@ -1,0 +1,140 @@
+"""`rlp pipeline run | plan | status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import console
+from pipeline.cli.common import SetOption, command
+from pipeline.cli.running import SUMMARY_KEYS
+
+app = typer.Typer(
+    help="Run the whole chain, see what would run, see what is there.", no_args_is_help=True, rich_markup_mode=None
+)
+
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML config; `rlp config ls` lists the shipped ones.")
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Where artefacts go; default artifacts/<config name>.")
+]
+
+
+@command(app, "run", keys=(*SUMMARY_KEYS, "stages"))
+def run(
+    config: ConfigArgument,
+    run_dir: RunDirOption = None,
+    sets: SetOption = None,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Take the stages before this one as they are.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    force: Annotated[
+        str | None,
+        typer.Option("--force", metavar="[=STAGE]", help="Run all selected stages, or one, even when fresh."),
+    ] = None,
+    accept_edited: Annotated[
+        bool, typer.Option("--accept-edited", help="Take hand-edited artefacts as they are, and record it.")
+    ] = False,
+) -> dict[str, Any]:
+    """Run CONFIG from trace to report; typing it again resumes, and re-runs only what changed."""
+    from pipeline.cli import running
+    from pipeline.config_load import find_config, load_config
+
+    file = find_config(config)
+    folder = run_dir or running.default_run_dir(file)
+    options = {"--run-dir": str(run_dir) if run_dir else None, "--from": first, "--until": until}
+    steps = running.execute(
+        load_config(file, sets or ()),
+        str(file),
+        folder,
+        first=first,
+        last=until,
+        force=force,
+        accept_edited=accept_edited,
+        resume_command=running.resume_text(("pipeline", "run", config), options, sets or ()),
+    )
+    return _finish(folder, steps)
+
+
+def _finish(folder: Path, steps: list[Any]) -> dict[str, Any]:
+    from pipeline.cli import running
+
+    doc = running.run_document(folder)
+    complete = steps[-1].action in ("run", "reuse")
+    if complete:
+        running.show_result(doc)
+    else:
+        doc = {**dict.fromkeys(SUMMARY_KEYS), "run": str(folder)}
+        console.note(f"stopped as asked; rlp pipeline status {folder} shows what is there")
+    if all(step.action == "reuse" for step in steps):
+        console.note("nothing to do, everything is fresh")
+    return {**doc, "stages": _rows(steps)}
+
+
+def _rows(steps: list[Any]) -> list[dict[str, Any]]:
+    return [{"stage": step.stage.name, "action": step.action, "reason": step.reason} for step in steps]
+
+
+@command(app, "plan", keys=("run", "stages"))
+def plan(config: ConfigArgument, run_dir: RunDirOption = None, sets: SetOption = None) -> dict[str, Any]:
+    """Show what `run` would do, stage by stage, with the reason; writes nothing."""
+    from pipeline.cli import running
+    from pipeline.config_load import find_config, load_config
+    from pipeline.planner import Planner
+    from pipeline.runner import data_key, describe_data
+    from stages import load_stages
+
+    file = find_config(config)
+    folder = run_dir or running.default_run_dir(file)
+    settings = load_config(file, sets or ())
+    with running.user_modules(str(file)):
+        steps = Planner(load_stages(), settings, folder, data_key(describe_data(settings))).plan()
+    console.table(("stage", "action", "why"), [(s.stage.name, s.action, s.reason) for s in steps])
+    return {"run": str(folder), "stages": _rows(steps)}
+
+
+@command(app, "status", keys=("run", "config", "stages"))
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")],
+) -> dict[str, Any]:
+    """Show the stages of a run: fresh or not, sizes, durations."""
+    from pipeline.planner import Planner
+    from pipeline.runner import read_run
+    from stages import load_stages
+
+    config, name = read_run(run)
+    rows: list[dict[str, Any]] = []
+    for step in Planner(load_stages(), config, run, outside=False).plan():
+        manifest = step.manifest
+        rows.append(
+            {
+                "stage": step.stage.name,
+                "state": "fresh"
+                if step.action == "reuse"
+                else "damaged"
+                if step.action == "blocked"
+                else "missing"
+                if manifest is None
+                else "stale",
+                "reason": step.reason,
+                "bytes": sum(entry["bytes"] for entry in manifest["outputs"].values()) if manifest else None,
+                "duration_s": manifest["duration_s"] if manifest else None,
+                "started": manifest["started"] if manifest else None,
+            }
+        )
+    shown = [
+        (
+            row["stage"],
+            row["state"],
+            "" if row["bytes"] is None else console.size(row["bytes"]),
+            "" if row["duration_s"] is None else console.duration(row["duration_s"]),
+            "" if row["state"] == "fresh" else row["reason"],
+        )
+        for row in rows
+    ]
+    console.table(("stage", "state", "size", "took", "why"), shown, title=f"{run} ({name})", right=("size", "took"))
+    return {"run": str(run), "config": name, "stages": rows}

@@ -1,0 +1,141 @@
+"""From a command line to a run: config, folder, selection, the runner, and the table at the end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline import console
+from pipeline.artifacts import KINDS
+from pipeline.config import Config
+from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
+
+SUMMARY_KEYS = ("schema_version", "run", "data", "base", "final", "speedup", "parity", "report", "onnx")
+
+
+def default_run_dir(config_file: Path) -> Path:
+    """`artifacts/<config name>` below the current folder."""
+    return Path("artifacts") / config_file.stem
+
+
+def execute(
+    config: Config,
+    config_name: str,
+    run: Path,
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    force: str | None = None,
+    only: bool = False,
+    accept_edited: bool = False,
+    resume_command: str = "",
+) -> list[Any]:
+    """Run the selected stages and return the steps taken."""
+    from pipeline.planner import Selection
+    from pipeline.runner import Request
+    from pipeline.runner import execute as run_stages
+    from stages import load_stages
+
+    stages = load_stages()
+    selection = Selection.of(stages, first, last, force, only)
+    watcher = console.RunWatcher()
+    request = Request(stages, config, run, config_name, selection, resume_command, accept_edited)
+    try:
+        with user_modules(config_name):
+            return run_stages(request, watcher)
+    finally:
+        watcher.close()
+
+
+@contextmanager
+def user_modules(config_name: str) -> Iterator[None]:
+    """Let `module:factory` be found beside the config file; hints name the config that was typed.
+
+    The folder goes to the end of `sys.path`: nothing in it can shadow rlp or an installed package.
+    """
+    folder = str(Path(config_name).resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        yield
+    except EnvironmentProblem as error:
+        error.hint = error.hint.replace("CONFIG", shlex.quote(config_name))
+        raise
+
+
+def resume_text(words: Sequence[str], options: dict[str, str | None], sets: Sequence[str]) -> str:
+    """The command to type again, quoted for a shell."""
+    parts = list(words)
+    for option, value in options.items():
+        if value is not None:
+            parts += [option, value]
+    for item in sets:
+        parts += ["--set", item]
+    return shlex.join(["rlp", *parts])
+
+
+def run_document(run: Path) -> dict[str, Any]:
+    """`summary.json` of a finished run with usable paths; the same keys, null, while there is none."""
+    from pipeline import store
+
+    doc: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS)
+    path = run / KINDS["summary"].maker / KINDS["summary"].files[0]
+    if path.is_file():
+        summary = store.read_json(path, max_bytes=KINDS["summary"].max_bytes)
+        doc |= {key: summary[key] for key in SUMMARY_KEYS}
+        doc["report"], doc["onnx"] = str(run / summary["report"]), str(run / summary["onnx"])
+    doc["run"] = str(run)
+    return doc
+
+
+def load_summary(run: Path) -> dict[str, Any]:
+    """The summary of a run that came to its end.
+
+    Raises:
+        ArtifactError: there is none yet.
+    """
+    doc = run_document(run)
+    if doc["schema_version"] is None:
+        raise ArtifactError(f"{run}: has no summary yet", hint=f"rlp pipeline status {run} shows what is missing")
+    return doc
+
+
+def show_result(doc: dict[str, Any]) -> None:
+    """The before/after table and the paths of report and ONNX."""
+    base, final, speed, data = doc["base"], doc["final"], doc["speedup"], doc["data"]
+
+    def change(key: str) -> str:
+        return f"{final[key] / base[key] - 1:+.1%}"
+
+    def ms(side: dict[str, Any], key: str) -> str:
+        return "" if side["latency_ms"][key] is None else f"{side['latency_ms'][key]:.3f} ms"
+
+    points = 100 * (final["accuracy"] - base["accuracy"])
+    ratio = f"{speed['ratio']:.2f}×  (95 % CI {speed['ci95'][0]:.2f} to {speed['ci95'][1]:.2f})"
+    claim = ratio if speed["verdict"] == "faster" else f"{speed['verdict']}: ratio {ratio}"
+    setting = (
+        f"{speed['provider'].removesuffix('ExecutionProvider')}, batch {speed['batch']}, {speed['threads']} thread(s)"
+    )
+    rows = [
+        ("test accuracy (onnxruntime)", f"{base['accuracy']:.2%}", f"{final['accuracy']:.2%}", f"{points:+.2f} points"),
+        ("MACs", f"{base['macs']:,}", f"{final['macs']:,}", change("macs")),
+        ("parameters", f"{base['params']:,}", f"{final['params']:,}", change("params")),
+        ("ONNX file", console.size(base["bytes"]), console.size(final["bytes"]), change("bytes")),
+        (f"p50 latency ({setting})", ms(base, "p50"), ms(final, "p50"), claim),
+    ]
+    console.say()
+    title = f"{data['label']}, {data['test_images']:,} test images"
+    console.table(("", "before", "after", "change"), rows, title=title, right=("before", "after"))
+    console.say()
+    console.say(f"report  {doc['report']}")
+    console.say(f"onnx    {doc['onnx']}")
+
+
+def attach(error: RlpError, doc: dict[str, Any]) -> RlpError:
+    """Let a failing command still print its JSON keys."""
+    error.document = doc  # type: ignore[attr-defined]
+    return error

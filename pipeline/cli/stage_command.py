@@ -1,0 +1,77 @@
+"""`rlp stage NAME`: one stage, the same artefacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import console
+from pipeline.cli.common import SetOption, command
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "stage", keys=("run", "stage", "action", "reason", "summary", "outputs"))(stage)
+
+
+def stage(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="pretrain, trace, search, prune, distill, export, benchmark or report."),
+    ],
+    config: Annotated[str | None, typer.Option("--config", metavar="CONFIG", help="A YAML config.")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="RUN", help="A run folder; its own config is used.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="With --config: where artefacts go.")
+    ] = None,
+    sets: SetOption = None,
+    force: Annotated[str | None, typer.Option("--force", metavar="", help="Run it even when it is fresh.")] = None,
+    accept_edited: Annotated[
+        bool, typer.Option("--accept-edited", help="Take hand-edited artefacts as they are, and record it.")
+    ] = False,
+) -> dict[str, Any]:
+    """Run one stage of a run; the stages before it must be there and fresh."""
+    from pipeline.artifacts import kinds_of
+    from pipeline.cli import running
+    from pipeline.config_load import build_config, find_config, load_config
+    from pipeline.errors import UsageError
+    from pipeline.manifest import read_manifest
+    from pipeline.runner import read_run
+
+    if (config is None) == (run is None):
+        raise UsageError(
+            "give either --config CONFIG or --run RUN", hint=f"rlp stage {name} --config configs/quickstart.yaml"
+        )
+    if config is not None:
+        file = find_config(config)
+        settings, origin = load_config(file, sets or ()), str(file)
+        folder = run_dir or running.default_run_dir(file)
+    else:
+        assert run is not None
+        recorded, origin = read_run(run)
+        settings = build_config(recorded.model_dump(mode="json"), sets or ())
+        folder = run
+    options = {"--config": config, "--run": str(run) if run else None, "--run-dir": str(run_dir) if run_dir else None}
+    steps = running.execute(
+        settings,
+        origin,
+        folder,
+        first=name,
+        last=name,
+        force=name if force else None,
+        accept_edited=accept_edited,
+        resume_command=running.resume_text(("stage", name), options, sets or ()),
+    )
+    step = next(s for s in steps if s.stage.name == name)
+    manifest = read_manifest(folder, name)
+    assert manifest is not None
+    if step.action == "reuse":
+        console.note(f"{name} is fresh, nothing to do (--force runs it anyway)")
+    outputs = {kind_file: str(folder / name / kind_file) for kind in kinds_of(name) for kind_file in kind.files}
+    for path in outputs.values():
+        console.say(path)
+    reason = {"action": step.action, "reason": step.reason}
+    return {"run": str(folder), "stage": name, **reason, "summary": manifest["summary"], "outputs": outputs}

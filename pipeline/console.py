@@ -1,0 +1,188 @@
+"""The only module that writes to the terminal: human, json or quiet.
+
+Data goes to stdout, progress and hints to stderr. No markup is interpreted in text that comes from users.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pipeline.errors import RlpError
+from pipeline.planner import Step
+
+Mode = Literal["human", "json", "quiet"]
+PLAIN_EVERY_S = 30.0
+
+mode: Mode = "human"
+verbose = False
+
+
+def setup(new_mode: Mode, is_verbose: bool = False) -> None:
+    """Choose what the process prints from here on."""
+    global mode, verbose
+    mode, verbose = new_mode, is_verbose
+
+
+def _console(stderr: bool = False) -> Console:
+    piped = not (sys.stderr if stderr else sys.stdout).isatty()
+    width = int(os.environ.get("COLUMNS", "0") or 0) or (120 if piped else None)
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width, soft_wrap=piped)
+
+
+def say(text: str = "") -> None:
+    """A line of data on stdout; nothing in json or quiet mode."""
+    if mode == "human":
+        _console().print(text)
+
+
+def note(text: str) -> None:
+    """A line about progress on stderr; nothing in quiet mode."""
+    if mode != "quiet":
+        _console(stderr=True).print(text, style="dim")
+
+
+def warn(text: str) -> None:
+    """A warning on stderr, in every mode."""
+    _console(stderr=True).print(f"warning: {text}", style="yellow")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", right: Sequence[str] = ()) -> None:
+    """A table on stdout; columns named in `right` are aligned to the right. Nothing in json or quiet mode."""
+    if mode != "human":
+        return
+    drawn = Table(
+        title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    _console().print(drawn)
+
+
+def document(doc: Mapping[str, Any]) -> None:
+    """The one JSON document of a command, on stdout; only in json mode."""
+    if mode == "json":
+        sys.stdout.write(json.dumps(doc, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+
+def raw(text: str) -> None:
+    """Text that is itself the result (a schema, a YAML file), on stdout in every mode but json."""
+    if mode != "json":
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def failure(error: RlpError) -> None:
+    """One `error:` line, a line for each further detail, one `hint:` line, on stderr."""
+    console = _console(stderr=True)
+    console.print(f"error: {_one_line(error.message)}", style="red", soft_wrap=True)
+    for detail in error.details:
+        console.print(f"error: {_one_line(detail)}", style="red", soft_wrap=True)
+    if error.hint:
+        console.print(f"hint: {_one_line(error.hint)}", soft_wrap=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def size(n: float) -> str:
+    """`812 B`, `3.4 kB`, `1.2 MB`, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} GB"
+
+
+class RunWatcher:
+    """Shows a run: one line a stage, a live bar below it on a terminal, a plain line every 30 s elsewhere."""
+
+    def __init__(self) -> None:
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._last_plain = time.monotonic()
+
+    def begin(self, step: Step, index: int, total: int) -> None:
+        self._stage = step.stage.name
+        if step.action == "reuse":
+            note(f"[{index + 1}/{total}] {self._stage:<9} reused, fresh")
+            return
+        if step.action == "run":
+            note(f"[{index + 1}/{total}] {self._stage:<9} {step.stage.title} ({step.reason})")
+            self._last_plain = time.monotonic()
+            if mode == "human" and sys.stderr.isatty():
+                self._live = Progress(
+                    SpinnerColumn(),
+                    TextColumn("{task.description}", markup=False),
+                    BarColumn(bar_width=24),
+                    TextColumn("{task.fields[text]}", markup=False),
+                    TimeElapsedColumn(),
+                    console=_console(stderr=True),
+                    transient=True,
+                )
+                self._task = self._live.add_task(self._stage, total=None, text="")
+                self._live.start()
+
+    def end(self, step: Step, summary: Mapping[str, Any], seconds: float) -> None:
+        self.close()
+        shown = ", ".join(
+            f"{key.replace('_', ' ')} {_value(key, value)}" for key, value in summary.items() if _plain(value)
+        )
+        note(f"      {step.stage.name:<9} done in {duration(seconds)}" + (f": {shown}" if shown else ""))
+
+    def close(self) -> None:
+        """Take the live bar away; also after an error."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._task = None
+
+    def progress(self, done: int, total: int, **fields: Any) -> None:
+        text = f"{done}/{total} " + " · ".join(
+            f"{key.replace('_', ' ')} {_value(key, value)}" for key, value in fields.items()
+        )
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=done, total=total, text=text)
+        elif time.monotonic() - self._last_plain >= PLAIN_EVERY_S:
+            self._last_plain = time.monotonic()
+            note(f"      {self._stage:<9} {text}")
+
+    def note(self, text: str) -> None:
+        note(f"      {text}")
+
+    def warn(self, text: str) -> None:
+        warn(text)
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def _value(key: str, value: Any) -> str:
+    if key.endswith(("eta_s", "seconds")) or key == "eta":
+        return duration(float(value)) if isinstance(value, (int, float)) else str(value)
+    if isinstance(value, float):
+        if "accuracy" in key or key in ("acc", "agreement", "best"):
+            return f"{value:.2%}" if 0 <= value <= 1 else f"{value:.4g}"
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
