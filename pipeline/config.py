@@ -51,6 +51,18 @@ class DataConfig(Section):
     """Loader processes for data sets too large to be held decoded in memory."""
     download: bool = True
     """Whether a missing public data set may be downloaded."""
+    in_memory_mb: int = Field(2048, ge=0)
+    """Decoded size in MB up to which images of at most 96×96 pixels are kept as one tensor; others stream from disk."""
+    cache: bool = True
+    """Whether decoded images are kept in the user's cache folder, to start faster next time."""
+    train_limit: int | None = Field(None, ge=20)
+    """Most images used for train and search together, a fixed class-balanced draw; absent: all."""
+    test_limit: int | None = Field(None, ge=10)
+    """Most test images used, a fixed class-balanced draw; absent: all."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean of pixel values scaled to 0 … 1, that the weights were trained with; absent: that of the data."""
+    std: tuple[float, ...] | None = None
+    """Per-channel standard deviation that goes with `mean`; absent: that of the data."""
 
 
 class PretrainConfig(Section):

@@ -22,8 +22,8 @@ class DataCard:
     mean: tuple[float, ...]
     """Per channel, of the train split, pixel values scaled to 0 … 1."""
     std: tuple[float, ...]
-    sha256: dict[str, str]
-    """Content hash per split; see `pipeline.data.hashing.sha256_files`."""
+    sha256: str
+    """Identity of the content: class names, labels and files of every split (`pipeline.data.hashing.sha256_files`)."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Unreadable images left out, per split."""
     encodings: dict[str, int] = field(default_factory=dict)

@@ -1,67 +1,83 @@
-"""From a config to images: open the source, check what it holds, decode, split."""
+"""From a config to images: open the source, check what it holds, decode or stream, split."""
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from pipeline.data.card import DataCard
-from pipeline.data.hashing import sha256_files
-from pipeline.data.images import Images, channel_statistics
-from pipeline.data.sources import Decoded, Source, open_source
+from pipeline.data.images import Images, balanced_indices
+from pipeline.data.prepare import Prepared, prepare
+from pipeline.data.sources import open_source
 from pipeline.data.splits import Splits, carve
-from pipeline.errors import ArtifactError
+from pipeline.data.stream import StreamedImages
 
 if TYPE_CHECKING:
     from pipeline.config import DataConfig
 
+_LIMIT_SEED = 0  # `train_limit` and `test_limit` choose the same images whatever the run's seed
+
 
 def load_splits(config: DataConfig, *, seed: int) -> Splits:
-    """Train and search images; search is `config.search_fraction` of each class of train, drawn by `seed`.
+    """Train and search images.
 
-    Raises ArtifactError, EnvironmentProblem or UsageError as `open_source` and the checks of a split do.
+    Search is `config.search_fraction` of each class of train, drawn by `seed`, unless the data have a
+    validation split beside train and test: then it is that.
+
+    Raises ArtifactError, EnvironmentProblem or UsageError as `describe` does.
     """
-    return carve(_images(config, "train"), config.search_fraction, seed)
+    whole = _prepared(config)
+    train = _limited(_images(config, whole, "train"), config.train_limit)
+    if "search" in whole.parts:
+        return Splits(train=train, search=_images(config, whole, "search"))
+    return carve(train, config.search_fraction, seed)
 
 
 def load_test(config: DataConfig) -> Images:
     """The test images: for the final numbers of benchmark and report, never for a choice."""
-    return _images(config, "test")
+    return _limited(_images(config, _prepared(config), "test"), config.test_limit)
 
 
-@lru_cache(maxsize=8)
 def describe(config: DataConfig) -> DataCard:
-    """Classes, counts, image size, normalisation and content hash of the data set."""
+    """Classes, counts, image size, normalisation and content hash of the data set.
+
+    Raises:
+        UsageError: the settings do not fit the images.
+        EnvironmentProblem: the images are not there and cannot be had.
+        ArtifactError: they are partial, damaged, or wrongly labelled.
+    """
+    return _prepared(config).card
+
+
+def _prepared(config: DataConfig) -> Prepared:
     source = open_source(config)
-    parts = {split: _read(source, split) for split in source.splits}
-    counts = {s: tuple(np.bincount(d.labels, minlength=len(source.classes)).tolist()) for s, d in parts.items()}
-    mean, std = channel_statistics(torch.from_numpy(parts["train"].pixels))
-    height, width, channels = parts["train"].pixels.shape[1:]
-    return DataCard(
-        source=source.kind,
-        label=config.label or source.label,
-        classes=source.classes,
-        image_shape=(channels, height, width),
-        counts=counts,
-        mean=mean,
-        std=std,
-        sha256={split: sha256_files(source.files(split)) for split in source.splits},
-    )
+    stamps = []
+    for split in source.splits:
+        for path in source.files(split):
+            info = os.stat(path)
+            stamps.append((str(path), info.st_size, info.st_mtime_ns))
+    return _prepared_once(config, hash(tuple(stamps)))
 
 
-def _images(config: DataConfig, split: str) -> Images:
-    card = describe(config)
-    source = open_source(config)
-    part = _read(source, split)
-    return Images(torch.from_numpy(part.pixels), torch.from_numpy(part.labels), source.classes, card.mean, card.std)
+@lru_cache(maxsize=2)
+def _prepared_once(config: DataConfig, stamp: int) -> Prepared:
+    return prepare(open_source(config), config)
 
 
-def _read(source: Source, split: str) -> Decoded:
-    if split not in source.splits:
-        raise ArtifactError(f"{source.label}: there is no {split} split", hint=f"it has: {', '.join(source.splits)}")
-    part = source.read(split)
-    assert isinstance(part, Decoded)
-    return part
+def _images(config: DataConfig, whole: Prepared, split: str) -> Images:
+    part, card = whole.parts[split], whole.card
+    if part.pixels is not None:
+        return Images(torch.from_numpy(part.pixels), torch.from_numpy(part.labels), card.classes, card.mean, card.std)
+    assert part.encoded is not None
+    assert part.good is not None
+    options = {"size": card.image_shape[1], "grey": card.in_channels == 1, "workers": config.workers}
+    return StreamedImages(part.encoded, torch.from_numpy(part.good), card.classes, card.mean, card.std, **options)
+
+
+def _limited(images: Images, limit: int | None) -> Images:
+    if limit is None or limit >= len(images):
+        return images
+    return images.subset(balanced_indices(images.labels, limit, _LIMIT_SEED))

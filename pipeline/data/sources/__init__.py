@@ -7,19 +7,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.data.sources.base import Decoded, Encoded, Source
+from pipeline.data.sources.cifar import CifarBinary, CifarPython
 from pipeline.data.sources.embedded import Embedded
-from pipeline.errors import EnvironmentProblem, UsageError
+from pipeline.data.sources.folders import Folders
+from pipeline.data.sources.idx import Idx
+from pipeline.data.sources.parquet import Parquet
+from pipeline.data.sources.public import PUBLIC, default_root, download
+from pipeline.errors import ArtifactError, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from pipeline.config import DataConfig
 
-__all__ = ["SOURCES", "Decoded", "Encoded", "Source", "open_source"]
+__all__ = ["PUBLIC", "SOURCES", "Decoded", "Encoded", "Source", "download", "open_source"]
 
-SOURCES: dict[str, type[Source]] = {
+SOURCES: dict[str, type[Source]] = {  # tried in this order when data.source is `auto`
     "embedded": Embedded,
+    "parquet": Parquet,
+    "cifar-binary": CifarBinary,
+    "cifar-python": CifarPython,
+    "idx": Idx,
+    "folders": Folders,
 }
 
-OFFLINE_HINT = "run the same on the images inside the package: --set data.source=embedded"
+_EMBEDDED = "--set data.source=embedded"
+OFFLINE_HINT = f"run the same on the images inside the package: {_EMBEDDED}"
 
 
 def open_source(config: DataConfig) -> Source:
@@ -33,23 +44,46 @@ def open_source(config: DataConfig) -> Source:
     root = Path(config.root).expanduser() if config.root is not None else None
     if config.source == "embedded":
         return Embedded.open(None, config)
-    if config.source != "auto":
-        if config.source not in SOURCES:
-            close = difflib.get_close_matches(config.source, SOURCES, n=1)
-            raise UsageError(
-                f"data.source: there is no source {config.source!r}"
-                + (f"; did you mean {close[0]!r}?" if close else ""),
-                hint=f"one of auto, {', '.join(SOURCES)}",
-            )
-        return SOURCES[config.source].open(root, config)
+    if config.source in PUBLIC:
+        return _open_public(config.source, root or default_root(config.source), config)
+    if config.source != "auto" and config.source not in SOURCES:
+        names = ["auto", *SOURCES, *PUBLIC]
+        close = difflib.get_close_matches(config.source, names, n=1)
+        suggestion = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(
+            f"data.source: there is no source {config.source!r}{suggestion}", hint=f"one of {', '.join(names)}"
+        )
     if root is None:
         raise UsageError(
-            "data.root is not set, so there are no images to read",
-            hint="--set data.root=FOLDER, or --set data.source=embedded",
+            "data.root is not set, so there are no images to read", hint=f"--set data.root=FOLDER, or {_EMBEDDED}"
         )
     if not root.is_dir():
         raise EnvironmentProblem(f"data.root: there is no folder {root}", hint=OFFLINE_HINT)
-    for source in SOURCES.values():
-        if source.recognise(root):
-            return source.open(root, config)
-    raise EnvironmentProblem(f"data.root: no images recognised in {root}", hint=OFFLINE_HINT)
+    if config.source != "auto":
+        return SOURCES[config.source].open(root, config)
+    found = recognise(root)
+    if found is None:
+        raise EnvironmentProblem(f"data.root: no images recognised in {root}", hint=OFFLINE_HINT)
+    return found.open(root, config)
+
+
+def recognise(root: Path) -> type[Source] | None:
+    """The layout that lies in the folder `root`, by names alone; None when it is none of `SOURCES`."""
+    return next((source for source in SOURCES.values() if source.recognise(root)), None)
+
+
+def _open_public(name: str, root: Path, config: DataConfig) -> Source:
+    found = recognise(root) if root.is_dir() else None
+    if found is None:
+        if not config.download:
+            raise EnvironmentProblem(f"{name} is not in {root} and data.download is off", hint=OFFLINE_HINT)
+        download(name, root)
+        found = recognise(root)
+        assert found is not None
+    source = found.open(root, config)
+    if len(source.classes) != PUBLIC[name].classes:
+        raise ArtifactError(
+            f"{root} holds {source.label} with {len(source.classes)} classes; {name} has {PUBLIC[name].classes}",
+            hint="--set data.source=auto reads whatever lies in data.root",
+        )
+    return source

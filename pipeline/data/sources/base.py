@@ -64,3 +64,19 @@ class Source(ABC):
     @abstractmethod
     def read(self, split: str) -> Decoded | Encoded:
         """The images and labels of a split, in a fixed order."""
+
+
+def guess_kind(path: Path) -> str:
+    """What a file that cannot be parsed really is, for a message; empty when there is nothing to add."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as error:
+        return error.strerror or "cannot be opened"
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, the content was not fetched"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is an HTML page, probably an error page"
+    return ""

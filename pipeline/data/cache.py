@@ -1,0 +1,78 @@
+"""Decoded images kept between runs: `~/.cache/rlp/data/<key>/{card.json, train.npy, …}`, keyed by content.
+
+The key covers the content of the files and every setting that changes the pixels. `card.json` is written
+last and holds the sha256 of the arrays: an entry is whole or absent, and a damaged one is made again.
+Without a folder to write to, nothing is cached and nothing fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.hashing import sha256_file
+
+_DONE = "card.json"
+
+
+def cache_folder() -> Path | None:
+    """`$XDG_CACHE_HOME/rlp` or `~/.cache/rlp`; None when there is no home."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base and Path(base).is_absolute():
+        return Path(base) / "rlp"
+    try:
+        return Path.home() / ".cache" / "rlp"
+    except RuntimeError:
+        return None
+
+
+def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """The entry `(card, arrays)`, arrays memory-mapped read-only; None when it is absent or damaged."""
+    folder = _entry(key)
+    if folder is None:
+        return None
+    try:
+        card = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        arrays = {}
+        for name, digest in card.pop("arrays").items():
+            if sha256_file(folder / f"{name}.npy") != digest:
+                return None
+            arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        return card, arrays
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the entry, replacing one of the same key; silently nothing when the folder cannot be written."""
+    folder = _entry(key)
+    if folder is None:
+        return
+    staging: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+        digests = {}
+        for name, array in arrays.items():
+            np.save(staging / f"{name}.npy", array, allow_pickle=False)
+            digests[name] = sha256_file(staging / f"{name}.npy")
+        (staging / _DONE).write_text(json.dumps({**card, "arrays": digests}), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(staging, folder)
+    except OSError:
+        pass
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _entry(key: str) -> Path | None:
+    base = cache_folder()
+    return base / "data" / key if base else None

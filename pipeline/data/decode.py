@@ -1,0 +1,122 @@
+"""Encoded images (JPEG, PNG, …): what their headers say, and their pixels; unreadable ones are counted."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from pipeline.data.sources.base import Encoded
+
+GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_LUMINANCE = (  # Annex K of the JPEG standard, row by row: the table that libjpeg scales by its quality
+    *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+@dataclass
+class Survey:
+    """What the headers of a split say."""
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """(height, width) of each readable image."""
+    encodings: Counter[str] = field(default_factory=Counter)
+    grey: bool = True
+    """Whether no image has colour."""
+    bad: list[int] = field(default_factory=list)
+    """Images whose header cannot be read."""
+
+
+def survey(images: Encoded) -> Survey:
+    """Read every header, decode nothing."""
+    found = Survey()
+    for i in range(len(images.labels)):
+        try:
+            with _open(images.read(i)) as image:
+                found.sizes[image.height, image.width] += 1
+                found.encodings[encoding(image)] += 1
+                found.grey &= image.mode in GREY_MODES
+        except _UNREADABLE:
+            found.bad.append(i)
+    return found
+
+
+def encoding(image: Image.Image) -> str:
+    """`JPEG q75`, `JPEG` when its tables are not libjpeg's, `PNG`, …"""
+    if image.format != "JPEG":
+        return image.format or "unknown"
+    quality = jpeg_quality(tuple(getattr(image, "quantization", {}).get(0, ())))
+    return f"JPEG q{quality}" if quality else "JPEG"
+
+
+def jpeg_quality(luminance: tuple[int, ...]) -> int | None:
+    """libjpeg's quality setting (1 … 100) that makes this 64-entry luminance table; None when none does."""
+    return _QUALITIES.get(luminance)
+
+
+def _scaled(quality: int) -> tuple[int, ...]:
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return tuple(min(255, max(1, (value * scale + 50) // 100)) for value in _LUMINANCE)
+
+
+_QUALITIES = {_scaled(quality): quality for quality in range(1, 101)}
+
+
+def decode(raw: bytes, *, grey: bool, size: int | None = None) -> np.ndarray:
+    """Pixels (H, W, 1 or 3) uint8; with `size`, resized and centre-cropped to size × size.
+
+    Raises one of OSError, ValueError, SyntaxError, EOFError when the image is damaged.
+    """
+    with _open(raw) as image:
+        if size is not None and image.size != (size, size):
+            image.draft(None, (2 * size, 2 * size))  # a JPEG then decodes at a fraction of its size
+        picture = image.convert("L" if grey else "RGB")
+    if size is not None and picture.size != (size, size):
+        picture = centre(picture, size)
+    return np.array(picture).reshape(picture.height, picture.width, 1 if grey else 3)
+
+
+def centre(picture: Image.Image, size: int) -> Image.Image:
+    """Shorter side resized to `size`, then the middle size × size."""
+    scale = size / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+
+
+def decode_all(
+    images: Encoded, *, grey: bool, shape: tuple[int, int], size: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every image in threads: `(pixels, good)`, pixels (N, H, W, C) uint8 of the good ones, good (M,) their indices."""
+    count = len(images.labels)
+    pixels = np.zeros((count, *shape, 1 if grey else 3), np.uint8)
+
+    def one(i: int) -> bool:
+        array = try_decode(images, i, grey=grey, size=size)
+        if array is not None:
+            pixels[i] = array
+        return array is not None
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        good = np.flatnonzero(np.fromiter(pool.map(one, range(count), chunksize=256), bool, count))
+    return (pixels if len(good) == count else pixels[good]), good
+
+
+def try_decode(images: Encoded, i: int, *, grey: bool, size: int | None) -> np.ndarray | None:
+    """`decode` of image i, or None when it is damaged."""
+    try:
+        return decode(images.read(i), grey=grey, size=size)
+    except _UNREADABLE:
+        return None
+
+
+def _open(raw: bytes) -> ImageFile.ImageFile:
+    return Image.open(io.BytesIO(raw))

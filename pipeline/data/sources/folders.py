@@ -1,0 +1,117 @@
+"""Class folders: `train/CLASS/*.jpg` with `val/` or `test/` beside it, or one folder of classes split by us."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.data.sources.base import Encoded, Source
+from pipeline.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from pipeline.config import DataConfig
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+_VALIDATION = ("val", "valid", "validation")
+TEST_SHARE = 0.2
+"""Share of each class of a single folder that becomes its test split."""
+
+Listing = list[tuple[Path, int]]  # (file, class index)
+
+
+class Folders(Source):
+    kind = "folders"
+    about = "one folder a class, below train/ and val/ or test/, or a single folder that is split for you"
+
+    def __init__(self, root: Path) -> None:
+        self.label = f"{root.resolve().name} (class folders)"
+        self._root = root
+        train = root / "train"
+        if train.is_dir():
+            self.classes = _class_folders(train)
+            self._listing = {"train": _list(train, self.classes)}
+            held = [folder for name in _VALIDATION if (folder := root / name).is_dir()]
+            test = root / "test"
+            if test.is_dir():
+                self._listing["test"] = self._list_like_train(test)
+                if held:
+                    self._listing["search"] = self._list_like_train(held[0])
+            elif held:
+                self._listing["test"] = self._list_like_train(held[0])
+        else:
+            self.classes = _class_folders(root)
+            self._listing = _divide(_list(root, self.classes), root)
+        self.splits = tuple(self._listing)
+
+    @classmethod
+    def recognise(cls, root: Path) -> bool:
+        base = root / "train" if (root / "train").is_dir() else root
+        return any(_is_image(file) for folder in _subfolders(base) for file in folder.iterdir())
+
+    @classmethod
+    def open(cls, root: Path | None, config: DataConfig) -> Folders:
+        assert root is not None
+        return cls(root)
+
+    def files(self, split: str) -> tuple[Path, ...]:
+        return tuple(path for path, _ in self._listing[split])
+
+    def read(self, split: str) -> Encoded:
+        paths = self.files(split)
+        labels = np.array([label for _, label in self._listing[split]], np.int64)
+        names = [str(path.relative_to(self._root)) for path in paths]
+        return Encoded(read=lambda i: paths[i].read_bytes(), labels=labels, names=names)
+
+    def _list_like_train(self, folder: Path) -> Listing:
+        unknown = sorted(set(_class_folders(folder)) - set(self.classes))
+        if unknown:
+            raise ArtifactError(
+                f"{folder} has class {unknown[0]!r} that {self._root / 'train'} does not have",
+                hint="the folders of both must have the same names",
+            )
+        return _list(folder, self.classes)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    return tuple(p.name for p in _subfolders(folder))
+
+
+def _list(folder: Path, classes: tuple[str, ...]) -> Listing:
+    """Image files below each class folder, sorted by class and path. Raises ArtifactError for a class without any."""
+    listing: Listing = []
+    for k, name in enumerate(classes):
+        files = sorted(p for p in (folder / name).rglob("*") if _is_image(p)) if (folder / name).is_dir() else []
+        if not files:
+            raise ArtifactError(
+                f"class {name!r} has no images in {folder}", hint="add images of this class, or remove its folder"
+            )
+        listing += [(path, k) for path in files]
+    return listing
+
+
+def _divide(listing: Listing, root: Path) -> dict[str, Listing]:
+    """A fixed fifth of each class as test, chosen by the hash of the file's relative path.
+
+    It depends on no seed, so that every run has the same test images, and adding a file moves few others.
+    """
+    parts: dict[str, Listing] = {"train": [], "test": []}
+    for k in sorted({label for _, label in listing}):
+        mine = [path for path, label in listing if label == k]
+        mine.sort(
+            key=lambda p: hashlib.sha256(p.relative_to(root).as_posix().encode("utf-8", "surrogateescape")).digest()
+        )
+        cut = max(1, round(TEST_SHARE * len(mine)))
+        parts["test"] += [(path, k) for path in sorted(mine[:cut])]
+        parts["train"] += [(path, k) for path in sorted(mine[cut:])]
+    return parts

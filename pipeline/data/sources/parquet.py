@@ -1,0 +1,157 @@
+"""Hub-style parquet: `image: struct<bytes, path>`, an integer label, class names in the schema metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.data.sources.base import Encoded, Source, guess_kind
+from pipeline.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.config import DataConfig
+
+_SPLITS = {"train": "train", "test": "test", "validation": "search", "valid": "search", "val": "search"}
+_SHARD = re.compile(r"^(?P<split>[a-z]+)(?:-(?P<index>\d{5})-of-(?P<total>\d{5})(?:-[0-9a-f]+)?)?\.parquet$")
+_LABELS = ("label", "fine_label", "labels", "target")
+
+
+class Parquet(Source):
+    kind = "parquet"
+    about = "Hub-style parquet files `train-*.parquet`, `test-*.parquet` with image bytes and labels"
+
+    def __init__(self, root: Path) -> None:
+        self.label = f"{root.resolve().name} (parquet)"
+        self._shards = _shards(root)
+        self.splits = tuple(sorted(self._shards, key=("train", "search", "test").index))
+        if "train" not in self._shards:
+            raise ArtifactError(f"{root}: there is no train split", hint="expected train-00000-of-0000N.parquet")
+        if "test" not in self._shards and "search" in self._shards:  # a validation split is the best test there is
+            self._shards["test"] = self._shards.pop("search")
+            self.splits = ("train", "test")
+        schema = _schema(self._shards["train"][0])
+        self._image, self._target = _columns(schema, self._shards["train"][0])
+        self.classes = _class_names(schema, self._target) or self._numbered()
+
+    @classmethod
+    def recognise(cls, root: Path) -> bool:
+        return bool(_parquet_files(root))
+
+    @classmethod
+    def open(cls, root: Path | None, config: DataConfig) -> Parquet:
+        assert root is not None
+        return cls(root)
+
+    def files(self, split: str) -> tuple[Path, ...]:
+        return self._shards[split]
+
+    def read(self, split: str) -> Encoded:
+        images, labels = self._column(split, self._image), self._column(split, self._target)
+        if labels.null_count:
+            raise ArtifactError(f"{self.label}: {labels.null_count} {split} rows have no {self._target}")
+        raw = images.combine_chunks().field("bytes")
+        missing = b""
+        return Encoded(
+            read=lambda i: raw[i].as_py() or missing,
+            labels=labels.to_numpy().astype(np.int64),
+            names=_RowNames(split),
+        )
+
+    def _column(self, split: str, name: str) -> pa.ChunkedArray:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        parts = []
+        for path in self._shards[split]:
+            try:
+                parts.append(pq.read_table(path, columns=[name]).column(name))
+            except (pa.ArrowException, OSError, KeyError) as error:
+                raise _unreadable(path, error) from error
+        return pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
+
+    def _numbered(self) -> tuple[str, ...]:
+        highest = int(self._column("train", self._target).to_numpy().max(initial=-1))
+        return tuple(str(k) for k in range(highest + 1))
+
+
+class _RowNames:
+    """`names[i]` is `train row i`."""
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"{self._split} row {i}"
+
+    def __len__(self) -> int:  # pragma: no cover - only there to be a Sequence
+        return 0
+
+
+def _parquet_files(root: Path) -> list[Path]:
+    return sorted(p for folder in (root, root / "data") for p in folder.glob("*.parquet") if _SHARD.match(p.name))
+
+
+def _shards(root: Path) -> dict[str, tuple[Path, ...]]:
+    """Files of each split; raises ArtifactError when `-of-N` says that some are missing."""
+    found: dict[str, list[Path]] = {}
+    for path in _parquet_files(root):
+        match = _SHARD.match(path.name)
+        assert match is not None
+        split = _SPLITS.get(match["split"])
+        if split is None:
+            continue
+        found.setdefault(split, []).append(path)
+    for paths in found.values():
+        named = [m for p in paths if (m := _SHARD.match(p.name)) and m["total"]]
+        total = int(named[0]["total"]) if named else len(paths)
+        have = {int(m["index"]) for m in named}
+        if named and (gone := sorted(set(range(total)) - have)):
+            raise ArtifactError(
+                f"{root}: {len(gone)} of {total} {named[0]['split']} files are missing, first number {gone[0]:05d}",
+                hint="fetch the missing parquet files into the same folder",
+            )
+    return {split: tuple(paths) for split, paths in found.items()}
+
+
+def _schema(path: Path) -> pa.Schema:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ArtifactError:
+    reason = str(error).splitlines()[0]
+    return ArtifactError(f"{path} is not a readable parquet file: {guess_kind(path) or reason}", hint="fetch it again")
+
+
+def _columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
+    """Names of the image and the label column."""
+    import pyarrow as pa
+
+    images = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    numbers = [f.name for f in schema if pa.types.is_integer(f.type)]
+    named = [name for name in _LABELS if name in numbers]
+    if not images or not (named or len(numbers) == 1):
+        raise ArtifactError(
+            f"{path} has columns {', '.join(schema.names)}; expected an image struct<bytes, path> and an integer label"
+        )
+    return images[0], (named or numbers)[0]
+
+
+def _class_names(schema: pa.Schema, target: str) -> tuple[str, ...]:
+    """Names in the `huggingface` entry of the schema's metadata; empty when it has none."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(str(name) for name in features[target]["names"])
+    except (KeyError, TypeError, ValueError):
+        return ()

@@ -1,0 +1,120 @@
+"""Public data sets by name: whatever layout of them lies in `data.root`, else a checked download.
+
+Addresses and checksums are torchvision's own. An archive is summed before it is opened, and a member that
+would land outside the folder stops the extraction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.cache import cache_folder
+from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.models.torchvision_shim import import_torchvision
+
+TIMEOUT_S = 20
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Public:
+    """A named set: its class in `torchvision.datasets` and what to say of it."""
+
+    official: str
+    classes: int
+    about: str
+
+
+PUBLIC: dict[str, Public] = {
+    "cifar10": Public("CIFAR10", 10, "CIFAR-10: 50,000 + 10,000 colour images 32×32, 10 classes (170 MB)"),
+    "cifar100": Public("CIFAR100", 100, "CIFAR-100: 50,000 + 10,000 colour images 32×32, 100 classes (169 MB)"),
+    "fashion-mnist": Public("FashionMNIST", 10, "Fashion-MNIST: 60,000 + 10,000 grey images 28×28 (31 MB)"),
+    "mnist": Public("MNIST", 10, "MNIST: 60,000 + 10,000 grey images 28×28 (12 MB)"),
+    "kmnist": Public("KMNIST", 10, "KMNIST: 60,000 + 10,000 grey images 28×28 (21 MB)"),
+}
+
+
+def default_root(name: str) -> Path:
+    """Where a download goes when `data.root` is not set."""
+    return (cache_folder() or Path("data")) / "sets" / name
+
+
+def download(name: str, root: Path) -> None:
+    """Fetch the public set `name` into `root`, in torchvision's layout.
+
+    Raises:
+        EnvironmentProblem: no network, or the folder cannot be written.
+        ArtifactError: what came is not what torchvision's checksum says.
+    """
+    official = getattr(import_torchvision().datasets, PUBLIC[name].official)
+    try:
+        if hasattr(official, "tgz_md5"):
+            root.mkdir(parents=True, exist_ok=True)
+            archive = root / official.filename
+            _fetch([official.url], archive, official.tgz_md5)
+            extract(archive, root)
+            archive.unlink()
+        else:
+            folder = root / official.__name__ / "raw"
+            folder.mkdir(parents=True, exist_ok=True)
+            for file, md5 in official.resources:
+                _fetch([mirror + file for mirror in official.mirrors], folder / file, md5)
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise EnvironmentProblem(
+            f"{name} is not in {root} and cannot be downloaded ({reason})",
+            hint=f"with a network: rlp data get {name} --root {root}; without one: --set data.source=embedded",
+        ) from error
+
+
+def extract(archive: Path, root: Path) -> None:
+    """Unpack a tar archive below `root`; links, devices and members that escape it are refused.
+
+    Raises ArtifactError.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(root, filter="data")
+    except tarfile.FilterError as error:
+        raise ArtifactError(
+            f"{archive} is refused as unsafe: {error}", hint="remove the archive, fetch it again"
+        ) from error
+    except (tarfile.TarError, EOFError) as error:
+        raise ArtifactError(f"{archive} is damaged: {error}", hint="remove the archive, fetch it again") from error
+
+
+def _fetch(urls: list[str], path: Path, md5: str) -> None:
+    """Download the first of `urls` that answers to `path`, unless it is there already; nothing partial is left."""
+    if path.is_file() and _md5(path) == md5:
+        return
+    problem: Any = None
+    for url in urls:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+                while block := response.read(_CHUNK):
+                    out.write(block)
+            if _md5(part) != md5:
+                raise ArtifactError(f"{path.name}: the download does not have the official md5, it was thrown away")
+            os.replace(part, path)
+            return
+        except (urllib.error.URLError, TimeoutError, HTTPException) as error:
+            problem = error
+        finally:
+            part.unlink(missing_ok=True)
+    raise problem
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()

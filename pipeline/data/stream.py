@@ -1,0 +1,120 @@
+"""Images too large to be held decoded: read, decoded and cropped by loader processes, behind the same interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.data.augment import Augment
+from pipeline.data.decode import decode, try_decode
+from pipeline.data.images import Images
+from pipeline.data.sources.base import Encoded
+from pipeline.errors import ArtifactError
+
+CROP_SCALE = (0.35, 1.0)
+"""Share of the picture's area that a random resized crop keeps."""
+
+
+class StreamedImages(Images):
+    """As `Images`, but every batch is decoded when it is asked for.
+
+    Evaluation takes the shorter side resized to `size` and the middle size × size; `Augment(crop=…)` takes a random
+    resized crop instead. Every image draws from a seed of its own, so that the number of workers changes nothing.
+
+    Args:
+        images: the encoded images of one split.
+        rows: (N,) int64, those of them that belong here.
+        size: height and width in pixels of what the network sees.
+        grey: one channel instead of three.
+        workers: loader processes; 0 decodes in this one.
+    """
+
+    def __init__(
+        self,
+        images: Encoded,
+        rows: Tensor,
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        size: int,
+        grey: bool = False,
+        workers: int = 0,
+    ) -> None:
+        self._set_up(torch.from_numpy(images.labels)[rows], classes, (size, size, 1 if grey else 3))
+        self._encoded, self._rows = images, rows
+        self._size, self._grey, self._workers = size, grey, workers
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def subset(self, indices: Tensor) -> StreamedImages:
+        assert self._rows is not None
+        rows = self._rows[indices]
+        options = {"size": self._size, "grey": self._grey, "workers": self._workers}
+        return StreamedImages(self._encoded, rows, self.classes, self.mean, self.std, **options)
+
+    def to(self, device: torch.device | str) -> StreamedImages:
+        """These images: they are decoded on the CPU, whoever takes a batch moves it."""
+        return self
+
+    def _pixel_batches(
+        self, chunks: list[Tensor], augment: Augment, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        assert self._rows is not None
+        seed = int(torch.randint(2**62, (), generator=generator)) if generator else 0
+        pictures = _Pictures(self._encoded, self._rows, self._size, self._grey, augment, seed)
+        workers = self._workers if sum(map(len, chunks)) >= 256 else 0  # starting processes costs more than that
+        batches = [chunk.tolist() for chunk in chunks]
+        loader = DataLoader(
+            pictures,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=_collate,
+            # DataLoader would otherwise draw its base seed from the global generator.
+            generator=torch.Generator().manual_seed(seed),
+        )
+        yield from loader
+
+
+class _Pictures(Dataset):
+    def __init__(self, images: Encoded, rows: Tensor, size: int, grey: bool, augment: Augment, seed: int) -> None:
+        self._images, self._rows, self._size, self._grey = images, rows, size, grey
+        self._augment, self._seed = augment, seed
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        row = int(self._rows[index])
+        if not self._augment.crop and not self._augment.flip:
+            array = try_decode(self._images, row, grey=self._grey, size=self._size)
+            if array is None:
+                raise self._changed(row)
+            return index, torch.from_numpy(array)
+        return index, self._random(row, index)
+
+    def _random(self, row: int, index: int) -> Tensor:
+        from pipeline.models.torchvision_shim import import_torchvision
+
+        import_torchvision()
+        from torchvision.transforms import v2
+
+        augment = self._augment
+        try:
+            picture = decode(self._images.read(row), grey=self._grey, size=None if augment.crop else self._size)
+        except (OSError, ValueError, SyntaxError, EOFError):
+            raise self._changed(row) from None
+        steps = [v2.RandomResizedCrop(self._size, scale=CROP_SCALE, antialias=True)] if augment.crop else []
+        steps += [v2.RandomHorizontalFlip()] if augment.flip else []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self._seed + 0x9E3779B9 * (index + 1)) % 2**63)
+            return v2.Compose(steps)(torch.from_numpy(picture).permute(2, 0, 1)).permute(1, 2, 0)
+
+    def _changed(self, row: int) -> ArtifactError:
+        return ArtifactError(
+            f"{self._images.names[row]} can no longer be decoded",
+            hint="the image changed since the run began; start it again",
+        )
+
+
+def _collate(samples: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.tensor([index for index, _ in samples]), torch.stack([picture for _, picture in samples])
