@@ -60,7 +60,7 @@ class DataConfig(Section):
     test_limit: int | None = Field(None, ge=10)
     """Most test images used, a fixed class-balanced draw; absent: all."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean of pixel values scaled to 0 … 1, that the weights were trained with; absent: that of the data."""
+    """Per-channel mean of pixels scaled to 0 … 1 that the weights were trained with; absent: that of the data."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation that goes with `mean`; absent: that of the data."""
 

@@ -95,9 +95,8 @@ def _before(width: Any) -> tuple[Any]:
 
 
 def _show_manifest(manifest: Any, limit: int) -> None:
-    console.say(
-        f"stage {manifest['stage']}, {manifest['started']}, {console.duration(manifest['duration_s'])}, {manifest['device']}"
-    )
+    took = console.duration(manifest["duration_s"])
+    console.say(f"stage {manifest['stage']}, {manifest['started']}, {took}, {manifest['device']}")
     rows = [("in", name, digest[:16]) for name, digest in manifest["inputs"].items()]
     rows += [("in", f"{name} (outside the run)", digest[:16]) for name, digest in manifest["external"].items()]
     rows += [("out", name, entry["sha256"][:16]) for name, entry in manifest["outputs"].items()]

@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` and `make test`. Both build .venv on first use; nothing else is touched.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# torch comes first and pinned: an unpinned torch pulls gigabytes of CUDA libraries.
+TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
+
+.PHONY: help setup demo test lint bench breadth schema clean
+
+help:            ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/'
+
+setup: $(STAMP)  ## build .venv from the pinned constraints
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $(STAMP)
+
+demo: setup      ## run the whole chain on embedded real images, to the report
+	$(BIN)/rlp pipeline run configs/quickstart.yaml
+
+test: setup      ## all tests; no network, no GPU
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup      ## ruff, and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup     ## our speed against the usual alternatives, ratios in one run
+	@for script in tests/bench/*_vs_*.py tests/bench/loader.py tests/bench/candidates.py; do \
+	  test -f $$script || continue; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+breadth: setup   ## every torchvision CNN: groups, frozen channels, MACs, cut == mask
+	$(BIN)/python tests/bench/breadth.py
+
+schema: setup    ## regenerate configs/schema.json
+	$(BIN)/rlp config schema > configs/schema.json
+
+clean:           ## remove the environment and caches; runs in artifacts/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
