@@ -238,10 +238,40 @@ class Child:
         onnx.checker.check_model(request["path"], full_check=True)
         return {"onnx": onnx.__version__}
 
+    def scan(self, request: dict, payload: bytes | None) -> dict:
+        """What a file holds, without a session; refuses external data outside the file's folder."""
+        import onnx
+
+        proto = onnx.load(request["path"], load_external_data=False)
+        tensors = list(proto.graph.initializer)
+        tensors += [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
+        folder = os.path.dirname(os.path.abspath(request["path"]))
+        weights = denormals = 0
+        for tensor in tensors:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                _check_external(tensor, folder)
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
+            values = onnx.numpy_helper.to_array(tensor)
+            weights += values.size
+            if values.dtype.kind == "f":
+                tiny = np.abs(values) < np.finfo(values.dtype).tiny
+                denormals += int(np.count_nonzero(tiny & (values != 0)))
+        opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
+        return {"weights": weights, "denormals": denormals, "opsets": opsets, "nodes": len(proto.graph.node)}
+
     def close(self, request: dict, payload: bytes | None) -> dict:
         self.session = None
         gc.collect()
         return {}
+
+
+def _check_external(tensor, folder: str) -> None:
+    """Raise unless the tensor's external data is a plain file inside `folder`."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    path = os.path.join(folder, location)
+    inside = os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+    if os.path.isabs(location) or ".." in location.split("/") or not inside or os.path.islink(path):
+        raise ValueError(f"{tensor.name}: its data lie outside the file's own folder ({location!r})")
 
 
 def _node_rows(events: list[dict], skip: int) -> list[dict]:

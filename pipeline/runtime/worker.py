@@ -38,7 +38,7 @@ class Worker:
     def __init__(self, *, timeout: float = 600.0, command: Sequence[str] | None = None) -> None:
         self.timeout = timeout
         self.subject = "no file yet"
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         self._process = subprocess.Popen(
             list(command) if command else [sys.executable, "-P", str(_CHILD)],
@@ -86,6 +86,11 @@ class Worker:
         """Run onnx's checker with shape inference on a file. Raises ArtifactError."""
         self.subject = str(path)
         self._ask("check", path=str(path))
+
+    def scan(self, path: Path) -> dict[str, Any]:
+        """Weights, denormals among them, opsets and nodes of a file, without a session. Raises ArtifactError."""
+        self.subject = str(path)
+        return self._ask("scan", path=str(path))
 
     def open(
         self,
@@ -223,7 +228,7 @@ class Worker:
             )
         if kind in ("ModuleNotFoundError", "ImportError"):
             return EnvironmentProblem(f"a package is missing: {message}", hint="run `make setup`")
-        if command in ("open", "check", "infer", "feed", "warm", "slot"):
+        if command in ("open", "check", "scan", "infer", "feed", "warm", "slot"):
             return ArtifactError(
                 f"onnxruntime refused {self.subject}: {message[:300]}",
                 hint="check that it is an ONNX file that this onnxruntime supports, or export it again",

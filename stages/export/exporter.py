@@ -231,7 +231,7 @@ def check_file(path: Path) -> dict[str, Any]:
 
 
 def class_metadata(classes: list[str], mean: list[float], std: list[float], image_shape: list[int]) -> dict[str, str]:
-    """Metadata that lets a deployment feed the file: pixels scaled to 0..1, then (x - mean) / std, RGB or grey, NCHW."""
+    """Metadata that lets a deployment feed the file: pixels scaled to 0..1, then (x - mean) / std, NCHW."""
     return {
         "classes": json.dumps(classes, ensure_ascii=False),
         "mean": json.dumps(mean),

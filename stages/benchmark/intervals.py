@@ -1,0 +1,108 @@
+"""From paired rounds to a ratio with an interval, and to a verdict.
+
+What is measured is nested: a few launches (a fresh process for each variant), in each of them many
+rounds, in each round one log-ratio of the two variants' medians. Rounds differ because the machine
+is noisy; launches differ because memory lands elsewhere, and that part no number of rounds averages
+out. The interval is the wider of two, so that it covers both:
+
+* bootstrap of the rounds within each launch (percentile method);
+* Student's t over the launches' own medians, whose spread is pooled with the control's: the control
+  is the base against itself in the same launches, so its true value is known to be 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+FASTER, SLOWER, NO_DIFFERENCE = "faster", "slower", "no difference shown"
+
+# Student's t, 97.5 %, by degrees of freedom
+_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_Z975 = 1.960
+
+P90_SAMPLES, P99_SAMPLES = 64, 660
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of times and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio_intervals(
+    rounds: Sequence[Sequence[float]], control: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0
+) -> tuple[Ratio, Ratio]:
+    """Ratio of the comparison and of the control, each with its 95 % interval.
+
+    Args:
+        rounds: for every launch the log-ratios log(time A) - log(time B) of its rounds.
+        control: the same for A against another process of A.
+    """
+    launches = [float(np.median(launch)) for launch in rounds]
+    controls = [float(np.median(launch)) for launch in control]
+    count = len(launches)
+    centre = sum(launches) / count
+    squares = sum((value - centre) ** 2 for value in launches) + sum(value**2 for value in controls)
+    freedom = count - 1 + len(controls)
+    half = student_t975(freedom) * math.sqrt(squares / freedom / count)
+    return (
+        _interval(rounds, centre, half, resamples, seed),
+        _interval(control, sum(controls) / len(controls), half, resamples, seed + 1),
+    )
+
+
+def _interval(rounds: Sequence[Sequence[float]], centre: float, half: float, resamples: int, seed: int) -> Ratio:
+    low, high = bootstrap(rounds, resamples=resamples, seed=seed)
+    return Ratio(
+        math.exp(centre), math.exp(min(low, centre - half, centre)), math.exp(max(high, centre + half, centre))
+    )
+
+
+def bootstrap(rounds: Sequence[Sequence[float]], *, resamples: int, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of the mean over launches of the median over rounds, rounds resampled."""
+    generator = np.random.default_rng(seed)
+    total = np.zeros(resamples)
+    for launch in rounds:
+        values = np.asarray(launch, dtype=np.float64)
+        picks = generator.integers(0, len(values), size=(resamples, len(values)))
+        total += np.median(values[picks], axis=1)
+    low, high = np.quantile(total / len(rounds), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def student_t975(freedom: int) -> float:
+    """97.5 % quantile of Student's t."""
+    return _T975[freedom - 1] if freedom <= len(_T975) else _Z975 + 2.5 / freedom
+
+
+def verdict(ratio: Ratio, control: Ratio) -> str:
+    """`faster` or `slower` only when the interval excludes 1 and lies beyond what the control itself shows."""
+    spread = max(abs(math.log(control.low)), abs(math.log(control.high)))
+    if math.log(ratio.low) > spread:
+        return FASTER
+    if math.log(ratio.high) < -spread:
+        return SLOWER
+    return NO_DIFFERENCE
+
+
+def percentiles(nanoseconds: Sequence[int]) -> dict[str, float | None]:
+    """p50, p90, p99 in milliseconds; p90 needs 64 samples and p99 660, otherwise None."""
+    values = np.asarray(nanoseconds, dtype=np.float64) / 1e6
+
+    def at(share: float, least: int) -> float | None:
+        return float(np.quantile(values, share)) if len(values) >= least else None
+
+    return {"p50": at(0.5, 1), "p90": at(0.9, P90_SAMPLES), "p99": at(0.99, P99_SAMPLES)}
+
+
+def variation(nanoseconds: Sequence[int]) -> float:
+    """Coefficient of variation: standard deviation over mean."""
+    values = np.asarray(nanoseconds, dtype=np.float64)
+    return float(values.std() / values.mean())

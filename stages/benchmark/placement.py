@@ -1,0 +1,42 @@
+"""On which execution provider every node really ran: a silent fall-back to the CPU makes a timing a lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import EnvironmentProblem
+from pipeline.runtime import CPU, Worker, find_provider
+
+HEAVY = ("Conv", "FusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "Gemm", "FusedGemm", "MatMul", "QGemm")
+
+
+def misplaced(rows: Sequence[dict[str, Any]], provider: str) -> list[str]:
+    """Names of the heavy nodes in profile rows that did not run on `provider`."""
+    return [row["name"] for row in rows if row["op"] in HEAVY and row["provider"] != provider]
+
+
+def check_placement(
+    path: Path, provider: str, allow_fallback: bool = False, input_shape: Sequence[int] | None = None
+) -> list[str]:
+    """Heavy nodes of the file that fall back to the CPU, found by a short profiled run.
+
+    Raises:
+        EnvironmentProblem: there are some, or the session dropped the provider altogether,
+            unless `allow_fallback`.
+    """
+    chosen = find_provider(provider)
+    with Worker() as worker:
+        opened = worker.open(path, provider=chosen.name, profile=True)
+        worker.feed(batch=1, shape=input_shape, device=chosen.device)
+        rows = worker.profile(runs=3)
+    left = misplaced(rows, chosen.name) if chosen.name != CPU else []
+    dropped = chosen.name not in opened["providers"]
+    if (left or dropped) and not allow_fallback:
+        what = f"{len(left)} heavy nodes ({left[0]} …) ran elsewhere" if left else "the session dropped it"
+        raise EnvironmentProblem(
+            f"{path.name} does not run on {chosen.name}: {what}",
+            hint="check the provider's libraries and driver with `rlp doctor`, or pass --allow-fallback",
+        )
+    return left

@@ -1,0 +1,171 @@
+"""The measuring loop: one process a variant, ABBA rounds, several launches.
+
+Every launch starts a fresh process for A, for B, and for a second A (the control). A round visits
+them there and back, `A B C C B A`, and the next round starts with another one:
+
+    launch 1   A B C C B A | C A B B A C | B C A A C B | ...
+    launch 2   ...
+
+One visit is a slot: the first call is thrown away, then calls are timed for a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime import CPU, Worker, find_provider
+from stages.benchmark.fingerprint import cores, resolve_threads
+
+_ROTATION = ((0, 1, 2, 2, 1, 0), (2, 0, 1, 1, 0, 2), (1, 2, 0, 0, 2, 1))
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is timed: provider, images a call, intra-op threads (0: all cores), the batch fixed in the graph or not."""
+
+    provider: str = CPU
+    batch: int = 1
+    threads: int = 1
+    static_batch: bool = False
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long.
+
+    Attributes:
+        min_seconds: least measured time per variant and setting.
+        min_runs: least timed calls per variant and setting.
+        launches: fresh processes per variant; at least 2, for the interval needs their spread.
+        slot_seconds: one visit of a round. Short, so that a burst of noise hits all variants alike.
+        min_rounds: least rounds in a launch.
+        limit_seconds: wall time after which a setting stops early; fewer runs, wider interval.
+    """
+
+    min_seconds: float = 3.0
+    min_runs: int = 100
+    launches: int = 4
+    slot_seconds: float = 0.01
+    min_rounds: int = 5
+    limit_seconds: float = 120.0
+    warm_limit: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.launches < 2:
+            raise ValueError("launches must be at least 2")
+
+
+@dataclass
+class Samples:
+    """Of one setting: calls of A, B and the control in ns; log-ratios A/B and A/control, a list a launch."""
+
+    calls: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
+    ratios: list[list[float]] = field(default_factory=list)
+    control: list[list[float]] = field(default_factory=list)
+    warm_stable: bool = True
+    cores: list[int] = field(default_factory=list)
+    threads: int = 1
+    seconds: float = 0.0
+    copies_ms: dict[str, float] | None = None
+
+
+def measure(
+    a: Path,
+    b: Path,
+    settings: Sequence[Setting],
+    protocol: Protocol,
+    *,
+    input_shape: Sequence[int] | None = None,
+    flush_denormals: bool = False,
+    progress: Progress | None = None,
+) -> list[Samples]:
+    """Time A, B and A again at every setting; the three processes of a launch serve all settings.
+
+    `progress(done, total)` is called after every round; what it raises ends the measurement.
+    """
+    found = [Samples() for _ in settings]
+    total = protocol.launches * len(settings)
+    for launch in range(protocol.launches):
+        with ExitStack() as stack:
+            workers = tuple(stack.enter_context(Worker()) for _ in range(3))
+            for index, (setting, samples) in enumerate(zip(settings, found, strict=True)):
+                _prepare(workers, (a, b, a), setting, samples, input_shape, flush_denormals)
+                _warm(workers, launch, protocol, samples)
+                _rounds(workers, launch, protocol, samples)
+                device = find_provider(setting.provider).device
+                if device and launch == protocol.launches - 1:
+                    samples.copies_ms = {key: 1e3 * workers[i].copies(device) for i, key in enumerate("ab")}
+                if progress:
+                    progress(launch * len(settings) + index + 1, total)
+    return found
+
+
+def _prepare(
+    workers: Sequence[Worker],
+    files: Sequence[Path],
+    setting: Setting,
+    samples: Samples,
+    input_shape: Sequence[int] | None,
+    flush_denormals: bool,
+) -> None:
+    samples.threads = resolve_threads(setting.threads)
+    provider = find_provider(setting.provider)
+    for worker, file in zip(workers, files, strict=True):
+        samples.cores = worker.pin(cores(samples.threads))
+        worker.open(
+            file,
+            provider=provider.name,
+            threads=samples.threads,
+            static_dims={"batch": setting.batch} if setting.static_batch else None,
+            flush_denormals=flush_denormals,
+        )
+        worker.feed(batch=setting.batch, shape=input_shape, device=provider.device)
+
+
+def _warm(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: Samples) -> None:
+    for turn in range(3):
+        report = workers[(turn + launch) % 3].warm(window=0.03, limit=protocol.warm_limit)
+        samples.warm_stable = samples.warm_stable and bool(report["stable"])
+
+
+def _rounds(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: Samples) -> None:
+    begin = time.monotonic()
+    ratios: list[float] = []
+    control: list[float] = []
+    spent, runs, least = [0, 0, 0], [0, 0, 0], 1
+    while True:
+        logs: tuple[list[float], ...] = ([], [], [])
+        for which in _ROTATION[(launch + len(ratios)) % 3]:
+            times = workers[which].slot(seconds=protocol.slot_seconds, least=least)
+            logs[which].append(math.log(statistics.median(times)))
+            samples.calls[which].extend(times)
+            spent[which] += sum(times)
+            runs[which] += len(times)
+        base, other, again = (sum(values) / 2 for values in logs)
+        ratios.append(base - other)
+        control.append(base - again)
+        least = 3 if math.exp(max(base, other)) < 20e6 else 1  # a median of three where that is cheap
+        enough = (
+            len(ratios) >= protocol.min_rounds
+            and min(spent) >= protocol.min_seconds / protocol.launches * 1e9
+            and min(runs) >= protocol.min_runs / protocol.launches
+        )
+        late = len(ratios) >= 2 and time.monotonic() - begin > protocol.limit_seconds / protocol.launches
+        if enough or late:
+            break
+    samples.ratios.append(ratios)
+    samples.control.append(control)
+    samples.seconds += time.monotonic() - begin
+
+
+def protocol_dict(protocol: Protocol) -> dict[str, Any]:
+    """The protocol as plain JSON types, for the artefact."""
+    return {name: getattr(protocol, name) for name in protocol.__dataclass_fields__}
