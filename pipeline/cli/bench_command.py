@@ -1,9 +1,111 @@
-"""`rlp bench A.onnx B.onnx`: the benchmark protocol on any two files."""
+"""`rlp bench A.onnx B.onnx`: the benchmark protocol on any two files, no run needed."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from pipeline import console
+from pipeline.cli.common import command
 
 
 def register(app: typer.Typer) -> None:
-    """Nothing yet."""
+    command(app, "bench", keys=("settings", "machine"))(bench)
+
+
+def bench(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="A.onnx B.onnx [...]", help="The base, then what is timed against it.")
+    ],
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch", min=1, help="Images a call; repeatable. Default 1.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option("--threads", min=0, help="Intra-op threads, 0 for all cores; repeatable. Default 1."),
+    ] = None,
+    provider: Annotated[str, typer.Option("--provider", help="Execution provider: cpu, cuda, openvino, …")] = "cpu",
+    static: Annotated[bool, typer.Option("--static", help="Fix the batch size in the graph before timing.")] = False,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="3x224x224", help="Input sizes, for files that leave them open.")
+    ] = None,
+    min_seconds: Annotated[
+        float, typer.Option("--min-seconds", min=0.05, help="Least measured seconds a file and setting.")
+    ] = 2.0,
+    min_runs: Annotated[int, typer.Option("--min-runs", min=10, help="Least timed calls a file and setting.")] = 100,
+    allow_fallback: Annotated[
+        bool, typer.Option("--allow-fallback", help="Go on when nodes fall back to the CPU.")
+    ] = False,
+) -> dict[str, Any]:
+    """Time files against the first, interleaved: ratio = time of A / time of B, its interval, and an A/A control."""
+    from pipeline.errors import UsageError
+    from stages.benchmark import Protocol, Setting, compare_settings, fingerprint
+
+    if len(files) < 2:
+        raise UsageError("bench needs at least two files", hint="rlp bench base.onnx model.onnx")
+    try:
+        sizes = [int(part) for part in shape.lower().split("x")] if shape else None
+    except ValueError:
+        raise UsageError(f"--shape {shape}: expected sizes such as 3x224x224", hint="leave the batch out") from None
+    settings = [Setting(provider, b, t, static) for b in batch or [1] for t in threads or [1]]
+    protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)
+    watcher = console.RunWatcher()
+    rows: list[dict[str, Any]] = []
+    for other in files[1:]:
+        console.note(f"timing {other} against {files[0]}")
+        found = compare_settings(
+            files[0],
+            other,
+            settings,
+            protocol=protocol,
+            input_shape=sizes,
+            allow_fallback=allow_fallback,
+            progress=lambda done, total: watcher.progress(done, total),
+        )
+        rows += [item.to_dict() for item in found]
+    show_settings(rows)
+    return {"settings": rows, "machine": fingerprint()}
+
+
+def show_settings(rows: list[dict[str, Any]]) -> None:
+    """One line a setting; a percentile without enough samples stays blank."""
+
+    def ms(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    shown = [
+        (
+            Path(row["b"]["file"]).name,
+            row["provider"].removesuffix("ExecutionProvider"),
+            row["batch"],
+            row["threads"],
+            ms(row["a"]["latency_ms"]["p50"]),
+            ms(row["b"]["latency_ms"]["p50"]),
+            ms(row["b"]["latency_ms"]["p90"]),
+            ms(row["b"]["latency_ms"]["p99"]),
+            row["b"]["runs"],
+            f"{row['ratio']:.2f}×",
+            f"{row['ci95'][0]:.2f} … {row['ci95'][1]:.2f}",
+            f"{row['aa_ci95'][0]:.2f} … {row['aa_ci95'][1]:.2f}",
+            row["verdict"],
+        )
+        for row in rows
+    ]
+    columns = (
+        "file",
+        "provider",
+        "batch",
+        "threads",
+        "A p50 ms",
+        "B p50 ms",
+        "p90",
+        "p99",
+        "n",
+        "ratio",
+        "95 % CI",
+        "A/A 95 % CI",
+        "verdict",
+    )
+    console.table(columns, shown, right=columns[2:10])

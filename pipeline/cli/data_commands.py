@@ -18,9 +18,9 @@ app = typer.Typer(
 @command(app, "ls", keys=("sources",))
 def ls() -> dict[str, Any]:
     """List the kinds of images that can be read."""
-    from pipeline.data.sources import SOURCES
+    from pipeline.data.sources import PUBLIC, SOURCES
 
-    rows = [{"source": name, "about": source.about} for name, source in SOURCES.items()]
+    rows = [{"source": name, "about": source.about} for name, source in {**SOURCES, **PUBLIC}.items()]
     console.table(("data.source", "what it reads"), [(row["source"], row["about"]) for row in rows])
     return {"sources": rows}
 
@@ -31,7 +31,7 @@ def _show(card: Any) -> dict[str, Any]:
     rows = []
     for split, counts in card.counts.items():
         skipped = card.skipped.get(split, 0)
-        rows.append((split, f"{sum(counts):,}", min(counts), max(counts), skipped, card.sha256[split][:16]))
+        rows.append((split, f"{sum(counts):,}", min(counts), max(counts), skipped, card.split_sha256[split][:16]))
     console.table(
         ("split", "images", "fewest a class", "most a class", "skipped", "sha256"),
         rows,
