@@ -1,0 +1,131 @@
+"""Where architectures come from: the built-in table, `torchvision:NAME`, or the user's `package.module:factory`."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from pipeline.errors import UsageError
+from pipeline.models import user_source
+from pipeline.models.densenet import densenet
+from pipeline.models.googlenet import GoogLeNet
+from pipeline.models.mobilenet import mobilenet_v2, mobilenet_v3
+from pipeline.models.resnet_cifar import resnet20, resnet56
+from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.models.vgg import vgg16_bn
+
+if TYPE_CHECKING:
+    from pipeline.config import ModelConfig
+
+BUILTIN: dict[str, Callable[..., nn.Module]] = {
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v3": mobilenet_v3,
+    "resnet20": resnet20,
+    "resnet56": resnet56,
+    "vgg16_bn": vgg16_bn,
+    "googlenet": GoogLeNet,
+    "densenet": densenet,
+}
+
+
+def build_model(
+    config: ModelConfig, *, in_channels: int, num_classes: int, search_path: Sequence[Path] = ()
+) -> nn.Module:
+    """The untrained network of `config.source` for images of `in_channels` and `num_classes` classes.
+
+    Args:
+        search_path: folders looked through, after everything installed, for the user's own module.
+    Raises:
+        UsageError: no such source, or its factory refuses the arguments.
+    """
+    return build_source(
+        config.source, config.kwargs, in_channels=in_channels, num_classes=num_classes, search_path=search_path
+    )
+
+
+def build_source(
+    source: str, kwargs: dict[str, Any], *, in_channels: int, num_classes: int, search_path: Sequence[Path] = ()
+) -> nn.Module:
+    """As `build_model`, from the two fields themselves."""
+    scheme, colon, name = source.partition(":")
+    if scheme == "torchvision" and colon:
+        return _torchvision(name, kwargs, in_channels, num_classes)
+    if colon:
+        factory = user_source.find_factory(source, search_path)
+    elif source in BUILTIN:
+        factory = BUILTIN[source]
+    else:
+        raise UsageError(f"model.source {source}: no such network", hint=_suggest(source))
+    arguments = _accepted(factory, {"num_classes": num_classes, "in_channels": in_channels}) | kwargs
+    return _call(factory, source, arguments)
+
+
+def _suggest(source: str) -> str:
+    close = difflib.get_close_matches(source, BUILTIN, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"built in: {', '.join(BUILTIN)}; others: torchvision:NAME or your own package.module:factory"
+
+
+def _accepted(factory: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of `offered` that the factory's signature takes by name; `**kwargs` alone takes num_classes only."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return {}
+    catches_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {
+        name: value for name, value in offered.items() if name in parameters or (catches_all and name == "num_classes")
+    }
+
+
+def _call(factory: Callable[..., Any], source: str, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        net = factory(**arguments)
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError, AssertionError) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise UsageError(
+            f"model.source {source}: its factory refuses ({given}): {error}", hint="mend model.kwargs"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise UsageError(
+            f"model.source {source}: the factory returned a {type(net).__name__}, not a torch.nn.Module",
+            hint="name a function or class that returns the network",
+        )
+    return net
+
+
+def _torchvision(name: str, kwargs: dict[str, Any], in_channels: int, num_classes: int) -> nn.Module:
+    models = import_torchvision().models
+    if name not in models.list_models():
+        close = difflib.get_close_matches(name, models.list_models(), n=1)
+        meant = f"did you mean torchvision:{close[0]}?" if close else "torchvision.models.list_models() lists them"
+        raise UsageError(f"model.source torchvision:{name}: no such network", hint=meant)
+    defaults: dict[str, Any] = {"num_classes": num_classes, "weights": None}
+    if name in ("googlenet", "inception_v3"):
+        defaults |= {"aux_logits": False, "init_weights": True}
+    net = _call(lambda **arguments: models.get_model(name, **arguments), f"torchvision:{name}", defaults | kwargs)
+    if in_channels != 3:
+        _replace_stem(net, in_channels)
+    return net
+
+
+def _replace_stem(net: nn.Module, in_channels: int) -> None:
+    """Give the first convolution `in_channels` inputs (torchvision's factories are for three)."""
+    name, conv = next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    stem = nn.Conv2d(
+        in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        bias=conv.bias is not None,
+    )
+    parent, _, child = name.rpartition(".")
+    setattr(net.get_submodule(parent), child, stem)

@@ -1,0 +1,21 @@
+"""Training shared by the pretrain and distill stages; no disk, no terminal."""
+
+from __future__ import annotations
+
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.evaluate import accuracy, reestimate_batchnorm
+from pipeline.training.loop import Callbacks, Fit, Stopped, cross_entropy, fit
+from pipeline.training.recipe import Recipe, learning_rate
+
+__all__ = [
+    "Callbacks",
+    "Checkpoint",
+    "Fit",
+    "Recipe",
+    "Stopped",
+    "accuracy",
+    "cross_entropy",
+    "fit",
+    "learning_rate",
+    "reestimate_batchnorm",
+]

@@ -1,0 +1,74 @@
+"""Scoring a network on images, and fitting its batch-norm statistics to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.training.machine import autocast
+
+if TYPE_CHECKING:
+    from pipeline.data.images import Images
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the first parameter; the CPU for a network without any."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Give every submodule its own train/eval mode back at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def accuracy(
+    model: nn.Module, images: Images, batch_size: int = 256, *, precision: Literal["fp32", "bf16"] = "fp32"
+) -> float:
+    """Top-1 accuracy as a fraction of all `images`, in eval mode; the model is left as it was."""
+    device = device_of(model)
+    right = 0
+    with modes_kept(model), torch.inference_mode(), autocast(device, precision):
+        model.eval()
+        for x, y in images.batches(batch_size):
+            right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
+    return right / max(1, len(images))
+
+
+def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
+    """Replace running mean and variance of every batch norm by the plain average over `batches`.
+
+    Weights, modes and momenta stay as they were; only batch norms see training mode (dropout stays off).
+
+    Args:
+        batches: x (B, C, H, W), or tuples that begin with it; without any batch nothing changes.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    device = device_of(model)
+    momenta = [norm.momentum for norm in norms]
+    fresh = True
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        for norm in norms:
+            norm.momentum = None  # cumulative average
+            norm.train()
+        try:
+            for batch in batches:
+                if fresh:
+                    for norm in norms:
+                        norm.reset_running_stats()
+                    fresh = False
+                model((batch if isinstance(batch, Tensor) else batch[0]).to(device))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

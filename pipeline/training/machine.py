@@ -1,0 +1,73 @@
+"""What this machine is best at: threads, and whether bf16 autocast pays."""
+
+from __future__ import annotations
+
+import copy
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+CLEARLY_FASTER = 1.15  # below that a probe on a busy machine may be noise, and fp32 is the safer arithmetic
+
+
+def cores() -> int:
+    """Cores that this process may use: affinity mask and cgroup quota, at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            allowed = min(allowed, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, allowed)
+
+
+@contextmanager
+def all_cores() -> Iterator[int]:
+    """Compute on every core we may use, no more; OMP_NUM_THREADS, when set, is obeyed. Yields the number."""
+    before = torch.get_num_threads()
+    threads = before if os.environ.get("OMP_NUM_THREADS") else cores()
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def autocast(device: torch.device, precision: Literal["fp32", "bf16"]) -> AbstractContextManager[None]:
+    """bf16 autocast on `device`, or nothing for fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def faster_precision(
+    model: nn.Module, x: Tensor, y: Tensor, objective: Objective, rounds: int = 3
+) -> Literal["fp32", "bf16"]:
+    """Time forward and backward both ways on a copy of `model`, in turn; bf16 only when clearly faster.
+
+    Args:
+        x: (B, C, H, W) float32 on the model's device; y: its targets.
+    """
+    trial = copy.deepcopy(model).train()
+    seconds: dict[Literal["fp32", "bf16"], list[float]] = {"fp32": [], "bf16": []}
+    with torch.random.fork_rng():
+        for _ in range(rounds + 1):  # the first round warms up
+            for precision, times in seconds.items():
+                start = time.perf_counter()
+                with autocast(x.device, precision):
+                    loss = objective(trial, x, y)
+                loss.backward()
+                loss.item()
+                times.append(time.perf_counter() - start)
+    fp32, bf16 = (statistics.median(times[1:]) for times in seconds.values())
+    return "bf16" if fp32 > CLEARLY_FASTER * bf16 else "fp32"

@@ -1,0 +1,50 @@
+"""How a network is trained, as plain numbers, and the learning rate they give at every step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pipeline.data.augment import Augment
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with Nesterov momentum, warmed up linearly, then annealed to zero."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    label_smoothing: float = 0.0
+    warmup: float = 0.15
+    """Share of all steps in which the rate rises linearly to `lr`."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """Shape of the decay after it."""
+    ema: float = 0.0
+    """Decay a step of the averaged weights that are scored and kept; 0: none."""
+    augment: Augment = field(default_factory=Augment)
+    precision: Precision = "auto"
+    """bf16: autocast; auto: bf16 when a short probe shows it to be clearly faster here."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for records and for telling whether a checkpoint belongs to this recipe."""
+        return asdict(self)
+
+
+def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+    """Rate at `step` of `total` (from 0): linear up to the peak, then cosine or linear down to (nearly) zero.
+
+    >>> recipe = Recipe(epochs=1, batch_size=1, lr=1.0, warmup=0.5, schedule="linear")
+    >>> [learning_rate(recipe, step, 4) for step in range(4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
+    warm = min(total, round(recipe.warmup * total))
+    if step < warm:
+        return recipe.lr * (step + 1) / warm
+    done = (step - warm) / max(1, total - warm)
+    return recipe.lr * (1 - done if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
