@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import numpy as np
 from pipeline.data.hashing import sha256_file
 
 _DONE = "card.json"
+_STAGING = ".new-"
+_ABANDONED_S = 24 * 3600
 
 
 def cache_folder() -> Path | None:
@@ -58,7 +61,8 @@ def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     staging: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+        _sweep(folder.parent)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_STAGING))
         digests = {}
         for name, array in arrays.items():
             np.save(staging / f"{name}.npy", array, allow_pickle=False)
@@ -71,6 +75,13 @@ def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written a day ago or earlier."""
+    for left in folder.glob(f"{_STAGING}*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _entry(key: str) -> Path | None:

@@ -23,7 +23,9 @@ class DataCard:
     """Per channel, of the train split, pixel values scaled to 0 … 1."""
     std: tuple[float, ...]
     sha256: str
-    """Identity of the content: class names, labels and files of every split (`pipeline.data.hashing.sha256_files`)."""
+    """Identity of the content: class names, labels and files of every split (`pipeline.data.hashing`)."""
+    split_sha256: dict[str, str] = field(default_factory=dict)
+    """The part of it that belongs to each split."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Unreadable images left out, per split."""
     encodings: dict[str, int] = field(default_factory=dict)

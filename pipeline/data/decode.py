@@ -15,6 +15,7 @@ from pipeline.data.sources.base import Encoded
 
 GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_CHUNK = 256  # images a task: a future costs as much as decoding a small one
 _LUMINANCE = (  # Annex K of the JPEG standard, row by row: the table that libjpeg scales by its quality
     *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56),
     *(14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
@@ -99,15 +100,17 @@ def decode_all(
     count = len(images.labels)
     pixels = np.zeros((count, *shape, 1 if grey else 3), np.uint8)
 
-    def one(i: int) -> bool:
-        array = try_decode(images, i, grey=grey, size=size)
-        if array is not None:
-            pixels[i] = array
-        return array is not None
+    good = np.zeros(count, bool)
+
+    def some(rows: range) -> None:
+        for i in rows:
+            array = try_decode(images, i, grey=grey, size=size)
+            if array is not None:
+                pixels[i], good[i] = array, True
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        good = np.flatnonzero(np.fromiter(pool.map(one, range(count), chunksize=256), bool, count))
-    return (pixels if len(good) == count else pixels[good]), good
+        list(pool.map(some, (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))))
+    return (pixels if good.all() else pixels[good]), np.flatnonzero(good)
 
 
 def try_decode(images: Encoded, i: int, *, grey: bool, size: int | None) -> np.ndarray | None:

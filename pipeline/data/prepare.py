@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import PIL
 import torch
 
 from pipeline.data import cache
@@ -55,13 +56,13 @@ def prepare(source: Source, config: DataConfig) -> Prepared:
     raw = {split: source.read(split) for split in source.splits}
     for split, part in raw.items():
         _check_labels(part.labels, split, source)
-    identity = _identity(source, {split: part.labels for split, part in raw.items()})
+    identities = _identities(source, {split: part.labels for split, part in raw.items()})
     encoded = {split: part for split, part in raw.items() if isinstance(part, Encoded)}
     if encoded:
-        card, parts = _prepare_encoded(source, encoded, identity, config)
+        card, parts = _prepare_encoded(source, encoded, identities, config)
     else:
         decoded = {split: part for split, part in raw.items() if isinstance(part, Decoded)}
-        card, parts = _prepare_decoded(source, decoded, identity, config)
+        card, parts = _prepare_decoded(source, decoded, identities, config)
     return Prepared(_with_settings(card, config), parts)
 
 
@@ -89,13 +90,19 @@ def _check_classes(labels: np.ndarray, split: str, label: str, classes: tuple[st
         )
 
 
-def _identity(source: Source, labels: dict[str, np.ndarray]) -> str:
-    """sha256 over class names, and labels and files of every split."""
-    whole = hashlib.sha256(json.dumps(source.classes).encode())
+def _identities(source: Source, labels: dict[str, np.ndarray]) -> dict[str, str]:
+    """sha256 of each split: class names, labels, files."""
+    hashes = {}
     for split in source.splits:
-        whole.update(split.encode() + labels[split].astype("<i8").tobytes())
+        whole = hashlib.sha256(json.dumps(source.classes).encode())
+        whole.update(labels[split].astype("<i8").tobytes())
         whole.update(sha256_files(source.files(split)).encode())
-    return whole.hexdigest()
+        hashes[split] = whole.hexdigest()
+    return hashes
+
+
+def _whole(identities: dict[str, str]) -> str:
+    return sha256_bytes(json.dumps(identities, sort_keys=True).encode())
 
 
 def _counts(labels: np.ndarray, classes: tuple[str, ...]) -> tuple[int, ...]:
@@ -103,7 +110,7 @@ def _counts(labels: np.ndarray, classes: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _prepare_decoded(
-    source: Source, raw: dict[str, Decoded], identity: str, config: DataConfig
+    source: Source, raw: dict[str, Decoded], identities: dict[str, str], config: DataConfig
 ) -> tuple[DataCard, dict[str, Part]]:
     height, width, channels = raw["train"].pixels.shape[1:]
     if config.image_size is not None and (height, width) != (config.image_size, config.image_size):
@@ -121,7 +128,8 @@ def _prepare_decoded(
         counts={split: _counts(part.labels, source.classes) for split, part in raw.items()},
         mean=mean,
         std=std,
-        sha256=identity,
+        sha256=_whole(identities),
+        split_sha256=identities,
         skipped={split: part.skipped for split, part in raw.items()},
         encodings={"lossless": total},
         sizes={f"{height}×{width}": total},
@@ -130,15 +138,16 @@ def _prepare_decoded(
 
 
 def _prepare_encoded(
-    source: Source, raw: dict[str, Encoded], identity: str, config: DataConfig
+    source: Source, raw: dict[str, Encoded], identities: dict[str, str], config: DataConfig
 ) -> tuple[DataCard, dict[str, Part]]:
-    settings = [_CACHE_VERSION, identity, config.image_size, config.in_memory_mb]
+    settings = [_CACHE_VERSION, PIL.__version__, identities, config.image_size, config.in_memory_mb]
     key = sha256_bytes(json.dumps(settings).encode())
     found = cache.load(key) if config.cache else None
     if found is not None:
         card, arrays = DataCard.from_dict(found[0]), found[1]
+        card = replace(card, source=source.kind, label=_label(source, Counter(card.encodings)))
     else:
-        card, arrays = _decode_splits(source, raw, identity, config)
+        card, arrays = _decode_splits(source, raw, identities, config)
         if config.cache:
             cache.save(key, card.to_dict(), arrays)
     _check_skipped(card, config.max_corrupt)
@@ -152,7 +161,7 @@ def _prepare_encoded(
 
 
 def _decode_splits(
-    source: Source, raw: dict[str, Encoded], identity: str, config: DataConfig
+    source: Source, raw: dict[str, Encoded], identities: dict[str, str], config: DataConfig
 ) -> tuple[DataCard, dict[str, np.ndarray]]:
     surveys = {split: survey(images) for split, images in raw.items()}
     sizes = sum((s.sizes for s in surveys.values()), Counter())
@@ -180,7 +189,8 @@ def _decode_splits(
         counts={s: _counts(images.labels[arrays[f"{s}-good"]], source.classes) for s, images in raw.items()},
         mean=mean,
         std=std,
-        sha256=identity,
+        sha256=_whole(identities),
+        split_sha256=identities,
         skipped={s: len(images.labels) - len(arrays[f"{s}-good"]) for s, images in raw.items()},
         encodings=dict(encodings.most_common()),
         sizes={f"{h}×{w}": n for (h, w), n in sizes.most_common(20)},
@@ -246,8 +256,6 @@ def _check_skipped(card: DataCard, cap: float) -> None:
 
 def _with_settings(card: DataCard, config: DataConfig) -> DataCard:
     """The card with the label, mean and std that the config gives."""
-    from dataclasses import replace
-
     for name in ("mean", "std"):
         given = getattr(config, name)
         if given is not None and len(given) != card.in_channels:

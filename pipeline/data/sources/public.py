@@ -72,7 +72,7 @@ def download(name: str, root: Path) -> None:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise EnvironmentProblem(
             f"{name} is not in {root} and cannot be downloaded ({reason})",
-            hint=f"with a network: rlp data get {name} --root {root}; without one: --set data.source=embedded",
+            hint=f"with a network: rlp data get {name} {root}; without one: --set data.source=embedded",
         ) from error
 
 
