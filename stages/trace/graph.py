@@ -12,10 +12,12 @@ is one group of size 2 called "conv"; removing unit 0 removes every slice marked
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from pipeline.errors import ArtifactError
 from stages.trace.runs import indices_of, runs_of
@@ -114,6 +116,21 @@ class ChannelGraph:
     @cached_property
     def _by_id(self) -> dict[str, ChannelGroup]:
         return {group.id: group for group in self.groups}
+
+    @cached_property
+    def tables(self) -> dict[str, list[tuple[str, int, np.ndarray]]]:
+        """Members as arrays: {group id: [(parameter, dim, indices of shape (size, slices a unit))]}."""
+        return {
+            group.id: [(m.parameter, m.dim, np.array(m.indices).reshape(group.size, -1)) for m in group.members]
+            for group in self.groups
+        }
+
+    def widths_after(self, kept: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
+        """(module, attribute, value) of each attribute that changes when groups keep this many units."""
+        for width in self.widths:
+            lost = sum(share * (self[g].size - kept[g]) for g, share in width.follows if g in kept)
+            if lost:
+                yield width.module, width.attribute, width.value - lost
 
     @property
     def prunable(self) -> tuple[ChannelGroup, ...]:

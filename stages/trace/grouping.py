@@ -1,0 +1,168 @@
+"""From settled labels to channel groups: units that own slices of the same set of (parameter, dimension)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.trace.capture import Input
+from stages.trace.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
+from stages.trace.labelling import Pass, Use
+from stages.trace.labels import Settled
+from stages.trace.values import Vector
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """`group[unit]` and `rank[unit]` (position within the group), -1 for units of no group."""
+
+    group: Vector
+    rank: Vector
+    sizes: Vector
+
+
+def build(state: Pass, inputs: Sequence[Input], names: Mapping[str, str], batch: int) -> tuple[ChannelGraph, Settled]:
+    """The channel graph of a labelling pass, and the units behind it."""
+    settled = state.labels.settle()
+    order = {name: position for position, name in enumerate(state.stored)}
+    slots = sorted(state.labels.slots.items(), key=lambda item: (order[item[0][0]], item[0][1]))
+    widths = list({(module, name): (module, name, size, v) for module, name, size, v in state.labels.widths}.values())
+    grouping = _group(state, settled, [s for _, s in slots], [v for *_, v in widths])
+    groups = _groups(state, settled, slots, grouping)
+    ids = [group.id for group in groups]
+    graph = ChannelGraph(
+        groups=tuple(groups),
+        parameters=dict(state.stored),
+        widths=tuple(sorted(_widths(settled, widths, grouping, ids), key=lambda w: (w.module, w.attribute))),
+        layers=tuple(_layers(state, batch)),
+        aliases={name: first for name, first in names.items() if name != first},
+        inputs=tuple(source.shape for source in inputs if source.kind == "input" and source.shape is not None),
+        unused=tuple(name for name in state.stored if name not in state.touched),
+    )
+    return graph, settled
+
+
+def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vector]) -> Grouping:
+    """Same owner set (a sum of fixed 64-bit hashes, multiplicity included), same fate: same group."""
+    count = len(settled.roots)
+    key = settled.frozen.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + settled.inexact.astype(np.uint64)
+    for position, labels in enumerate([*slots, *widths]):
+        np.add.at(key, settled.roots[labels[labels > 0]], _hash(position + 1))
+    first = np.full(count, np.iinfo(np.int64).max)
+    for position, producer in enumerate(state.labels.producers):
+        labels = state.labels.slots[producer]
+        where = np.flatnonzero(labels > 0)
+        np.minimum.at(first, settled.roots[labels[where]], position * 2**32 + where)
+    units = np.flatnonzero(first < np.iinfo(np.int64).max)
+    units = units[np.argsort(first[units], kind="stable")]
+    _, seen, inverse = np.unique(key[units], return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(seen))[inverse]
+    group, rank = np.full(count, -1, dtype=np.int64), np.full(count, -1, dtype=np.int64)
+    group[units] = number
+    sizes = np.bincount(number, minlength=len(seen)) if len(units) else np.zeros(0, dtype=np.int64)
+    by_group = np.argsort(number, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    rank[units[by_group]] = np.arange(len(units)) - np.repeat(starts, sizes)
+    return Grouping(group, rank, sizes)
+
+
+def _hash(number: int) -> np.uint64:
+    """splitmix64: a fixed, well-spread 64-bit number."""
+    mask = (1 << 64) - 1
+    z = (number * 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return np.uint64(z ^ (z >> 31))
+
+
+def _groups(
+    state: Pass, settled: Settled, slots: list[tuple[tuple[str, int], Vector]], grouping: Grouping
+) -> list[ChannelGroup]:
+    members: list[list[Member]] = [[] for _ in grouping.sizes]
+    for (name, dim), labels in slots:
+        where = np.flatnonzero(labels > 0)
+        units = settled.roots[labels[where]]
+        where, units = where[grouping.group[units] >= 0], units[grouping.group[units] >= 0]
+        owner = grouping.group[units]
+        order = np.lexsort((where, grouping.rank[units], owner))
+        owner, where = owner[order], where[order]
+        for part in np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1):
+            if len(part):
+                members[owner[part[0]]].append(Member(name, dim, tuple(where[part].tolist())))
+    representative = np.full(len(grouping.sizes), 0)
+    units = np.flatnonzero(grouping.group >= 0)[::-1]
+    representative[grouping.group[units]] = units
+    producers = {producer: position for position, producer in enumerate(state.labels.producers)}
+    taken: dict[str, int] = {}
+    groups = []
+    for number, size in enumerate(grouping.sizes.tolist()):
+        owned = members[number]
+        first = min((producers[m.parameter, m.dim], m) for m in owned if (m.parameter, m.dim) in producers)[1]
+        name = first.parameter.removesuffix(".weight")
+        taken[name] = taken.get(name, 0) + 1
+        reason = state.labels.reasons[-settled.frozen[representative[number]]]
+        if not reason and size == 1:
+            channels = len(first.indices)
+            reason = "one channel" if channels == 1 else f"ties make all {channels} channels a single unit"
+        groups.append(
+            ChannelGroup(
+                id=name if taken[name] == 1 else f"{name}#{taken[name]}",
+                size=size,
+                members=tuple(owned),
+                prunable=not reason,
+                reason=reason,
+                exact=not bool(settled.inexact[representative[number]]),
+            )
+        )
+    return groups
+
+
+def _widths(
+    settled: Settled, widths: list[tuple[str, str, int, Vector]], grouping: Grouping, ids: list[str]
+) -> list[Width]:
+    found = []
+    for module, attribute, value, labels in widths:
+        units = settled.roots[labels[labels > 0]]
+        owners = grouping.group[units]
+        counts = np.bincount(owners[owners >= 0], minlength=len(ids))
+        follows = tuple((ids[g], int(counts[g]) // int(grouping.sizes[g])) for g in np.flatnonzero(counts))
+        found.append(Width(module, attribute, value, follows))
+    return found
+
+
+def _layers(state: Pass, batch: int) -> list[LayerCost]:
+    """One row for every module that owns parameters, in model order, then rows of weightless multiplications."""
+    owned: dict[str, list[str]] = {}
+    for name in state.stored:
+        if name not in state.buffers:
+            owned.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    rows = []
+    for path, names in owned.items():
+        uses = [state.uses[name] for name in names if name in state.uses]
+        module = state.modules.get(path)
+        kind = type(module).__name__ if module is not None else "Parameter"
+        first = uses[0] if len(uses) == 1 else None
+        if first is None and uses:
+            rows.extend(_row(name, state.uses[name], (name,), batch) for name in names if name in state.uses)
+            names = [name for name in names if name not in state.uses]
+        rows.append(_row(path, first or Use(kind, ""), tuple(names), batch))
+    rows.extend(
+        _row(name.removesuffix(":"), use, (), batch) for name, use in state.uses.items() if name.endswith(":")
+    )
+    return rows
+
+
+def _row(name: str, use: Use, parameters: tuple[str, ...], batch: int) -> LayerCost:
+    return LayerCost(
+        name=name,
+        type=use.type,
+        parameters=parameters,
+        weight=use.weight,
+        positions=use.positions // batch,
+        out_dim=use.out_dim,
+        in_dim=use.in_dim,
+        groups=use.groups,
+        fixed_macs=use.fixed_macs // batch,
+    )

@@ -1,0 +1,146 @@
+"""The bookkeeping of units: which labels are equal, which must stay and why, which parameter slices they own.
+
+Ties are only collected while tracing; the connected components are computed once, vectorised, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stages.trace.values import Vector
+
+
+@dataclass
+class Labels:
+    """Mutable state of one labelling pass."""
+
+    count: int = 0
+    reasons: list[str] = field(default_factory=lambda: [""])
+    slots: dict[tuple[str, int], Vector] = field(default_factory=dict)
+    producers: list[tuple[str, int]] = field(default_factory=list)
+    pinned: dict[str, int] = field(default_factory=dict)
+    widths: list[tuple[str, str, int, Vector]] = field(default_factory=list)
+    unproven: dict[str, list[Vector]] = field(default_factory=dict)
+    _ties: list[tuple[Vector, Vector]] = field(default_factory=list)
+    _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)
+    _inexact: list[Vector] = field(default_factory=list)
+    _reason_of: dict[str, int] = field(default_factory=dict)
+
+    def fresh(self, size: int) -> Vector:
+        """`size` new units."""
+        first = self.count + 1
+        self.count += size
+        return np.arange(first, first + size, dtype=np.int64)
+
+    def fixed(self, reason: str) -> int:
+        """The label < 0 of channels that stay because of `reason`."""
+        if reason not in self._reason_of:
+            self._reason_of[reason] = -len(self.reasons)
+            self.reasons.append(reason)
+        return self._reason_of[reason]
+
+    def tie(self, one: Vector, other: Vector) -> None:
+        """Declare labels equal, element by element; a unit that meets a fixed channel is frozen."""
+        one, other = np.broadcast_arrays(one, other)
+        differ = (one != other) & (one != 0) & (other != 0)
+        one, other = one[differ], other[differ]
+        both = (one > 0) & (other > 0)
+        if both.any():
+            self._ties.append((one[both], other[both]))
+        for unit, fixed in ((one, other), (other, one)):
+            meets = (unit > 0) & (fixed < 0)
+            if meets.any():
+                self._frozen.append((unit[meets], fixed[meets]))
+
+    def freeze(self, labels: Vector, reason: str) -> int:
+        """Keep all units among `labels` for ever; returns the fixed label of the reason."""
+        fixed = self.fixed(reason)
+        units = labels[labels > 0]
+        if units.size:
+            self._frozen.append((units, np.full(units.shape, fixed, dtype=np.int64)))
+        return fixed
+
+    def open_inexact(self, labels: Vector) -> None:
+        """Mark units whose removal changes statistics of the channels that remain."""
+        self._inexact.append(labels[labels > 0])
+
+    def slot(self, parameter: str, dim: int, size: int) -> Vector:
+        """Labels of a stored parameter's dimension, 0 where nothing has met it yet."""
+        return self.slots.setdefault((parameter, dim), np.zeros(size, dtype=np.int64))
+
+    def attach(self, parameter: str, dim: int, size: int, indices: Vector, labels: Vector) -> None:
+        """Let `labels` own the slices `indices` of a parameter; slices owned already are tied."""
+        slot = self.slot(parameter, dim, size)
+        order = np.argsort(indices, kind="stable")
+        indices, labels = indices[order], labels[order]
+        if len(indices) > 1 and (indices[1:] == indices[:-1]).any():  # an expanded parameter: one slice, many readers
+            first = np.searchsorted(indices, indices)
+            self.tie(labels, labels[first])
+        self.tie(slot[indices], labels)
+        free = slot[indices] == 0
+        slot[indices[free]] = labels[free]
+
+    def produce(self, parameter: str, dim: int, size: int, indices: Vector) -> Vector:
+        """Labels of the output rows of a weight, new ones where the rows have none."""
+        slot = self.slot(parameter, dim, size)
+        missing = indices[slot[indices] == 0]
+        if missing.size:
+            missing = np.unique(missing)
+            slot[missing] = self.fresh(len(missing))
+        if (parameter, dim) not in self.producers:
+            self.producers.append((parameter, dim))
+        return slot[indices].copy()
+
+    def pin(self, parameter: str, reason: str) -> None:
+        """Whatever owns slices of this parameter must stay."""
+        self.pinned.setdefault(parameter, self.fixed(reason))
+
+    def settle(self) -> Settled:
+        """Connected components, with the first reason that freezes each."""
+        for (parameter, _), slot in self.slots.items():
+            if parameter in self.pinned:
+                self.freeze(slot, self.reasons[-self.pinned[parameter]])
+        roots = _components(self.count + 1, self._ties)
+        frozen = np.zeros(self.count + 1, dtype=np.int64)
+        for units, fixed in reversed(self._frozen):  # the reason met first wins
+            frozen[roots[units]] = fixed
+        inexact = np.zeros(self.count + 1, dtype=bool)
+        for units in self._inexact:
+            inexact[roots[units]] = True
+        return Settled(roots, frozen, inexact)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Labels resolved: `roots[label]` is the unit; `frozen` and `inexact` are indexed by unit."""
+
+    roots: Vector
+    frozen: Vector
+    inexact: np.ndarray
+
+    def units(self, labels: Vector) -> Vector:
+        """Units of unit labels; fixed labels pass through."""
+        return np.where(labels > 0, self.roots[np.maximum(labels, 0)], labels)
+
+
+def _components(count: int, ties: list[tuple[Vector, Vector]]) -> Vector:
+    """Smallest label of every connected component: hook to the smaller root, jump pointers, repeat."""
+    roots = np.arange(count, dtype=np.int64)
+    if not ties:
+        return roots
+    one = np.concatenate([a for a, _ in ties])
+    other = np.concatenate([b for _, b in ties])
+    while True:
+        left, right = roots[one], roots[other]
+        open_ = left != right
+        if not open_.any():
+            return roots
+        one, other, left, right = one[open_], other[open_], left[open_], right[open_]
+        np.minimum.at(roots, np.maximum(left, right), np.minimum(left, right))
+        while True:
+            jumped = roots[roots]
+            if (jumped == roots).all():
+                break
+            roots = jumped

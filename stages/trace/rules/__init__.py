@@ -1,0 +1,39 @@
+"""What each ATen operator does to labels. An operator that no table names freezes what it touches, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from stages.trace.capture import Call
+from stages.trace.labelling import Pass
+from stages.trace.rules import layers, moves, norms, pieces, pointwise, spatial
+
+Rule = Callable[[Pass, dict[str, Any]], Any]
+
+RULES: dict[str, Rule] = {
+    **pointwise.RULES,
+    **moves.RULES,
+    **pieces.RULES,
+    **layers.RULES,
+    **norms.RULES,
+    **spatial.RULES,
+}
+
+
+def rule_for(call: Call) -> Rule:
+    """The operator's own rule, that of its out-of-place twin, the element-wise rule by torch's tag, or `unknown`."""
+    if call.name in RULES:
+        return RULES[call.name]
+    if call.name.endswith("_") and call.name[:-1] in RULES:
+        return RULES[call.name[:-1]]
+    if isinstance(call.target, torch._ops.OpOverload) and torch.Tag.pointwise in call.target.tags:
+        return pointwise.pointwise
+    return unknown
+
+
+def unknown(state: Pass, bound: dict[str, Any]) -> Any:
+    """No rule: sound because nothing that goes in is ever cut."""
+    return state.stuck(bound.values(), "no rule for this operator")

@@ -1,0 +1,157 @@
+"""Weights: columns read the labels that arrive, rows produce new ones."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from stages.trace.labelling import Pass
+from stages.trace.values import Activation, Parameter, Vector
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def convolution(state: Pass, bound: dict[str, Any]) -> Any:
+    """conv{1,2,3}d and conv_transpose{1,2,3}d, grouped and depthwise ones included."""
+    value, weight, bias, groups = bound["input"], bound["weight"], bound.get("bias"), bound["groups"]
+    transposed = state.call.name.startswith("conv_transpose") or bool(bound.get("transposed"))
+    shape = state.call.shapes[0] or ()
+    channel = len(shape) - (len(weight.shape) - 2) - 1
+    applied = (value.shape if transposed else shape) if isinstance(value, Activation) else shape
+    positions = prod(applied) // applied[channel]
+    arriving = value.along(channel) if isinstance(value, Activation) else None
+    if arriving is None or not _plain(weight) or not (bias is None or _plain(bias)):
+        state.count_fixed(positions * prod(weight.shape))
+        return state.stuck([value, weight, bias], "the weight is no plain parameter, or channels lie elsewhere")
+    row, column = (1, 0) if transposed else (0, 1)
+    layout = {"out_dim": row, "in_dim": column, "groups": groups}
+    state.count(weight, state.call.name, positions, **layout)
+    owner = state.owner(weight, _CONVOLUTIONS)
+    if groups > 1 and weight.shape[column] * (1 if transposed else groups) == groups:
+        leaving = _depthwise(state, weight, arriving, owner, transposed)
+    else:
+        leaving = _grouped(state, weight, arriving, groups, row, column)
+    if bias is not None:
+        state.read(bias, 0, leaving)
+    state.width(owner, "in_channels", arriving)
+    state.width(owner, "out_channels", leaving)
+    return Activation(shape, channel, leaving)
+
+
+def _depthwise(state: Pass, weight: Parameter, arriving: Vector, owner: str | None, transposed: bool) -> Vector:
+    """One input channel a group: its output channels are the same unit."""
+    multiplier = weight.shape[1] if transposed else weight.shape[0] // len(arriving)
+    leaving = np.repeat(arriving, multiplier)
+    state.read(weight, 0, arriving if transposed else leaving)
+    state.width(owner, "groups", arriving)
+    if owner is None:
+        state.unproven(arriving)
+    return leaving
+
+
+def _grouped(state: Pass, weight: Parameter, arriving: Vector, groups: int, row: int, column: int) -> Vector:
+    """Equal positions of the groups are tied on both sides, so that all groups stay equally wide."""
+    blocks = arriving.reshape(groups, -1)
+    state.labels.tie(blocks, blocks[:1])
+    rows = state.rows(weight, row)
+    if row == 0:
+        state.read(weight, column, blocks[0])
+        produced = rows.reshape(groups, -1)
+        state.labels.tie(produced, produced[:1])
+        return np.tile(produced[0], groups)
+    state.read(weight, column, arriving)
+    return np.tile(rows, groups)
+
+
+def linear(state: Pass, bound: dict[str, Any]) -> Any:
+    """input @ weight.T + bias over the last dimension."""
+    return _matrix(state, bound["input"], bound["weight"], bound.get("bias"), row=0)
+
+
+def addmm(state: Pass, bound: dict[str, Any]) -> Any:
+    """bias + input @ weight."""
+    return _matrix(state, bound["mat1"], bound["mat2"], bound["self"], row=1)
+
+
+def matmul(state: Pass, bound: dict[str, Any]) -> Any:
+    """Activation @ parameter is a linear layer; activation @ activation (attention) freezes both."""
+    left, right = list(bound.values())[:2]
+    if isinstance(right, Parameter) and len(right.shape) == 2 and isinstance(left, Activation):
+        return _matrix(state, left, right, None, row=1)
+    if isinstance(left, (Activation, Parameter)) and left.shape:
+        state.count_fixed(prod(state.call.shapes[0] or ()) * left.shape[-1])
+    return state.stuck([left, right], "multiplies activations")
+
+
+def _matrix(state: Pass, value: Any, weight: Any, bias: Any, row: int) -> Any:
+    shape = state.call.shapes[0] or ()
+    last = len(shape) - 1
+    if isinstance(value, Activation) and value.dim not in (None, last) and isinstance(weight, Parameter):
+        return _beside(state, value, weight, bias, row)
+    plain = _plain(weight) and (bias is None or (_plain(bias) and len(bias.shape) == 1))
+    if not isinstance(value, Activation) or not plain:
+        if isinstance(weight, (Activation, Parameter)):
+            state.count_fixed(prod(shape[:-1]) * prod(weight.shape))
+        return state.stuck([value, weight, bias], "the weight is no plain parameter")
+    arriving = value.along(last)
+    assert arriving is not None
+    state.count(weight, "Linear", prod(shape[:-1]), out_dim=row, in_dim=1 - row)
+    state.read(weight, 1 - row, arriving)
+    leaving = state.rows(weight, row)
+    if bias is not None:
+        state.read(bias, 0, leaving)
+    owner = state.owner(weight, nn.Linear)
+    state.width(owner, "in_features", arriving)
+    state.width(owner, "out_features", leaving)
+    return Activation(shape, last, leaving)
+
+
+def _beside(state: Pass, value: Activation, weight: Parameter, bias: Any, row: int) -> Activation:
+    """A layer over another dimension than the channels (token mixing): channels pass, the layer keeps its widths."""
+    reason = state.why("acts across positions, not channels")
+    state.count(weight, "Linear", prod(value.shape[:-1]), out_dim=row, in_dim=1 - row)
+    for parameter in (weight, bias):
+        if isinstance(parameter, Parameter):
+            state.labels.pin(parameter.name, reason)
+    return value.with_shape(state.call.shapes[0] or (), value.dim)
+
+
+def _plain(parameter: Any) -> bool:
+    """A stored parameter whose dimensions are still those of the tensor, in any order."""
+    if not isinstance(parameter, Parameter) or parameter.computed:
+        return False
+    return all(parameter.axis(dim) is not None for dim in range(min(len(parameter.shape), 2)))
+
+
+def attention(state: Pass, bound: dict[str, Any]) -> Any:
+    """Scores need all channels of query and key."""
+    query, key, value = bound["query"], bound["key"], bound["value"]
+    if all(isinstance(item, Activation) for item in (query, key, value)):
+        scores = prod(query.shape[:-1]) * key.shape[-2]
+        state.count_fixed(scores * (query.shape[-1] + value.shape[-1]))
+    return state.stuck(bound.values(), "attention scores need all channels")
+
+
+def einsum(state: Pass, bound: dict[str, Any]) -> Any:
+    """Frozen; counted by the extent of all its letters."""
+    terms = bound["equation"].replace(" ", "").split("->")[0].split(",")
+    extent: dict[str, int] = {}
+    for term, value in zip(terms, bound["tensors"], strict=True):
+        extent.update(zip(term, value.shape, strict=False))
+    state.count_fixed(prod(extent.values()))
+    return state.stuck(bound["tensors"], "multiplies activations")
+
+
+RULES = {
+    **dict.fromkeys(
+        ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"),
+        convolution),
+    "linear": linear,
+    "addmm": addmm,
+    **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
+    "einsum": einsum,
+    "scaled_dot_product_attention": attention,
+}  # fmt: skip

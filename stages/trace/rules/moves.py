@@ -1,0 +1,170 @@
+"""Data movement: the operator itself is run on the labels.
+
+Where a size could be hard-coded in forward or derived from the channel count, the trace cannot tell. `view(b, 2, c // 2)`
+is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions of the pieces are tied; the line is noted, and
+`verify` cuts the network to see. If that fails it tries the other reading ("outer"), then freezes the line ("fixed").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.trace.labelling import Pass
+from stages.trace.values import Activation, Parameter, along, varying_dims
+
+Move = Callable[[torch.Tensor], torch.Tensor]
+
+
+def moved(state: Pass, value: Any, move: Move, *, sized: bool = False) -> Any:
+    """`move` applied to the labels of an activation, or to the coordinates of a parameter."""
+    if isinstance(value, Parameter):
+        coordinates = tuple(move(coordinate) for coordinate in value.moved())
+        shape = tuple(coordinates[0].shape) if coordinates else state.call.shapes[0] or ()
+        return Parameter(value.name, shape, coordinates or None, value.computed, value.buffer)
+    labels = move(value.expanded())
+    if value.dim is None:
+        return Activation(tuple(labels.shape), None, value.vector)
+    dims = varying_dims(labels)
+    choice = state.choices.get(state.call.line, "inner")
+    if sized:
+        if choice == "fixed":
+            return state.stuck([value], "a size on this line does not follow the channels")
+        state.unproven(value.vector)
+    if len(dims) > 1:
+        dims, labels = _split(state, labels, dims, choice)
+    if not dims:
+        return Activation(tuple(labels.shape), None, labels.reshape(-1)[:1].numpy())
+    return Activation(tuple(labels.shape), dims[0], along(labels, dims[0]))
+
+
+def _split(state: Pass, labels: torch.Tensor, dims: list[int], choice: str) -> tuple[list[int], torch.Tensor]:
+    """Channels spread over several dimensions: keep one, tie equal positions along the others."""
+    kept = dims[-1] if choice == "inner" else dims[0]
+    first = labels
+    for dim in range(labels.dim()):
+        if dim != kept:
+            first = first.narrow(dim, 0, 1)
+    first = first.expand(labels.shape)
+    narrowed, small = labels, first
+    for dim in range(labels.dim()):
+        if dim not in dims:
+            narrowed, small = narrowed.select(dim, 0).unsqueeze(dim), small.select(dim, 0).unsqueeze(dim)
+    state.labels.tie(narrowed.contiguous().numpy(), small.contiguous().numpy())
+    return ([kept] if labels.shape[kept] > 1 else []), first
+
+
+def view(state: Pass, bound: dict[str, Any]) -> Any:
+    """view, reshape, unflatten: splits and merges dimensions by given sizes."""
+    value, shape = bound["self"], state.call.shapes[0]
+    assert shape is not None
+    return moved(state, value, lambda labels: labels.reshape(shape), sized=_sized(value, bound, shape))
+
+
+def _sized(value: Any, bound: dict[str, Any], shape: tuple[int, ...]) -> bool:
+    """True unless every dimension that carries channels is written as -1 in forward."""
+    if not isinstance(value, Activation) or value.dim is None:
+        return False
+    sizes = list(bound.get("size") or bound.get("shape") or bound.get("sizes") or ())
+    if "sizes" in bound:  # unflatten(dim, sizes)
+        return True
+    carries = varying_dims(value.expanded().reshape(shape))
+    return not all(len(sizes) == len(shape) and sizes[dim] == -1 for dim in carries)
+
+
+def same_op(state: Pass, bound: dict[str, Any]) -> Any:
+    """The operator is run as it is; no size of it can depend on the channels."""
+    target, rest = state.call.target, list(bound.items())[1:]
+    return moved(state, bound["self"], lambda labels: target(labels, **dict(rest)))
+
+
+def along_others(state: Pass, bound: dict[str, Any]) -> Any:
+    """Sound as it is along dimensions without channels, stuck along the channels."""
+    value = bound["self"]
+    if isinstance(value, Activation) and value.dim is not None:
+        dims = bound.get("dims", bound.get("dim"))
+        dims = [dims] if isinstance(dims, int) else list(dims or range(len(value.shape)))
+        if value.dim in {dim % len(value.shape) for dim in dims}:
+            return state.stuck([value], "picks channels by position")
+    return same_op(state, bound)
+
+
+def expand(state: Pass, bound: dict[str, Any]) -> Any:
+    """Explicit broadcast to given sizes."""
+    value, shape = bound["self"], state.call.shapes[0]
+    assert shape is not None
+    if isinstance(value, Activation) and value.dim is None and value.vector[0] > 0 and value.shape != shape:
+        return state.stuck([value], "its only channel is broadcast over a given size")
+    return moved(state, value, lambda labels: labels.expand(shape), sized=_grows_beside(value, shape))
+
+
+def _grows_beside(value: Any, shape: tuple[int, ...]) -> bool:
+    """A given size for the channel dimension itself may be a constant."""
+    return isinstance(value, Activation) and value.dim is not None and value.shape != shape
+
+
+def index(state: Pass, bound: dict[str, Any]) -> Any:
+    """`x[i, j]` with index tensors: fine beside the channels."""
+    value, indices = bound["self"], bound["indices"]
+    if not isinstance(value, Activation):
+        return state.stuck([value, indices], "parameter picked by index")
+    used = [position for position, item in enumerate(indices) if item is not None]
+    if any(isinstance(item, Activation) and not item.is_fixed for item in indices):
+        return state.stuck([value, indices], "index computed from channels")
+    if value.dim in used or (value.dim is None and value.vector[0] > 0):
+        return state.stuck([value], "picks channels by position")
+    chosen = tuple(
+        slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64) for item in indices
+    )
+    return moved(state, value, lambda labels: labels[chosen])
+
+
+def index_select(state: Pass, bound: dict[str, Any]) -> Any:
+    """One dimension re-ordered by an index tensor."""
+    value, dim = bound["self"], bound["dim"]
+    if not isinstance(value, Activation) or value.dim in (None, dim % max(len(value.shape), 1)):
+        if isinstance(value, Activation) and value.is_fixed:
+            return Activation(state.call.shapes[0] or (), None, value.vector)
+        return state.stuck([value, bound["index"]], "picks channels by position")
+    return value.with_shape(state.call.shapes[0] or (), value.dim)
+
+
+def pad(state: Pass, bound: dict[str, Any]) -> Any:
+    """Padding beside the channels changes nothing; zero channels (option-A shortcuts) are fixed ones."""
+    value, pads = bound["self"], list(bound.get("pad") or bound.get("padding") or ())
+    shape = state.call.shapes[0]
+    assert shape is not None
+    if not isinstance(value, Activation):
+        return state.stuck([value], "padded parameter")
+    before = after = 0
+    if value.dim is not None:
+        place = 2 * (len(value.shape) - 1 - value.dim)
+        before, after = (pads + [0] * len(shape) * 2)[place : place + 2]
+    if before == after == 0:
+        return value.with_shape(shape, value.dim)
+    if min(before, after) < 0 or bound.get("mode", "constant") != "constant":
+        return state.stuck([value], "pads or crops channels by position")
+    if state.choices.get(state.call.line) in ("outer", "fixed"):
+        return state.stuck([value], "a size on this line does not follow the channels")
+    state.unproven(value.vector)
+    fixed = state.labels.fixed(state.why("zero-padded channels"))
+    ends = [np.full(size, fixed, dtype=np.int64) for size in (before, after)]
+    return Activation(shape, value.dim, np.concatenate([ends[0], value.vector, ends[1]]))
+
+
+RULES = {
+    **dict.fromkeys(("view", "reshape", "_unsafe_view", "_reshape_alias", "unflatten", "view_as", "reshape_as"), view),
+    **dict.fromkeys(
+        ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "numpy_T", "mT", "flatten",
+         "squeeze", "unsqueeze", "repeat", "tile", "flip", "ravel", "adjoint", "matrix_H"), same_op),
+    **dict.fromkeys(("roll", "rot90", "unfold", "diagonal"), along_others),
+    "expand": expand,
+    "index": index,
+    "index_select": index_select,
+    **dict.fromkeys(
+        ("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
+         "replication_pad2d", "replication_pad3d", "_pad_circular"), pad),
+}  # fmt: skip

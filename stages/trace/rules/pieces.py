@@ -1,0 +1,213 @@
+"""Taking tensors apart along the channels and putting them together.
+
+Pieces must keep their relative sizes after a cut, so equal positions of blocks are tied; where the block size was given
+in forward the line is noted as unproven (see `moves`).
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any
+
+import numpy as np
+
+from stages.trace.labelling import Pass
+from stages.trace.rules.moves import moved, same_op
+from stages.trace.values import Activation, Parameter, Vector
+
+Shape = tuple[int, ...]
+
+
+def _blocks(state: Pass, vector: Vector, size: int) -> Vector:
+    """Tie equal positions of consecutive blocks of `size` channels; returns the vector in terms of the first block."""
+    blocks = vector.reshape(-1, size)
+    state.labels.tie(blocks, blocks[:1])
+    return np.tile(blocks[0], len(blocks))
+
+
+def _cut_points(state: Pass, value: Activation, points: list[int], *, given: bool) -> Activation | None:
+    """The activation tied so that cutting at `points` stays possible; None when it is not."""
+    if given and state.choices.get(state.call.line) in ("outer", "fixed"):
+        return None
+    block = gcd(*points, len(value.vector))
+    if given:
+        state.unproven(value.vector)
+    if block == len(value.vector):
+        return value
+    return Activation(value.shape, value.dim, _blocks(state, value.vector, block))
+
+
+def _hits_channels(value: Any, dim: int) -> bool:
+    return isinstance(value, Activation) and value.dim is not None and value.dim == dim % len(value.shape)
+
+
+def slice_(state: Pass, bound: dict[str, Any]) -> Any:
+    """x[:, start:end:step]."""
+    value, dim, step = bound["self"], bound.get("dim", 0), bound.get("step", 1)
+    if "length" in bound:  # narrow(dim, start, length)
+        start, end = bound["start"], bound["start"] + bound["length"]
+    else:
+        start, end = bound.get("start"), bound.get("end")
+    if not _hits_channels(value, dim):
+        return same_op(state, bound)
+    size = len(value.vector)
+    start, end, step = slice(start, end, step).indices(size)
+    if (start, end, step) == (0, size, 1):
+        return value
+    if step > 1 and (start, end) == (0, size) and size % step == 0:
+        pairs = value.vector.reshape(-1, step)
+        state.labels.tie(pairs, pairs[:, :1])
+        return Activation(state.call.shapes[0] or (), value.dim, pairs[:, 0].copy())
+    tied = _cut_points(state, value, [start, end], given=True) if step == 1 and isinstance(start, int) else None
+    if tied is None:
+        return state.stuck([value], "takes channels by position")
+    return Activation(state.call.shapes[0] or (), value.dim, tied.vector[start:end])
+
+
+def select(state: Pass, bound: dict[str, Any]) -> Any:
+    """x[:, i]."""
+    value = bound["self"]
+    single = isinstance(value, Activation) and value.dim is None and value.vector[0] > 0
+    if _hits_channels(value, bound.get("dim", 0)) or single:
+        return state.stuck([value], "takes one channel by position")
+    return same_op(state, bound)
+
+
+def split(state: Pass, bound: dict[str, Any]) -> Any:
+    """chunk, split, split_with_sizes, tensor_split, unbind: along the channels, or beside them."""
+    value, dim = bound["self"], bound.get("dim", 0)
+    shapes = [shape for shape in state.call.shapes if shape is not None]
+    if isinstance(value, Parameter):
+        return _split_parameter(state, value, dim, shapes)
+    if not _hits_channels(value, dim):
+        if state.call.name == "unbind":
+            shift = value.dim is not None and value.dim > dim % len(value.shape)
+            return tuple(value.with_shape(shape, (value.dim or 0) - shift) for shape in shapes)
+        return tuple(value.with_shape(shape, value.dim) for shape in shapes)
+    dim = dim % len(value.shape)
+    sizes = [shape[dim] for shape in shapes] if state.call.name != "unbind" else [1] * len(shapes)
+    points = [int(point) for point in np.cumsum(sizes)[:-1]]
+    counted = state.call.name in ("chunk", "tensor_split") and "indices" not in bound and len(set(sizes)) == 1
+    tied = _cut_points(state, value, points, given=not counted) if state.call.name != "unbind" else None
+    if tied is None or (state.call.name in ("chunk", "tensor_split") and not counted):
+        return state.stuck([value], "takes channels by position")
+    starts = [0, *points]
+    return tuple(
+        Activation(shape, dim, tied.vector[start : start + size])
+        for shape, start, size in zip(shapes, starts, sizes, strict=True)
+    )
+
+
+def _split_parameter(state: Pass, value: Parameter, dim: int, shapes: list[Shape]) -> Any:
+    if state.call.name == "unbind":
+        return state.stuck([value], "parameter taken apart")
+    parts, start = [], 0
+    for shape in shapes:
+        begin, length = start, shape[dim]
+        parts.append(moved(state, value, lambda c, begin=begin, length=length: c.narrow(dim, begin, length)))
+        start += length
+    return tuple(parts)
+
+
+def cat(state: Pass, bound: dict[str, Any]) -> Any:
+    """Concatenation along the channels appends labels, along another dimension ties them."""
+    return _join(state, list(bound["tensors"]), bound.get("dim", 0) % len(state.call.shapes[0] or (0,)))
+
+
+def stack(state: Pass, bound: dict[str, Any]) -> Any:
+    """Concatenation along a new dimension."""
+    shape = state.call.shapes[0] or ()
+    dim = bound.get("dim", 0) % len(shape)
+    widened = []
+    for value in bound["tensors"]:
+        if isinstance(value, Activation):
+            place = None if value.dim is None else value.dim + (value.dim >= dim)
+            value = value.with_shape((*value.shape[:dim], 1, *value.shape[dim:]), place)
+        widened.append(value)
+    return _join(state, widened, dim)
+
+
+def _join(state: Pass, values: list[Any], dim: int) -> Any:
+    shape = state.call.shapes[0] or ()
+    if not all(isinstance(value, Activation) for value in values):
+        return state.stuck(values, "joins a parameter")
+    values = [value for value in values if value.shape != (0,)]  # cat ignores legacy empty tensors
+    dims = {value.dim for value in values if value.dim is not None}
+    if dims <= {dim}:
+        labels = [value.along(dim) for value in values]
+        return Activation(shape, dim, np.concatenate(labels))
+    if len(dims) > 1:
+        return state.stuck(values, "channels of the operands lie along different dimensions")
+    (place,) = dims
+    base = next(value.vector for value in values if value.dim is not None)
+    for value in values:
+        state.labels.tie(base, value.vector)
+    return Activation(shape, place, base)
+
+
+def glu(state: Pass, bound: dict[str, Any]) -> Any:
+    """First half times the sigmoid of the second."""
+    value, shape = bound["self"], state.call.shapes[0] or ()
+    if not isinstance(value, Activation) or not _hits_channels(value, bound["dim"]):
+        return value.with_shape(shape, value.dim) if isinstance(value, Activation) else state.stuck([value], "gated")
+    half = len(value.vector) // 2
+    return Activation(shape, value.dim, _blocks(state, value.vector, half)[:half])
+
+
+def pixel_shuffle(state: Pass, bound: dict[str, Any]) -> Any:
+    """(C·r², H, W) to (C, H·r, W·r): r² consecutive channels are one unit."""
+    value, shape, square = bound["self"], state.call.shapes[0] or (), bound["upscale_factor"] ** 2
+    labels = _channels(value)
+    if labels is None:
+        return state.stuck([value], "channels lie along another dimension")
+    cells = labels.reshape(-1, square)
+    state.labels.tie(cells, cells[:, :1])
+    return Activation(shape, len(shape) - 3, cells[:, 0].copy())
+
+
+def pixel_unshuffle(state: Pass, bound: dict[str, Any]) -> Any:
+    """(C, H·r, W·r) to (C·r², H, W)."""
+    value, shape = bound["self"], state.call.shapes[0] or ()
+    labels = _channels(value)
+    if labels is None:
+        return state.stuck([value], "channels lie along another dimension")
+    return Activation(shape, len(shape) - 3, np.repeat(labels, bound["downscale_factor"] ** 2))
+
+
+def channel_shuffle(state: Pass, bound: dict[str, Any]) -> Any:
+    """Channel k of group g moves to position k·groups + g."""
+    value, shape, groups = bound["self"], state.call.shapes[0] or (), bound["groups"]
+    labels = value.along(1) if isinstance(value, Activation) else None
+    if labels is None:
+        return state.stuck([value], "channels lie along another dimension")
+    block = len(labels) // groups
+    return Activation(shape, 1, np.repeat(_blocks(state, labels, block)[:block], groups))
+
+
+def im2col(state: Pass, bound: dict[str, Any]) -> Any:
+    """(N, C, H, W) to (N, C·kh·kw, L): each channel becomes kh·kw rows."""
+    value, shape = bound["self"], state.call.shapes[0] or ()
+    labels = _channels(value)
+    if labels is None:
+        return state.stuck([value], "channels lie along another dimension")
+    return Activation(shape, len(shape) - 2, np.repeat(labels, shape[-2] // len(labels)))
+
+
+def _channels(value: Any) -> Vector | None:
+    return value.along(len(value.shape) - 3) if isinstance(value, Activation) and len(value.shape) >= 3 else None
+
+
+RULES = {
+    "slice": slice_,
+    "narrow": slice_,
+    "select": select,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split",
+                     "unsafe_split_with_sizes", "unbind"), split),
+    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
+    "stack": stack,
+    "glu": glu,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
+    "im2col": im2col,
+}  # fmt: skip

@@ -1,0 +1,134 @@
+"""Element-wise operators with broadcasting: element i of the result belongs to the unit of element i of each operand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stages.trace.labelling import Pass, flatten
+from stages.trace.values import Activation, Parameter
+
+# f(0) is infinite or undefined: a silenced channel would turn into NaN that a zero weight does not remove.
+_SINGULAR_OPERAND = {
+    "div": "other", "divide": "other", "true_divide": "other", "floor_divide": "other", "remainder": "other",
+    "fmod": "other", "reciprocal": "self", "rsqrt": "self", "log": "self", "log2": "self", "log10": "self",
+    "logit": "self", "digamma": "self", "lgamma": "self", "addcdiv": "tensor2", "xlogy": "other", "atan2": "other",
+}  # fmt: skip
+
+
+def pointwise(state: Pass, bound: dict[str, Any]) -> Any:
+    """Unify what meets; a free parameter or buffer joins the units it is broadcast against."""
+    operands = [value for value in flatten(bound) if isinstance(value, (Activation, Parameter))]
+    if _singular(state, bound):
+        return state.stuck(operands, "a silenced channel would make it infinite here")
+    shape = next((shape for shape in state.call.shapes if shape is not None), ())
+    result = meet(state, operands, shape)
+    return state.results(lambda _: result) if len(state.call.shapes) > 1 else result
+
+
+def same(state: Pass, bound: dict[str, Any]) -> Any:
+    """The values themselves: copies, casts, dropout."""
+    return next(value for value in flatten(bound) if isinstance(value, (Activation, Parameter)))
+
+
+def like(state: Pass, bound: dict[str, Any]) -> Any:
+    """A new tensor as wide as the operand (`zeros_like`)."""
+    value = bound.get("self")
+    return value if isinstance(value, Activation) else state.fixed(state.call.shapes[0] or (), state.why("constant"))
+
+
+def created(state: Pass, bound: dict[str, Any]) -> Any:
+    """A tensor whose size is written in forward."""
+    return state.fixed(state.call.shapes[0] or (), state.why("tensor of a size given in forward"))
+
+
+def expand_as(state: Pass, bound: dict[str, Any]) -> Any:
+    """A broadcast whose size follows the other operand."""
+    return meet(state, [bound["self"], bound["other"]], state.call.shapes[0] or ())
+
+
+def meet(state: Pass, operands: list[Any], shape: tuple[int, ...]) -> Any:
+    """Labels of an element-wise result of `shape`; see ARCHITECTURE, index labels."""
+    activations = [value for value in operands if isinstance(value, Activation)]
+    parameters = [value for value in operands if isinstance(value, Parameter)]
+    if not activations:
+        return _of_parameters(state, parameters, shape)
+    dims = {value.dim + len(shape) - len(value.shape) for value in activations if value.dim is not None}
+    if len(dims) > 1:
+        return state.stuck(operands, "channels of the operands lie along different dimensions")
+    if not dims:
+        return _without_channels(state, activations, parameters, shape)
+    (dim,) = dims
+    base = next(value.vector for value in activations if value.dim is not None)
+    for value in activations:
+        if value.dim is not None:
+            state.labels.tie(base, value.vector)
+        elif _size(value, dim, shape) > 1:
+            state.labels.tie(base, value.vector)
+        elif value.vector[0] > 0:
+            state.labels.freeze(value.vector, state.why("its only channel is broadcast over many"))
+    for value in parameters:
+        if _size(value, dim, shape) > 1:
+            state.read(value, dim - len(shape) + len(value.shape), base)
+    return Activation(shape, dim, base)
+
+
+def _without_channels(
+    state: Pass, activations: list[Activation], parameters: list[Parameter], shape: tuple[int, ...]
+) -> Activation:
+    """Operands of one unit each, or fixed; a unit that is broadcast or meets a parameter cannot be told apart."""
+    units = [value for value in activations if value.vector[0] > 0]
+    if not units:
+        return Activation(shape, None, activations[0].vector)
+    for value in units:
+        wide = any(parameter.shape and max(parameter.shape) > 1 for parameter in parameters)
+        if wide or value.shape != shape or any(other.shape not in (shape, ()) for other in activations):
+            state.labels.freeze(value.vector, state.why("its only unit is broadcast"))
+        state.labels.tie(units[0].vector, value.vector)
+    for value in activations:
+        if value.shape == shape:
+            state.labels.tie(units[0].vector, value.vector)
+    return Activation(shape, None, units[0].vector)
+
+
+def _of_parameters(state: Pass, parameters: list[Parameter], shape: tuple[int, ...]) -> Any:
+    """A function of one parameter keeps its coordinates; of several, it is a constant."""
+    if len(parameters) == 1 and parameters[0].shape == shape:
+        only = parameters[0]
+        return Parameter(only.name, shape, only.coordinates, computed=True, buffer=only.buffer)
+    return state.stuck(parameters, "computed from several parameters")
+
+
+def _size(value: Activation | Parameter, dim: int, shape: tuple[int, ...]) -> int:
+    own = dim - len(shape) + len(value.shape)
+    return value.shape[own] if own >= 0 else 1
+
+
+def _singular(state: Pass, bound: dict[str, Any]) -> bool:
+    name = state.call.name.rstrip("_")
+    operand = bound.get(_SINGULAR_OPERAND.get(name, ""))
+    if name == "pow":
+        exponent = bound.get("exponent")
+        operand = bound["self"] if not isinstance(exponent, (int, float)) or exponent < 0 else None
+    if isinstance(operand, Parameter):
+        return not operand.buffer and any(isinstance(value, Activation) for value in bound.values())
+    return isinstance(operand, Activation) and bool(np.any(operand.vector > 0))
+
+
+RULES = {
+    **dict.fromkeys(
+        ("clone", "contiguous", "alias", "detach", "to", "_to_copy", "type_as", "dropout", "feature_dropout",
+         "alpha_dropout", "feature_alpha_dropout", "lift_fresh_copy", "lift_fresh", "lift", "fill", "zero",
+         "requires_grad", "positive", "resolve_conj", "resolve_neg", "float", "double", "half"), same),
+    **dict.fromkeys(
+        ("hardswish", "relu6", "log_sigmoid", "copy", "masked_fill", "rsub", "where", "softshrink", "tanhshrink",
+         "hardshrink", "softplus", "erf", "sub", "subtract", "multiply", "add", "square", "clip", "max_unpool2d",
+         "max_unpool3d"), pointwise),
+    **dict.fromkeys(
+        ("zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like", "bernoulli"), like),
+    **dict.fromkeys(
+        ("zeros", "ones", "full", "arange", "empty", "rand", "randn", "eye", "linspace", "scalar_tensor",
+         "new_zeros", "new_ones", "new_full", "new_empty", "tensor"), created),
+    "expand_as": expand_as,
+}  # fmt: skip

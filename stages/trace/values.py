@@ -1,0 +1,115 @@
+"""What flows along the edges while labels are computed: activations, parameters, everything else.
+
+A unit label is an integer > 0. A label < 0 stands for channels that must all stay and leads to the reason
+(`Labels.reason`). 0 is "no label yet" and occurs only inside the tables of `Labels`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Vector = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A tensor whose channels lie along at most one dimension.
+
+    `vector[i]` labels every element at index i of `dim`. With `dim=None` the vector has one entry that
+    labels the whole tensor: a fixed tensor, or one whose channels are all the same unit.
+    """
+
+    shape: tuple[int, ...]
+    dim: int | None
+    vector: Vector
+
+    def __post_init__(self) -> None:
+        if self.dim is not None and (len(self.vector) == 1 or bool((self.vector <= 0).all())):
+            object.__setattr__(self, "dim", None)
+            object.__setattr__(self, "vector", self.vector[:1])
+
+    @property
+    def is_fixed(self) -> bool:
+        """True when no element belongs to a unit."""
+        return bool((self.vector <= 0).all())
+
+    def along(self, dim: int) -> Vector | None:
+        """Labels along `dim`, or None when the channels lie along another dimension."""
+        if self.dim == dim:
+            return self.vector
+        return np.repeat(self.vector, self.shape[dim]) if self.dim is None else None
+
+    def with_shape(self, shape: tuple[int, ...], dim: int | None) -> Activation:
+        """The same labels on another shape; `dim` says where they lie there."""
+        return Activation(tuple(shape), dim if self.dim is not None else None, self.vector)
+
+    def expanded(self) -> torch.Tensor:
+        """Labels as an int64 tensor of the activation's shape, stride 0 but along the channels."""
+        labels = torch.from_numpy(np.ascontiguousarray(self.vector))
+        if self.dim is not None:
+            labels = labels.reshape([-1 if d == self.dim else 1 for d in range(len(self.shape))])
+        return labels.expand(self.shape)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter or buffer, possibly moved about (viewed, permuted, sliced) since it was read.
+
+    `coordinates[d]` holds, for every element as it is now, its index along dimension d of the stored tensor;
+    None while the tensor is as stored. `computed` marks element-wise functions of it, such as `scale.exp()`;
+    `buffer` tells the two kinds of stored tensor apart.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    coordinates: tuple[torch.Tensor, ...] | None = None
+    computed: bool = False
+    buffer: bool = False
+
+    def moved(self) -> tuple[torch.Tensor, ...]:
+        """`coordinates`, made explicit where the tensor is as stored."""
+        if self.coordinates is not None:
+            return self.coordinates
+        ndim = len(self.shape)
+        return tuple(
+            torch.arange(size).reshape([-1 if d == k else 1 for d in range(ndim)]).expand(self.shape)
+            for k, size in enumerate(self.shape)
+        )
+
+    def axis(self, dim: int) -> tuple[int, Vector] | None:
+        """(stored dimension, index along it for each position of `dim`), or None if `dim` mixes dimensions."""
+        if self.coordinates is None:
+            return dim, np.arange(self.shape[dim], dtype=np.int64)
+        for stored, coordinate in enumerate(self.coordinates):
+            if varying_dims(coordinate) == [dim]:
+                return stored, along(coordinate, dim)
+        return None
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A value without channels: a number, a shape, a generator."""
+
+
+Value = Activation | Parameter | Opaque
+
+
+def varying_dims(labels: torch.Tensor) -> list[int]:
+    """Dimensions along which an integer tensor is not constant."""
+    found = []
+    for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
+        if size > 1 and stride != 0 and bool((labels.narrow(dim, 1, size - 1) != labels.narrow(dim, 0, 1)).any()):
+            found.append(dim)
+    return found
+
+
+def along(labels: torch.Tensor, dim: int) -> Vector:
+    """The values along `dim` at index 0 of every other dimension."""
+    for other in reversed(range(labels.dim())):
+        if other != dim:
+            labels = labels.select(other, 0)
+    return labels.contiguous().numpy()
