@@ -73,8 +73,16 @@ def _images(config: DataConfig, whole: Prepared, split: str) -> Images:
         return Images(torch.from_numpy(part.pixels), torch.from_numpy(part.labels), card.classes, card.mean, card.std)
     assert part.encoded is not None
     assert part.good is not None
-    options = {"size": card.image_shape[1], "grey": card.in_channels == 1, "workers": config.workers}
-    return StreamedImages(part.encoded, torch.from_numpy(part.good), card.classes, card.mean, card.std, **options)
+    return StreamedImages(
+        part.encoded,
+        torch.from_numpy(part.good),
+        card.classes,
+        card.mean,
+        card.std,
+        size=card.image_shape[1],
+        grey=card.in_channels == 1,
+        workers=config.workers,
+    )
 
 
 def _limited(images: Images, limit: int | None) -> Images:

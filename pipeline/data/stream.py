@@ -17,6 +17,9 @@ from pipeline.errors import ArtifactError
 CROP_SCALE = (0.35, 1.0)
 """Share of the picture's area that a random resized crop keeps."""
 
+WORTH_WORKERS = 256
+"""Images below which starting processes takes longer than decoding here."""
+
 
 class StreamedImages(Images):
     """As `Images`, but every batch is decoded when it is asked for.
@@ -52,8 +55,10 @@ class StreamedImages(Images):
     def subset(self, indices: Tensor) -> StreamedImages:
         assert self._rows is not None
         rows = self._rows[indices]
-        options = {"size": self._size, "grey": self._grey, "workers": self._workers}
-        return StreamedImages(self._encoded, rows, self.classes, self.mean, self.std, **options)
+        size, grey, workers = self._size, self._grey, self._workers
+        return StreamedImages(
+            self._encoded, rows, self.classes, self.mean, self.std, size=size, grey=grey, workers=workers
+        )
 
     def to(self, device: torch.device | str) -> StreamedImages:
         """These images: they are decoded on the CPU, whoever takes a batch moves it."""
@@ -65,7 +70,7 @@ class StreamedImages(Images):
         assert self._rows is not None
         seed = int(torch.randint(2**62, (), generator=generator)) if generator else 0
         pictures = _Pictures(self._encoded, self._rows, self._size, self._grey, augment, seed)
-        workers = self._workers if sum(map(len, chunks)) >= 256 else 0  # starting processes costs more than that
+        workers = self._workers if sum(map(len, chunks)) >= WORTH_WORKERS else 0
         batches = [chunk.tolist() for chunk in chunks]
         loader = DataLoader(
             pictures,
@@ -111,7 +116,7 @@ class _Pictures(Dataset):
 
     def _changed(self, row: int) -> ArtifactError:
         return ArtifactError(
-            f"{self._images.names[row]} can no longer be decoded",
+            f"{self._images.name(row)} can no longer be decoded",
             hint="the image changed since the run began; start it again",
         )
 

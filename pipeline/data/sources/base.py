@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -31,10 +31,8 @@ class Encoded:
     read: Callable[[int], bytes]
     labels: np.ndarray
     """(N,) int64."""
-    names: Sequence[str]
+    name: Callable[[int], str]
     """What to call image i in a message."""
-    paths: Sequence[Path] | None = None
-    """Set when every image is a file of its own, so that worker processes can open it."""
 
 
 class Source(ABC):

@@ -62,8 +62,10 @@ class Folders(Source):
     def read(self, split: str) -> Encoded:
         paths = self.files(split)
         labels = np.array([label for _, label in self._listing[split]], np.int64)
-        names = [str(path.relative_to(self._root)) for path in paths]
-        return Encoded(read=lambda i: paths[i].read_bytes(), labels=labels, names=names)
+        root = self._root
+        return Encoded(
+            read=lambda i: paths[i].read_bytes(), labels=labels, name=lambda i: str(paths[i].relative_to(root))
+        )
 
     def _list_like_train(self, folder: Path) -> Listing:
         unknown = sorted(set(_class_folders(folder)) - set(self.classes))

@@ -69,7 +69,7 @@ class Idx(Source):
         raise ArtifactError(f"{self.label}: {self._folder / name} is missing", hint=_AGAIN)
 
     def _numbered(self) -> tuple[str, ...]:
-        return tuple(str(k) for k in range(int(read_idx(self._pairs["train"][1]).max(initial=-1)) + 1))
+        return tuple(str(k) for k in range(int(read_idx(self._pairs["train"][1]).max(initial=0)) + 1))
 
 
 def _folder(root: Path) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,15 +52,12 @@ class Parquet(Source):
         return self._shards[split]
 
     def read(self, split: str) -> Encoded:
-        images, labels = self._column(split, self._image), self._column(split, self._target)
-        if labels.null_count:
-            raise ArtifactError(f"{self.label}: {labels.null_count} {split} rows have no {self._target}")
-        raw = images.combine_chunks().field("bytes")
-        missing = b""
+        labels = self._labels(split)
+        raw = self._column(split, self._image).combine_chunks().field("bytes")
         return Encoded(
-            read=lambda i: raw[i].as_py() or missing,
-            labels=labels.to_numpy().astype(np.int64),
-            names=_RowNames(split),
+            read=lambda i: raw[i].as_py() or b"",
+            labels=labels,
+            name=lambda i: f"{split} row {i}",
         )
 
     def _column(self, split: str, name: str) -> pa.ChunkedArray:
@@ -75,22 +72,14 @@ class Parquet(Source):
                 raise _unreadable(path, error) from error
         return pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
 
+    def _labels(self, split: str) -> np.ndarray:
+        labels = self._column(split, self._target)
+        if labels.null_count:
+            raise ArtifactError(f"{self.label}: {labels.null_count} {split} rows have no {self._target}")
+        return labels.to_numpy().astype(np.int64)
+
     def _numbered(self) -> tuple[str, ...]:
-        highest = int(self._column("train", self._target).to_numpy().max(initial=-1))
-        return tuple(str(k) for k in range(highest + 1))
-
-
-class _RowNames:
-    """`names[i]` is `train row i`."""
-
-    def __init__(self, split: str) -> None:
-        self._split = split
-
-    def __getitem__(self, i: Any) -> Any:
-        return f"{self._split} row {i}"
-
-    def __len__(self) -> int:  # pragma: no cover - only there to be a Sequence
-        return 0
+        return tuple(str(k) for k in range(int(self._labels("train").max(initial=0)) + 1))
 
 
 def _parquet_files(root: Path) -> list[Path]:

@@ -1,19 +1,12 @@
-"""Tiny data sets in every layout, made of solid colours so that the right pixels are known."""
+"""A cache folder of its own for every test, and small data sets on disk."""
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-
-CLASSES = ("cat", "dog", "owl")
+from tiny_sets import CLASSES, picture, rows, write_parquet
 
 
 @pytest.fixture(autouse=True)
@@ -22,41 +15,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "rlp" / "data"
-
-
-def colour(label: int, k: int) -> tuple[int, int, int]:
-    """Red tells the class, green the number of the image."""
-    return (80 * label + 10, 3 * k, 128)
-
-
-def picture(label: int, k: int, size: tuple[int, int] = (8, 8), fmt: str = "PNG") -> bytes:
-    """An encoded image of one colour; `size` is (width, height)."""
-    stream = io.BytesIO()
-    Image.new("RGB", size, colour(label, k)).save(stream, fmt, **({"quality": 75} if fmt == "JPEG" else {}))
-    return stream.getvalue()
-
-
-def write_parquet(
-    path: Path,
-    rows: list[tuple[bytes | None, int | None]],
-    names: tuple[str, ...] | None = CLASSES,
-    label_column: str = "label",
-) -> None:
-    """A Hub-style file with one image and label a row."""
-    images = pa.array(
-        [{"bytes": raw, "path": None} for raw, _ in rows], pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    )
-    table = pa.table({"image": images, label_column: pa.array([label for _, label in rows], pa.int64())})
-    if names is not None:
-        features = {"image": {"_type": "Image"}, label_column: {"names": list(names), "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
-
-
-def rows(count: int, **kwargs: object) -> list[tuple[bytes | None, int | None]]:
-    """`count` images, classes in turn."""
-    return [(picture(i % 3, i, **kwargs), i % 3) for i in range(count)]  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -82,10 +40,3 @@ def folders(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """An IDX file of bytes."""
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
