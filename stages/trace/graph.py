@@ -12,12 +12,14 @@ is one group of size 2 called "conv"; removing unit 0 removes every slice marked
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import nn
 
 from pipeline.errors import ArtifactError
 from stages.trace.runs import indices_of, runs_of
@@ -43,7 +45,8 @@ class ChannelGroup:
 
     `id` is the module (or free parameter) that produces the channels first. A group that must keep all
     its units has `prunable=False` and says why. `exact=False` marks groups that were opened on request
-    although cutting them changes channel statistics (LayerNorm, GroupNorm).
+    although cutting them changes channel statistics (LayerNorm, GroupNorm). `channels_per_unit` is the number
+    of output channels of the first producer that a unit stands for: more than 1 behind ties (grouped convolutions).
     """
 
     id: str
@@ -52,6 +55,7 @@ class ChannelGroup:
     prunable: bool = True
     reason: str = ""
     exact: bool = True
+    channels_per_unit: int = 1
 
     def slices(self, unit: int) -> list[tuple[str, int, tuple[int, ...]]]:
         """(parameter, dim, indices) of every slice that dies with `unit`."""
@@ -107,6 +111,20 @@ class ChannelGraph:
     inputs: tuple[tuple[int, ...], ...] = ()
     unused: tuple[str, ...] = ()
 
+    def bind(self, model: nn.Module) -> ChannelGraph:
+        """Remember, weakly and in this process only, the model that was traced; returns self."""
+        object.__setattr__(self, "_source", weakref.ref(model))
+        return self
+
+    @property
+    def source(self) -> nn.Module | None:
+        """The traced model while it lives; None for a graph read from JSON."""
+        reference = self.__dict__.get("_source")
+        return reference() if reference is not None else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_source"}
+
     def __getitem__(self, group_id: str) -> ChannelGroup:
         return self._by_id[group_id]
 
@@ -151,6 +169,7 @@ class ChannelGraph:
                 "prunable": group.prunable,
                 **({"reason": group.reason} if group.reason else {}),
                 **({} if group.exact else {"exact": False}),
+                **({"channels_per_unit": group.channels_per_unit} if group.channels_per_unit > 1 else {}),
                 "members": [[m.parameter, m.dim, runs_of(m.indices)] for m in group.members],
             }
             for group in self.groups
@@ -196,7 +215,13 @@ def _group(item: Mapping[str, Any]) -> ChannelGroup:
     if any(len(member.indices) % size for member in members):
         raise ValueError(f"group {item['id']!r} has members that do not divide into {size} units")
     return ChannelGroup(
-        str(item["id"]), size, members, bool(item["prunable"]), item.get("reason", ""), item.get("exact", True)
+        str(item["id"]),
+        size,
+        members,
+        bool(item["prunable"]),
+        str(item.get("reason", "")),
+        bool(item.get("exact", True)),
+        int(item.get("channels_per_unit", 1)),
     )
 
 

@@ -114,6 +114,7 @@ def _groups(
                 prunable=not reason,
                 reason=reason,
                 exact=not bool(settled.inexact[representative[number]]),
+                channels_per_unit=len(first.indices) // size,
             )
         )
     return groups
@@ -148,9 +149,7 @@ def _layers(state: Pass, batch: int) -> list[LayerCost]:
             rows.extend(_row(name, state.uses[name], (name,), batch) for name in names if name in state.uses)
             names = [name for name in names if name not in state.uses]
         rows.append(_row(path, first or Use(kind, ""), tuple(names), batch))
-    rows.extend(
-        _row(name.removesuffix(":"), use, (), batch) for name, use in state.uses.items() if name.endswith(":")
-    )
+    rows.extend(_row(name.removesuffix(":"), use, (), batch) for name, use in state.uses.items() if name.endswith(":"))
     return rows
 
 

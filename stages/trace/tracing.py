@@ -44,6 +44,6 @@ def trace(model: nn.Module, example_inputs: Inputs, *, open_statistics: bool = F
         graph, settled = build(state, captured.inputs, names, max(batch, 1))
         lines = doubtful(state, settled, graph)
         if not lines or fits(model, graph, set().union(*lines.values()), inputs):
-            return graph
+            return graph.bind(model)
         wrong = [line for line, ids in lines.items() if not fits(model, graph, ids, inputs)] or list(lines)
         choices.update({line: NEXT_CHOICE[choices.get(line, "inner")] for line in wrong})

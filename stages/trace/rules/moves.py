@@ -1,8 +1,9 @@
 """Data movement: the operator itself is run on the labels.
 
-Where a size could be hard-coded in forward or derived from the channel count, the trace cannot tell. `view(b, 2, c // 2)`
-is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions of the pieces are tied; the line is noted, and
-`verify` cuts the network to see. If that fails it tries the other reading ("outer"), then freezes the line ("fixed").
+Where a size could be hard-coded in forward or derived from the channel count, the trace cannot tell.
+`view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions of the pieces are tied; the
+line is noted, and `verify` cuts the network to see. If that fails it tries the other reading ("outer"), then freezes the
+line ("fixed").
 """
 
 from __future__ import annotations
@@ -116,9 +117,7 @@ def index(state: Pass, bound: dict[str, Any]) -> Any:
         return state.stuck([value, indices], "index computed from channels")
     if value.dim in used or (value.dim is None and value.vector[0] > 0):
         return state.stuck([value], "picks channels by position")
-    chosen = tuple(
-        slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64) for item in indices
-    )
+    chosen = tuple(slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64) for item in indices)
     return moved(state, value, lambda labels: labels[chosen])
 
 

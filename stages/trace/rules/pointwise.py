@@ -1,4 +1,4 @@
-"""Element-wise operators with broadcasting: element i of the result belongs to the unit of element i of each operand."""
+"""Element-wise operators with broadcasting: an element of the result belongs to the unit of each operand's element."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def meet(state: Pass, operands: list[Any], shape: tuple[int, ...]) -> Any:
     (dim,) = dims
     base = next(value.vector for value in activations if value.dim is not None)
     for value in activations:
-        if value.dim is not None:
-            state.labels.tie(base, value.vector)
-        elif _size(value, dim, shape) > 1:
+        if value.dim is not None or _size(value, dim, shape) > 1:
             state.labels.tie(base, value.vector)
         elif value.vector[0] > 0:
             state.labels.freeze(value.vector, state.why("its only channel is broadcast over many"))

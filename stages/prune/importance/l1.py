@@ -1,0 +1,13 @@
+"""Sum of absolute weights, over rows that produce a channel and columns that read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Scores of convolution and linear weights."""
+    return {name: tensor.detach().abs() for name, tensor in model.named_parameters() if tensor.dim() > 1}

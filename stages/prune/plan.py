@@ -1,0 +1,127 @@
+"""Which units of each group stay."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import gcd
+from typing import Any
+
+import torch
+
+from pipeline.errors import ArtifactError, UsageError
+from stages.trace.graph import ChannelGraph, ChannelGroup
+from stages.trace.runs import indices_of, runs_of
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """`keep[group id]` lists the units that stay, ascending; groups that are not named stay whole."""
+
+    keep: dict[str, tuple[int, ...]]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def uniform(
+        graph: ChannelGraph,
+        cut: float = 0.5,
+        multiple_of: int = 1,
+        importance: Mapping[str, torch.Tensor] | None = None,
+    ) -> ChannelPlan:
+        """Take the same fraction of every prunable group, its least important units first.
+
+        Args:
+            cut: fraction of units to remove, 0 ≤ cut < 1; at least one unit of a group stays.
+            multiple_of: channels that remain are a multiple of this where the group is wide enough.
+            importance: {group id: (size,) scores}; by default the L2 norm on the traced model.
+        """
+        if not 0 <= cut < 1:
+            raise UsageError(f"cut must be at least 0 and below 1, got {cut}", hint="0.5 removes half of every group")
+        if multiple_of < 1:
+            raise UsageError(f"multiple_of must be at least 1, got {multiple_of}")
+        criterion = "given"
+        if importance is None:
+            importance, criterion = _default_importance(graph)
+        keep = {}
+        for group in graph.prunable:
+            wanted = group.size - int(group.size * cut + 1e-9)
+            count = aligned(group, wanted, multiple_of)
+            scores = importance.get(group.id, torch.zeros(group.size))
+            best = torch.argsort(torch.as_tensor(scores), descending=True, stable=True)[:count]
+            keep[group.id] = tuple(sorted(best.tolist()))
+        return ChannelPlan(keep, {"strategy": "uniform", "cut": cut, "multiple_of": multiple_of, "by": criterion})
+
+    def counts(self) -> dict[str, int]:
+        """Units that stay: what `CostModel` asks for."""
+        return {group: len(units) for group, units in self.keep.items()}
+
+    def check(self, graph: ChannelGraph) -> None:
+        """Raise ArtifactError, with the first three problems, unless the plan fits the graph."""
+        problems = [problem for group, units in self.keep.items() if (problem := _problem(graph, group, units))]
+        if problems:
+            raise ArtifactError(
+                f"the plan does not fit this network: {problems[0]}",
+                hint="make the plan from the graph of this very network: run trace and search again",
+                details=problems[1:3],
+            )
+
+    def to_json(self) -> str:
+        """One group a line, units as runs ("0-31,40"); `from_json` and `to_json` are byte-identical inverses."""
+        keep = ",\n".join(
+            f"    {json.dumps(g, ensure_ascii=False)}: {json.dumps(runs_of(u))}" for g, u in self.keep.items()
+        )
+        metadata = json.dumps(self.metadata, ensure_ascii=False, allow_nan=False)
+        body = f"{{\n{keep}\n  }}" if keep else "{}"
+        return f'{{\n  "schema_version": {SCHEMA_VERSION},\n  "keep": {body},\n  "metadata": {metadata}\n}}\n'
+
+    @staticmethod
+    def from_json(text: str) -> ChannelPlan:
+        """Raises ArtifactError when the text is no plan."""
+        try:
+            data = json.loads(text)
+            if data["schema_version"] != SCHEMA_VERSION:
+                raise ArtifactError(
+                    f"plan has schema version {data['schema_version']}, this program reads {SCHEMA_VERSION}",
+                    hint="run the search stage again",
+                )
+            return ChannelPlan({str(g): indices_of(units) for g, units in data["keep"].items()}, dict(data["metadata"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"not a channel plan: {error}", hint="run the search stage again") from error
+
+
+def aligned(group: ChannelGroup, count: int, multiple_of: int) -> int:
+    """The number of units nearest to `count` whose channels are a multiple of `multiple_of`; never 0."""
+    step = multiple_of // gcd(multiple_of, group.channels_per_unit)
+    if step >= group.size:
+        return group.size if step > 1 else max(1, min(count, group.size))
+    return min(max(step, (2 * count + step) // (2 * step) * step), group.size)
+
+
+def _problem(graph: ChannelGraph, group_id: str, units: tuple[int, ...]) -> str:
+    if group_id not in graph:
+        return f"it names the group {group_id!r}, which the network does not have"
+    group = graph[group_id]
+    if not units:
+        return f"it removes every channel of {group_id}"
+    if any(b <= a for a, b in pairwise(units)) or units[0] < 0 or units[-1] >= group.size:
+        return f"units of {group_id} are not ascending numbers from 0 to {group.size - 1}"
+    if not group.prunable and len(units) < group.size:
+        return f"it cuts {group_id}, which must stay: {group.reason}"
+    return ""
+
+
+def _default_importance(graph: ChannelGraph) -> tuple[Mapping[str, torch.Tensor], str]:
+    from stages.prune.importance import rank_channels
+
+    model = graph.source
+    if model is None:
+        warnings.warn(
+            "this graph has no model at hand: channels are ranked by position; pass importance=", stacklevel=3
+        )
+        return {}, "position"
+    return rank_channels(model, graph, "l2"), "l2"
