@@ -1,9 +1,9 @@
 """Data movement: the operator itself is run on the labels.
 
 Where a size could be hard-coded in forward or derived from the channel count, the trace cannot tell.
-`view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions of the pieces are tied; the
-line is noted, and `verify` cuts the network to see. If that fails it tries the other reading ("outer"), then freezes the
-line ("fixed").
+`view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions of the pieces are tied;
+the line is noted, and `verify` cuts the network to see. If that fails it tries the other reading ("outer"), then
+freezes the line ("fixed").
 """
 
 from __future__ import annotations
