@@ -6,7 +6,7 @@ Loading and its messages live in `pipeline/config_load.py`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -108,16 +108,30 @@ class Budget(Section):
 class SearchConfig(Section):
     """Distribution of the budget over the channel groups."""
 
-    strategy: str = "rl"
-    """rl, rlpruner, evolution, random, uniform or global-taylor."""
+    strategy: Literal["rl", "rlpruner", "evolution", "random", "uniform", "global-taylor"] = "rl"
+    """What proposes candidates: a learned policy, RL-Pruner's as published, CMA-ES, chance, or no search at all."""
     budget: Budget = Budget(macs=0.5)
     """What the pruned network may cost, as a fraction of the base."""
     trials: int = Field(100, ge=1, le=100_000)
     """Candidates scored."""
     align: int = Field(8, ge=1, le=256)
     """Widths are multiples of this; runtimes block channels by 8 or 16 and slow down on anything else."""
+    min_keep: float = Field(0.1, gt=0, le=1)
+    """Least share of a group's channels that is kept, rounded up to the alignment."""
     images: int = Field(1000, ge=10, le=1_000_000)
     """Images of the search split that score a candidate."""
+    fit_images: int = Field(512, ge=2, le=1_000_000)
+    """Images of the train split that rank channels and to which a candidate's batch-norm statistics are fitted."""
+    criterion: Literal["taylor", "l2", "l1", "bn_scale", "random"] = "taylor"
+    """How important a channel is; decides which of a group's channels stay."""
+    score: Literal["divergence", "likelihood", "accuracy"] = "divergence"
+    """What a candidate is scored by: closeness to the base network's outputs, log-likelihood, or accuracy."""
+    halving: bool = True
+    """Score only a quarter of the images for candidates that do worse than the median on that quarter."""
+    finalists: int = Field(5, ge=1, le=1000)
+    """Best candidates that are scored once more, on up to four times the images, before one becomes the plan."""
+    workers: int = Field(1, ge=1, le=256)
+    """Processes that score candidates; more than 1 gives each one thread."""
 
 
 class PruneConfig(Section):
