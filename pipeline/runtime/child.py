@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,7 @@ class Session:
         self.session = ort.InferenceSession(source, options, providers=chain)
         self.provider = provider
         self.feed: dict[str, np.ndarray] = {}
-        self.binding = None
-        self.copy_feed = None
+        self.binding: Any = None
 
     def describe(self) -> dict:
         def row(value) -> dict:
@@ -91,7 +91,7 @@ class Session:
             for at in range(1, len(dims)):
                 if dims[at] is None:
                     dims[at] = shape[at - 1] if shape and at - 1 < len(shape) else 1
-            data = generator.standard_normal(dims)
+            data = generator.standard_normal([size or 1 for size in dims])
             self.feed[value.name] = np.ascontiguousarray(data.astype(_ELEMENT.get(value.type, np.float32)))
         self.binding = None
         if device:

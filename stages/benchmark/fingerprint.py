@@ -62,9 +62,9 @@ def cpu_quota() -> float | None:
     if text:
         limit, _, period = text.partition(" ")
         return None if limit == "max" else int(limit) / int(period or 100_000)
-    limit, period = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    if limit and period and int(limit) > 0:
-        return int(limit) / int(period)
+    quota, each = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    if quota and each and int(quota) > 0:
+        return int(quota) / int(each)
     return None
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from stages.export.denormals import count_denormals, flush_denormals
 from stages.export.exporter import ExportReport, check_file, class_metadata, export_onnx, export_proto
 from stages.export.parity import ParityReport, ParityRow, check_parity
+from stages.export.slicing import OnnxSlicer, slice_onnx
 
 __all__ = [
     "ExportReport",
+    "OnnxSlicer",
     "ParityReport",
     "ParityRow",
     "check_file",
@@ -17,4 +19,5 @@ __all__ = [
     "export_onnx",
     "export_proto",
     "flush_denormals",
+    "slice_onnx",
 ]

@@ -23,6 +23,7 @@ from torch import nn
 from pipeline.errors import EnvironmentProblem, Refused
 from pipeline.runtime import Worker
 from stages.export.denormals import flush_denormals
+from stages.export.naming import name_initializers
 
 DYNAMO, TORCHSCRIPT = "torch.export", "torchscript"
 _LIMIT = (1 << 31) - 1  # protobuf's: one self-contained file must stay below 2 GB
@@ -161,7 +162,9 @@ def _with_dynamo(model: nn.Module, x: torch.Tensor, input_name: str, output_name
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto
+    name_initializers(proto, model)
+    return proto
 
 
 def _with_torchscript(model: nn.Module, x: torch.Tensor, input_name: str, output_name: str, opset: int | None) -> Any:

@@ -1,0 +1,237 @@
+"""A candidate's ONNX graph in milliseconds: slices of the base graph's initialisers instead of another export.
+
+    base.onnx   conv.weight (8, 3, 3, 3)   conv.weight_bias (8)   fc.weight (10, 8)
+    plan        {"conv": (0, 2, 3, 7)}
+    candidate   conv.weight (4, 3, 3, 3)   conv.weight_bias (4)   fc.weight (10, 4)
+
+Three things follow the widths besides weights: the bias a batch norm was folded into (named after the
+weight), the `group` of a depthwise convolution, and constant shapes of reshapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from pipeline.errors import Refused
+from stages.export.naming import FOLDED_BIAS, TRANSPOSED
+
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+class _Graph(Protocol):
+    @property
+    def groups(self) -> Sequence[Any]: ...
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
+
+
+class _Plan(Protocol):
+    @property
+    def keep(self) -> Mapping[str, Sequence[int]]: ...
+
+
+class _Rule(NamedTuple):
+    """Along one dim of one parameter: unit u of `group` owns `indices[u]`, shape (units, slices per unit)."""
+
+    group: str
+    indices: np.ndarray
+
+
+Rules = dict[int, list[_Rule]]
+
+
+def slice_onnx(base: onnx.ModelProto, graph: _Graph, plan: _Plan) -> onnx.ModelProto:
+    """The graph that exporting the pruned network would give, cut out of the base's own export.
+
+    Args:
+        base: made by `export_onnx` (which keeps parameter names), of the network that was traced.
+        graph: its channel groups.
+        plan: kept units by group id; a group that is not named keeps all.
+    Raises:
+        Refused: the graph has something that cannot be cut this way; export the pruned network instead.
+    """
+    return OnnxSlicer(base, graph).slice(plan.keep)
+
+
+class OnnxSlicer:
+    """`slice_onnx` for many plans of one base: what depends on the base alone is done once."""
+
+    def __init__(self, base: onnx.ModelProto, graph: _Graph) -> None:
+        self.groups = {group.id: group.size for group in graph.groups}
+        self._tensors = list(base.graph.initializer)
+        self._skeleton = onnx.ModelProto()
+        self._skeleton.CopyFrom(base)
+        del self._skeleton.graph.initializer[:]
+        del self._skeleton.graph.value_info[:]
+        parameters = _rules_by_parameter(graph)
+        self._rules = {tensor.name: _rules_for(tensor.name, parameters, base) for tensor in self._tensors}
+        self._arrays = {t.name: numpy_helper.to_array(t) for t in self._tensors if self._rules[t.name]}
+        self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._tensors}
+        self._free_reshapes(base)
+        self._check_names(graph)
+
+    def slice(self, keep: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+        """The candidate's graph for kept units by group id. Raises Refused."""
+        removed = self._removed(keep)
+        result = onnx.ModelProto()
+        result.CopyFrom(self._skeleton)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for tensor in self._tensors:
+            cut = self._cut(tensor.name, removed)
+            if cut is None:
+                result.graph.initializer.add().CopyFrom(tensor)
+            else:
+                shapes[tensor.name] = cut.shape
+                new = result.graph.initializer.add()
+                new.name, new.data_type, new.raw_data = tensor.name, tensor.data_type, cut.tobytes()
+                new.dims.extend(cut.shape)
+        self._fix_groups(result, shapes)
+        return result
+
+    def slice_bytes(self, keep: Mapping[str, Sequence[int]]) -> bytes:
+        """`slice`, serialised for a session."""
+        return self.slice(keep).SerializeToString()
+
+    def _removed(self, keep: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+        removed = {}
+        for name, kept in keep.items():
+            if name not in self.groups:
+                raise Refused(f"the plan names {name!r}, which is no group of this graph")
+            alive = np.zeros(self.groups[name], dtype=bool)
+            alive[list(kept)] = True
+            if not alive.any():
+                raise Refused(f"the plan leaves nothing of {name!r}")
+            if not alive.all():
+                removed[name] = np.flatnonzero(~alive)
+        return removed
+
+    def _cut(self, name: str, removed: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """The sliced array, or None when nothing of it goes."""
+        values: np.ndarray | None = None
+        for dim, rules in self._rules[name].items():
+            dead = [rule.indices[removed[rule.group]].ravel() for rule in rules if rule.group in removed]
+            if not dead:
+                continue
+            values = self._arrays[name] if values is None else values
+            alive = np.ones(values.shape[dim], dtype=bool)
+            alive[np.concatenate(dead)] = False
+            values = np.compress(alive, values, axis=dim)
+        return None if values is None else np.ascontiguousarray(values)
+
+    def _fix_groups(self, result: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """A depthwise convolution has as many groups as inputs; other grouped ones keep their number."""
+        for node in result.graph.node:
+            if node.op_type not in ("Conv", "ConvTranspose") or node.input[1] not in shapes:
+                continue
+            group = next((attribute for attribute in node.attribute if attribute.name == "group"), None)
+            old, new = self._shapes[node.input[1]], shapes[node.input[1]]
+            if group is None or group.i == 1:
+                continue
+            one_input_each = old[1] == 1 if node.op_type == "Conv" else old[0] == group.i
+            if one_input_each:
+                group.i = group.i * new[0] // old[0]
+
+    def _free_reshapes(self, base: onnx.ModelProto) -> None:
+        """Write constant shapes so that they hold for any width: batch copied, the channel entry inferred."""
+        constants = {t.name: numpy_helper.to_array(t) for t in base.graph.initializer if len(t.dims) == 1}
+        known = _static_shapes(base)
+        fresh: dict[str, np.ndarray] = {}
+        for node in self._skeleton.graph.node:
+            if node.op_type == "Slice" and _cuts_channels(node, constants):
+                raise Refused(
+                    f"{node.name} slices channels at fixed positions", hint="export the pruned network instead"
+                )
+            if node.op_type != "Reshape" or node.input[1] not in constants:
+                continue
+            target = free_shape(known.get(node.input[0]), [int(size) for size in constants[node.input[1]]])
+            if target is None:
+                continue
+            name = f"{node.output[0]}_shape"
+            fresh[name] = np.asarray(target, dtype=np.int64)
+            node.input[1] = name
+            for attribute in [attribute for attribute in node.attribute if attribute.name == "allowzero"]:
+                node.attribute.remove(attribute)
+        self._tensors += [numpy_helper.from_array(values, name) for name, values in fresh.items()]
+        self._rules.update({name: {} for name in fresh})
+        used = {name for node in self._skeleton.graph.node for name in node.input}
+        self._tensors = [tensor for tensor in self._tensors if tensor.name in used]
+
+    def _check_names(self, graph: _Graph) -> None:
+        """Refuse weights of convolutions and linear layers that carry no parameter's name: they could not be cut."""
+        names = {*graph.parameters, *getattr(graph, "aliases", {})}
+        for node in self._skeleton.graph.node:
+            if node.op_type not in _HEAVY or node.input[1] not in self._shapes:
+                continue
+            if not {node.input[1], node.input[1].removesuffix(TRANSPOSED)} & names:
+                raise Refused(
+                    f"{node.name}: its weight {node.input[1]!r} has no parameter's name, so it cannot be cut",
+                    hint="export the pruned network instead",
+                )
+
+
+def _rules_by_parameter(graph: _Graph) -> dict[str, Rules]:
+    found: dict[str, Rules] = {}
+    for group in graph.groups:
+        for parameter, dim, indices in group.members:
+            rule = _Rule(group.id, np.asarray(indices, dtype=np.int64).reshape(group.size, -1))
+            found.setdefault(parameter, {}).setdefault(dim, []).append(rule)
+    for alias, name in getattr(graph, "aliases", {}).items():
+        if name in found:
+            found.setdefault(alias, found[name])
+    return found
+
+
+def _rules_for(name: str, parameters: Mapping[str, Rules], base: onnx.ModelProto) -> Rules:
+    if name in parameters:
+        return parameters[name]
+    plain = name.removesuffix(TRANSPOSED)
+    if plain != name and plain in parameters:
+        return {1 - dim: rules for dim, rules in parameters[plain].items()}
+    weight = name.removesuffix(FOLDED_BIAS)
+    if weight != name and weight in parameters:
+        transposed = any(node.op_type == "ConvTranspose" and weight in node.input for node in base.graph.node)
+        outputs = parameters[weight].get(1 if transposed else 0)
+        return {0: outputs} if outputs else {}
+    return {}
+
+
+def free_shape(given: Sequence[int | None] | None, target: list[int]) -> list[int] | None:
+    """A reshape target that holds for any channel count, or None to leave it alone.
+
+    `given` is the input's shape with None for the batch. The first entry is copied (0); one entry is
+    inferred (-1): where sizes are merged (C, H, W -> C·H·W) the merged one; where the channels are
+    split (C -> g, C/g) the last, as in `x.view(b, groups, c // groups, h, w)`.
+
+        free_shape([None, 64, 7, 7], [-1, 3136])           -> [0, -1]
+        free_shape([None, 116, 8, 8], [-1, 2, 58, 8, 8])    -> [0, 2, -1, 8, 8]
+        free_shape([None, 58, 2, 8, 8], [-1, 116, 8, 8])    -> [0, -1, 8, 8]
+    """
+    if given is None or given[0] is not None or len(target) < 2 or target[0] not in (-1, 0) or -1 in target[1:]:
+        return None
+    rest = list(given[1:])
+    same = 0  # entries that agree from the end: height and width
+    while same < min(len(rest), len(target) - 1) - 1 and rest[-1 - same] == target[-1 - same]:
+        same += 1
+    free = len(target) - 1 - same
+    return [0] + [-1 if at == free else size for at, size in enumerate(target) if at > 0]
+
+
+def _static_shapes(base: onnx.ModelProto) -> dict[str, list[int | None]]:
+    shapes: dict[str, list[int | None]] = {}
+    for value in [*base.graph.value_info, *base.graph.input]:
+        dims = value.type.tensor_type.shape.dim
+        shapes[value.name] = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+    return shapes
+
+
+def _cuts_channels(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> bool:
+    if len(node.input) < 4 or any(name not in constants for name in node.input[1:4]):
+        return True
+    starts, ends, axes = (constants[name] for name in node.input[1:4])
+    whole = (starts == 0) & (ends >= np.iinfo(np.int32).max)
+    return bool(((axes == 1) & ~whole).any())
