@@ -65,7 +65,9 @@ class GoogLeNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> logits (B, num_classes)."""
-        x = self.downsample(self.b3(self.a3(self.stem(x))))
-        x = self.e4(self.d4(self.c4(self.b4(self.a4(x)))))
-        x = self.b5(self.a5(self.downsample(x)))
+        x = self.stem(x)
+        for name in _BLOCKS:
+            if name in ("a4", "a5"):
+                x = self.downsample(x)
+            x = self.get_submodule(name)(x)
         return self.linear(torch.flatten(self.pool(x), 1))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from pipeline.errors import UsageError
@@ -16,6 +17,7 @@ from pipeline.models.densenet import densenet
 from pipeline.models.googlenet import GoogLeNet
 from pipeline.models.mobilenet import mobilenet_v2, mobilenet_v3
 from pipeline.models.resnet_cifar import resnet20, resnet56
+from pipeline.models.source import ModelSource, note_source
 from pipeline.models.torchvision_shim import import_torchvision
 from pipeline.models.vgg import vgg16_bn
 
@@ -43,15 +45,19 @@ def build_model(
     Raises:
         UsageError: no such source, or its factory refuses the arguments.
     """
-    return build_source(
-        config.source, config.kwargs, in_channels=in_channels, num_classes=num_classes, search_path=search_path
-    )
+    source = ModelSource(source=config.source, kwargs=config.kwargs, in_channels=in_channels, num_classes=num_classes)
+    return note_source(_build(source, search_path), source)
 
 
-def build_source(
-    source: str, kwargs: dict[str, Any], *, in_channels: int, num_classes: int, search_path: Sequence[Path] = ()
-) -> nn.Module:
-    """As `build_model`, from the two fields themselves."""
+def build_from(source: ModelSource, search_path: Sequence[Path] = ()) -> nn.Module:
+    """As `build_model`; the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return note_source(_build(source, search_path), source)
+
+
+def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:
+    source, kwargs = described.source, described.kwargs
+    num_classes, in_channels = described.num_classes, described.in_channels
     scheme, colon, name = source.partition(":")
     if scheme == "torchvision" and colon:
         return _torchvision(name, kwargs, in_channels, num_classes)

@@ -51,6 +51,11 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
+def _stage(blocks: int, in_channels: int, out_channels: int, stride: int, shortcut: Literal["A", "B"]) -> nn.Sequential:
+    later = [BasicBlock(out_channels, out_channels, 1, shortcut) for _ in range(blocks - 1)]
+    return nn.Sequential(BasicBlock(in_channels, out_channels, stride, shortcut), *later)
+
+
 class CifarResNet(nn.Module):
     """ResNet of depth 6n + 2.
 
@@ -73,15 +78,10 @@ class CifarResNet(nn.Module):
             raise ValueError(f"shortcut must be A or B, got {shortcut!r}")
         self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        channels = width
-        for stage, stride in ((1, 1), (2, 2), (3, 2)):
-            out_channels = width * 2 ** (stage - 1)
-            steps = []
-            for i in range(blocks):
-                steps.append(BasicBlock(channels, out_channels, stride if i == 0 else 1, shortcut))
-                channels = out_channels
-            self.add_module(f"layer{stage}", nn.Sequential(*steps))
-        self.linear = nn.Linear(channels, num_classes)
+        self.layer1 = _stage(blocks, width, width, 1, shortcut)
+        self.layer2 = _stage(blocks, width, 2 * width, 2, shortcut)
+        self.layer3 = _stage(blocks, 2 * width, 4 * width, 2, shortcut)
+        self.linear = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight)

@@ -6,13 +6,20 @@ library's or of an installed package never shadows it.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from pipeline.errors import UsageError
+
+_HINT = "name a function or class that returns the network"
+_NOT_NETWORKS = ("torch", "pip", "setuptools")
 
 
 def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[..., Any]:
@@ -29,6 +36,8 @@ def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[...,
         raise UsageError(
             f"model.source {source}: expected package.module:factory", hint="for example my_nets:small_cnn"
         )
+    if module_name.split(".")[0] in sys.stdlib_module_names:
+        raise UsageError(f"model.source {source}: {module_name} is Python's own", hint="give your module another name")
     folders = [*search_path, Path.cwd()]
     for folder in map(str, map(Path.resolve, folders)):
         if folder not in sys.path:
@@ -38,17 +47,24 @@ def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[...,
     for name in attribute.split("."):
         if not hasattr(target, name):
             where = getattr(target, "__file__", None) or module_name
-            raise UsageError(
-                f"model.source {source}: {where} defines no {name}",
-                hint="name a function or class that returns the network",
-            )
+            raise UsageError(f"model.source {source}: {where} defines no {name}", hint=_HINT)
         target = getattr(target, name)
-    if not callable(target):
-        raise UsageError(
-            f"model.source {source}: {attribute} is not callable",
-            hint="name a function or class that returns the network",
-        )
+    if not _may_build(target):
+        raise UsageError(f"model.source {source}: {attribute} is no factory of networks", hint=_HINT)
     return target
+
+
+def _may_build(target: Any) -> bool:
+    """A class of networks, or a function that someone wrote for it: neither torch's own nor Python's.
+
+    A model.json names the factory and its arguments, and must not reach `subprocess.run` or `torch.hub.load`.
+    """
+    if isinstance(target, functools.partial):
+        return _may_build(target.func)
+    if inspect.isclass(target):
+        return issubclass(target, nn.Module)
+    home = str(getattr(target, "__module__", "")).split(".")[0]
+    return inspect.isfunction(target) and home not in sys.stdlib_module_names and home not in _NOT_NETWORKS
 
 
 def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:

@@ -1,0 +1,183 @@
+"""A network on disk without pickle: `model.json` says how to rebuild it, `model.safetensors` holds its tensors.
+
+    {"kind": "model", "schema_version": 1,
+     "source": "mobilenet_v2", "kwargs": {}, "in_channels": 1, "num_classes": 10,
+     "input": {"shape": [1, 28, 28], "dtype": "float32"}, "channels_last": true,
+     "widths": {"features.1.conv.0.0.weight": [8, 1, 3, 3]},      only what differs from the freshly built source
+     "attributes": {"features.1.conv.0.0": {"groups": 8}},        likewise, integers of modules
+     "weights": {"sha256": "…", "tensors": 314, "parameters": 1234}}
+
+Loading runs the code that `source` names, as importing it would; it runs nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from pipeline import store
+from pipeline.errors import ArtifactError, UsageError
+from pipeline.models import reshape
+from pipeline.models.registry import build_from
+from pipeline.models.source import ModelSource, note_source, source_of
+from pipeline.models.weights import MAX_BYTES, check_finite, compare, named_tensors
+
+MODEL_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+_MAX_JSON = 64 << 20
+
+Size = Annotated[int, Field(ge=0, lt=2**40)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class InputSignature(_Strict):
+    """One image as the network takes it: (channels, height, width), normalised float32."""
+
+    shape: tuple[Size, ...] | None = None
+    dtype: Literal["float32"] = "float32"
+
+
+class WeightsRecord(_Strict):
+    """What model.safetensors must be."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    tensors: Size
+    parameters: Size
+
+
+class ModelFile(ModelSource):
+    """model.json."""
+
+    kind: Literal["model"] = "model"
+    schema_version: int = Field(1, ge=1)
+    input: InputSignature = InputSignature()
+    channels_last: bool = False
+    """Layout of the convolution weights in memory: another one rounds differently."""
+    widths: dict[str, tuple[Size, ...]] = Field(default_factory=dict)
+    attributes: dict[str, dict[str, int | tuple[int, ...]]] = Field(default_factory=dict)
+    weights: WeightsRecord
+
+
+def save_model(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    source: str | ModelSource | None = None,
+    kwargs: dict[str, Any] | None = None,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    input_shape: Sequence[int] | None = None,
+    search_path: Sequence[Path] = (),
+) -> ModelFile:
+    """Write `model.json` and `model.safetensors` into `folder`, which is made when missing.
+
+    Args:
+        model: the network, cut or not; its widths may differ from the source's, its tensor names may not.
+        source: a built-in name, `torchvision:NAME` or `package.module:factory`; absent: where `load_model` or
+            `build_model` got it.
+        kwargs: of the source's factory.
+        in_channels, num_classes: of the source; absent: read off the first convolution and the last linear layer.
+        input_shape: (C, H, W) of one image.
+        search_path: folders to look in for the user's own module.
+    Raises:
+        UsageError: no source is known, or it does not build.
+        ArtifactError: the source builds a network with other tensors, or a tensor holds NaN or infinity.
+    """
+    folder = Path(folder)
+    if isinstance(source, str):
+        source = ModelSource(
+            source=source,
+            kwargs=kwargs or {},
+            in_channels=in_channels or reshape.guess_in_channels(model),
+            num_classes=num_classes or reshape.guess_num_classes(model),
+        )
+    source = source or source_of(model)
+    if source is None:
+        raise UsageError(
+            f"no source is known for this {type(model).__name__}",
+            hint='save_model(model, folder, source="torchvision:resnet18"), or "package.module:factory"',
+        )
+    tensors = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    check_finite(tensors, f"{type(model).__name__}")
+    widths, attributes = reshape.differences(build_from(source, search_path), model)
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = store.write_tensors(folder / WEIGHTS_FILE, tensors)
+    record = ModelFile(
+        **{field: getattr(source, field) for field in ModelSource.model_fields},
+        input=InputSignature(shape=tuple(input_shape) if input_shape else None),
+        channels_last=reshape.is_channels_last(model),
+        widths=widths,
+        attributes=attributes,
+        weights=WeightsRecord(
+            sha256=digest, tensors=len(tensors), parameters=sum(p.numel() for p in model.parameters())
+        ),
+    )
+    store.write_json(folder / MODEL_FILE, record.model_dump(mode="json"))
+    return record
+
+
+def read_model_file(folder: str | Path) -> ModelFile:
+    """Read and validate model.json.
+
+    Raises:
+        ArtifactError: missing, damaged, another kind, or of a newer schema.
+    """
+    path = Path(folder) / MODEL_FILE
+    raw = store.read_json(path, max_bytes=_MAX_JSON)
+    if not isinstance(raw, dict) or raw.get("kind") != "model":
+        raise ArtifactError(
+            f"{path}: not a model file", hint="a model is a folder with model.json and model.safetensors"
+        )
+    version = raw.get("schema_version")
+    if isinstance(version, int) and version > 1:
+        raise ArtifactError(f"{path}: schema version {version}, this rlp reads up to 1", hint="upgrade rlp-cnn")
+    try:
+        return ModelFile.model_validate_json(store.dump_json(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ArtifactError(
+            f"{path}: {where}: {first['msg']}", hint="re-make it; a model file is not edited by hand"
+        ) from None
+
+
+def load_model(folder: str | Path, *, search_path: Sequence[Path] = ()) -> nn.Module:
+    """The network saved in `folder`, in eval mode, on the CPU, bit for bit.
+
+    Args:
+        search_path: folders to look in for the user's own module, besides what is installed and the current folder.
+    Raises:
+        ArtifactError: a file is missing, linked, damaged or unsafe, or the two disagree (first three mismatches).
+    """
+    folder = Path(folder)
+    record = read_model_file(folder)
+    path = folder / WEIGHTS_FILE
+    tensors = store.read_tensors(path, max_bytes=MAX_BYTES, sha256=record.weights.sha256)
+    check_finite(tensors, str(path))
+    try:
+        model = build_from(record, search_path)
+    except UsageError as error:
+        raise ArtifactError(f"{folder / MODEL_FILE}: {error.message}", hint=error.hint) from error
+    expected = {name: tuple(t.shape) for name, t in named_tensors(model).items()} | record.widths
+    _refuse_mismatch(compare(expected, {name: tuple(t.shape) for name, t in tensors.items()}), folder, tensors)
+    reshape.apply(model, record.attributes, tensors, str(folder / MODEL_FILE))
+    if record.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return note_source(model, ModelSource(**{f: getattr(record, f) for f in ModelSource.model_fields})).eval()
+
+
+def _refuse_mismatch(mismatches: list[str], folder: Path, tensors: dict[str, Tensor]) -> None:
+    if mismatches:
+        more = f" and {len(mismatches) - 3} more" if len(mismatches) > 3 else ""
+        raise ArtifactError(
+            f"{folder}: {MODEL_FILE} and {WEIGHTS_FILE} disagree: {'; '.join(mismatches[:3])}{more}",
+            hint="the source that model.json names has changed, or a file is from elsewhere; re-make the model",
+            details=mismatches[:3],
+        )

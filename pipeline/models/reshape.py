@@ -1,0 +1,112 @@
+"""Give a freshly built network the widths of a cut one: other tensor shapes, and the integers that go with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from pipeline.errors import ArtifactError
+from pipeline.models.weights import compare, named_tensors
+
+Attributes = dict[str, dict[str, int | tuple[int, ...]]]
+
+
+def differences(fresh: nn.Module, model: nn.Module) -> tuple[dict[str, tuple[int, ...]], Attributes]:
+    """What `apply` needs to turn `fresh` into the shape of `model`.
+
+    Returns:
+        widths, {tensor name: shape}, and attributes, {module name: {attribute: integers}}, where they differ.
+    Raises:
+        ArtifactError: the two do not have the same tensor and module names.
+    """
+    mine = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
+    theirs = {name: tuple(t.shape) for name, t in named_tensors(fresh).items()}
+    if mine.keys() != theirs.keys():
+        phrases = compare(
+            {n: s for n, s in theirs.items() if n not in mine}, {n: s for n, s in mine.items() if n not in theirs}
+        )
+        raise ArtifactError(
+            f"the source builds another network than this {type(model).__name__}: {'; '.join(phrases[:3])}",
+            hint="pass the source and kwargs that the network was built with",
+        )
+    widths = {name: shape for name, shape in mine.items() if shape != theirs[name]}
+    built = dict(fresh.named_modules())
+    attributes: Attributes = {}
+    for name, module in model.named_modules():
+        if name not in built:
+            continue
+        before = _integers(built[name])
+        changed = {key: value for key, value in _integers(module).items() if key in before and before[key] != value}
+        if changed:
+            attributes[name] = changed
+    return widths, attributes
+
+
+def apply(model: nn.Module, attributes: Attributes, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Set integer attributes and put `tensors` in place, whatever their shape and dtype; tied weights stay tied.
+
+    Raises:
+        ArtifactError: an attribute that the network does not have.
+    """
+    modules = dict(model.named_modules())
+    for name, values in attributes.items():
+        known = _integers(modules[name]) if name in modules else {}
+        for key, value in values.items():
+            if key not in known or isinstance(known[key], int) != isinstance(value, int):
+                raise ArtifactError(
+                    f"{where}: the network has no whole-number attribute {name}.{key}", hint="re-make the model"
+                )
+            setattr(modules[name], key, value)
+    targets = named_tensors(model)
+    replaced = {id(targets[name]): _like(targets[name], tensor) for name, tensor in tensors.items()}
+    for module in modules.values():
+        for slots in (module._parameters, module._buffers):
+            for key, old in slots.items():
+                if old is not None and id(old) in replaced:
+                    slots[key] = replaced[id(old)]  # type: ignore[assignment]
+
+
+def _like(old: Tensor, tensor: Tensor) -> Tensor:
+    tensor = tensor.clone()  # loaded tensors may share one buffer
+    return nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+
+
+def _integers(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
+    """Public attributes that are an int or a non-empty tuple or list of ints."""
+    found: dict[str, int | tuple[int, ...]] = {}
+    for key, value in vars(module).items():
+        if key.startswith("_") or key == "training" or isinstance(value, bool):
+            continue
+        if isinstance(value, int):
+            found[key] = value
+        elif isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value):
+            found[key] = tuple(value)
+    return found
+
+
+def guess_in_channels(model: nn.Module) -> int:
+    """Input channels of the first convolution; 3 without one."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            return module.in_channels
+    return 3
+
+
+def guess_num_classes(model: nn.Module) -> int:
+    """Outputs of the linear layer registered last; without one, of the last convolution; else 1."""
+    linear = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
+    conv = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return (linear or conv or [1])[-1]
+
+
+def is_channels_last(model: nn.Module) -> bool:
+    """Whether the convolution weights are strided channels last.
+
+    By stride, as the kernels choose: a 1×1 or one-channel weight counts as contiguous in either layout.
+    """
+    weights = [p for p in model.parameters() if p.ndim == 4]
+    last = [w.stride() == (math.prod(w.shape[1:]), 1, w.shape[3] * w.shape[1], w.shape[1]) for w in weights]
+    usual = [w.stride() == (math.prod(w.shape[1:]), w.shape[2] * w.shape[3], w.shape[3], 1) for w in weights]
+    return any(a and not b for a, b in zip(last, usual, strict=True))

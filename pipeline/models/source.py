@@ -1,0 +1,33 @@
+"""Where a network comes from, as plain data that can rebuild it; noted on the network itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+_NOTE = "_rlp_source"
+
+
+class ModelSource(BaseModel):
+    """What rebuilds the untrained, uncut network."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    source: str = Field(min_length=1)
+    """A built-in name, `torchvision:NAME` or `package.module:factory`."""
+    kwargs: dict[str, Any] = {}
+    in_channels: int = Field(ge=1, lt=2**20)
+    num_classes: int = Field(ge=1, lt=2**24)
+
+
+def note_source(model: nn.Module, source: ModelSource) -> nn.Module:
+    """Remember on the model where it comes from; deep copies keep it. Returns the model."""
+    model.__dict__[_NOTE] = source
+    return model
+
+
+def source_of(model: nn.Module) -> ModelSource | None:
+    """What `note_source` noted, or None."""
+    return model.__dict__.get(_NOTE)
