@@ -121,7 +121,8 @@ class Stage:
         whole = config.model_dump(mode="json")
         for where_and_how in ("root", "source", "label", "workers", "download"):
             whole["data"].pop(where_and_how)
-        return {section: whole[section] for section in self.sections}
+        wanted = (*self.sections, *(("data",) if self.uses_data else ()))
+        return {section: whole[section] for section in dict.fromkeys(wanted)}
 
     def external(self, config: Config) -> dict[str, str]:
         """sha256 of files outside the run that the result depends on, by a name for people."""
