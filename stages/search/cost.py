@@ -10,6 +10,7 @@ with k the units kept per group: one multiplication per layer, exact in float64 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.search.space import Counts
+from stages.trace import ChannelGraph
 
 Matrix = NDArray[np.float64]
 
@@ -63,3 +65,51 @@ class ProductCost:
         wide_out = self.outputs @ counts + self.output_base
         linear = (self.factor * wide_out) @ self.inputs + (self.factor * wide_in) @ self.outputs
         return steps * linear + steps * steps * (self.factor @ (self.inputs * self.outputs))
+
+    @classmethod
+    def macs(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
+        """MACs of one image; `ids` are the groups that `counts` speaks of, all others stay whole."""
+        weighted = [(layer.weight, layer.positions) for layer in graph.layers if layer.weight and layer.positions]
+        return cls._build("macs", graph, ids, weighted, sum(layer.fixed_macs for layer in graph.layers))
+
+    @classmethod
+    def params(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
+        """Trainable parameters, each counted once however often it is used."""
+        names = dict.fromkeys(graph.aliases.get(name, name) for layer in graph.layers for name in layer.parameters)
+        return cls._build("params", graph, ids, [(name, 1) for name in names], 0)
+
+    @classmethod
+    def _build(
+        cls, metric: str, graph: ChannelGraph, ids: Sequence[str], weighted: Iterable[tuple[str, int]], constant: int
+    ) -> ProductCost:
+        """One term a parameter: factor x (elements along the first cut dim) x (elements along the second)."""
+        shares = _slices_per_unit(graph, ids)
+        rows: list[tuple[float, NDArray[np.float64], float, NDArray[np.float64], float]] = []
+        nothing = np.zeros(len(ids))
+        for name, times in weighted:
+            shape = graph.parameters[name]
+            cut = sorted(shares.get(name, {}))
+            if len(cut) > 2:
+                raise ValueError(f"{name}: cut along {len(cut)} dimensions")
+            widths = []
+            for dim in cut:
+                share = shares[name][dim]
+                whole = sum(share[g] * graph[ids[g]].size for g in np.flatnonzero(share))
+                widths.append((share, float(shape[dim] - whole)))
+            widths += [(nothing, 1.0)] * (2 - len(cut))
+            fixed = float(np.prod([float(n) for dim, n in enumerate(shape) if dim not in cut]))
+            rows.append((times * fixed, *widths[0], *widths[1]))
+        rows.append((float(constant), nothing, 1.0, nothing, 1.0))
+        factor, outputs, output_base, inputs, input_base = (np.array(column) for column in zip(*rows, strict=True))
+        return cls(metric, factor, inputs, outputs, input_base, output_base)
+
+
+def _slices_per_unit(graph: ChannelGraph, ids: Sequence[str]) -> dict[str, dict[int, NDArray[np.float64]]]:
+    """{parameter: {dim: (G,) slices of it along dim that one unit of each group owns}}."""
+    found: dict[str, dict[int, NDArray[np.float64]]] = {}
+    for index, group_id in enumerate(ids):
+        group = graph[group_id]
+        for member in group.members:
+            dims = found.setdefault(member.parameter, {})
+            dims.setdefault(member.dim, np.zeros(len(ids)))[index] += len(member.indices) // group.size
+    return found

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.trace import ChannelGraph
+
 Counts = NDArray[np.int64]
 LOGIT_LIMIT = 8.0
 
@@ -40,17 +42,19 @@ class Space:
     floors: Counts
 
     @classmethod
-    def from_graph(cls, graph: Any, *, align: int, min_keep: float) -> Space:
-        """Space over the prunable groups of a `ChannelGraph`.
+    def from_graph(cls, graph: ChannelGraph, *, align: int, min_keep: float) -> Space:
+        """Space over the prunable groups of a graph.
+
+        One unit of a grouped convolution is one channel in each of its groups, so 4 units of a ResNeXt's
+        32-group convolution are 128 channels and already a multiple of 8.
 
         Args:
-            graph: has `groups`, each with `id`, `size`, `prunable` and `members`.
             align: channel widths become multiples of this.
             min_keep: least share of a group's units that is kept, rounded up to whole blocks.
         """
-        groups = [group for group in graph.groups if group.prunable]
+        groups = graph.prunable
         sizes = np.array([group.size for group in groups], dtype=np.int64)
-        blocks = np.array([align // math.gcd(align, channels_per_unit(group)) for group in groups], dtype=np.int64)
+        blocks = np.array([align // math.gcd(align, group.channels_per_unit) for group in groups], dtype=np.int64)
         wanted = np.maximum(np.ceil(sizes * min_keep), 1).astype(np.int64)
         floors = np.minimum(-(-wanted // np.maximum(blocks, 1)) * blocks, sizes)
         return cls(tuple(group.id for group in groups), sizes, blocks, floors)
@@ -92,13 +96,3 @@ class Space:
         """Inverse of `as_dict`; groups not named are whole."""
         sizes = zip(self.ids, self.sizes, strict=True)
         return np.array([kept.get(name, size) for name, size in sizes], dtype=np.int64)
-
-
-def channels_per_unit(group: Any) -> int:
-    """Channels that one unit stands for in the layers that produce it.
-
-    One unit of a grouped convolution is one channel in each of its groups, so 4 units of a ResNeXt's
-    32-group convolution are 128 channels and already a multiple of 8.
-    """
-    widths = [len(member.indices) // group.size for member in group.members if member.dim == 0]
-    return max(1, min(widths, default=1))

@@ -47,12 +47,14 @@ class Proposal:
         action: the numbers that the strategy drew, for the journal.
         origin: where it comes from, such as "policy" or "warm start".
         eligible: whether it may become the plan (an intermediate step of `rlpruner` may not).
+        step: candidates of different steps have different budgets; only within one are scores comparable.
     """
 
     counts: Counts
     action: Vector
     origin: str
     eligible: bool = True
+    step: int = 0
 
 
 class Strategy(Protocol):

@@ -64,7 +64,8 @@ class RLPruner:
         out = []
         for _ in range(min(room, SAMPLES)):
             action = self._noisy(self._parent())
-            out.append(Proposal(self._counts(action), action, f"step {self.step + 1}/{self.steps}", eligible=last))
+            origin = f"step {self.step + 1}/{self.steps}"
+            out.append(Proposal(self._counts(action), action, origin, eligible=last, step=self.step))
         return out
 
     def _parent(self) -> Vector:

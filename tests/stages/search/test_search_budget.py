@@ -13,6 +13,7 @@ from search_problems import chain, problem
 from pipeline.errors import UsageError
 from stages.search.budget import Projector
 from stages.search.space import Space
+from stages.trace import ChannelGraph, ChannelGroup
 
 SIZES = st.lists(st.integers(1, 200), min_size=1, max_size=12)
 
@@ -101,24 +102,13 @@ def test_projection_takes_about_a_millisecond() -> None:
 
 
 def test_space_takes_prunable_groups_and_their_channel_multiplicity() -> None:
-    class Member:
-        def __init__(self, dim: int, count: int) -> None:
-            self.dim, self.indices = dim, tuple(range(count))
-
-    class Group:
-        def __init__(self, name: str, size: int, prunable: bool, produced: int) -> None:
-            self.id, self.size, self.prunable = name, size, prunable
-            self.members = (Member(0, produced), Member(1, size))
-
-    class Graph:
-        groups = (
-            Group("plain", 24, True, 24),
-            Group("out", 10, False, 10),
-            Group("resnext", 4, True, 128),
-            Group("by4", 6, True, 24),
-        )
-
-    space = Space.from_graph(Graph(), align=8, min_keep=0.1)
+    groups = (
+        ChannelGroup("plain", 24, ()),
+        ChannelGroup("out", 10, (), prunable=False, reason="model output"),
+        ChannelGroup("resnext", 4, (), channels_per_unit=32),
+        ChannelGroup("by4", 6, (), channels_per_unit=4),
+    )
+    space = Space.from_graph(ChannelGraph(groups, {}), align=8, min_keep=0.1)
     assert space.ids == ("plain", "resnext", "by4")
     assert space.blocks.tolist() == [8, 1, 2]
     assert space.floors.tolist() == [8, 1, 2]

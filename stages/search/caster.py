@@ -1,0 +1,72 @@
+"""One network that takes on the shape of any candidate, in milliseconds and without copying the rest.
+
+`stages.prune.prune` gives every cut network its own modules. A search looks at thousands of candidates one
+after the other, so here one twin of the network is kept, and casting a candidate only puts freshly sliced
+tensors into its modules and sets their width attributes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from stages.trace import ChannelGraph
+from stages.trace.slices import named_tensors, slice_tensors
+
+Keep = Mapping[str, Sequence[int]]
+
+
+class Caster:
+    """Holds the original's tensors (shared, never written) and the twin.
+
+    Args:
+        model: the original network.
+        ids: groups that candidates may cut.
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, ids: Sequence[str]) -> None:
+        self.graph = graph
+        self.whole = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+        self.twin = copy.deepcopy(model).requires_grad_(False)
+        members = [member.parameter for group in ids for member in graph[group].members]
+        self.touched = list(dict.fromkeys(members))
+        canonical = {id(tensor): name for name, tensor in named_tensors(self.twin).items()}
+        self.slots: dict[str, list[tuple[nn.Module, str, bool]]] = {name: [] for name in self.touched}
+        for module in self.twin.modules():
+            for key, parameter in module._parameters.items():
+                if canonical.get(id(parameter)) in self.slots:
+                    self.slots[canonical[id(parameter)]].append((module, key, True))
+            for key, buffer in module._buffers.items():
+                if canonical.get(id(buffer)) in self.slots:
+                    self.slots[canonical[id(buffer)]].append((module, key, False))
+        self.modules = dict(self.twin.named_modules(remove_duplicate=False))
+        wanted = set(ids)
+        self.widths = [width for width in graph.widths if any(group in wanted for group, _ in width.follows)]
+
+    def cast(self, keep: Keep) -> nn.Module:
+        """The twin as `prune(model, graph, ChannelPlan(keep))` would be; it is the same object at every call."""
+        changed = slice_tensors({name: self.whole[name] for name in self.touched}, self.graph, keep)
+        for name in self.touched:
+            for module, key, trainable in self.slots[name]:
+                if trainable:
+                    data = changed[name] if name in changed else self.whole[name]
+                    module._parameters[key] = nn.Parameter(data, requires_grad=False)
+                else:
+                    module._buffers[key] = changed[name] if name in changed else self.whole[name].clone()
+        for width in self.widths:
+            lost = sum(share * (self.graph[g].size - len(keep[g])) for g, share in width.follows if g in keep)
+            _set(self.modules[width.module], width.attribute, width.value - lost)
+        return self.twin
+
+
+def _set(module: nn.Module, attribute: str, value: int) -> None:
+    """Set a width; "normalized_shape.0" addresses one entry of a tuple."""
+    name, _, entry = attribute.partition(".")
+    if entry:
+        shape = list(getattr(module, name))
+        shape[int(entry)] = value
+        setattr(module, name, tuple(shape))
+    else:
+        setattr(module, attribute, value)

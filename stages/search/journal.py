@@ -1,0 +1,112 @@
+"""`trials.jsonl`: one line a trial, on disk before the next one starts, so that a kill costs one trial at most.
+
+The first line says what the search is of; a journal of another search is not continued. A torn last line,
+the mark of a kill in the middle of a write, is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.store import check_regular, disk_errors
+from stages.search.engine import Trial
+from stages.search.evaluate import Outcome
+from stages.search.strategies import Proposal
+
+MAX_BYTES = 1 << 30
+
+
+@dataclass
+class Journal:
+    """Open journal; `trials` holds what an interrupted search left.
+
+    Attributes:
+        path: the file.
+        trials: by (phase, index).
+        torn: incomplete lines dropped, 0 or 1.
+        foreign: whether a journal of another search was set aside.
+    """
+
+    path: Path
+    trials: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    torn: int = 0
+    foreign: bool = False
+
+    @classmethod
+    def open(cls, path: Path, header: Mapping[str, Any]) -> Journal:
+        """Continue the journal at `path` if its first line is `header`, else begin it.
+
+        Raises:
+            ArtifactError: not a regular file, or too large.
+            EnvironmentProblem: the disk said no.
+        """
+        journal, first = cls(path), _line(header)
+        if path.exists() or path.is_symlink():
+            check_regular(path, MAX_BYTES)
+            with disk_errors(path):
+                journal._recover(path.read_bytes(), first)
+        else:
+            journal._write(first, os.O_CREAT | os.O_TRUNC)
+        return journal
+
+    def _recover(self, data: bytes, first: bytes) -> None:
+        if not data.startswith(first):
+            self.foreign = b"\n" in data
+            self._write(first, os.O_TRUNC)
+            return
+        good = len(first)
+        for line in data[good:].splitlines(keepends=True):
+            try:
+                trial = _trial(line)
+            except (ValueError, KeyError, TypeError):
+                self.torn += 1
+                break
+            self.trials[trial.phase, trial.index] = trial
+            good += len(line)
+        if good < len(data):
+            os.truncate(self.path, good)
+
+    def append(self, trial: Trial, costs: Mapping[str, int]) -> None:
+        """Add one trial, durably."""
+        body = {
+            "phase": trial.phase,
+            "trial": trial.index,
+            "origin": trial.proposal.origin,
+            "eligible": trial.proposal.eligible,
+            "kept": trial.proposal.counts.tolist(),
+            "action": [round(float(value), 6) for value in trial.proposal.action],
+            **costs,
+            "cached": trial.cached,
+            **asdict(trial.outcome),
+        }
+        self._write(_line(body), os.O_APPEND)
+
+    def _write(self, line: bytes, flags: int) -> None:
+        with disk_errors(self.path):
+            handle = os.open(self.path, os.O_WRONLY | flags, 0o644)
+            try:
+                os.write(handle, line)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _line(body: Mapping[str, Any]) -> bytes:
+    return (json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _trial(line: bytes) -> Trial:
+    if not line.endswith(b"\n"):
+        raise ValueError("torn")
+    body = json.loads(line)
+    counts = np.array(body["kept"], dtype=np.int64)
+    proposal = Proposal(counts, np.array(body["action"], dtype=np.float64), body["origin"], body["eligible"])
+    outcome = Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__})
+    return Trial(body["phase"], int(body["trial"]), proposal, outcome, bool(body["cached"]))

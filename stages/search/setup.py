@@ -1,0 +1,99 @@
+"""From a network, its graph and images to everything that a search needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from pipeline.config import SearchConfig
+from pipeline.data import Images, Splits
+from pipeline.errors import Refused, UsageError
+from stages.prune import rank_channels
+from stages.search.budget import Projector
+from stages.search.cost import ProductCost
+from stages.search.evaluate import Evaluator, Ranking
+from stages.search.space import Counts, Space
+from stages.search.strategies import STRATEGIES, Problem, Strategy
+from stages.trace import ChannelGraph
+
+BATCH = 256
+FINAL_FACTOR = 4  # finalists are scored on up to this many times the images
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One search, ready to run.
+
+    Attributes:
+        metric, share: the budget asked for, such as "macs" and 0.5.
+        costs: by metric, exact for any counts of the space.
+    """
+
+    settings: SearchConfig
+    seed: int
+    metric: str
+    share: float
+    projector: Projector
+    costs: dict[str, ProductCost]
+    importance: dict[str, torch.Tensor]
+    evaluator: Evaluator
+    search_images: Images
+
+    @property
+    def space(self) -> Space:
+        return self.projector.space
+
+    def strategy(self, name: str, *, trials: int, seed: int | None = None) -> Strategy:
+        """A fresh strategy for this problem."""
+        if name not in STRATEGIES:
+            raise UsageError(f"unknown search strategy {name!r}", hint=f"one of {', '.join(STRATEGIES)}")
+        values = tuple(self.importance[group].double().numpy() for group in self.space.ids)
+        return STRATEGIES[name](Problem(self.projector, values, self.seed if seed is None else seed, trials))
+
+    def cost(self, counts: Counts) -> dict[str, int]:
+        """Exact MACs and parameters."""
+        return {metric: round(cost.of(counts)) for metric, cost in self.costs.items()}
+
+    def final_evaluator(self) -> Evaluator | None:
+        """One that sees more of the search split; None when the trials saw all of it already."""
+        more = min(len(self.search_images), FINAL_FACTOR * self.settings.images)
+        if more <= len(self.evaluator.x):
+            return None
+        x, y = _scoring(self.search_images, more, self.seed)
+        return replace(self.evaluator, x=x, y=y)
+
+
+def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: SearchConfig, seed: int) -> Setup:
+    """Space, budget, importance and evaluator; `model` is put in eval mode.
+
+    Raises:
+        Refused: the network has no prunable group.
+        UsageError: the budget cannot be met.
+    """
+    space = Space.from_graph(graph, align=settings.align, min_keep=settings.min_keep)
+    if not len(space):
+        raise Refused("nothing can be pruned: every channel group is frozen", hint="rlp inspect graph.json says why")
+    costs = {"macs": ProductCost.macs(graph, space.ids), "params": ProductCost.params(graph, space.ids)}
+    metric, share = next((m, v) for m, v in settings.budget.model_dump().items() if v is not None)
+    if metric not in costs:
+        raise UsageError(
+            f"search.budget.{metric} is not available", hint="use search.budget.macs or search.budget.params"
+        )
+    projector = Projector.fraction(space, costs[metric], share)
+    model.eval()
+    x, y = splits.train.take(settings.fit_images, seed=seed)
+    importance = rank_channels(model, graph, settings.criterion, list(zip(x.split(BATCH), y.split(BATCH), strict=True)))
+    evaluator = Evaluator(
+        model, graph, Ranking.of(space, importance), x.split(BATCH), *_scoring(splits.search, settings.images, seed),
+        score=settings.score,
+    )  # fmt: skip
+    return Setup(settings, seed, metric, share, projector, costs, importance, evaluator, splits.search)
+
+
+def _scoring(images: Images, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A class-balanced draw in random order, so that its first part is about as balanced as the whole."""
+    x, y = images.take(count, seed=seed)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    return x[order].contiguous(memory_format=torch.channels_last), y[order]
