@@ -169,6 +169,10 @@ class ExportConfig(Section):
     """Real images of the search split on which outputs are compared."""
     min_top1_agreement: float = Field(0.99, gt=0, le=1)
     """Share of images on which onnxruntime and PyTorch must name the same class."""
+    max_accuracy_drop: float = Field(0.005, ge=0, le=1)
+    """How much lower, as a fraction of the images, accuracy may be in onnxruntime than in PyTorch."""
+    exporter: Literal["auto", "torch.export", "torchscript"] = "auto"
+    """Which of PyTorch's exporters; `auto` tries torch.export, and the other one when that fails or parity does."""
 
 
 class BenchmarkConfig(Section):
@@ -184,6 +188,14 @@ class BenchmarkConfig(Section):
     """Least measured time per variant and setting, in seconds."""
     min_runs: int = Field(100, ge=3, le=10_000_000)
     """Least number of timed inferences per variant and setting."""
+    launches: int = Field(4, ge=2, le=100)
+    """Fresh processes per variant; their spread is part of the interval."""
+    static_batch: bool = False
+    """Fix the batch size in the graph before onnxruntime optimises it."""
+    allow_fallback: bool = False
+    """Go on when the provider leaves convolutions to the CPU, instead of exit 4."""
+    profile: bool = True
+    """Profile both files node by node, in a separate run, to say where the time went."""
 
 
 class ReportConfig(Section):

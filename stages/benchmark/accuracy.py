@@ -1,0 +1,31 @@
+"""Task accuracy of an ONNX file, through onnxruntime, in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.runtime import CPU, Worker, find_provider
+
+
+class _Batches(Protocol):
+    def batches(self, batch_size: int) -> Iterable[tuple[Any, Any]]: ...
+
+
+def onnx_accuracy(path: Path, images: _Batches, *, provider: str = CPU, batch_size: int = 256) -> float:
+    """Share of `images` (pipeline.data.Images) that the file names correctly, as a fraction.
+
+    Raises:
+        ArtifactError: the file cannot be run, or its outputs are not finite.
+    """
+    right = total = 0
+    with Worker() as worker:
+        worker.open(path, provider=find_provider(provider).name, threads=0)
+        for x, y in images.batches(batch_size):
+            named = worker.infer(np.asarray(x)).argmax(axis=1)
+            right += int((named == np.asarray(y)).sum())
+            total += len(y)
+    return right / total
