@@ -65,19 +65,49 @@ class DataConfig(Section):
     """Per-channel standard deviation that goes with `mean`; absent: that of the data."""
 
 
-class PretrainConfig(Section):
+class AugmentConfig(Section):
+    """Random changes of the training images; large, streamed ones take a random resized crop when `crop` is not 0."""
+
+    crop: int = Field(4, ge=0, le=64)
+    """Zero padding in pixels on each side before a random crop back to the image's size; 0: none."""
+    flip: bool = True
+    """Whether half of the images are mirrored left to right; not for digits or text."""
+    cutout: int = Field(0, ge=0, le=512)
+    """Side in pixels of one square an image that is blanked; 0: none."""
+    mixup: float = Field(0.0, ge=0, le=10)
+    """Parameter of Beta(a, a) for blending pairs of images; 0: none."""
+
+
+class TrainingSection(Section):
+    """What pretraining and distillation have in common: SGD with Nesterov momentum 0.9, warmed up, annealed to zero."""
+
+    batch_size: int = Field(128, ge=2, le=8192)
+    """Images a step."""
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    """L2 penalty; biases and normalisation parameters are exempt."""
+    warmup: float = Field(0.15, ge=0, le=1)
+    """Share of all steps in which the learning rate rises linearly to its peak."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate falls to zero after the warm-up."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of the averaged weights that are scored and kept, such as 0.998; 0: the plain weights."""
+    augment: AugmentConfig = AugmentConfig()
+    """Random changes of the training images."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training; auto times both for a second and takes bf16 autocast when it is clearly faster."""
+
+
+class PretrainConfig(TrainingSection):
     """Training of the base network when `model.weights` is not given."""
 
     epochs: int = Field(30, ge=1, le=2000)
     """Passes over the train split."""
-    batch_size: int = Field(128, ge=2, le=8192)
-    """Images a step."""
     lr: float = Field(0.1, gt=0, le=10)
-    """Peak learning rate of SGD with Nesterov momentum."""
-    weight_decay: float = Field(5e-4, ge=0, le=1)
-    """L2 penalty; biases and normalisation parameters are exempt."""
+    """Peak learning rate."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the target spread over the other classes."""
+    init: str | None = None
+    """Weights to start from, found like `model.weights`; absent: random."""
 
 
 class TraceConfig(Section):
@@ -143,21 +173,21 @@ class PruneConfig(Section):
     """Largest difference allowed in float64, relative to the largest output."""
 
 
-class DistillConfig(Section):
+class DistillConfig(TrainingSection):
     """Recovery of accuracy: teacher is the base network, student the pruned one."""
 
+    mode: Literal["distill", "finetune", "bn_only"] = "distill"
+    """Learn from teacher and labels, from the labels alone, or only fit the batch-norm statistics."""
     epochs: int = Field(5, ge=0, le=2000)
     """Passes over the train split; 0 re-estimates the batch-norm statistics only."""
-    batch_size: int = Field(128, ge=2, le=8192)
-    """Images a step."""
     lr: float = Field(0.05, gt=0, le=10)
     """Peak learning rate."""
-    weight_decay: float = Field(5e-4, ge=0, le=1)
-    """L2 penalty; biases and normalisation parameters are exempt."""
     temperature: float = Field(2.0, gt=0, le=100)
     """Softening of teacher and student outputs."""
     alpha: float = Field(0.75, ge=0, le=1)
     """Weight of the distillation term; the rest is cross-entropy."""
+    bn_images: int = Field(2048, ge=2, le=1_000_000)
+    """Images of the train split on which the batch-norm statistics are re-estimated before training."""
 
 
 class ExportConfig(Section):

@@ -2,7 +2,7 @@
 
     {"kind": "model", "schema_version": 1,
      "source": "mobilenet_v2", "kwargs": {}, "in_channels": 1, "num_classes": 10,
-     "input": {"shape": [1, 28, 28], "dtype": "float32"}, "channels_last": true,
+     "input": {"shape": [1, 28, 28], "dtype": "float32"}, "channels_last": [],
      "widths": {"features.1.conv.0.0.weight": [8, 1, 3, 3]},      only what differs from the freshly built source
      "attributes": {"features.1.conv.0.0": {"groups": 8}},        likewise, integers of modules
      "weights": {"sha256": "…", "tensors": 314, "parameters": 1234}}
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
@@ -58,8 +57,8 @@ class ModelFile(ModelSource):
     kind: Literal["model"] = "model"
     schema_version: int = Field(1, ge=1)
     input: InputSignature = InputSignature()
-    channels_last: bool = False
-    """Layout of the convolution weights in memory: another one rounds differently."""
+    channels_last: tuple[str, ...] = ()
+    """Tensors in that memory format: another one rounds differently."""
     widths: dict[str, tuple[Size, ...]] = Field(default_factory=dict)
     attributes: dict[str, dict[str, int | tuple[int, ...]]] = Field(default_factory=dict)
     weights: WeightsRecord
@@ -112,7 +111,7 @@ def save_model(
     record = ModelFile(
         **{field: getattr(source, field) for field in ModelSource.model_fields},
         input=InputSignature(shape=tuple(input_shape) if input_shape else None),
-        channels_last=reshape.is_channels_last(model),
+        channels_last=reshape.channels_last_names(tensors),
         widths=widths,
         attributes=attributes,
         weights=WeightsRecord(
@@ -167,9 +166,7 @@ def load_model(folder: str | Path, *, search_path: Sequence[Path] = ()) -> nn.Mo
         raise ArtifactError(f"{folder / MODEL_FILE}: {error.message}", hint=error.hint) from error
     expected = {name: tuple(t.shape) for name, t in named_tensors(model).items()} | record.widths
     _refuse_mismatch(compare(expected, {name: tuple(t.shape) for name, t in tensors.items()}), folder, tensors)
-    reshape.apply(model, record.attributes, tensors, str(folder / MODEL_FILE))
-    if record.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    reshape.apply(model, record.attributes, tensors, str(folder / MODEL_FILE), record.channels_last)
     return note_source(model, ModelSource(**{f: getattr(record, f) for f in ModelSource.model_fields})).eval()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ArtifactError
@@ -44,9 +44,17 @@ def differences(fresh: nn.Module, model: nn.Module) -> tuple[dict[str, tuple[int
     return widths, attributes
 
 
-def apply(model: nn.Module, attributes: Attributes, tensors: Mapping[str, Tensor], where: str) -> None:
+def apply(
+    model: nn.Module,
+    attributes: Attributes,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    channels_last: Sequence[str] = (),
+) -> None:
     """Set integer attributes and put `tensors` in place, whatever their shape and dtype; tied weights stay tied.
 
+    Args:
+        channels_last: names of 4-dimensional tensors to lay out in that format.
     Raises:
         ArtifactError: an attribute that the network does not have.
     """
@@ -60,7 +68,9 @@ def apply(model: nn.Module, attributes: Attributes, tensors: Mapping[str, Tensor
                 )
             setattr(modules[name], key, value)
     targets = named_tensors(model)
-    replaced = {id(targets[name]): _like(targets[name], tensor) for name, tensor in tensors.items()}
+    replaced = {
+        id(targets[name]): _like(targets[name], tensor, name in channels_last) for name, tensor in tensors.items()
+    }
     for module in modules.values():
         for slots in (module._parameters, module._buffers):
             for key, old in slots.items():
@@ -68,8 +78,9 @@ def apply(model: nn.Module, attributes: Attributes, tensors: Mapping[str, Tensor
                     slots[key] = replaced[id(old)]  # type: ignore[assignment]
 
 
-def _like(old: Tensor, tensor: Tensor) -> Tensor:
-    tensor = tensor.clone()  # loaded tensors may share one buffer
+def _like(old: Tensor, tensor: Tensor, channels_last: bool) -> Tensor:
+    layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
+    tensor = torch.empty_like(tensor, memory_format=layout).copy_(tensor)
     return nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
 
 
@@ -101,12 +112,17 @@ def guess_num_classes(model: nn.Module) -> int:
     return (linear or conv or [1])[-1]
 
 
-def is_channels_last(model: nn.Module) -> bool:
-    """Whether the convolution weights are strided channels last.
+def channels_last_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names of the convolution weights that are strided channels last; another layout rounds differently.
 
-    By stride, as the kernels choose: a 1×1 or one-channel weight counts as contiguous in either layout.
+    By stride, as the kernels choose: a 1×1 or one-channel weight would count as contiguous in either layout.
     """
-    weights = [p for p in model.parameters() if p.ndim == 4]
-    last = [w.stride() == (math.prod(w.shape[1:]), 1, w.shape[3] * w.shape[1], w.shape[1]) for w in weights]
-    usual = [w.stride() == (math.prod(w.shape[1:]), w.shape[2] * w.shape[3], w.shape[3], 1) for w in weights]
-    return any(a and not b for a, b in zip(last, usual, strict=True))
+    return tuple(name for name, w in tensors.items() if w.ndim == 4 and w.stride() == _last(w).stride() != _usual(w))
+
+
+def _last(w: Tensor) -> Tensor:
+    return torch.empty(w.shape, device="meta", memory_format=torch.channels_last)
+
+
+def _usual(w: Tensor) -> tuple[int, ...]:
+    return torch.empty(w.shape, device="meta").stride()

@@ -84,3 +84,17 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
             f"model.source {source}: importing {module_name} failed: {type(error).__name__}: {error}",
             hint="import it in a plain Python first",
         ) from error
+
+
+def source_file(source: str) -> Path | None:
+    """The file of the user's own module, without importing it; None for other sources, or where there is none."""
+    module_name, colon, _ = source.partition(":")
+    if not colon or module_name == "torchvision":
+        return None
+    folders = [Path(entry or ".") for entry in [*sys.path, "."]]
+    parts = module_name.split(".")
+    for folder in folders:
+        for candidate in (folder.joinpath(*parts).with_suffix(".py"), folder.joinpath(*parts, "__init__.py")):
+            if candidate.is_file():
+                return candidate
+    return None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.data.augment import Augment
+
+if TYPE_CHECKING:
+    from pipeline.config import TrainingSection
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -30,6 +33,22 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     precision: Precision = "auto"
     """bf16: autocast; auto: bf16 when a short probe shows it to be clearly faster here."""
+
+    @classmethod
+    def from_config(cls, section: TrainingSection, *, epochs: int, lr: float, label_smoothing: float = 0.0) -> Recipe:
+        """The recipe that a config section asks for."""
+        return cls(
+            epochs=epochs,
+            lr=lr,
+            label_smoothing=label_smoothing,
+            batch_size=section.batch_size,
+            weight_decay=section.weight_decay,
+            warmup=section.warmup,
+            schedule=section.schedule,
+            ema=section.ema,
+            precision=section.precision,
+            augment=Augment(**section.augment.model_dump()),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for records and for telling whether a checkpoint belongs to this recipe."""

@@ -1,0 +1,125 @@
+"""Checkpoints on disk, and `fit` as a stage runs it: continued after a kill, stopped on request.
+
+A checkpoint is `checkpoint-<step>.safetensors` and then `checkpoint.json`, which names it with its sha256 and is the
+commit; a kill at any instant leaves the old pair or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from pipeline import store
+from pipeline.errors import ArtifactError, RlpError
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.loop import Callbacks, Fit, Stopped, fit
+from pipeline.training.machine import Objective
+from pipeline.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.data.splits import Splits
+    from pipeline.stage import StageContext
+
+_FILE = "checkpoint.json"
+_MAX_BYTES = 16 << 30
+
+
+class CheckpointFolder:
+    """The newest checkpoint of one training in a scratch folder.
+
+    Args:
+        folder: exists.
+        belongs_to: plain data that decides the result (recipe, seed, hashes of what is trained and on what); a
+            checkpoint of anything else is not resumed.
+    """
+
+    def __init__(self, folder: Path, belongs_to: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.fingerprint = hashlib.sha256(store.dump_json(belongs_to)).hexdigest()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write atomically, then drop the one before.
+
+        Raises:
+            EnvironmentProblem: the disk said no; the one before stays.
+        """
+        name = f"checkpoint-{checkpoint.progress['step']}.safetensors"
+        digest = store.write_tensors(self.folder / name, checkpoint.tensors)
+        record = {"kind": "checkpoint", "schema_version": 1, "of": self.fingerprint, "tensors": name, "sha256": digest}
+        store.write_sealed(self.folder / _FILE, record | {"progress": checkpoint.progress})
+        for old in self.folder.glob("checkpoint-*.safetensors"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+
+    def load(self) -> Checkpoint | None:
+        """The saved state; None when there is none, or it is of another training.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        path = self.folder / _FILE
+        if not path.exists():
+            return None
+        record = store.read_sealed(path, kind="checkpoint", schema_version=1)
+        if record["of"] != self.fingerprint:
+            return None
+        name = Path(record["tensors"]).name
+        tensors = store.read_tensors(self.folder / name, max_bytes=_MAX_BYTES, sha256=record["sha256"])
+        return Checkpoint(tensors, record["progress"])
+
+
+def fit_resumable(
+    ctx: StageContext,
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    belongs_to: Mapping[str, Any],
+    objective: Objective | None = None,
+    lower_rate: str = "lower the learning rate",
+) -> Fit:
+    """`fit` with checkpoints in `ctx.work`; see there.
+
+    Args:
+        lower_rate: hint for a training that diverged, such as "--set pretrain.lr=0.05".
+    Raises:
+        Refused: training diverged.
+        Interrupted: a stop was asked for, and the state is saved.
+    """
+    keeper = CheckpointFolder(ctx.work, {**belongs_to, "recipe": recipe.as_dict(), "seed": ctx.seed})
+    callbacks = Callbacks(save=keeper.save, progress=ctx.progress, stopping=ctx.stopping)
+    resume = _resume(ctx, keeper)
+    try:
+        return fit(
+            model,
+            splits.train,
+            splits.search,
+            recipe,
+            seed=ctx.seed,
+            objective=objective,
+            resume=resume,
+            callbacks=callbacks,
+        )
+    except Stopped:
+        raise ctx.interrupted() from None
+    except RlpError as error:
+        if error.exit_code == 1:
+            error.hint = f"{lower_rate}; the last good checkpoint was kept"
+        raise
+
+
+def _resume(ctx: StageContext, keeper: CheckpointFolder) -> Checkpoint | None:
+    try:
+        checkpoint = keeper.load()
+    except ArtifactError as error:
+        ctx.warn(f"the checkpoint cannot be used, training starts over: {error.message}")
+        return None
+    if checkpoint is None:
+        if (keeper.folder / _FILE).exists():
+            ctx.note("a checkpoint of other settings, data or weights was set aside; training starts over")
+        return None
+    ctx.note(f"resumed after step {checkpoint.progress['step']}, epoch {checkpoint.progress['epoch'] + 1}")
+    return checkpoint

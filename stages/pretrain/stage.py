@@ -1,0 +1,111 @@
+"""The pretrain stage: config and images in; the base model out, trained here or adopted from given weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pipeline.config import Config
+from pipeline.data import load_splits
+from pipeline.models import adopt_weights, build_model, find_weights, load_weights, save_model
+from pipeline.models.user_source import source_file
+from pipeline.stage import Stage, StageContext
+from pipeline.store import sha256_file, write_json
+from pipeline.training import Recipe, accuracy, fit_resumable
+from pipeline.training.machine import all_cores
+
+if TYPE_CHECKING:
+    from pipeline.data.splits import Splits
+
+
+class PretrainStage(Stage):
+    """Interrupted and typed again, training continues at its last checkpoint and ends in the same bytes (on a CPU)."""
+
+    name = "pretrain"
+    title = "train the base network, or adopt given weights"
+    sections = ("model", "pretrain")
+    uses_data = True
+
+    def depends(self, config: Config) -> dict[str, Any]:
+        """Given weights, how one would train does not matter."""
+        parts = super().depends(config)
+        if config.model.weights is not None:
+            parts.pop("pretrain")
+        return parts
+
+    def external(self, config: Config) -> dict[str, str]:
+        """Hashes of the weights and of the user's own module."""
+        files = {}
+        name = config.model.weights or config.pretrain.init
+        if name is not None:
+            files[name] = sha256_file(find_weights(name))
+        module = source_file(config.model.source)
+        if module is not None:
+            files[module.name] = sha256_file(module)
+        return files
+
+    def run(self, ctx: StageContext) -> dict[str, Any]:
+        card = ctx.data_card
+        splits = load_splits(ctx.config.data, seed=ctx.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(ctx.seed)
+            model = build_model(ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes)
+        record = self._adopt(ctx, model, splits) if ctx.config.model.weights else self._train(ctx, model, splits)
+        save_model(model, ctx.out, input_shape=card.image_shape)
+        write_json(ctx.out / "data.json", {"kind": "data", "schema_version": 1, **card.to_dict()})
+        write_json(ctx.out / "train.json", {"kind": "train", "schema_version": 1, **record})
+        shown = ("how", "search_accuracy", "best_epoch", "seconds")
+        return {key: record[key] for key in shown if key in record}
+
+    def _adopt(self, ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:
+        name = ctx.config.model.weights
+        assert name is not None
+        path = find_weights(name)
+        adopt_weights(model, load_weights(path), name)
+        with all_cores():
+            score = accuracy(model.to(memory_format=torch.channels_last), splits.search)  # type: ignore[call-overload]
+        ctx.note(f"{name}: {score:.2%} on the search split")
+        weights = {"name": path.name, "sha256": sha256_file(path)}
+        return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
+
+    def _train(self, ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:
+        section = ctx.config.pretrain
+        started_from = None
+        if section.init is not None:
+            path = find_weights(section.init)
+            adopt_weights(model, load_weights(path), section.init)
+            started_from = {"name": path.name, "sha256": sha256_file(path)}
+        recipe = Recipe.from_config(
+            section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing
+        )
+        belongs_to = {"stage": self.name, **self._identity(ctx), "started_from": started_from}
+        hint = f"--set pretrain.lr={section.lr / 2:g} trains more gently"
+        fitted = fit_resumable(ctx, model, splits, recipe, belongs_to, lower_rate=hint)
+        return {
+            "how": "trained",
+            "started_from": started_from,
+            "recipe": recipe.as_dict(),
+            "seed": ctx.seed,
+            "precision": fitted.precision,
+            "search_accuracy": fitted.best_accuracy,
+            "best_epoch": fitted.best_epoch,
+            "steps": fitted.steps,
+            "seconds": round(fitted.seconds, 1),
+            "history": fitted.history,
+            **_images(splits),
+        }
+
+    def _identity(self, ctx: StageContext) -> Mapping[str, Any]:
+        parts = self.depends(ctx.config)
+        parts.pop("pretrain", None)  # the recipe says it
+        return {"depends": parts, "external": self.external(ctx.config), "data": ctx.data_card.sha256}
+
+
+def _images(splits: Splits) -> dict[str, Any]:
+    return {"images": {"train": len(splits.train), "search": len(splits.search)}}
+
+
+STAGE = PretrainStage
