@@ -35,7 +35,7 @@ class RLPruner:
         self.problem, space = problem, problem.space
         self.rng = np.random.default_rng(problem.seed)
         self.steps = max(1, problem.trials // (ROUNDS * SAMPLES))
-        self.rounds = max(1, round(problem.trials / self.steps / SAMPLES))
+        self.rounds = math.ceil(problem.trials / self.steps / SAMPLES)
         self.step, self.round = 0, 0
         self.share = space.sizes / space.sizes.sum()
         self.start: Counts = space.sizes.copy()

@@ -1,0 +1,119 @@
+"""The stage on real artefacts: what it writes, that the test split stays out of reach, that it resumes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from search_nets import trained
+
+import stages.search.stage as module
+from pipeline.config import Config
+from pipeline.errors import Interrupted, UsageError
+from pipeline.stage import StageContext
+from stages.prune import ChannelPlan, CostModel
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> module.SearchStage:
+    model, _, splits = trained()
+    monkeypatch.setattr(module, "load_model", lambda folder: model)
+    monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
+    return module.STAGE()
+
+
+def context(root: Path, seed: int = 0, **search: Any) -> StageContext:
+    _, graph, _ = trained()
+    for name in ("out", "work", "in"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "in" / "model.safetensors").write_bytes(b"weights")
+    (root / "in" / "graph.json").write_text(graph.to_json())
+    values = {"trials": 16, "images": 80, "fit_images": 64, **search}
+    inputs = {kind: (root / "in", {}) for kind in ("base_model", "graph", "data")}
+    return StageContext(Config(seed=seed, search=values), root / "out", root / "work", inputs)
+
+
+@pytest.mark.parametrize("strategy", ["rl", "global-taylor"])
+def test_writes_a_plan_within_budget_and_the_controls_beside_it(
+    stage: module.SearchStage, tmp_path: Path, strategy: str
+) -> None:
+    _, graph, _ = trained()
+    ctx = context(tmp_path, strategy=strategy)
+    result = stage.run(ctx)
+    text = (ctx.out / "plan.json").read_text()
+    plan = ChannelPlan.from_json(text)
+    plan.check(graph)
+    assert plan.to_json() == text
+    cost = CostModel(graph)
+    assert cost.macs(plan.counts()) / cost.macs() == pytest.approx(result["macs_fraction"])
+    assert 0.4 < result["macs_fraction"] <= 0.5
+    assert all(len(units) % 8 == 0 for units in plan.keep.values())
+    found = json.loads((ctx.out / "search.json").read_text())
+    assert {row["strategy"] for row in found["strategies"]} == {"uniform", "global-taylor", strategy}
+    assert found["budget"]["realised"]["macs"]["pruned"] == cost.macs(plan.counts())
+    assert found["best"]["score"] <= 0 == found["base"]["score"]
+    lines = (ctx.out / "trials.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["groups"] == [group["id"] for group in found["groups"]]
+    assert sum(json.loads(line)["phase"] == strategy for line in lines[1:]) == found["trials"]
+
+
+def test_the_plan_is_at_least_as_good_as_the_controls(stage: module.SearchStage, tmp_path: Path) -> None:
+    result = stage.run(context(tmp_path))
+    found = json.loads((tmp_path / "out" / "search.json").read_text())
+    rows = {row["strategy"]: row["score"] for row in found["strategies"]}
+    assert rows["rl"] >= max(rows["uniform"], rows["global-taylor"])
+    assert result["trials"] == 16
+
+
+def test_interrupted_then_continued_gives_the_same_plan(stage: module.SearchStage, tmp_path: Path) -> None:
+    stage.run(context(tmp_path / "whole"))
+    polls = iter([0] * 7 + [15] * 1000)
+    ctx = context(tmp_path / "cut")
+    ctx.stop_signal = lambda: next(polls)
+    with pytest.raises(Interrupted):
+        stage.run(ctx)
+    left = len((ctx.work / "trials.jsonl").read_text().splitlines())
+    assert 3 < left < 17
+    assert not list(ctx.out.iterdir())
+    stage.run(context(tmp_path / "cut"))
+    whole, resumed = (tmp_path / name / "out" / "plan.json" for name in ("whole", "cut"))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_other_settings_do_not_continue_the_old_journal(stage: module.SearchStage, tmp_path: Path) -> None:
+    stage.run(context(tmp_path))
+    notes: list[str] = []
+    ctx = context(tmp_path, budget={"params": 0.6})
+    monkey = ctx.reporter
+    monkey.note = notes.append  # type: ignore[method-assign]
+    result = stage.run(ctx)
+    assert any("set aside" in note for note in notes)
+    assert result["params_fraction"] <= 0.6
+
+
+def test_unreachable_budget_is_a_usage_error(stage: module.SearchStage, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="smallest reachable"):
+        stage.run(context(tmp_path, budget={"macs": 0.01}))
+
+
+def test_no_way_leads_to_the_test_split() -> None:
+    for path in Path(module.__file__).parent.rglob("*.py"):
+        assert "load_test" not in path.read_text(), path
+
+
+def test_same_seed_same_plan_other_seed_other_trials(stage: module.SearchStage, tmp_path: Path) -> None:
+    torch.manual_seed(123)
+    stage.run(context(tmp_path / "a"))
+    torch.manual_seed(321)
+    stage.run(context(tmp_path / "b"))
+    stage.run(context(tmp_path / "c", seed=1))
+    texts = {name: (tmp_path / name / "out" / "plan.json").read_bytes() for name in "ab"}
+    assert texts["a"] == texts["b"]
+    kept = [
+        [json.loads(line)["kept"] for line in (tmp_path / name / "out" / "trials.jsonl").read_text().splitlines()[1:]]
+        for name in "ac"
+    ]
+    assert kept[0] != kept[1]

@@ -1,0 +1,124 @@
+"""Every strategy: only allowed plans, the same proposals for the same scores, and learning where it claims to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from search_problems import chain, problem, sensitive_score
+
+from stages.search.budget import Projector
+from stages.search.strategies import STRATEGIES, Problem, Proposal
+
+SIZES = [32, 96, 144, 64, 192, 24, 320]
+
+
+def play(name: str, task: Problem, score: Callable[[np.ndarray], float]) -> list[tuple[Proposal, float]]:
+    """Run a whole search on a made-up score."""
+    strategy, history = STRATEGIES[name](task), []
+    while len(history) < task.trials and (asked := strategy.ask(task.trials - len(history))):
+        values = [score(proposal.counts) for proposal in asked]
+        strategy.tell(asked, values)
+        history.extend(zip(asked, values, strict=True))
+    return history
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@settings(max_examples=12, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 120), min_size=2, max_size=8),
+    share=st.floats(0.35, 0.95),
+    align=st.sampled_from([1, 8, 16]),
+    scores=st.randoms(use_true_random=False),
+)
+def test_no_strategy_leaves_budget_alignment_or_floor(
+    name: str, sizes: list[int], share: float, align: int, scores: Random
+) -> None:
+
+    space, cost = chain(sizes, align=align)
+    least = cost.of(space.floors) / cost.of(space.sizes)
+    projector = Projector.fraction(space, cost, max(share, least))
+    importance = tuple(np.random.default_rng(size).random(size) for size in sizes)
+    task = Problem(projector, importance, 0, 20)
+    history = play(name, task, lambda counts: scores.random())
+    assert history
+    for proposal, _ in history:
+        assert space.allows(proposal.counts)
+        assert projector.fits(proposal.counts) or not proposal.eligible
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_same_seed_and_scores_give_the_same_proposals(name: str) -> None:
+    one, two = (
+        play(name, problem(SIZES, 0.5, seed=3, trials=40), sensitive_score(problem(SIZES, 0.5).space)) for _ in range(2)
+    )
+    assert [p.counts.tolist() for p, _ in one] == [p.counts.tolist() for p, _ in two]
+
+
+@pytest.mark.parametrize("name", ["random", "evolution", "rl", "rlpruner"])
+def test_another_seed_gives_other_proposals(name: str) -> None:
+    score = sensitive_score(problem(SIZES, 0.5).space)
+    one, two = (play(name, problem(SIZES, 0.5, seed=seed, trials=24), score) for seed in (1, 2))
+    assert [p.counts.tolist() for p, _ in one] != [p.counts.tolist() for p, _ in two]
+
+
+@pytest.mark.parametrize("name", ["random", "evolution", "rl", "rlpruner"])
+@pytest.mark.parametrize("trials", [1, 7, 25])
+def test_never_more_candidates_than_asked_for(name: str, trials: int) -> None:
+    history = play(name, problem(SIZES, 0.5, trials=trials), lambda counts: 0.0)
+    assert len(history) == trials
+
+
+def test_the_policy_finds_what_uniform_and_chance_do_not() -> None:
+    """A made-up score whose best distribution is far from uniform, 5 seeds, 80 evaluations each."""
+    sizes = SIZES * 3
+    score = sensitive_score(problem(sizes, 0.5).space)
+    best = {
+        name: [max(s for _, s in play(name, problem(sizes, 0.5, seed=seed, trials=80), score)) for seed in range(5)]
+        for name in ("uniform", "random", "rl")
+    }
+    assert min(best["rl"]) > max(best["random"]) > best["uniform"][0]
+
+
+def test_the_policy_learns_from_rewards_alone() -> None:
+    """Without critic, and with a reward that contradicts the warm start: the mean moves to the rewarded group."""
+    task = problem([64, 64, 64, 64], 0.4, trials=160, critic=False)
+    strategy = STRATEGIES["rl"](task)
+    begin = strategy.state()["mean"][2]
+    for _ in range(20):
+        asked = strategy.ask(8)
+        strategy.tell(asked, [float(p.counts[2]) for p in asked])
+    state = strategy.state()
+    assert state["mean"][2] > begin + 0.5
+    assert state["mean"].argmax() == 2
+
+
+def test_a_collapsed_policy_is_reported() -> None:
+    """Two groups with one block each to give: soon every draw rounds to the same candidate."""
+    task = problem([32, 32], 0.75, align=16, trials=64)
+    strategy = STRATEGIES["rl"](task)
+    for _ in range(6):
+        asked = strategy.ask(8)
+        strategy.tell(asked, [float(p.counts[0]) for p in asked])
+    assert "collapsed" in strategy.findings()[0]
+
+
+def test_rlpruner_spends_its_steps_and_offers_only_the_last_as_plans() -> None:
+    task = problem([64, 128, 256], 0.4, trials=200)
+    history = play("rlpruner", task, sensitive_score(task.space))
+    assert len(history) == 200
+    costs = [task.projector.cost.of(p.counts) for p, _ in history]
+    assert min(costs[:100]) > task.projector.limit
+    assert [p.eligible for p, _ in history] == [False] * 100 + [True] * 100
+
+
+def test_global_taylor_removes_what_matters_least_for_its_cost() -> None:
+    task = problem([64, 64, 64], 0.5)
+    values = tuple(np.full(64, weight) for weight in (1.0, 1.0, 1e-6))
+    task = Problem(task.projector, values, 0, 1)
+    (proposal,) = STRATEGIES["global-taylor"](task).ask(1)
+    assert proposal.counts[2] <= 16 < 32 < proposal.counts[0]
