@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import store
-from pipeline.artifacts import KINDS, MANIFEST, kinds_of
+from pipeline.artifacts import MANIFEST, kinds_of
 from pipeline.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -133,20 +135,59 @@ def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
         ArtifactError: it is there but damaged; the hint names the stage.
     """
     path = run / stage / MANIFEST
+    if path.parent.is_symlink():
+        raise ArtifactError(f"{path.parent}: a link, not the folder of a stage", hint=remake(run, stage))
     if not path.is_symlink() and not path.exists():
         return None
     try:
         manifest = store.read_sealed(path, kind="manifest", schema_version=SCHEMA_VERSION)
     except ArtifactError as error:
         raise ArtifactError(error.message, hint=error.hint or remake(run, stage)) from None
-    if manifest["stage"] != stage:
-        raise ArtifactError(f"{path}: is the manifest of stage {manifest['stage']}", hint=remake(run, stage))
+    if wrong := _wrong(manifest, stage):
+        raise ArtifactError(f"{path}: {wrong}", hint=remake(run, stage))
     return manifest
+
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "stage": str,
+    "stage_version": int,
+    "seed": int,
+    "config": dict,
+    "inputs": dict,
+    "external": dict,
+    "data": str,
+    "outputs": dict,
+    "summary": dict,
+    "versions": dict,
+    "device": str,
+    "started": str,
+    "duration_s": (int, float),
+    "accepted_edits": list,
+}
+
+
+def _wrong(manifest: Mapping[str, Any], stage: str) -> str:
+    """What is wrong with a manifest whose seal is right; empty when nothing is.
+
+    The seal keeps accidents out, not forgers: files are named by KINDS alone, never by the manifest.
+    """
+    for name, kind in _FIELDS.items():
+        if not isinstance(manifest.get(name), kind):
+            return f"{name} is missing or of the wrong type"
+    if manifest["stage"] != stage:
+        return f"is the manifest of stage {manifest['stage']}"
+    known = {name: kind.name for kind in kinds_of(stage) for name in kind.files}
+    for name, entry in manifest["outputs"].items():
+        if not isinstance(entry, dict) or entry.get("kind") != known.get(name, ""):
+            return f"{name} is not an output of {stage}"
+        if not isinstance(entry.get("sha256"), str) or not isinstance(entry.get("bytes"), int):
+            return f"the entry of {name} has no hash or no size"
+    return ""
 
 
 def remake(run: Path, stage: str) -> str:
     """The command that re-makes a stage, for hints."""
-    return f"rlp stage {stage} --run {run} --force re-makes it"
+    return f"rlp stage {stage} --run {shlex.quote(str(run))} --force re-makes it"
 
 
 def damaged_outputs(run: Path, stage: str, manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -155,13 +196,14 @@ def damaged_outputs(run: Path, stage: str, manifest: Mapping[str, Any]) -> dict[
     A missing file is simply made again; changed bytes are refused until someone says what to do.
     """
     found: dict[str, str] = {}
-    for name, entry in manifest["outputs"].items():
-        path = run / stage / name
-        if not path.is_symlink() and not path.exists():
+    caps = {name: kind.max_bytes for kind in kinds_of(stage) for name in kind.files}
+    for name, max_bytes in caps.items():
+        path, entry = run / stage / name, manifest["outputs"].get(name)
+        if entry is None or not os.path.lexists(path):
             found.setdefault("missing", f"{path} is missing")
             continue
         try:
-            store.check_regular(path, KINDS[entry["kind"]].max_bytes)
+            store.check_regular(path, max_bytes, single=True)
             if store.sha256_file(path) != entry["sha256"]:
                 found.setdefault("changed", f"{path}: the bytes differ from those committed (sha256 mismatch)")
         except ArtifactError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,12 +120,14 @@ class Planner:
             upstream = earlier[waiting[0]]
             if upstream.action in ("blocked", "skip"):
                 reason = f"needs {upstream.stage.name}: {upstream.reason}"
-                hint = upstream.hint or f"rlp stage {upstream.stage.name} --run {self.run} comes first"
+                comes_first = f"rlp stage {upstream.stage.name} --run {shlex.quote(str(self.run))} comes first"
+                hint = upstream.hint or comes_first
                 return Step(stage, "blocked" if chosen else "skip", reason, None, manifest, hint)
             return Step(stage, verb, f"{waiting[0]} runs before it", None, manifest)
         needs = self.needs(stage, made, manifest)
         if damage:
-            return Step(stage, verb, next(iter(damage.values())), needs)
+            hint = remake(self.run, stage.name) if "changed" in damage else ""
+            return Step(stage, verb, next(iter(damage.values())), needs, None, hint)
         if manifest is None:
             return Step(stage, verb, "never run", needs)
         if forced:

@@ -18,7 +18,7 @@ from pipeline import store
 from pipeline.artifacts import KINDS, MANIFEST, RUN_FILE
 from pipeline.config import Config
 from pipeline.config_load import build_config
-from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, RlpError
+from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, RlpError, UsageError
 from pipeline.manifest import Needs, accept_edits, write_manifest
 from pipeline.planner import EVERYTHING, Planner, Selection, Step
 from pipeline.stage import Reporter, Stage, StageContext
@@ -61,7 +61,13 @@ def read_run(run: Path) -> tuple[Config, str]:
         record = store.read_sealed(path, kind="run", schema_version=RUN_SCHEMA)
     except ArtifactError as error:
         raise ArtifactError(error.message, hint=error.hint or hint) from None
-    return build_config(record["config"], name=str(path)), str(record["config_name"])
+    config, name = record.get("config"), record.get("config_name")
+    if not isinstance(config, dict) or not isinstance(name, str):
+        raise ArtifactError(f"{path}: config or config_name is missing or of the wrong type", hint=hint)
+    try:
+        return build_config(config, name=str(path)), name
+    except UsageError as error:  # written by another release of rlp
+        raise ArtifactError(error.message, hint=hint, details=error.details) from None
 
 
 def describe_data(config: Config) -> Any:
@@ -113,14 +119,13 @@ def _walk(
         selection = replace(request.selection, force=request.selection.force - done)
         step = planner.plan(selection)[index]
         if step.action == "blocked":
-            maker = step.reason.partition(":")[0].removeprefix("needs ")
-            raise ArtifactError(
-                f"{stage.name} is blocked, it {step.reason}", hint=f"rlp stage {maker} --run {request.run}"
-            )
+            raise ArtifactError(f"{stage.name} is blocked: {step.reason}", hint=step.hint)
         watcher.begin(step, index, total)
         if step.action == "run":
             _run_stage(request, step, card, watcher, stop_signal)
             done.add(stage.name)
+        elif step.action == "reuse":  # killed after its commit: the checkpoints are still there
+            shutil.rmtree(request.run / ".work" / stage.name, ignore_errors=True)
         taken.append(step)
     return taken
 

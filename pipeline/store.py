@@ -89,9 +89,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     return write_bytes(path, save(plain, dict(metadata) if metadata else None))
 
 
-def check_regular(path: Path, max_bytes: int | None = None) -> int:
-    """Size of a regular, singly-linked file that is reached through no symlink.
+def check_regular(path: Path, max_bytes: int | None = None, *, single: bool = False) -> int:
+    """Size of a regular file; the file itself is no symlink.
 
+    Args:
+        single: refuse a second hard link as well, through which the bytes could change unseen. For files
+            of a run; files from outside may well be linked by a package manager or a cache.
     Raises:
         ArtifactError: missing, a link, device, FIFO or folder, or larger than `max_bytes`.
     """
@@ -101,6 +104,8 @@ def check_regular(path: Path, max_bytes: int | None = None) -> int:
         raise ArtifactError(f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(info.st_mode):
         raise ArtifactError(f"{path}: not a regular file")
+    if single and info.st_nlink > 1:
+        raise ArtifactError(f"{path}: has a second name (hard link), through which it could be changed")
     if max_bytes is not None and info.st_size > max_bytes:
         raise ArtifactError(f"{path}: {info.st_size} bytes, more than the {max_bytes} allowed for it")
     return info.st_size
@@ -113,7 +118,7 @@ def sha256_file(path: Path) -> str:
         ArtifactError: missing or not a regular file.
     """
     check_regular(path)
-    with path.open("rb") as file:
+    with disk_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -124,7 +129,8 @@ def read_bytes(path: Path, *, max_bytes: int, sha256: str | None = None) -> byte
         ArtifactError: missing, linked, too large, or the hash differs.
     """
     check_regular(path, max_bytes)
-    data = path.read_bytes()
+    with disk_errors(path):
+        data = path.read_bytes()
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ArtifactError(f"{path}: the bytes differ from those committed (sha256 mismatch)")
     return data
@@ -186,6 +192,7 @@ def read_sealed(path: Path, *, kind: str, schema_version: int, max_bytes: int = 
     Raises:
         ArtifactError: changed by as little as one byte, another kind, or a newer schema.
     """
+    check_regular(path, max_bytes, single=True)
     data = read_bytes(path, max_bytes=max_bytes)
     obj = read_json(path, max_bytes=max_bytes)
     if not isinstance(obj, dict) or obj.get("kind") != kind:
@@ -200,12 +207,19 @@ def read_sealed(path: Path, *, kind: str, schema_version: int, max_bytes: int = 
     return obj
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def staging(run: Path, stage: str) -> Iterator[Path]:
     """A fresh folder to write a stage's outputs into; removed unless `commit` took it."""
     folder = run / f"{_STAGING}{stage}"
     with disk_errors(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         folder.mkdir()
     try:
         yield folder
@@ -221,27 +235,41 @@ def commit(run: Path, stage: str, folder: Path) -> None:
     target, old = run / stage, run / f"{_OLD}{stage}"
     with disk_errors(target):
         _fsync_folder(folder)
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
+        _remove(old)
+        if os.path.lexists(target):
             os.rename(target, old)
-        os.rename(folder, target)
+        try:
+            os.rename(folder, target)
+        except BaseException:
+            if os.path.lexists(old) and not os.path.lexists(target):
+                os.rename(old, target)
+            raise
         _fsync_folder(run)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
 
 
 def recover(run: Path, manifest_name: str) -> list[str]:
-    """Finish or sweep what a killed process left behind; returns one sentence for each thing done."""
+    """Finish or sweep what a killed process left behind; returns one sentence for each thing done.
+
+    Raises:
+        EnvironmentProblem: the disk said no.
+    """
+    with disk_errors(run):
+        return _recover(run, manifest_name)
+
+
+def _recover(run: Path, manifest_name: str) -> list[str]:
     done: list[str] = []
     for old in sorted(run.glob(f"{_OLD}*")):
         stage = old.name.removeprefix(_OLD)
         target, fresh = run / stage, run / f"{_STAGING}{stage}"
-        if not target.exists():
+        if not os.path.lexists(target):
             forward = (fresh / manifest_name).is_file()
             os.rename(fresh if forward else old, target)
             done.append(f"{stage}: an interrupted commit was {'finished' if forward else 'undone'}")
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     for fresh in sorted(run.glob(f"{_STAGING}*")):
-        shutil.rmtree(fresh, ignore_errors=True)
+        _remove(fresh)
         done.append(f"{fresh.name.removeprefix(_STAGING)}: unfinished files were swept")
     for torn in [*run.glob(".*.tmp"), *run.glob(".work/*/.*.tmp")]:
         torn.unlink(missing_ok=True)

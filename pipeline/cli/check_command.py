@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +52,8 @@ def check(
     doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
     if bad:
         told = [f"{s.stage.name}: {s.reason}" for s in bad]
-        hint = f"rlp stage {bad[0].stage.name} --run {run} --force, then rlp pipeline run for what follows"
+        again = f"rlp stage {bad[0].stage.name} --run {shlex.quote(str(run))} --force"
+        hint = f"{again}, then rlp pipeline run for what follows"
         raise running.attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
     summary = running.load_summary(run)
     base, final, speed = summary["base"], summary["final"], summary["speedup"]

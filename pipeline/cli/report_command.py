@@ -23,7 +23,7 @@ def report(
     from pipeline.runner import read_run
 
     config, name = read_run(run)
-    running.execute(config, name, run, first="report", resume_command=f"rlp report {run}")
+    running.execute(config, name, run, first="report", resume_command=running.resume_text(("report", str(run)), {}, ()))
     doc = running.load_summary(run)
     running.show_result(doc)
     return doc

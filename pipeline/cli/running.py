@@ -100,7 +100,8 @@ def load_summary(run: Path) -> dict[str, Any]:
     """
     doc = run_document(run)
     if doc["schema_version"] is None:
-        raise ArtifactError(f"{run}: has no summary yet", hint=f"rlp pipeline status {run} shows what is missing")
+        hint = f"rlp pipeline status {shlex.quote(str(run))} shows what is missing"
+        raise ArtifactError(f"{run}: has no summary yet", hint=hint)
     return doc
 
 

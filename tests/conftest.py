@@ -1,0 +1,18 @@
+"""Fixtures for every test. Through this file the folder is on `sys.path`: `import fake_run` works below it."""
+
+from __future__ import annotations
+
+import fake_run
+import pytest
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eight stages replaced by fakes that write small files within milliseconds; see `fake_run`."""
+    fake_run.install(monkeypatch.setattr)
+
+
+@pytest.fixture
+def rlp(capsys: pytest.CaptureFixture[str]) -> fake_run.Rlp:
+    """`rlp("check", run)` runs the command line in this process and gives `.code`, `.out`, `.err`, `.json()`."""
+    return fake_run.Rlp(capsys.readouterr)

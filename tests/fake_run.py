@@ -1,0 +1,240 @@
+"""A product of fake stages: the real names, kinds and files, but each writes a few bytes that depend on its inputs.
+
+In tests: the fixture `fakes`, then `finished(folder)` or `execute(folder, ...)`. As a program,
+`python tests/fake_run.py pipeline run CONFIG …` is the command line `rlp` over these stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import runner, store
+from pipeline.artifacts import KINDS, kinds_of
+from pipeline.config_load import build_config
+from pipeline.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.stage import Stage, StageContext
+
+STEPS = 6  # of the fake search, journalled in ctx.work
+READS: dict[str, tuple[str, ...]] = {
+    "pretrain": (),
+    "trace": ("base_model",),
+    "search": ("base_model", "graph"),
+    "prune": ("base_model", "graph", "plan"),
+    "distill": ("base_model", "pruned_model"),
+    "export": ("base_model", "final_model"),
+    "benchmark": ("base_onnx", "onnx"),
+    "report": ("train", "plan", "cut", "distillation", "parity", "benchmark"),
+}
+
+
+class Fake(Stage):
+    """Writes every file of its kinds; the bytes are a function of its name, the seed and its inputs.
+
+    They do not depend on its own section but for `search.trials`: any other change re-runs the stage to the
+    same bytes, so that what follows may be reused. `steps_log`, when set, gets one byte a step of the search.
+    """
+
+    steps_log = os.environ.get("FAKE_STEPS_LOG", "")
+
+    def run(self, ctx: StageContext) -> dict[str, Any]:
+        digest = hashlib.sha256(f"{self.name} {ctx.seed}".encode())
+        for kind in self.reads:
+            ctx.input(kind)
+            digest.update(json.dumps(sorted(ctx.inputs[kind][1].items())).encode())
+        if self.name == "search":
+            digest.update(str(self._journal(ctx)).encode())
+        for kind in kinds_of(self.name):
+            for name in kind.files:
+                store.write_bytes(ctx.out / name, _content(kind.name, name, digest.hexdigest()))
+        return {"files": len(kinds_of(self.name))}
+
+    def _journal(self, ctx: StageContext) -> int:
+        journal = ctx.work / "journal.json"
+        done = store.read_json(journal)["done"] if journal.exists() else 0
+        for step in range(done, STEPS):
+            if ctx.stopping():
+                raise ctx.interrupted()
+            store.write_json(journal, {"done": step + 1})
+            if self.steps_log:
+                with open(self.steps_log, "ab") as log:
+                    log.write(b".")
+            ctx.progress(step + 1, STEPS, best=0.5)
+        return ctx.config.search.trials
+
+
+def _content(kind: str, name: str, digest: str) -> bytes:
+    if name == "summary.json":
+        side = {"accuracy": 0.9, "macs": 1000, "params": 100, "bytes": 400, "latency_ms": {"p50": 1.0, "p90": 1.5}}
+        speed = {"ratio": 2.0, "ci95": [1.9, 2.1], "verdict": "faster", "provider": "CPUExecutionProvider"}
+        return store.dump_json(
+            {
+                "schema_version": 1,
+                "run": "fake",
+                "data": {"name": "fake", "label": "fake images", "test_images": 10},
+                "base": side,
+                "final": {**side, "accuracy": 0.88, "macs": 500, "latency_ms": {"p50": 0.5, "p90": 0.7}},
+                "speedup": {**speed, "batch": 1, "threads": 1},
+                "parity": {"top1_agreement": 1.0, "max_abs": 1e-6},
+                "report": "report/report.html",
+                "onnx": "export/model.onnx",
+                "digest": digest,
+            }
+        )
+    if name.endswith(".json"):
+        return store.dump_json({"kind": kind, "schema_version": 1, "digest": digest})
+    return f"{kind} {name} {digest}\n".encode()
+
+
+def _stage(name: str) -> Stage:
+    sections = ("model", "data", "pretrain") if name == "pretrain" else (name,)
+    attributes = {"name": name, "title": f"faking {name}", "sections": sections, "reads": READS[name]}
+    return type(name.title(), (Fake,), {**attributes, "uses_data": name == "pretrain"})()
+
+
+STAGES: tuple[Stage, ...] = tuple(_stage(name) for name in READS)
+
+
+@dataclass
+class Card:
+    """What `describe_data` gives: enough of a DataCard for the runner."""
+
+    content: str = "0" * 64
+
+    def to_dict(self) -> dict[str, Any]:
+        shape = {"classes": ["a", "b"], "image_shape": [3, 8, 8], "counts": {"train": [5, 5]}, "skipped": {}}
+        return {"sha256": self.content, **shape}
+
+
+@dataclass
+class Watcher:
+    """Remembers what the runner said."""
+
+    steps: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def begin(self, step: Step, index: int, total: int) -> None:
+        self.steps.append((step.stage.name, step.action, step.reason))
+
+    def end(self, step: Step, summary: Mapping[str, Any], seconds: float) -> None: ...
+
+    def progress(self, done: int, total: int, **fields: Any) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def ran(self) -> list[str]:
+        """Names of the stages that were run, not reused."""
+        return [name for name, action, _ in self.steps if action == "run"]
+
+    def why(self, stage: str) -> str:
+        return next(reason for name, _, reason in self.steps if name == stage)
+
+
+def install(setattr_: Callable[[Any, str, Any], None] = setattr, card: Card | None = None) -> None:
+    """Put the fakes where the command line and the runner look for stages and images."""
+    setattr_(importlib.import_module("stages"), "load_stages", lambda: STAGES)
+    setattr_(runner, "describe_data", lambda config: card or Card())
+    setattr_(runner, "_seed", lambda seed: None)
+
+
+def execute(run: Path, sets: Sequence[str] = (), stages: Sequence[Stage] = STAGES, **choice: Any) -> Watcher:
+    """Run the fakes over `run`; `choice` is `first`, `last`, `force` or `accept_edited`."""
+    watcher = Watcher()
+    accept = choice.pop("accept_edited", False)
+    selection = Selection.of(stages, choice.get("first"), choice.get("last"), choice.get("force"))
+    config = build_config({}, sets)
+    request = runner.Request(stages, config, run, "fake.yaml", selection, "rlp pipeline run fake.yaml", accept)
+    runner.execute(request, watcher)
+    return watcher
+
+
+def finished(run: Path, sets: Sequence[str] = ()) -> Path:
+    """A run with all its stages committed."""
+    execute(run, sets)
+    return run
+
+
+def plan(run: Path, sets: Sequence[str] = (), selection: Selection = EVERYTHING) -> dict[str, Step]:
+    """What the planner would do, by stage."""
+    planner = Planner(STAGES, build_config({}, sets), run, runner.data_key(Card()))
+    return {step.stage.name: step for step in planner.plan(selection)}
+
+
+def committed(run: Path, but: str = "") -> dict[str, bytes]:
+    """Every committed byte that a result consists of: outputs, not the manifests with their dates; not `but`."""
+    return {
+        f"{stage.name}/{name}": (run / stage.name / name).read_bytes()
+        for stage in STAGES
+        for kind in kinds_of(stage.name)
+        for name in kind.files
+        if f"{stage.name}/{name}" != but and (run / stage.name / name).exists()
+    }
+
+
+def tree(run: Path) -> dict[str, bytes]:
+    """Every byte of every stage folder, manifests included."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for stage in STAGES
+        for path in sorted((run / stage.name).glob("*"))
+        if path.is_file()
+    }
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        def refuse(name: str) -> Any:
+            raise ValueError(f"{name} in JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+    def lines(self, word: str) -> list[str]:
+        """Lines of stderr that start with `error:` or `hint:`."""
+        return [line for line in self.err.splitlines() if line.startswith(f"{word}:")]
+
+
+@dataclass
+class Rlp:
+    """The command line, called in this process."""
+
+    capture: Callable[[], Any]
+
+    def __call__(self, *arguments: object) -> Result:
+        from pipeline.cli import main
+
+        self.capture()
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        captured = self.capture()
+        assert isinstance(code, int)
+        return Result(code, captured.out, captured.err)
+
+
+assert set(READS) == {kind.maker for kind in KINDS.values()}
+
+if __name__ == "__main__":
+    from pipeline.cli import main
+
+    install()
+    main(sys.argv[1:])
