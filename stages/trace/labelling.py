@@ -106,8 +106,8 @@ class Pass:
 
     def count(self, weight: Parameter, type_: str, positions: int, **layout: int) -> None:
         """Add `positions` applications of a weight."""
-        path = weight.name.rpartition(".")[0] or weight.name
-        kind = type(self.modules[path]).__name__ if self.modules.get(path) is not self.model else type_
+        module = self.modules.get(weight.name.rpartition(".")[0], self.model)
+        kind = type_ if module is self.model else type(module).__name__
         use = self.uses.setdefault(weight.name, Use(kind, weight.name, **layout))
         use.positions += positions
 
@@ -135,7 +135,7 @@ def label(model: nn.Module, captures: Iterable[Capture], choices: Mapping[str, s
             else:
                 values[call.index] = rule_for(call)(state, bound)
         for ref in captured.outputs:
-            value = values[ref.index]
+            value = values[ref.index] if ref.item is None else values[ref.index][ref.item]
             if isinstance(value, Activation):
                 state.labels.freeze(value.vector, "model output")
             elif isinstance(value, Parameter):
@@ -157,7 +157,8 @@ def _bind(call: Call, values: Mapping[int, Any]) -> dict[str, Any]:
 
     def resolve(argument: Any) -> Any:
         if isinstance(argument, Ref):
-            return values[argument.index]
+            value = values[argument.index]
+            return value if argument.item is None else value[argument.item]
         if isinstance(argument, (list, tuple)):
             return [resolve(item) for item in argument]
         return argument

@@ -29,7 +29,7 @@ def rule_for(call: Call) -> Rule:
         return RULES[call.name]
     if call.name.endswith("_") and call.name[:-1] in RULES:
         return RULES[call.name[:-1]]
-    if isinstance(call.target, torch._ops.OpOverload) and torch.Tag.pointwise in call.target.tags:
+    if "::" not in call.name and torch.Tag.pointwise in getattr(call.target, "tags", ()):
         return pointwise.pointwise
     return unknown
 

@@ -1,0 +1,80 @@
+"""Evidence that a cut changed nothing else: cut against silenced, and the order of units that must not matter."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import Refused
+from stages.prune.plan import ChannelPlan
+from stages.prune.surgery import mask, prune
+from stages.trace.capture import mode
+from stages.trace.graph import ChannelGraph
+from stages.trace.slices import named_tensors, rebuild
+from stages.trace.verify import tensors_of
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Largest difference between two outputs in float64, absolute and relative to the largest reference output."""
+
+    max_abs: float
+    relative: float
+
+
+def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequence[Any]) -> Proof:
+    """Run the cut and the silenced network in eval mode and float64 on `inputs`.
+
+    Raises:
+        Refused: the cut network does not run, or its output has another shape or is not finite.
+    """
+    wide = copy.deepcopy(model).double()
+    return _difference(prune(wide, graph, plan), mask(wide, graph, plan), inputs, "cut")
+
+
+def prove_order(model: nn.Module, graph: ChannelGraph, inputs: Sequence[Any], *, seed: int = 0) -> Proof:
+    """Shuffle the units of every prunable group consistently; the output must stay. Needs no reference answer."""
+    wide = copy.deepcopy(model).double()
+    return _difference(permuted(wide, graph, seed=seed), wide, inputs, "shuffled")
+
+
+def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Module:
+    """A copy with the units of every prunable group in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = named_tensors(model)
+    index: dict[tuple[str, int], torch.Tensor] = {}
+    for group in graph.prunable:
+        order = torch.randperm(group.size, generator=generator)
+        for name, dim, table in graph.tables[group.id]:
+            slots = torch.from_numpy(table)
+            target = index.setdefault((name, dim), torch.arange(tensors[name].shape[dim]))
+            target[slots] = slots[order]
+    changed: dict[str, torch.Tensor] = {}
+    for (name, dim), order in index.items():
+        changed[name] = changed.get(name, tensors[name]).detach().index_select(dim, order)
+    return rebuild(model, changed, ())
+
+
+def _difference(one: nn.Module, reference: nn.Module, inputs: Sequence[Any], what: str) -> Proof:
+    inputs = [item.double() if torch.is_tensor(item) and item.is_floating_point() else item for item in inputs]
+    with torch.no_grad(), mode(one, False), mode(reference, False):
+        expected = tensors_of(reference(*inputs))
+        try:
+            found = tensors_of(one(*inputs))
+        except Exception as error:
+            raise Refused(
+                f"the {what} network does not run: {error}", hint="freeze the groups concerned with trace.freeze"
+            ) from error
+    worst = relative = 0.0
+    for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape or not bool(torch.isfinite(a).all()):
+            raise Refused(f"the {what} network's output has shape {tuple(a.shape)} or is not finite")
+        difference, scale = float((a - b).abs().max()), float(b.abs().max())
+        worst = max(worst, difference)
+        relative = max(relative, difference / scale if scale else difference)
+    return Proof(worst, relative)

@@ -1,0 +1,181 @@
+"""A capture by listening: the model runs once on fake tensors while a dispatch mode notes every ATen call.
+
+The mode sits on the PreDispatch key, where torch.export listens too, so that `linear` or `chunk` arrive whole and not
+in the pieces autograd would see. PyTorch has no public way to listen there; if this one changes, `capture` falls back.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.schema_check_mode import SchemaCheckMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from stages.trace.capture import Call, Capture, Input, Ref, inside_torch, mode, operator_name, short_path
+
+
+class Unsupported(Exception):
+    """Something this way of capturing cannot vouch for."""
+
+
+class Recorder(SchemaCheckMode):
+    """Notes calls; the results are those of the tensors' own (fake) implementation."""
+
+    def __init__(self, paths: dict[int, str], constants: dict[int, str]) -> None:
+        TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
+        self.paths, self.constants = paths, constants
+        self.inputs: list[Input] = []
+        self.calls: list[Call] = []
+        self.modules: list[str] = []
+        self._refs: dict[int, Ref] = {}
+        self._alive: list[Any] = []
+        self._count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace == "prim":  # device, layout: no values
+            return func(*args, **kwargs)
+        before = tree_map(self.ref, (args, kwargs))
+        out = func(*args, **kwargs)
+        results = list(out) if isinstance(out, (tuple, list)) else [out]
+        index = self._next()
+        self.calls.append(
+            Call(
+                index=index,
+                target=func,
+                name=operator_name(func),
+                args=tuple(before[0]),
+                kwargs=before[1],
+                shapes=tuple(tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results),
+                module=self.modules[-1] if self.modules else "",
+                line=_caller(),
+            )
+        )
+        for position, result in enumerate(results):
+            if isinstance(result, torch.Tensor):
+                self._bind(result, Ref(index, position if isinstance(out, (tuple, list)) else None))
+        return out
+
+    def declare(self, kind: str, name: str, tensor: torch.Tensor) -> None:
+        """Make a parameter, buffer or input known before the run."""
+        self.inputs.append(Input(self._next(), kind, name, tuple(tensor.shape)))
+        self._bind(tensor, Ref(self.inputs[-1].index))
+
+    def ref(self, value: Any) -> Any:
+        """Tensors become references; one not seen before is a constant of the model or of forward."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        if id(value) not in self._refs:
+            self.declare("constant", self.constants.get(id(value), "made in forward"), value)
+        return self._refs[id(value)]
+
+    def _bind(self, tensor: torch.Tensor, ref: Ref) -> None:
+        self._refs[id(tensor)] = ref
+        self._alive.append(tensor)  # ids stay unique while everything lives
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+
+def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+    """Run `model` on fake tensors in eval mode; any exception means: ask torch.export instead."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    recorder = Recorder(paths, _attributes(model))
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    used: dict[str, torch.Tensor] = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        used[name] = fake.from_tensor(tensor.detach(), static_shapes=True)
+        recorder.declare("parameter", name, used[name])
+    inputs = tree_map(lambda v: fake.from_tensor(v, static_shapes=True) if torch.is_tensor(v) else v, example_inputs)
+    for position, leaf in enumerate(tree_leaves(inputs)):
+        if isinstance(leaf, torch.Tensor):
+            recorder.declare("input", f"#{position}", leaf)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for context in (_state_of(model), mode(model, False), _module_paths(recorder), torch.no_grad()):
+            stack.enter_context(context)
+        for context in (fake, enable_python_dispatcher(), recorder):
+            stack.enter_context(context)
+        output = torch.func.functional_call(model, used, inputs)
+    leaves = tree_leaves(output)
+    if not all(leaf is None or isinstance(leaf, (torch.Tensor, int, float, str)) for leaf in leaves):
+        raise Unsupported("an output is no tensor")
+    outputs = tuple(recorder.ref(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
+    return Capture(tuple(_used_inputs(recorder, outputs)), tuple(recorder.calls), outputs)
+
+
+def _used_inputs(recorder: Recorder, outputs: tuple[Ref, ...]) -> Iterator[Input]:
+    """Inputs that some call reads; an unused parameter constrains nothing."""
+    read = {ref.index for ref in outputs}
+    for call in recorder.calls:
+        read |= {leaf.index for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Ref)}
+    return (source for source in recorder.inputs if source.index in read or source.kind == "input")
+
+
+@contextmanager
+def _module_paths(recorder: Recorder) -> Iterator[None]:
+    """Keep `recorder.modules` the stack of paths of the modules that are running."""
+
+    def enter(module: nn.Module, _: Any) -> None:
+        recorder.modules.append(recorder.paths.get(id(module), recorder.modules[-1] if recorder.modules else ""))
+
+    def leave(*_: Any) -> None:
+        recorder.modules.pop()
+
+    handles = [
+        torch.nn.modules.module.register_module_forward_pre_hook(enter),
+        torch.nn.modules.module.register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _state_of(model: nn.Module) -> Iterator[None]:
+    """Put back attributes that forward sets on its modules, and torch's random state."""
+    random = torch.get_rng_state()
+    before = [(module, dict(module.__dict__)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        torch.set_rng_state(random)
+        for module, attributes in before:
+            now = module.__dict__
+            if now.keys() != attributes.keys() or any(now[key] is not value for key, value in attributes.items()):
+                module.__dict__.clear()
+                module.__dict__.update(attributes)
+
+
+def _attributes(model: nn.Module) -> dict[int, str]:
+    """{id: path} of tensors kept as plain attributes."""
+    return {
+        id(value): f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _caller() -> str:
+    """The innermost frame outside torch and this file."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not inside_torch(file) and file != __file__:
+            return f"{short_path(file)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown line"
