@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from PIL import Image, ImageFile
+from torch.nn import functional as F
 
 from pipeline.data.sources.base import Encoded
 
@@ -91,6 +93,18 @@ def centre(picture: Image.Image, size: int) -> Image.Image:
     width, height = (max(size, round(side * scale)) for side in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
     return picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+
+
+def resize_all(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`pixels` (N, H, W, C) uint8 as (N, height, width, C), bilinear; the same array when nothing changes."""
+    if pixels.shape[1:3] == (height, width):
+        return pixels
+    out = np.empty((len(pixels), height, width, pixels.shape[3]), np.uint8)
+    for start in range(0, len(pixels), _CHUNK):
+        part = torch.from_numpy(pixels[start : start + _CHUNK]).permute(0, 3, 1, 2)
+        resized = F.interpolate(part, (height, width), mode="bilinear", antialias=True)
+        out[start : start + _CHUNK] = resized.permute(0, 2, 3, 1).numpy()
+    return out
 
 
 def decode_all(

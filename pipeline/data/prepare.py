@@ -14,7 +14,7 @@ import torch
 
 from pipeline.data import cache
 from pipeline.data.card import DataCard
-from pipeline.data.decode import Survey, decode_all, survey, try_decode
+from pipeline.data.decode import Survey, decode_all, resize_all, survey, try_decode
 from pipeline.data.hashing import sha256_bytes, sha256_files
 from pipeline.data.images import channel_statistics
 from pipeline.data.sources import Decoded, Encoded, Source
@@ -112,14 +112,18 @@ def _counts(labels: np.ndarray, classes: tuple[str, ...]) -> tuple[int, ...]:
 def _prepare_decoded(
     source: Source, raw: dict[str, Decoded], identities: dict[str, str], config: DataConfig
 ) -> tuple[DataCard, dict[str, Part]]:
-    height, width, channels = raw["train"].pixels.shape[1:]
-    if config.image_size is not None and (height, width) != (config.image_size, config.image_size):
-        raise UsageError(
-            f"data.image_size: {source.label} is {height}×{width} and is not resized",
-            hint="leave data.image_size out for this data",
-        )
-    mean, std = channel_statistics(torch.from_numpy(raw["train"].pixels))
     total = sum(len(part.labels) for part in raw.values())
+    stored = raw["train"].pixels.shape[1:3]
+    channels = raw["train"].pixels.shape[3]
+    height, width = (config.image_size, config.image_size) if config.image_size is not None else stored
+    megabytes = total * height * width * channels / 1e6
+    if megabytes > config.in_memory_mb:
+        raise UsageError(
+            f"data.in_memory_mb: {source.label} at {height}×{width} takes {megabytes:,.0f} MB",
+            hint="set a smaller data.image_size, or allow more with data.in_memory_mb",
+        )
+    pixels = {split: resize_all(part.pixels, height, width) for split, part in raw.items()}
+    mean, std = channel_statistics(torch.from_numpy(pixels["train"]))
     card = DataCard(
         source=source.kind,
         label=source.label,
@@ -132,9 +136,9 @@ def _prepare_decoded(
         split_sha256=identities,
         skipped={split: part.skipped for split, part in raw.items()},
         encodings={"lossless": total},
-        sizes={f"{height}×{width}": total},
+        sizes={f"{stored[0]}×{stored[1]}": total},
     )
-    return card, {split: Part(part.labels, pixels=part.pixels) for split, part in raw.items()}
+    return card, {split: Part(part.labels, pixels=pixels[split]) for split, part in raw.items()}
 
 
 def _prepare_encoded(

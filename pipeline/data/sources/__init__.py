@@ -81,9 +81,12 @@ def _open_public(name: str, root: Path, config: DataConfig) -> Source:
         found = recognise(root)
         assert found is not None
     source = found.open(root, config)
-    if len(source.classes) != PUBLIC[name].classes:
+    known = PUBLIC[name]
+    if len(source.classes) != known.classes:
         raise ArtifactError(
-            f"{root} holds {source.label} with {len(source.classes)} classes; {name} has {PUBLIC[name].classes}",
+            f"{root} holds {source.label} with {len(source.classes)} classes; {name} has {known.classes}",
             hint="--set data.source=auto reads whatever lies in data.root",
         )
+    if tuple(len(source.read(split).labels) for split in ("train", "test") if split in source.splits) == known.images:
+        source.label = known.label  # the whole set, in whatever layout; a part of it keeps the folder's name
     return source

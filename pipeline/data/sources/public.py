@@ -32,14 +32,35 @@ class Public:
     official: str
     classes: int
     about: str
+    label: str
+    images: tuple[int, int]
+    """(train, test): the size of the whole set."""
 
 
 PUBLIC: dict[str, Public] = {
-    "cifar10": Public("CIFAR10", 10, "CIFAR-10: 50,000 + 10,000 colour images 32×32, 10 classes (170 MB)"),
-    "cifar100": Public("CIFAR100", 100, "CIFAR-100: 50,000 + 10,000 colour images 32×32, 100 classes (169 MB)"),
-    "fashion-mnist": Public("FashionMNIST", 10, "Fashion-MNIST: 60,000 + 10,000 grey images 28×28 (31 MB)"),
-    "mnist": Public("MNIST", 10, "MNIST: 60,000 + 10,000 grey images 28×28 (12 MB)"),
-    "kmnist": Public("KMNIST", 10, "KMNIST: 60,000 + 10,000 grey images 28×28 (21 MB)"),
+    "cifar10": Public(
+        "CIFAR10",
+        10,
+        "CIFAR-10: 50,000 + 10,000 colour images 32×32, 10 classes (170 MB)",
+        "CIFAR-10",
+        (50_000, 10_000),
+    ),
+    "cifar100": Public(
+        "CIFAR100",
+        100,
+        "CIFAR-100: 50,000 + 10,000 colour images 32×32, 100 classes (169 MB)",
+        "CIFAR-100",
+        (50_000, 10_000),
+    ),
+    "fashion-mnist": Public(
+        "FashionMNIST",
+        10,
+        "Fashion-MNIST: 60,000 + 10,000 grey images 28×28 (31 MB)",
+        "Fashion-MNIST",
+        (60_000, 10_000),
+    ),
+    "mnist": Public("MNIST", 10, "MNIST: 60,000 + 10,000 grey images 28×28 (12 MB)", "MNIST", (60_000, 10_000)),
+    "kmnist": Public("KMNIST", 10, "KMNIST: 60,000 + 10,000 grey images 28×28 (21 MB)", "KMNIST", (60_000, 10_000)),
 }
 
 

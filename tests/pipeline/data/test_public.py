@@ -31,7 +31,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     official = import_torchvision().datasets.CIFAR10
     monkeypatch.setattr(official, "url", archive.as_uri())
     monkeypatch.setattr(official, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    monkeypatch.setitem(public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, ""))
+    monkeypatch.setitem(public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (30, 6)))
     return archive
 
 
@@ -89,7 +89,8 @@ def test_another_layout_in_the_folder_spares_the_download(tmp_path: Path) -> Non
     images = [(raw, k % 10) for k, (raw, _) in enumerate(rows(40))]
     for split in ("train", "test"):
         write_parquet(root / f"{split}.parquet", images, TEN)
-    assert describe(DataConfig(source="cifar10", root=str(root))).classes == TEN
+    card = describe(DataConfig(source="cifar10", root=str(root)))
+    assert (card.classes, card.label) == (TEN, "ten (parquet)")  # 40 images are not CIFAR-10
     with pytest.raises(ArtifactError, match="with 10 classes; cifar100 has 100"):
         describe(DataConfig(source="cifar100", root=str(root)))
 
@@ -117,3 +118,11 @@ def test_a_damaged_archive(tmp_path: Path, cifar10: Path) -> None:
     cifar10.write_bytes(cifar10.read_bytes()[:200])
     with pytest.raises(ArtifactError, match="is damaged"):
         public.extract(cifar10, tmp_path)
+
+
+def test_the_whole_set_in_another_layout_bears_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "jpegs"
+    for split in ("train", "test"):
+        write_parquet(root / f"{split}.parquet", rows(12, fmt="JPEG"))
+    monkeypatch.setitem(public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (12, 12)))
+    assert describe(DataConfig(source="cifar10", root=str(root))).label == "CIFAR-10 (JPEG q75)"

@@ -18,6 +18,7 @@ from pipeline.config import DataConfig
 from pipeline.data import DataCard, Images, describe, load_splits, load_test
 from pipeline.data.decode import jpeg_quality
 from pipeline.data.sources import cifar
+from pipeline.errors import UsageError
 
 
 def pixels_of(images: Images) -> torch.Tensor:
@@ -191,3 +192,16 @@ def test_identity_follows_content_labels_and_classes_but_not_names(folders: Call
     # The last cat becomes the first dog: the same bytes in the same order, another label.
     (moved / "train" / "cat" / "4.png").rename(moved / "train" / "dog" / "+.png")
     assert describe(DataConfig(root=str(moved))).sha256 != first
+
+
+def test_decoded_images_are_resized_too() -> None:
+    config = DataConfig(source="embedded", image_size=14)
+    small, test = describe(config), load_test(config)
+    assert small.image_shape == test.image_shape == (1, 14, 14)
+    assert small.mean[0] == pytest.approx(describe(DataConfig(source="embedded")).mean[0], abs=0.01)
+    native = pixels_of(load_test(DataConfig(source="embedded"))).float()
+    triangle = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8  # bilinear with antialiasing at half the size
+    halves = torch.nn.functional.conv2d(native[..., 1:, 1:], (triangle[:, None] * triangle)[None, None], stride=2)
+    torch.testing.assert_close(pixels_of(test)[..., 1:-1, 1:-1].float(), halves, atol=1.01, rtol=0)
+    with pytest.raises(UsageError, match=r"embedded 12k subset\) at 1000×1000 takes 14,000 MB"):
+        describe(DataConfig(source="embedded", image_size=1000))
