@@ -1,6 +1,6 @@
 """Recovery of a pruned network: batch-norm statistics first, then distillation from the original.
 
-loss = α · T² · KL(teacher ‖ student, both softened by T) + (1 − α) · cross-entropy      (Hinton et al., arXiv 1503.02531)
+    loss = α · T² · KL(teacher ‖ student, both softened by T) + (1 − α) · cross-entropy    (arXiv 1503.02531)
 """
 
 from __future__ import annotations
