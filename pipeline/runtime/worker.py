@@ -87,10 +87,13 @@ class Worker:
         self.subject = str(path)
         self._ask("check", path=str(path))
 
-    def scan(self, path: Path) -> dict[str, Any]:
-        """Weights, denormals among them, opsets and nodes of a file, without a session. Raises ArtifactError."""
+    def scan(self, path: Path, shape: Sequence[int] | None = None) -> dict[str, Any]:
+        """Weights, denormals among them, opsets, nodes, MACs and layers of a file, without a session.
+
+        `shape` is one input's sizes after the batch, for files that leave them open. Raises ArtifactError.
+        """
         self.subject = str(path)
-        return self._ask("scan", path=str(path))
+        return self._ask("scan", path=str(path), shape=list(shape) if shape else None)
 
     def open(
         self,

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from stages.benchmark.accuracy import onnx_accuracy
+from stages.benchmark.alignment import Alignment, measure_alignment
 from stages.benchmark.comparison import Comparison, Variant, compare, compare_settings
+from stages.benchmark.explain import Explanation, explain
 from stages.benchmark.fingerprint import fingerprint
+from stages.benchmark.latency import LatencyWorker, Relative
 from stages.benchmark.protocol import Protocol, Setting
 
-__all__ = ["Comparison", "Protocol", "Setting", "Variant", "compare", "compare_settings", "fingerprint"]
+__all__ = [
+    "Alignment",
+    "Comparison",
+    "Explanation",
+    "LatencyWorker",
+    "Protocol",
+    "Relative",
+    "Setting",
+    "Variant",
+    "compare",
+    "compare_settings",
+    "explain",
+    "fingerprint",
+    "measure_alignment",
+    "onnx_accuracy",
+]

@@ -35,9 +35,7 @@ class BenchmarkStage(Stage):
             files["base"],
             files["final"],
             setting_list(settings),
-            protocol=Protocol(
-                min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches
-            ),
+            protocol=Protocol(min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches),
             input_shape=_input_shape(ctx),
             allow_fallback=settings.allow_fallback,
             progress=lambda done, total: _progress(ctx, done, total),

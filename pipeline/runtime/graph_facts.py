@@ -1,0 +1,140 @@
+"""Facts about an ONNX file read off its graph: layers, channels, MACs, denormal weights. Runs in the child process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import onnx
+
+
+def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
+    """Weights, denormals among them, opsets, nodes, layers and MACs of one image.
+
+    Raises ValueError when a tensor's external data lie outside the file's own folder.
+    """
+    proto = onnx.load(path, load_external_data=False)
+    tensors = list(proto.graph.initializer)
+    tensors += [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
+    folder = os.path.dirname(os.path.abspath(path))
+    weights = denormals = 0
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_external(tensor, folder)
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
+        values = onnx.numpy_helper.to_array(tensor)
+        weights += values.size
+        if values.dtype.kind == "f":
+            tiny = np.abs(values) < np.finfo(values.dtype).tiny
+            denormals += int(np.count_nonzero(tiny & (values != 0)))
+    layers = _layers(proto, shape)
+    return {
+        "weights": weights,
+        "denormals": denormals,
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        "nodes": len(proto.graph.node),
+        "layers": layers,
+        "macs": sum(layer["macs"] for layer in layers),
+    }
+
+
+def _check_external(tensor: onnx.TensorProto, folder: str) -> None:
+    """Raise unless the tensor's external data is a plain file inside `folder`."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    path = os.path.join(folder, location)
+    inside = os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+    if os.path.isabs(location) or ".." in location.split("/") or not inside or os.path.islink(path):
+        raise ValueError(f"{tensor.name}: its data lie outside the file's own folder ({location!r})")
+
+
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_FUSED_AFTER = ("Relu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "Add", "Mul")
+
+
+def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
+    """One row for each node that multiplies: weight's name, channels, groups, MACs of one image.
+
+    `values` are the names a runtime may call the node by after fusing what follows into it.
+    """
+    dims = {t.name: list(t.dims) for t in proto.graph.initializer}
+    sizes = _sizes(proto, shape)
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    rows = []
+    for node in proto.graph.node:
+        if node.op_type not in _HEAVY:
+            continue
+        weight = next((name for name in node.input[1:2] if name in dims), "")
+        w, out = dims.get(weight, []), sizes.get(node.output[0], [])
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        group = attributes.get("group", 1)
+        turned = node.op_type in ("ConvTranspose", "MatMul") or not (node.op_type == "Conv" or attributes.get("transB"))
+        leaving, arriving = (w[1], w[0]) if turned and len(w) > 1 else (w[0], w[1]) if len(w) > 1 else (0, 0)
+        if node.op_type == "Conv":
+            arriving *= group
+        elif node.op_type == "ConvTranspose":
+            leaving *= group
+        rows.append(
+            {
+                "layer": weight.removesuffix("_transposed").removesuffix(".weight") or node.name,
+                "node": node.name,
+                "op": node.op_type,
+                "values": _followers(node, users),
+                "out": leaving,
+                "in": arriving,
+                "group": group,
+                "kernel": w[2:] if node.op_type.startswith("Conv") else [],
+                "macs": _macs(node, w, out, sizes, leaving),
+            }
+        )
+    return rows
+
+
+def _macs(node: onnx.NodeProto, w: list[int], out: list[int], sizes: dict[str, list[int]], leaving: int) -> int:
+    """Multiply-accumulates at batch 1; 0 where a size is unknown."""
+    if not w:  # two activations multiplied
+        first = sizes.get(node.input[0], [])
+        return int(np.prod(out)) * first[-1] if out and first else 0
+    if node.op_type == "ConvTranspose":
+        return int(np.prod(w)) * int(np.prod(sizes.get(node.input[0], [0])[2:]))
+    if not out:
+        return int(np.prod(w)) if node.op_type == "Gemm" else 0
+    return int(np.prod(w)) // max(1, leaving) * int(np.prod(out))
+
+
+def _followers(node: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]]) -> list[str]:
+    names = [node.output[0]]
+    while len(names) < 6:
+        after = [user for user in users.get(names[-1], []) if user.op_type in _FUSED_AFTER]
+        if not after:
+            break
+        names.append(after[-1].output[0])
+    return names
+
+
+def _sizes(proto: onnx.ModelProto, shape: list[int] | None) -> dict[str, list[int]]:
+    """Shapes of all values at batch 1; those with an unknown size are left out."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(proto)
+    weights = {tensor.name for tensor in fixed.graph.initializer}
+    for value in fixed.graph.input:
+        if value.name not in weights:
+            for at, dim in enumerate(value.type.tensor_type.shape.dim):
+                if not dim.HasField("dim_value"):
+                    dim.dim_value = 1 if at == 0 or not shape or at > len(shape) else shape[at - 1]
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del fixed.graph.value_info[:]
+    try:
+        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    except Exception:  # sizes are an extra; the runtime says what is wrong with a file
+        return {}
+    found = {}
+    for value in [*fixed.graph.input, *fixed.graph.value_info, *fixed.graph.output]:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if all(sizes):
+            found[value.name] = sizes
+    return found
