@@ -13,16 +13,26 @@ matplotlib.use("svg")
 from matplotlib.figure import Figure
 
 BLUE, GREY, ORANGE = "#2563eb", "#c3c9d4", "#ea580c"
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "rlp", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rlp",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True, bbox_inches="tight")
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True, bbox_inches="tight"
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", text, count=1).replace("<svg ", '<svg role="img" ', 1)
+    return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", text, count=1).replace(
+        "<svg ", '<svg role="img" ', 1
+    )
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
@@ -58,7 +68,9 @@ def search_curve(scores: Sequence[float], controls: Mapping[str, float]) -> str:
     return _svg(figure)
 
 
-def distillation_curve(epochs: Sequence[int], accuracy: Sequence[float], start: float | None, teacher: float | None) -> str:
+def distillation_curve(
+    epochs: Sequence[int], accuracy: Sequence[float], start: float | None, teacher: float | None
+) -> str:
     """Accuracy on the search split an epoch, from the re-estimated start to the teacher's level."""
     figure, axes = _figure(7.5, 2.6)
     axes.plot(epochs, [100 * a for a in accuracy], "o-", color=BLUE, label="student", markersize=3)
@@ -75,7 +87,9 @@ def speedups(rows: Sequence[tuple[str, float, float, float]], control: float) ->
     """Speed-up with its 95 % interval a setting: (name, ratio, low, high); the A/A control's spread as a band about 1."""
     figure, axes = _figure(7.5, 0.9 + 0.32 * len(rows))
     for place, (_, ratio, low, high) in enumerate(rows):
-        axes.errorbar(ratio, place, xerr=[[max(0.0, ratio - low)], [max(0.0, high - ratio)]], fmt="o", color=BLUE, capsize=3)
+        axes.errorbar(
+            ratio, place, xerr=[[max(0.0, ratio - low)], [max(0.0, high - ratio)]], fmt="o", color=BLUE, capsize=3
+        )
     axes.axvline(1, color=GREY)
     axes.axvspan(1 - control, 1 + control, color=GREY, alpha=0.4, label="spread of the base against itself")
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])

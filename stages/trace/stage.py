@@ -1,0 +1,46 @@
+"""The trace stage: base model in, channel groups out."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import replace
+from typing import Any
+
+from pipeline.stage import Stage, StageContext
+from pipeline.store import write_bytes
+
+
+class TraceStage(Stage):
+    """`graph.json` has the same bytes for the same network, wherever it is traced."""
+
+    name = "trace"
+    title = "finding channel groups"
+    sections = ("trace",)
+    reads = ("base_model", "data")
+
+    def run(self, ctx: StageContext) -> dict[str, Any]:
+        import torch
+
+        from pipeline.models import load_model
+        from stages.trace import trace
+
+        model = load_model(ctx.input("base_model"))
+        graph = trace(model, torch.zeros(1, *ctx.data_card.image_shape))
+        patterns = ctx.config.trace.freeze
+        groups = tuple(
+            replace(group, prunable=False, reason="frozen by trace.freeze")
+            if any(fnmatch.fnmatch(group.id, pattern) for pattern in patterns)
+            else group
+            for group in graph.groups
+        )
+        graph = replace(graph, groups=groups)
+        write_bytes(ctx.out / "graph.json", graph.to_json().encode())
+        return {
+            "groups": len(groups),
+            "prunable": len(graph.prunable),
+            "units": sum(group.size for group in graph.prunable),
+            "frozen": len(graph.frozen),
+        }
+
+
+STAGE = TraceStage
