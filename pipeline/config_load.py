@@ -48,6 +48,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         UsageError: anything wrong in the file or the overrides, all problems at once.
     """
     try:
+        if (size := path.stat().st_size) > yaml_nodes.MAX_BYTES:
+            raise UsageError(f"{path}: {size} bytes is no config", hint="pass a YAML file below 1 MB")
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not a UTF-8 text file", hint="rlp config ls lists the shipped configs") from None

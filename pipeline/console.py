@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -32,10 +32,32 @@ def setup(new_mode: Mode, is_verbose: bool = False) -> None:
     mode, verbose = new_mode, is_verbose
 
 
+class _Console(Console):
+    """A reader that goes away (`| head`) changes neither what a command does nor its exit code."""
+
+    def on_broken_pipe(self) -> None:
+        _to_nowhere(self.file)
+
+
+def _to_nowhere(stream: IO[str]) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _to_nowhere(sys.stdout)
+
+
 def _console(stderr: bool = False) -> Console:
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
-    width = int(os.environ.get("COLUMNS", "0") or 0) or (120 if piped else None)
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width, soft_wrap=piped)
+    columns = os.environ.get("COLUMNS", "")
+    width = max(20, int(columns)) if columns.isdecimal() and int(columns) else (120 if piped else None)
+    return _Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width, soft_wrap=piped)
 
 
 def say(text: str = "") -> None:
@@ -72,14 +94,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
 def document(doc: Mapping[str, Any]) -> None:
     """The one JSON document of a command, on stdout; only in json mode."""
     if mode == "json":
-        sys.stdout.write(json.dumps(doc, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        sys.stdout.flush()
+        _write(json.dumps(doc, indent=2, allow_nan=False) + "\n")
 
 
 def raw(text: str) -> None:
     """Text that is itself the result (a schema, a YAML file), on stdout in every mode but json."""
     if mode != "json":
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        _write(text if text.endswith("\n") else text + "\n")
 
 
 def failure(error: RlpError) -> None:

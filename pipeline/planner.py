@@ -55,6 +55,10 @@ class Selection:
             raise UsageError(f"--until {last} comes before --from {first}", hint="the order is " + ", ".join(names))
         low = names.index(first) if first else 0
         high = names.index(last) if last else len(names) - 1
+        if force not in (None, "all") and not low <= names.index(force) <= high:
+            raise UsageError(
+                f"--force={force} is outside {names[low]} … {names[high]}", hint="widen --from or --until, or drop it"
+            )
         forced = names[low : high + 1] if force == "all" else [force] if force else []
         return Selection(first, last, frozenset(forced), only)
 

@@ -96,21 +96,30 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
         RlpError: of any kind; everything committed so far is kept.
     """
     with store.lock(request.run), _signals(watcher) as stop_signal:
-        for sentence in store.recover(request.run, MANIFEST):
-            watcher.note(sentence)
-        for stage in request.stages if request.accept_edited else ():
-            for name in accept_edits(request.run, stage.name):
-                watcher.warn(f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest")
-        card = describe_data(request.config)
-        record = {"kind": "run", "schema_version": RUN_SCHEMA, "config_name": request.config_name}
-        store.write_sealed(request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")})
-        planner = Planner(request.stages, request.config, request.run, data_key(card))
-        return _walk(request, planner, card, watcher, stop_signal)
+        try:
+            return _walk(request, watcher, stop_signal)
+        except (Interrupted, KeyboardInterrupt) as error:
+            number = error.exit_code - 128 if isinstance(error, Interrupted) else stop_signal() or signal.SIGINT
+            word = "terminated" if number == signal.SIGTERM else "interrupted"
+            raise Interrupted(
+                f"{word}; finished stages and checkpoints are kept",
+                signal_number=int(number),
+                hint=f"resume with: {request.resume_command}",
+            ) from None
 
 
-def _walk(
-    request: Request, planner: Planner, card: Any, watcher: Watcher, stop_signal: Callable[[], int]
-) -> list[Step]:
+def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) -> list[Step]:
+    for sentence in store.recover(request.run, MANIFEST):
+        watcher.note(sentence)
+    for stage in request.stages if request.accept_edited else ():
+        for name in accept_edits(request.run, stage.name):
+            watcher.warn(f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest")
+    card = describe_data(request.config)
+    planner = Planner(request.stages, request.config, request.run, data_key(card))
+    for step in planner.plan(request.selection):  # before anything is written or computed
+        _refuse_blocked(step)
+    record = {"kind": "run", "schema_version": RUN_SCHEMA, "config_name": request.config_name}
+    store.write_sealed(request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")})
     taken: list[Step] = []
     done: set[str] = set()
     total = len(request.stages)
@@ -118,8 +127,7 @@ def _walk(
         # Planned anew before each stage: an upstream that ran may have made the very same bytes.
         selection = replace(request.selection, force=request.selection.force - done)
         step = planner.plan(selection)[index]
-        if step.action == "blocked":
-            raise ArtifactError(f"{stage.name} is blocked: {step.reason}", hint=step.hint)
+        _refuse_blocked(step)
         watcher.begin(step, index, total)
         if step.action == "run":
             _run_stage(request, step, card, watcher, stop_signal)
@@ -130,11 +138,16 @@ def _walk(
     return taken
 
 
+def _refuse_blocked(step: Step) -> None:
+    if step.action == "blocked":
+        raise ArtifactError(f"{step.stage.name} is blocked: {step.reason}", hint=step.hint)
+
+
 def _run_stage(request: Request, step: Step, card: Any, watcher: Watcher, stop_signal: Callable[[], int]) -> None:
     stage, needs = step.stage, step.needs
     assert needs is not None
     if stop_signal():
-        raise _with_resume(Interrupted(signal_number=stop_signal()), request)
+        raise Interrupted(signal_number=stop_signal())
     work = request.run / ".work" / stage.name
     _prepare_work(work, needs)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
@@ -149,15 +162,11 @@ def _run_stage(request: Request, step: Step, card: Any, watcher: Watcher, stop_s
             data_card=card,
             run_name=request.run.name,
         )
-        try:
-            with _resource_errors(stage.name, out):
-                _seed(request.config.seed)
-                summary = stage.run(ctx)
-                write_manifest(out, needs, summary, started, time.monotonic() - clock)
-                store.commit(request.run, stage.name, out)
-        except (Interrupted, KeyboardInterrupt) as error:
-            number = error.exit_code - 128 if isinstance(error, Interrupted) else stop_signal() or signal.SIGINT
-            raise _with_resume(Interrupted(signal_number=int(number)), request) from None
+        with _resource_errors(stage.name, out):
+            _seed(request.config.seed)
+            summary = stage.run(ctx)
+            write_manifest(out, needs, summary, started, time.monotonic() - clock)
+            store.commit(request.run, stage.name, out)
     shutil.rmtree(work, ignore_errors=True)
     watcher.end(step, summary, time.monotonic() - clock)
 
@@ -185,15 +194,6 @@ def _seed(seed: int) -> None:
     import torch
 
     torch.manual_seed(seed)
-
-
-def _with_resume(error: Interrupted, request: Request) -> Interrupted:
-    word = "interrupted" if error.exit_code == 130 else "terminated"
-    return Interrupted(
-        f"{word}; finished stages and checkpoints are kept",
-        signal_number=error.exit_code - 128,
-        hint=f"resume with: {request.resume_command}",
-    )
 
 
 @contextmanager

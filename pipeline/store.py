@@ -142,11 +142,19 @@ def read_json(path: Path, *, max_bytes: int = 64 << 20, sha256: str | None = Non
     Raises:
         ArtifactError: not readable, or not JSON.
     """
-    data = read_bytes(path, max_bytes=max_bytes, sha256=sha256)
+    return parse_json(read_bytes(path, max_bytes=max_bytes, sha256=sha256), str(path))
+
+
+def parse_json(data: bytes, name: str) -> Any:
+    """Parse JSON; NaN and duplicate keys are refused. `name` is for the message.
+
+    Raises:
+        ArtifactError: not JSON.
+    """
     try:
         return json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not valid JSON ({error})") from None
+        raise ArtifactError(f"{name}: not valid JSON ({error})") from None
 
 
 def _no_constant(name: str) -> Any:

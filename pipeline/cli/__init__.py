@@ -2,53 +2,104 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import tempfile
 import traceback
 from typing import Any, NoReturn
 
-from pipeline.errors import Interrupted, RlpError, UsageError
+from pipeline.errors import EnvironmentProblem, Interrupted, RlpError, UsageError
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the console script; always leaves through SystemExit."""
     arguments = ["--force=all" if item == "--force" else item for item in (sys.argv[1:] if argv is None else argv)]
+    _mend_streams()
     code = _run(arguments)
+    _reader_left()
+    raise SystemExit(code)
+
+
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE}
+
+
+def _mend_streams() -> None:
+    """Closed streams go nowhere; what a terminal cannot show is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_left() -> bool:
+    """Whether nobody reads stdout any more (`| head`); what cannot be written then goes nowhere."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(code)
+        return isinstance(error, BrokenPipeError)
+    return False
 
 
 def _run(arguments: list[str]) -> int:
     from pipeline.cli.app import app
 
     try:
+        _check_text(arguments)
         result = app(args=arguments, prog_name="rlp", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except RlpError as error:
         return _fail(error, arguments)
     except KeyboardInterrupt:
         return _fail(Interrupted(hint="type the same command again to resume"), arguments)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return 0
         if type(error).__name__ == "Exit":  # typer's own way out; its class moved between releases
             return int(getattr(error, "exit_code", 0))
         if type(error).__name__ == "Abort":
             return _fail(Interrupted(), arguments)
         if hasattr(error, "format_message"):
             return _fail(_usage(error), arguments)
+        if isinstance(error, OSError) and (problem := _system(error)):
+            return _fail(problem, arguments)
         return _bug(error, arguments)
 
 
+def _check_text(arguments: list[str]) -> None:
+    for item in arguments:
+        try:
+            item.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{item!a}: not UTF-8 text", hint="rename the file or folder, or run in a UTF-8 locale"
+            ) from None
+
+
+def _system(error: OSError) -> RlpError | None:
+    """What the system refused, wherever it did; None for anything that looks like our own mistake."""
+    what = f"{error.filename or 'output'}: {error.strerror}"
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(what, hint="pass a shorter path")
+    if error.errno in _ENVIRONMENT:
+        return EnvironmentProblem(what, hint="mend that and type the command again; finished stages are kept")
+    return None
+
+
 def _usage(error: Any) -> RlpError:
+    from pipeline.cli.common import attach, keys_of
+
     ctx = getattr(error, "ctx", None)
     command = ctx.command_path if ctx is not None else "rlp"
-    return UsageError(error.format_message(), hint=f"{command} --help lists what it takes")
+    no_command = type(error).__name__ == "NoArgsIsHelpError"
+    message = f"{command} needs a command" if no_command else error.format_message()
+    usage = UsageError(message, hint=f"{command} --help lists what it takes")
+    return attach(usage, dict.fromkeys(keys_of(ctx.command if ctx is not None else None)))
 
 
 def _fail(error: RlpError, arguments: list[str]) -> int:
@@ -57,10 +108,12 @@ def _fail(error: RlpError, arguments: list[str]) -> int:
 
     if os.environ.get("RLP_DEBUG") == "1":
         traceback.print_exception(error)
-    console.failure(error)
+    with contextlib.suppress(OSError):
+        console.failure(error)
     if "--json" in arguments:
         console.setup("json")
-        console.document(failure_document(error))
+        with contextlib.suppress(OSError):
+            console.document(failure_document(error))
     return error.exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import console
-from pipeline.cli.common import command
+from pipeline.cli.common import attach, command
 
 
 def register(app: typer.Typer) -> None:
@@ -40,11 +41,14 @@ def check(
 ) -> dict[str, Any]:
     """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3 damaged or stale."""
     from pipeline.cli import running
-    from pipeline.errors import ArtifactError, Refused
+    from pipeline.errors import ArtifactError, Refused, UsageError
     from pipeline.planner import Planner
     from pipeline.runner import read_run
     from stages import load_stages
 
+    limits = (max_accuracy_drop, min_accuracy, min_speedup, max_latency_ms, min_agreement)
+    if any(limit is not None and not math.isfinite(limit) for limit in limits):
+        raise UsageError("a gate must be a finite number", hint="leave the gate out to ask for nothing")
     config, _ = read_run(run)
     steps = Planner(load_stages(), config, run, outside=False).plan()
     stages = [{"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps]
@@ -54,7 +58,7 @@ def check(
         told = [f"{s.stage.name}: {s.reason}" for s in bad]
         again = f"rlp stage {bad[0].stage.name} --run {shlex.quote(str(run))} --force"
         hint = f"{again}, then rlp pipeline run for what follows"
-        raise running.attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
+        raise attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
     summary = running.load_summary(run)
     base, final, speed = summary["base"], summary["final"], summary["speedup"]
     drop = 100 * (base["accuracy"] - final["accuracy"])
@@ -82,7 +86,7 @@ def check(
     if missed:
         told = [f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}" for g in missed]
         hint = "raise distill.epochs or search.budget, or loosen the gate"
-        raise running.attach(Refused(told[0], hint=hint, details=told[1:]), doc)
+        raise attach(Refused(told[0], hint=hint, details=told[1:]), doc)
     return doc
 
 

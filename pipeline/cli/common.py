@@ -49,14 +49,26 @@ def command(
         del wrapper.__wrapped__  # type: ignore[attr-defined]
         wrapper.__signature__ = inspect.Signature([*own, *extra])  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in (*own, *extra)}
+        wrapper.json_keys = tuple(keys)  # type: ignore[attr-defined]
         app.command(name, **settings)(wrapper)
         return function
 
     return register
 
 
+def keys_of(clicked: Any) -> tuple[str, ...]:
+    """Keys of the JSON document of a command as the parser knows it; none for a group of commands."""
+    return getattr(getattr(clicked, "callback", None), "json_keys", ())
+
+
+def attach(error: RlpError, doc: dict[str, Any]) -> RlpError:
+    """Let a failing command still print its JSON keys."""
+    error.document = doc  # type: ignore[attr-defined]
+    return error
+
+
 def failure_document(error: RlpError) -> dict[str, Any]:
     """The JSON document of a command that failed: the keys it has on success, and the error."""
     told = {"message": error.message, "hint": error.hint, "details": list(error.details)}
-    found = getattr(error, "document", {})
-    return {"ok": False, "exit_code": error.exit_code, "error": told, **dict.fromkeys(_current_keys), **found}
+    found = getattr(error, "document", dict.fromkeys(_current_keys))
+    return {"ok": False, "exit_code": error.exit_code, "error": told, **found}

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from pipeline import console
-from pipeline.cli.common import command
+from pipeline.cli.common import attach, command
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +21,6 @@ def doctor() -> dict[str, Any]:
     """Check packages, processor, memory, disk and execution providers; exit 4 when a run could not work."""
     import psutil
 
-    from pipeline.cli.running import attach
     from pipeline.errors import EnvironmentProblem
     from pipeline.manifest import device, versions
 

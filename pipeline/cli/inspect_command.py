@@ -43,6 +43,7 @@ def inspect(
 
 def _json(path: Path, limit: int) -> tuple[str, Any]:
     from pipeline import store
+    from pipeline.errors import ArtifactError
 
     content = store.read_json(path, max_bytes=1 << 28)
     shown: dict[str, Callable[[Any, int], None]] = {
@@ -54,10 +55,13 @@ def _json(path: Path, limit: int) -> tuple[str, Any]:
     if kind is None and isinstance(content, dict):
         kind = "graph" if {"groups", "layers"} <= content.keys() else "plan" if "keep" in content else path.stem
     kind = str(kind or path.stem)
-    if kind in shown:
-        shown[kind](content, limit)
-    else:
-        _show_flat(content, limit)
+    try:
+        shown.get(kind, _show_flat)(content, limit)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise ArtifactError(
+            f"{path}: says it is a {kind}, and is not ({type(error).__name__}: {error})",
+            hint="rlp check RUN finds what was changed",
+        ) from None
     return kind, content
 
 
@@ -120,12 +124,13 @@ def _show_flat(content: Any, limit: int) -> None:
 
 
 def _lines(path: Path, limit: int) -> Any:
-    import json
-
     from pipeline import store
+    from pipeline.errors import ArtifactError
 
     data = store.read_bytes(path, max_bytes=1 << 30)
-    rows = [json.loads(line) for line in data.splitlines() if line.strip()]
+    rows = [store.parse_json(line, f"{path}:{n}") for n, line in enumerate(data.splitlines(), 1) if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ArtifactError(f"{path}: not one JSON object a line", hint="rlp check RUN finds what was changed")
     scalar = [key for key in (rows[0] if rows else {}) if not isinstance(rows[0][key], (dict, list))]
     shown = [tuple(f"{v:.5g}" if isinstance(v := row.get(key), float) else v for key in scalar) for row in rows]
     console.table(scalar, _cut(shown, limit))

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import console
 from pipeline.artifacts import KINDS
 from pipeline.config import Config
-from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
+from pipeline.errors import ArtifactError, EnvironmentProblem
 
 SUMMARY_KEYS = ("schema_version", "run", "data", "base", "final", "speedup", "parity", "report", "onnx")
 
@@ -134,9 +134,3 @@ def show_result(doc: dict[str, Any]) -> None:
     console.say()
     console.say(f"report  {doc['report']}")
     console.say(f"onnx    {doc['onnx']}")
-
-
-def attach(error: RlpError, doc: dict[str, Any]) -> RlpError:
-    """Let a failing command still print its JSON keys."""
-    error.document = doc  # type: ignore[attr-defined]
-    return error
