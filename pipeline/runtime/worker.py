@@ -220,6 +220,17 @@ class Worker:
             return lines[-1] if lines else ""
         return ""
 
+    def _looks_like(self) -> str:
+        """", which is a PNG image", say, where the first bytes of the file tell."""
+        from pipeline.models.filetype import guess
+
+        try:
+            with open(self.subject, "rb") as file:
+                kind = guess(file.read(4096))
+        except OSError:
+            return ""
+        return "" if kind == "unrecognised binary data" else f", which looks like {kind}"
+
     def _refused(self, command: str, answer: dict[str, Any]) -> RlpError:
         kind, message = answer["kind"], answer["message"]
         if kind == "ProviderMissing":
@@ -233,7 +244,7 @@ class Worker:
             return EnvironmentProblem(f"a package is missing: {message}", hint="run `make setup`")
         if command in ("open", "check", "scan", "infer", "feed", "warm", "slot"):
             return ArtifactError(
-                f"onnxruntime refused {self.subject}: {message[:300]}",
+                f"onnxruntime refused {self.subject}{self._looks_like()}: {message[:300]}",
                 hint="check that it is an ONNX file that this onnxruntime supports, or export it again",
             )
         return RlpError(f"{command} failed in the onnxruntime child: {kind}: {message[:300]}")
