@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,13 @@ def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequ
         Refused: the cut network does not run, or its output has another shape or is not finite.
     """
     wide = copy.deepcopy(model).double()
-    return _difference(prune(wide, graph, plan), mask(wide, graph, plan), inputs, "cut")
+    return _difference(lambda: prune(wide, graph, plan), lambda: mask(wide, graph, plan), inputs, "cut")
 
 
 def prove_order(model: nn.Module, graph: ChannelGraph, inputs: Sequence[Any], *, seed: int = 0) -> Proof:
     """Shuffle the units of every prunable group consistently; the output must stay. Needs no reference answer."""
     wide = copy.deepcopy(model).double()
-    return _difference(permuted(wide, graph, seed=seed), wide, inputs, "shuffled")
+    return _difference(lambda: permuted(wide, graph, seed=seed), lambda: wide, inputs, "shuffled")
 
 
 def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Module:
@@ -60,16 +60,19 @@ def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Modu
     return rebuild(model, changed, ())
 
 
-def _difference(one: nn.Module, reference: nn.Module, inputs: Sequence[Any], what: str) -> Proof:
+def _difference(
+    one: Callable[[], nn.Module], reference: Callable[[], nn.Module], inputs: Sequence[Any], what: str
+) -> Proof:
+    """Networks are built one after the other, so that only one lives at a time."""
     inputs = [item.double() if torch.is_tensor(item) and item.is_floating_point() else item for item in inputs]
-    with torch.no_grad(), mode(one, False), mode(reference, False):
-        expected = tensors_of(reference(*inputs))
-        try:
-            found = tensors_of(one(*inputs))
-        except Exception as error:
-            raise Refused(
-                f"the {what} network does not run: {error}", hint="freeze the groups concerned with trace.freeze"
-            ) from error
+    expected = _outputs(reference(), inputs)
+    network = one()
+    try:
+        found = _outputs(network, inputs)
+    except Exception as error:
+        raise Refused(
+            f"the {what} network does not run: {error}", hint="freeze the groups concerned with trace.freeze"
+        ) from error
     worst = relative = 0.0
     for a, b in zip(found, expected, strict=True):
         if a.shape != b.shape or not bool(torch.isfinite(a).all()):
@@ -78,3 +81,8 @@ def _difference(one: nn.Module, reference: nn.Module, inputs: Sequence[Any], wha
         worst = max(worst, difference)
         relative = max(relative, difference / scale if scale else difference)
     return Proof(worst, relative)
+
+
+def _outputs(network: nn.Module, inputs: Sequence[Any]) -> list[torch.Tensor]:
+    with torch.no_grad(), mode(network, False):
+        return tensors_of(network(*inputs))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -142,6 +142,11 @@ class ChannelGraph:
             group.id: [(m.parameter, m.dim, np.array(m.indices).reshape(group.size, -1)) for m in group.members]
             for group in self.groups
         }
+
+    def with_frozen(self, reasons: Mapping[str, str]) -> ChannelGraph:
+        """A graph in which these groups must keep all channels; {group id: reason}."""
+        groups = tuple(replace(g, prunable=False, reason=reasons[g.id]) if g.id in reasons else g for g in self.groups)
+        return replace(self, groups=groups)
 
     def widths_after(self, kept: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
         """(module, attribute, value) of each attribute that changes when groups keep this many units."""

@@ -54,7 +54,7 @@ class Pass:
         """An activation without units."""
         return Activation(tuple(shape), None, np.array([self.labels.fixed(reason)], dtype=np.int64))
 
-    def stuck(self, values: Iterable[Any], text: str) -> Any:
+    def stuck(self, values: Any, text: str) -> Any:
         """Freeze everything that arrives, pin parameters, and return fixed results of the call's shapes."""
         reason = self.why(text)
         for value in flatten(values):
@@ -185,11 +185,11 @@ def returns_list(call: Call) -> bool:
 
 
 def flatten(values: Any) -> Iterable[Any]:
-    """Leaves of nested lists."""
+    """Leaves of nested lists and dicts."""
+    if isinstance(values, dict):
+        values = list(values.values())
     if isinstance(values, (list, tuple)):
         for value in values:
             yield from flatten(value)
-    elif isinstance(values, dict):
-        yield from flatten(list(values.values()))
     else:
         yield values

@@ -23,6 +23,7 @@ class Labels:
     pinned: dict[str, int] = field(default_factory=dict)
     widths: list[tuple[str, str, int, Vector]] = field(default_factory=list)
     unproven: dict[str, list[Vector]] = field(default_factory=dict)
+    split_lines: dict[str, None] = field(default_factory=dict)
     _ties: list[tuple[Vector, Vector]] = field(default_factory=list)
     _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)
     _inexact: list[Vector] = field(default_factory=list)

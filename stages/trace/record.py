@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -37,6 +37,7 @@ class Recorder(SchemaCheckMode):
         self.calls: list[Call] = []
         self.modules: list[str] = []
         self._refs: dict[int, Ref] = {}
+        self._places: dict[Any, Ref] = {}
         self._alive: list[Any] = []
         self._count = 0
 
@@ -71,15 +72,21 @@ class Recorder(SchemaCheckMode):
         self._bind(tensor, Ref(self.inputs[-1].index))
 
     def ref(self, value: Any) -> Any:
-        """Tensors become references; one not seen before is a constant of the model or of forward."""
+        """Tensors become references; a real tensor that was not declared is a constant that forward refers to."""
         if not isinstance(value, torch.Tensor):
             return value
         if id(value) not in self._refs:
-            self.declare("constant", self.constants.get(id(value), "made in forward"), value)
+            if not isinstance(value, FakeTensor):
+                self.declare("constant", self.constants.get(id(value), "outside the model"), value)
+            elif _place(value) in self._places:  # factory functions hand out a second object for their result
+                self._bind(value, self._places[_place(value)])
+            else:
+                raise Unsupported("a tensor that no recorded call made")
         return self._refs[id(value)]
 
     def _bind(self, tensor: torch.Tensor, ref: Ref) -> None:
         self._refs[id(tensor)] = ref
+        self._places[_place(tensor)] = ref
         self._alive.append(tensor)  # ids stay unique while everything lives
 
     def _next(self) -> int:
@@ -103,7 +110,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        for context in (_state_of(model), mode(model, False), _module_paths(recorder), torch.no_grad()):
+        for context in (preserved(model), mode(model, False), _module_paths(recorder), torch.no_grad()):
             stack.enter_context(context)
         for context in (fake, enable_python_dispatcher(), recorder):
             stack.enter_context(context)
@@ -145,7 +152,7 @@ def _module_paths(recorder: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def _state_of(model: nn.Module) -> Iterator[None]:
+def preserved(model: nn.Module) -> Iterator[None]:
     """Put back attributes that forward sets on its modules, and torch's random state."""
     random = torch.get_rng_state()
     before = [(module, dict(module.__dict__)) for module in model.modules()]
@@ -168,6 +175,12 @@ def _attributes(model: nn.Module) -> dict[int, str]:
         for name, value in vars(module).items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Where a tensor's elements lie: equal for two objects that are the same view of the same memory."""
+    layout = (tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset(), tensor.dtype)
+    return (tensor.untyped_storage()._cdata, *layout)
 
 
 def _caller() -> str:

@@ -1,20 +1,30 @@
-"""`trace`: export, label, group; retry the lines whose sizes turn out to be hard-coded."""
+"""`trace`: capture, label, group; then settle the sizes that forward may have hard-coded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from pipeline.errors import UsageError
-from stages.trace.capture import canonical_names, capture
+from stages.trace.capture import Capture, canonical_names, capture
 from stages.trace.graph import ChannelGraph
 from stages.trace.grouping import build
-from stages.trace.labelling import label
-from stages.trace.verify import NEXT_CHOICE, doubtful, fits
+from stages.trace.labelling import Pass, label
+from stages.trace.labels import Settled
+from stages.trace.verify import Trial, doubtful
 
 Inputs = torch.Tensor | tuple[Any, ...] | list[Any]
+
+_NEXT = {"inner": "outer", "outer": "fixed"}
+_SIZED = {
+    "view", "reshape", "_unsafe_view", "unflatten", "expand", "repeat", "tile", "narrow", "slice", "split",
+    "split_with_sizes", "pad", "constant_pad_nd", "zeros", "ones", "full", "empty", "arange", "new_zeros", "new_ones",
+    "new_full", "new_empty", "rand", "randn", "index", "index_select", "select", "unbind", "group_norm", "roll",
+}  # fmt: skip
 
 
 def trace(model: nn.Module, example_inputs: Inputs, *, open_statistics: bool = False) -> ChannelGraph:
@@ -34,16 +44,69 @@ def trace(model: nn.Module, example_inputs: Inputs, *, open_statistics: bool = F
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     if not inputs:
         raise UsageError("trace needs an example input", hint="pass a tensor of the shape the model is used with")
-    captured = capture(model, inputs)
-    names = canonical_names(model)
-    first = inputs[0]
-    batch = first.shape[0] if isinstance(first, torch.Tensor) and first.dim() else 1
-    choices: dict[str, str] = {}
-    while True:
-        state = label(model, [captured], choices, open_statistics)
-        graph, settled = build(state, captured.inputs, names, max(batch, 1))
-        lines = doubtful(state, settled, graph)
-        if not lines or fits(model, graph, set().union(*lines.values()), inputs):
-            return graph.bind(model)
-        wrong = [line for line, ids in lines.items() if not fits(model, graph, ids, inputs)] or list(lines)
-        choices.update({line: NEXT_CHOICE[choices.get(line, "inner")] for line in wrong})
+    return _Tracing(model, inputs, open_statistics).graph().bind(model)
+
+
+@dataclass
+class _Tracing:
+    """The search for readings of ambiguous sizes under which forward follows every cut."""
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    open_statistics: bool
+    choices: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.captured: Capture = capture(self.model, self.inputs)
+        self.names = canonical_names(self.model)
+        first = self.inputs[0]
+        self.batch = max(first.shape[0], 1) if isinstance(first, torch.Tensor) and first.dim() else 1
+
+    def graph(self) -> ChannelGraph:
+        state, graph, settled = self._label(self.choices)
+        if not any(call.name.rstrip("_") in _SIZED for call in self.captured.calls) and not state.labels.unproven:
+            return graph
+        while True:
+            lines = doubtful(state, settled, graph)
+            trial = Trial(self.model, graph, self.inputs, numbers=bool(lines))
+            if trial.problem([group.id for group in graph.prunable]):
+                wrong = [line for line, ids in lines.items() if trial.problem(ids)]
+                if not wrong:
+                    return self._freeze_culprits(trial)
+                self.choices.update({line: _NEXT[self.choices.get(line, "inner")] for line in wrong})
+            elif not self._read_otherwise(state, graph):
+                return graph
+            state, graph, settled = self._label(self.choices)
+
+    def _label(self, choices: Mapping[str, str]) -> tuple[Pass, ChannelGraph, Settled]:
+        state = label(self.model, [self.captured], choices, self.open_statistics)
+        graph, settled = build(state, self.captured.inputs, self.names, self.batch)
+        return state, graph, settled
+
+    def _read_otherwise(self, state: Pass, graph: ChannelGraph) -> bool:
+        """Try the other reading of lines that split channels; keep the first that opens more units and holds."""
+        for line in state.labels.split_lines:
+            if line in self.choices:
+                continue
+            self.choices[line] = "inner"
+            choices = {**self.choices, line: "outer"}
+            _, other, _ = self._label(choices)
+            if _units(other) > _units(graph):
+                trial = Trial(self.model, other, self.inputs, numbers=True)
+                if not trial.problem([group.id for group in other.prunable]):
+                    self.choices = choices
+                    return True
+        return False
+
+    def _freeze_culprits(self, trial: Trial) -> ChannelGraph:
+        """Groups that forward does not follow for a reason no label shows, such as a size read from another tensor."""
+        graph = trial.graph
+        while culprits := trial.culprits([group.id for group in graph.prunable]):
+            reasons = {group: f"forward does not follow its cut: {problem}" for group, problem in culprits.items()}
+            graph = graph.with_frozen(reasons)
+            trial = Trial(self.model, graph, self.inputs, trial.numbers)
+        return graph
+
+
+def _units(graph: ChannelGraph) -> int:
+    return sum(group.size for group in graph.prunable)

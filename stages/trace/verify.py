@@ -1,26 +1,34 @@
-"""Sizes that forward may have hard-coded: cut the units they concern and see whether the network still fits."""
+"""Does forward follow a cut? Sizes may be hard-coded, so the network is cut and run.
+
+Shapes are checked on fake tensors, without arithmetic. Where channels themselves pass a doubtful size, a wrong cut may
+keep all shapes, so the numbers are compared with the silenced network as well.
+"""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from stages.trace.capture import mode
+from stages.trace.capture import inside_torch, mode, short_path
 from stages.trace.graph import ChannelGraph
 from stages.trace.labelling import Pass
 from stages.trace.labels import Settled
-from stages.trace.slices import cut, silence
-
-NEXT_CHOICE = {"inner": "outer", "outer": "fixed"}
+from stages.trace.record import preserved
+from stages.trace.slices import cut, named_tensors, rebuild, removed_slices, silence
 
 
 def doubtful(state: Pass, settled: Settled, graph: ChannelGraph) -> dict[str, set[str]]:
-    """{source line: ids of prunable groups whose units pass it}, lines in the order of the trace."""
-    owner = np.zeros(len(settled.roots), dtype=np.int64) - 1
+    """{source line: ids of prunable groups whose units pass a doubtful size there}, in the order of the trace."""
+    owner = np.full(len(settled.roots), -1, dtype=np.int64)
     groups = graph.prunable
     for number, group in enumerate(groups):
         for name, dim, indices in group.members:
@@ -36,30 +44,76 @@ def doubtful(state: Pass, settled: Settled, graph: ChannelGraph) -> dict[str, se
     return found
 
 
-def fits(model: nn.Module, graph: ChannelGraph, ids: Iterable[str], inputs: Sequence[Any]) -> bool:
-    """True when the network runs with half of these groups gone and equals the silenced one."""
+@dataclass(frozen=True)
+class Trial:
+    """Cuts half of some groups of one traced network and reports what goes wrong."""
+
+    model: nn.Module
+    graph: ChannelGraph
+    inputs: Sequence[Any]
+    numbers: bool
+
+    def problem(self, ids: Iterable[str]) -> str:
+        """Why the network without half of these groups is not the silenced one; "" when it is."""
+        keep = _half(self.graph, ids)
+        if not keep:
+            return ""
+        try:
+            _run_fake(self.model, self.graph, keep, self.inputs)
+            return self._compare(keep) if self.numbers else ""
+        except Exception as error:
+            return _place(error)
+
+    def culprits(self, ids: Sequence[str]) -> dict[str, str]:
+        """The groups that alone, or only together, do not survive a cut: {group id: problem}."""
+        problem = self.problem(ids)
+        if not problem or len(ids) == 1:
+            return dict.fromkeys(ids, problem) if problem else {}
+        middle = len(ids) // 2
+        found = {**self.culprits(ids[:middle]), **self.culprits(ids[middle:])}
+        return found or dict.fromkeys(ids, problem)
+
+    def _compare(self, keep: dict[str, list[int]]) -> str:
+        noise = torch.Generator().manual_seed(0)
+        inputs = tree_map(lambda value: _noise(value, noise), tuple(self.inputs))
+        with torch.no_grad(), preserved(self.model), mode(self.model, False):
+            small, reference = (
+                cut(self.model, self.graph, keep)(*inputs),
+                silence(self.model, self.graph, keep)(*inputs),
+            )
+        pairs = zip(tensors_of(small), tensors_of(reference), strict=True)
+        return "" if all(_close(a, b) for a, b in pairs) else "the output of the cut network is another one"
+
+
+def tensors_of(output: Any) -> list[torch.Tensor]:
+    """All tensors of a nested model output."""
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+
+
+def _half(graph: ChannelGraph, ids: Iterable[str]) -> dict[str, list[int]]:
     generator = np.random.default_rng(0)
     keep = {}
     for group_id in sorted(ids):
         size = graph[group_id].size
         keep[group_id] = np.sort(generator.permutation(size)[: (size + 1) // 2]).tolist()
-    noise = torch.Generator().manual_seed(0)
-    inputs = [_noise(item, noise) for item in inputs]
-    try:
-        with torch.no_grad(), mode(model, False), _random_state():
-            small, reference = cut(model, graph, keep)(*inputs), silence(model, graph, keep)(*inputs)
-    except Exception:
-        return False
-    return all(_close(a, b) for a, b in zip(tensors_of(small), tensors_of(reference), strict=True))
+    return keep
 
 
-def tensors_of(output: Any) -> list[torch.Tensor]:
-    """All tensors of a nested model output."""
-    if isinstance(output, torch.Tensor):
-        return [output]
-    if isinstance(output, dict):
-        output = list(output.values())
-    return [tensor for item in output for tensor in tensors_of(item)] if isinstance(output, (list, tuple)) else []
+def _run_fake(model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], inputs: Sequence[Any]) -> None:
+    """One forward pass of the cut network, shapes only."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    shapes = {name: list(tensor.shape) for name, tensor in named_tensors(model).items()}
+    for (name, dim), gone in removed_slices(graph, keep).items():
+        shapes[name][dim] -= len(gone)
+    with ExitStack() as stack:
+        for context in (preserved(model), torch.no_grad(), fake):
+            stack.enter_context(context)
+        tensors = {
+            name: torch.empty(shapes[name], dtype=tensor.dtype, device=tensor.device)
+            for name, tensor in named_tensors(model).items()
+        }
+        small = rebuild(model, tensors, graph.widths_after({group: len(kept) for group, kept in keep.items()})).eval()
+        small(*tree_map(lambda v: fake.from_tensor(v, static_shapes=True) if torch.is_tensor(v) else v, tuple(inputs)))
 
 
 def _noise(value: Any, generator: torch.Generator) -> Any:
@@ -76,11 +130,8 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool(((one - other).abs() <= tolerance * max(scale, 1e-12)).all())
 
 
-class _random_state:
-    """Leave torch's generator as it was."""
-
-    def __enter__(self) -> None:
-        self.state = torch.get_rng_state()
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.state)
+def _place(error: Exception) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not inside_torch(frame.filename)]
+    frames = [frame for frame in frames if frame.filename != __file__]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{short_path(frames[-1].filename)}:{frames[-1].lineno}: {text}" if frames else text

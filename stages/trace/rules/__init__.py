@@ -36,4 +36,4 @@ def rule_for(call: Call) -> Rule:
 
 def unknown(state: Pass, bound: dict[str, Any]) -> Any:
     """No rule: sound because nothing that goes in is ever cut."""
-    return state.stuck(bound.values(), "no rule for this operator")
+    return state.stuck(bound, "no rule for this operator")

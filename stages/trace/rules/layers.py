@@ -132,7 +132,7 @@ def attention(state: Pass, bound: dict[str, Any]) -> Any:
     if all(isinstance(item, Activation) for item in (query, key, value)):
         scores = prod(query.shape[:-1]) * key.shape[-2]
         state.count_fixed(scores * (query.shape[-1] + value.shape[-1]))
-    return state.stuck(bound.values(), "attention scores need all channels")
+    return state.stuck(bound, "attention scores need all channels")
 
 
 def einsum(state: Pass, bound: dict[str, Any]) -> Any:

@@ -36,6 +36,7 @@ def moved(state: Pass, value: Any, move: Move, *, sized: bool = False) -> Any:
             return state.stuck([value], "a size on this line does not follow the channels")
         state.unproven(value.vector)
     if len(dims) > 1:
+        state.labels.split_lines[state.call.line] = None
         dims, labels = _split(state, labels, dims, choice)
     if not dims:
         return Activation(tuple(labels.shape), None, labels.reshape(-1)[:1].numpy())

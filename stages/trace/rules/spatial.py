@@ -14,7 +14,7 @@ def pooled(spatial: int) -> Any:
     def rule(state: Pass, bound: dict[str, Any]) -> Any:
         value = next(iter(bound.values()))
         if not isinstance(value, Activation):
-            return state.stuck(bound.values(), "parameter resized")
+            return state.stuck(bound, "parameter resized")
         if value.dim is not None and value.dim >= len(value.shape) - spatial:
             return state.stuck([value], "mixes channels")
         return state.results(lambda shape: value.with_shape(shape, value.dim))
@@ -26,7 +26,7 @@ def reduced(state: Pass, bound: dict[str, Any]) -> Any:
     """mean, sum, max, norm …: channels survive when the reduction runs beside them."""
     value = next(iter(bound.values()))
     if not isinstance(value, Activation):
-        return state.stuck(bound.values(), "reduces a parameter")
+        return state.stuck(bound, "reduces a parameter")
     if isinstance(bound.get("other"), Activation):  # max(a, b)
         from stages.trace.rules.pointwise import pointwise
 
@@ -52,7 +52,7 @@ def ranged(state: Pass, bound: dict[str, Any]) -> Any:
     """softmax, cumsum, sort …: shape stays, elements along `dim` influence each other."""
     value, dim = next(iter(bound.values())), bound.get("dim", -1)
     if not isinstance(value, Activation):
-        return state.stuck(bound.values(), "parameter normalised")
+        return state.stuck(bound, "parameter normalised")
     if value.dim is None and value.vector[0] <= 0:
         return state.results(lambda shape: value.with_shape(shape, None))
     if not isinstance(dim, int) or value.dim is None or value.dim == dim % len(value.shape):

@@ -1,0 +1,62 @@
+"""torchvision's classifiers, made hard for a proof: nothing that a trained network has is left at 0 or 1."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from pipeline.models.torchvision_shim import import_torchvision
+
+models = import_torchvision().models
+
+TRANSFORMERS = tuple(name for name in models.list_models(module=models) if re.match(r"vit_|swin|maxvit", name))
+CNNS = tuple(name for name in models.list_models(module=models) if name not in TRANSFORMERS)
+
+
+def usual_size(name: str) -> int:
+    """Edge of the square images the first published weights were evaluated on."""
+    weights = models.get_model_weights(name)
+    return min(next(iter(entry.transforms().crop_size)) for entry in list(weights)[:1])
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    """The untrained network in eval mode, norms and one-dimensional parameters randomised."""
+    torch.manual_seed(seed)
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with _cheap_init():
+        model = models.get_model(name, weights=None, **options)
+    randomise(model)
+    return model.eval()
+
+
+def randomise(model: nn.Module) -> None:
+    """Scales in 0.5 … 1.5, shifts of a tenth, zero-initialised heads filled."""
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if not tensor.is_floating_point():
+                continue
+            if name.endswith("layer_scale") or (tensor.dim() == 1 and name.endswith(("weight", "var"))):
+                tensor.uniform_(0.5, 1.5)
+            elif tensor.dim() == 1 or name.endswith("mean"):
+                tensor.normal_(0, 0.1)
+            elif tensor.dim() > 1:
+                fan_in = max(tensor[0].numel(), 1)
+                tensor.normal_(0, fan_in**-0.5)
+
+
+@contextlib.contextmanager
+def _cheap_init() -> Iterator[None]:
+    """torchvision's own initialisation takes seconds (truncated normals) and is overwritten anyway."""
+    kept = {}
+    for name in ("trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_", "xavier_uniform_"):
+        kept[name] = getattr(nn.init, name)
+        setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+    try:
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(nn.init, name, function)
