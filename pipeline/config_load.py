@@ -135,14 +135,21 @@ def _sentences(
             line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
             where = f"{name}:{line}" if line else name
         if item["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(path[-1], known_keys(path[:-1]), n=1, cutoff=0.5)
-            elsewhere = [p for p in all_paths() if p.split(".")[-1] == path[-1]]
-            meant = ".".join((*path[:-1], close[0])) if close else (elsewhere[0] if elsewhere else "")
+            meant = _meant(path)
             yield f"{where}: {dotted}: unknown key" + (f", did you mean {meant}?" if meant else "")
         else:
             value = "" if isinstance(item["input"], (dict, list)) else f", got {item['input']!r}"
             message = item["msg"].removeprefix("Value error, ")
             yield f"{where}: {dotted or 'config'}: {message[0].lower() + message[1:]}{value}"
+
+
+def _meant(path: tuple[str, ...]) -> str:
+    """The key that an unknown one stands for: a misspelt sibling, the same word elsewhere, or anything like it."""
+    siblings = known_keys(path[:-1])
+    here = [".".join((*path[:-1], key)) for key in difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)]
+    alike = bool(difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.75))
+    elsewhere = [p for p in all_paths() if p.split(".")[-1] == path[-1]]
+    return next(iter(here + elsewhere if alike else elsewhere + here), "")
 
 
 def _section_at(path: tuple[str, ...]) -> type[BaseModel] | None:

@@ -31,12 +31,11 @@ def show(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")], sets: SetOption = None
 ) -> dict[str, Any]:
     """Print CONFIG with every default filled in, as YAML."""
-    import yaml
-
+    from pipeline import yaml_nodes
     from pipeline.config_load import find_config, load_config
 
     settings = load_config(find_config(config), sets or ()).model_dump(mode="json")
-    console.raw(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    console.raw(yaml_nodes.dump(settings))
     return {"config": config, "settings": settings}
 
 

@@ -1,0 +1,34 @@
+"""The shipped configs load, their number is known, and the schema beside them is the current one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config_load import bundled_configs, find_config, load_config, schema_text
+
+FOLDER = Path(__file__).parents[1] / "configs"
+SHIPPED = ("mobilenet_cifar.yaml", "quickstart.yaml")
+
+
+def test_every_shipped_config_is_listed_here() -> None:
+    assert tuple(sorted(path.name for path in FOLDER.glob("*.yaml"))) == SHIPPED
+    assert tuple(bundled_configs()) == SHIPPED, "the package does not carry the configs of the checkout"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_config_loads_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(find_config(f"configs/{name}")) == load_config(FOLDER / name)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_config_opens_with_what_it_is_for(name: str) -> None:
+    first = (FOLDER / name).read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) > 20
+
+
+def test_schema_is_current() -> None:
+    assert (FOLDER / "schema.json").read_text(encoding="utf-8") == schema_text(), "make schema writes it anew"
