@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -30,9 +32,24 @@ def cores() -> int:
     return max(1, allowed)
 
 
+@cache
+def keep_freed_memory() -> bool:
+    """Ask glibc to reuse freed memory instead of handing it back to the kernel; False where that is not possible.
+
+    Every training step frees its activations and asks for the same sizes again. Handed back, they are mapped and
+    zeroed anew page by page, which can take half of a step; `tests/bench/allocator.py` measures it.
+    """
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
+    with suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1) and mallopt(top_pad, 1 << 28))
+    return False
+
+
 @contextmanager
 def all_cores() -> Iterator[int]:
     """Compute on every core we may use, no more; OMP_NUM_THREADS, when set, is obeyed. Yields the number."""
+    keep_freed_memory()
     before = torch.get_num_threads()
     threads = before if os.environ.get("OMP_NUM_THREADS") else cores()
     torch.set_num_threads(threads)
