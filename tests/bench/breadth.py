@@ -1,6 +1,6 @@
 """Every torchvision classifier: trace, uniform cuts of 25 % and 50 %, cut == silenced, order of units without effect.
 
-    python tests/bench/breadth.py [NAME ...] [--transformers]
+    python tests/bench/breadth.py [NAME ...] [--transformers] [--size 64]
 
 One line a network: groups, units that may go, channels that must stay, MACs before and after both cuts, the largest
 relative difference between the cut and the silenced network in float64, the same for shuffled units, seconds.
@@ -20,17 +20,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from zoo import CNNS, TRANSFORMERS, build, usual_size
+from zoo import CNNS, TRANSFORMERS, build, usual_size  # noqa: E402
 
-from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune
-from stages.trace import ChannelGraph, trace
+from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune  # noqa: E402
+from stages.trace import ChannelGraph, trace  # noqa: E402
 
 LIMIT = 1e-9
 
 
-def survey(name: str) -> tuple[str, bool, dict[str, int]]:
+def survey(name: str, size: int) -> tuple[str, bool, dict[str, int]]:
     """One line of the table, whether it holds, and the reasons with the channels they keep."""
-    model, x = build(name), torch.randn(1, 3, usual_size(name), usual_size(name))
+    model, x = build(name), torch.randn(1, 3, size, size)
     started = time.perf_counter()
     graph = trace(model, x)
     traced = time.perf_counter() - started
@@ -79,6 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--transformers", action="store_true", help="also the ViT, Swin and MaxViT families")
+    parser.add_argument("--size", type=int, default=0, help="edge of the images instead of the usual one (quicker)")
     options = parser.parse_args()
     names = options.names or [*CNNS, *(TRANSFORMERS if options.transformers else ())]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {len(names)} networks; MACs in millions")
@@ -86,7 +87,7 @@ def main() -> int:
           f" {'cut':>8} {'order':>8} {'trace':>6} {'prune':>6}")  # fmt: skip
     failed, started = [], time.perf_counter()
     for name in names:
-        line, ok, kept = survey(name)
+        line, ok, kept = survey(name, options.size or usual_size(name))
         print(line, flush=True)
         for reason, channels in kept.items():
             if reason != "model output":

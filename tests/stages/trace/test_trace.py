@@ -1,0 +1,214 @@
+"""What `trace` promises besides the groups: reasons, one clear refusal, nothing changed, the same bytes twice."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_nets import CASES, Conv3d, Net, UnknownOperator, ViewHardCoded, conv
+from torch import nn
+
+from pipeline.errors import ArtifactError, UsageError
+from pipeline.models.torchvision_shim import import_torchvision
+from stages.prune import ChannelPlan, prove
+from stages.trace import ChannelGraph, exported, record, trace
+from stages.trace.runs import indices_of, runs_of
+
+
+def line_of(function: object, text: str) -> int:
+    """Line number of the first line in `function` that contains `text`."""
+    lines, first = inspect.getsourcelines(function)  # type: ignore[arg-type]
+    return first + next(offset for offset, line in enumerate(lines) if text in line)
+
+
+class Inner(nn.Module):
+    def forward(self, x):
+        return torch.cummax(x, 1)[0]
+
+
+class UnknownInside(Net):
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.a, self.inner = conv(3, 4), Inner()
+
+    def features(self, x):
+        return self.inner(self.a(x))
+
+
+def test_reason_names_operator_module_and_line() -> None:
+    reason = trace(UnknownInside(), torch.randn(1, 3, 8, 8)).frozen["a"]
+    assert reason == f"cummax in inner (test_trace.py:{line_of(Inner.forward, 'cummax')}): no rule for this operator"
+
+
+def test_hard_coded_size_names_its_line() -> None:
+    reason = trace(ViewHardCoded(), torch.randn(2, 3, 8, 8)).frozen["a"]
+    assert f"small_nets.py:{line_of(ViewHardCoded.forward, 'view(-1, 256)')}" in reason
+    assert "does not follow the channels" in reason
+
+
+class Branching(Net):
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.a = conv(3, 4)
+
+    def features(self, x):
+        x = self.a(x)
+        if x.sum() > 0:
+            x = x + 1
+        return x
+
+
+def test_model_that_cannot_be_captured_is_refused_with_its_line() -> None:
+    with pytest.raises(UsageError) as caught:
+        trace(Branching(), torch.randn(1, 3, 8, 8))
+    line = line_of(Branching.features, "if x.sum() > 0")
+    assert f"test_trace.py:{line}" in caught.value.message
+    assert "torch.export cannot take this model" in caught.value.message
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_listening_sees_what_torch_export_sees(name: str) -> None:
+    net, x = CASES[name].build(), torch.randn(CASES[name].shape)
+    heard = [(call.name, call.shapes) for call in record.capture(net, (x,)).calls]
+    calls = [call for call in exported.capture(net, (x,)).calls if call.name != "getitem"]
+    assert [name for name, _ in heard] == [call.name for call in calls]
+    assert [shapes for _, shapes in heard] == [call.shapes for call in calls]
+
+
+def test_same_groups_without_the_recorder(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = CASES["ChannelShuffle"].build(), torch.randn(2, 3, 8, 8)
+    expected = trace(net, x)
+    monkeypatch.setattr(record, "capture", exported.capture)
+    assert trace(net, x).groups == expected.groups
+
+
+def test_tracing_changes_nothing() -> None:
+    net = CASES["PreActivation"].build()
+    net.train()
+    net.n1.eval()
+    net.note = [1]
+    before, random = _digest(net), torch.get_rng_state()
+    modes = {name: module.training for name, module in net.named_modules()}
+    attributes = {name: set(vars(module)) for name, module in net.named_modules()}
+    trace(net, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert _digest(net) == before
+    assert torch.equal(torch.get_rng_state(), random)
+    assert {name: module.training for name, module in net.named_modules()} == modes
+    assert {name: set(vars(module)) for name, module in net.named_modules()} == attributes
+
+
+class RemembersInput(Net):
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.a, self.last = conv(3, 4), None
+
+    def features(self, x):
+        self.last = self.a(x)
+        return self.last
+
+
+def test_no_fake_tensor_stays_behind() -> None:
+    net = RemembersInput()
+    trace(net, torch.randn(1, 3, 8, 8))
+    assert net.last is None
+
+
+class TwoInTwoOut(nn.Module):
+    """An image and a vector in; logits and features out: the features are an output and stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.head = conv(3, 4), nn.Linear(2, 4), conv(4, 6), nn.Linear(6, 5)
+
+    def forward(self, image, vector):
+        features = self.a(image) + self.b(vector)[:, :, None, None]
+        return {"logits": self.head(self.c(features).mean((2, 3))), "features": features}
+
+
+def test_several_inputs_and_outputs() -> None:
+    net, inputs = TwoInTwoOut(), (torch.randn(2, 3, 8, 8), torch.randn(2, 2))
+    graph = trace(net, inputs)
+    assert {group.id: group.size for group in graph.prunable} == {"c": 6}
+    assert graph.frozen["a"] == "model output"
+    assert graph.inputs == ((2, 3, 8, 8), (2, 2))
+    assert prove(net, graph, ChannelPlan.uniform(graph), inputs).relative < 1e-12
+
+
+def test_unused_parameters_are_named() -> None:
+    graph = trace(CASES["DefinedBackwards"].build(), torch.randn(2, 3, 8, 8))
+    assert graph.unused == ("unused.weight", "unused.bias")
+
+
+def test_statistics_open_on_request() -> None:
+    net, x = CASES["ConvNeXtBlock"].build(), torch.randn(2, 3, 8, 8)
+    graph = trace(net, x, open_statistics=True)
+    assert graph["a"].prunable
+    assert not graph["a"].exact
+    assert graph["fc1"].exact
+    plan = ChannelPlan({"a": (0, 2)})
+    assert prove(net, graph, plan, [x]).relative > 1e-6  # it runs, and is honestly another function
+
+
+def test_units_of_a_flattened_map() -> None:
+    graph = trace(CASES["Flatten4x4"].build(), torch.randn(2, 3, 8, 8))
+    assert graph["a"].slices(1) == [("a.weight", 0, (1,)), ("a.bias", 0, (1,)), ("b.weight", 1, tuple(range(16, 32)))]
+
+
+def test_graph_json_is_the_same_in_another_process() -> None:
+    script = (
+        "import sys; sys.path[:0] = ['.', 'tests/stages/trace']\n"
+        "import torch, hashlib; from small_nets import CASES; from stages.trace import trace\n"
+        "graphs = [trace(CASES[n].build(), torch.zeros(CASES[n].shape)) for n in ('Chain', 'Attention')]\n"
+        "print(hashlib.sha256(''.join(graph.to_json() for graph in graphs).encode()).hexdigest())"
+    )
+    root = Path(__file__).parents[3]
+    other = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    text = "".join(trace(CASES[n].build(), torch.zeros(CASES[n].shape)).to_json() for n in ("Chain", "Attention"))
+    assert other.stdout.strip() == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_reasons_do_not_name_folders_of_this_machine() -> None:
+    graph = trace(UnknownOperator(), torch.randn(2, 3, 8, 8))
+    assert str(Path(__file__).parents[1]) not in graph.to_json()
+
+
+def test_transformers_trace_with_reasons() -> None:
+    swin = import_torchvision().models.swin_transformer.SwinTransformer
+    net = swin([4, 4], 16, [1, 1], [2, 2], [4, 4], num_classes=5)
+    graph = trace(net, torch.randn(1, 3, 32, 32))
+    assert graph.prunable
+    assert all(reason for reason in graph.frozen.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"schema_version": 1}', '{"schema_version": 2, "groups": []}', '{"schema_version": 1, "groups": 3}'],
+)
+def test_damaged_graph_is_refused(text: str) -> None:
+    with pytest.raises(ArtifactError):
+        ChannelGraph.from_json(text)
+
+
+def test_runs() -> None:
+    for indices in ((), (0,), (0, 1, 2), (3, 1, 2, 2), (5, 7, 8, 0)):
+        assert indices_of(runs_of(indices)) == indices
+    for bad in ("1-", "2-1", "a", "-1", "0-99999999999"):
+        with pytest.raises(ValueError, match=r"\w"):
+            indices_of(bad)
+
+
+def test_three_dimensional_convolution_counts_its_positions() -> None:
+    graph = trace(Conv3d(), torch.randn(2, 3, 4, 4, 4))
+    assert [layer.positions for layer in graph.layers if layer.weight == "a.weight"] == [64]
+
+
+def _digest(net: nn.Module) -> str:
+    whole = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        whole.update(name.encode() + tensor.numpy().tobytes())
+    return whole.hexdigest()
