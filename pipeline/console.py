@@ -10,14 +10,16 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from pipeline.errors import RlpError
-from pipeline.planner import Step
+
+if TYPE_CHECKING:
+    from pipeline.planner import Step
 
 Mode = Literal["human", "json", "quiet"]
 PLAIN_EVERY_S = 30.0

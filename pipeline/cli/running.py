@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import console
 from pipeline.artifacts import KINDS
-from pipeline.config import Config
 from pipeline.errors import ArtifactError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 SUMMARY_KEYS = ("schema_version", "run", "data", "base", "final", "speedup", "parity", "report", "onnx")
 

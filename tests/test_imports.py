@@ -1,0 +1,150 @@
+"""The arrows of the architecture, read from the source; and a command line that starts light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
+ENGINES = {  # stages whose engines a stage may import, besides its own: trace ← prune ← search → export, benchmark
+    "prune": {"trace"},
+    "search": {"trace", "prune", "export", "benchmark"},
+}
+UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "matplotlib", "pyarrow", "PIL", "pydantic", "psutil")
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Dotted names a file imports, `from a import b` as both `a` and `a.b`."""
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _importers(package: str) -> set[str]:
+    return {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        for name in _imports(path)
+        if f"{name}.".startswith(f"{package}.")
+    }
+
+
+def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_sources_are_found() -> None:
+    assert len(SOURCES) > 60
+
+
+def test_pipeline_knows_no_stage() -> None:
+    assert {name for name in _importers("stages") if name.startswith("pipeline/") and "/cli/" not in name} == set()
+
+
+@pytest.mark.parametrize(("package", "home"), [("typer", "pipeline/cli/"), ("rich", "pipeline/console.py")])
+def test_terminal_libraries_stay_at_home(package: str, home: str) -> None:
+    found = _importers(package)
+    assert found
+    assert {name for name in found if not name.startswith(home)} == set()
+
+
+def test_engines_import_each_other_along_the_arrows_only() -> None:
+    wrong = []
+    for path in SOURCES:
+        parts = path.relative_to(ROOT).parts
+        if parts[0] != "stages" or len(parts) < 3:
+            continue
+        for name in _imports(path):
+            target = name.split(".")
+            if target[0] == "stages" and len(target) > 1:
+                allowed = {parts[1], *ENGINES.get(parts[1], ())}
+                if target[1] not in allowed or target[2:3] == ["stage"]:
+                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+def test_stage_modules_are_imported_by_the_list_of_stages_alone() -> None:
+    names = {name for path in SOURCES for name in _imports(path) if name.startswith("stages.")}
+    assert {name for name in names if name.split(".")[2:3] == ["stage"]} == set()
+
+
+def test_only_the_console_prints() -> None:
+    allowed = {"pipeline/console.py", "pipeline/runtime/worker.py"}  # the worker answers its parent over a pipe
+    printers = {str(path.relative_to(ROOT)) for path in SOURCES for name, _ in _calls(path) if name == "print"}
+    assert printers <= allowed
+
+
+def test_nothing_is_pickled() -> None:
+    assert _importers("dill") | _importers("joblib") | _importers("shelve") | _importers("marshal") == set()
+    wrong = []
+    for path in SOURCES:
+        for name, call in _calls(path):
+            safe = any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in call.keywords)
+            unsafe = name.startswith("pickle.") or name in UNSAFE
+            allows = any(k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in call.keywords)
+            if unsafe or allows or (name == "torch.load" and not safe):
+                wrong.append(f"{path.relative_to(ROOT)}:{call.lineno}: {name}")
+    assert wrong == []
+
+
+def test_nothing_is_evaluated_or_run_through_a_shell() -> None:
+    wrong = []
+    for path in SOURCES:
+        for name, call in _calls(path):
+            shell = any(k.arg == "shell" and getattr(k.value, "value", True) for k in call.keywords)
+            if name in ("eval", "exec", "os.system", "os.popen") or shell:
+                wrong.append(f"{path.relative_to(ROOT)}:{call.lineno}: {name}")
+    assert wrong == []
+
+
+def _fresh(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_help_imports_nothing_heavy_and_takes_little_time() -> None:
+    code = (
+        "import os, sys\n"
+        "from pipeline.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        f"print(sum(os.times()[:2]), *(name for name in {HEAVY} if name in sys.modules))"
+    )
+    best, heavy = 9.0, ""
+    for _ in range(3):  # processor time, not wall time; the least of three, as other processes cost caches
+        seconds, _, heavy = _fresh(code).partition(" ")
+        best = min(best, float(seconds))
+    assert heavy == ""
+    assert best < 0.5
+
+
+def test_reading_a_config_needs_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from pipeline.cli import main\n"
+        "try: main(['config', 'schema', '--json'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print([name for name in ('torch', 'onnx', 'matplotlib') if name in sys.modules])"
+    )
+    assert _fresh(code) == "[]"
