@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sets import picture, rows, write_cifar_binary, write_cifar_python, write_idx, write_parquet
+from tiny_sets import (
+    assert_colours_belong_to_labels,
+    picture,
+    rows,
+    write_cifar_binary,
+    write_cifar_python,
+    write_idx,
+    write_parquet,
+)
 
 from pipeline.config import DataConfig
 from pipeline.data import describe, load_splits, load_test
@@ -40,6 +48,7 @@ def test_a_corrupt_image_is_skipped_and_counted_up_to_the_cap(tmp_path: Path, da
     assert card.counts["train"] == (19, 20, 20)
     splits = load_splits(config, seed=0)
     assert len(splits.train) + len(splits.search) == 59
+    assert_colours_belong_to_labels(splits.train)  # the labels after the gap have moved up with the images
     error = refusal(ArtifactError, root=str(tmp_path), max_corrupt=0.01, image_size=8)
     assert error.message.endswith("1 of 60 train images cannot be read, more than the 1.0% allowed")
 

@@ -12,25 +12,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_sets import CLASSES, colour, picture, rows, write_cifar_binary, write_cifar_python, write_idx, write_parquet
+from tiny_sets import (
+    CLASSES,
+    assert_colours_belong_to_labels,
+    colour,
+    picture,
+    pixels_of,
+    rows,
+    write_cifar_binary,
+    write_cifar_python,
+    write_idx,
+    write_parquet,
+)
 
 from pipeline.config import DataConfig
 from pipeline.data import DataCard, Images, describe, load_splits, load_test
 from pipeline.data.decode import jpeg_quality
 from pipeline.data.sources import cifar
 from pipeline.errors import UsageError
-
-
-def pixels_of(images: Images) -> torch.Tensor:
-    """(N, C, H, W) uint8, the normalisation undone."""
-    x = torch.cat([x for x, _ in images.batches(64)])
-    mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (images.mean, images.std))
-    return ((x * std + mean) * 255).round().to(torch.uint8)
-
-
-def assert_colours_belong_to_labels(images: Images) -> None:
-    red = pixels_of(images)[:, 0, 0, 0].tolist()
-    assert red == [colour(label, 0)[0] for label in images.labels.tolist()]
 
 
 def both(root: Path, **options: object) -> tuple[DataCard, Images, Images]:
@@ -94,6 +93,8 @@ def test_a_single_folder_is_split_by_name_and_never_otherwise(folders: Callable[
     after = {tuple(p) for p in pixels_of(load_test(config))[:, :2, 0, 0].tolist()}
     assert len(before - after) <= 1
     assert len(load_test(config)) == 6
+    chosen = {green // 3 for _, green in before}
+    assert chosen - {0, 1}  # not simply the first names, which often are of one session
 
 
 def test_grey_images_have_one_channel_and_one_colour_image_makes_it_three(folders: Callable[..., Path]) -> None:

@@ -81,6 +81,9 @@ def test_a_corrupt_photo_is_skipped_and_counted(photos: Path) -> None:
     assert card.skipped == {"train": 1, "test": 0}
     splits = load_splits(config(photos, max_corrupt=0.05), seed=0)
     assert len(splits.train) + len(splits.search) == 29
+    for x, y in splits.train.batches(64):
+        red = (x[:, 0].mean((1, 2)) * splits.train.std[0] + splits.train.mean[0]) * 255
+        assert float((red - torch.tensor([float(colour(k, 0)[0]) for k in y.tolist()])).abs().max()) <= 3
     with pytest.raises(ArtifactError, match="1 of 30 train images cannot be read"):
         describe(config(photos))
 

@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+
+from pipeline.data import Images
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -99,3 +102,15 @@ def write_cifar_python(root: Path, monkeypatch: pytest.MonkeyPatch, protocol: in
     monkeypatch.setattr(official, "meta", {**official.meta, "md5": hashlib.md5(meta).hexdigest()})
     assert kept is not None
     return kept.reshape(-1, 3, 32, 32)
+
+
+def pixels_of(images: Images) -> torch.Tensor:
+    """(N, C, H, W) uint8, the normalisation undone."""
+    x = torch.cat([x for x, _ in images.batches(64)])
+    mean, std = (torch.tensor(v).reshape(1, -1, 1, 1) for v in (images.mean, images.std))
+    return ((x * std + mean) * 255).round().to(torch.uint8)
+
+
+def assert_colours_belong_to_labels(images: Images) -> None:
+    red = pixels_of(images)[:, 0, 0, 0].tolist()
+    assert red == [colour(label, 0)[0] for label in images.labels.tolist()]
