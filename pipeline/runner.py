@@ -122,12 +122,16 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     store.write_sealed(request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")})
     taken: list[Step] = []
     done: set[str] = set()
-    total = len(request.stages)
+    names = [stage.name for stage in request.stages]
+    total = len(names)
     for index, stage in enumerate(request.stages):
         # Planned anew before each stage: an upstream that ran may have made the very same bytes.
         selection = replace(request.selection, force=request.selection.force - done)
         step = planner.plan(selection)[index]
         _refuse_blocked(step)
+        if not selection.covers(names, stage.name):
+            taken.append(step)
+            continue
         watcher.begin(step, index, total)
         if step.action == "run":
             _run_stage(request, step, card, watcher, stop_signal)
@@ -160,7 +164,8 @@ def _run_stage(request: Request, step: Step, card: Any, watcher: Watcher, stop_s
             reporter=watcher,
             stop_signal=stop_signal,
             data_card=card,
-            run_name=request.run.name,
+            run_name=request.run.resolve().name,
+            config_name=request.config_name,
         )
         with _resource_errors(stage.name, out):
             _seed(request.config.seed)

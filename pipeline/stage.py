@@ -64,6 +64,7 @@ class StageContext:
     stop_signal: Callable[[], int] = lambda: 0
     data_card: Any = None
     run_name: str = "run"
+    config_name: str = "CONFIG"
 
     @property
     def seed(self) -> int:

@@ -23,6 +23,9 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, Locked
 if TYPE_CHECKING:
     from torch import Tensor
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+_MODE = 0o666 & ~_UMASK
 _STAGING = ".staging-"
 _OLD = ".old-"
 
@@ -64,6 +67,7 @@ def write_bytes(path: Path, data: bytes) -> str:
     with disk_errors(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
+            os.fchmod(handle, _MODE)  # mkstemp's 0600 would keep colleagues and CI from reading a run
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()

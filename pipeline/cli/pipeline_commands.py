@@ -57,20 +57,19 @@ def run(
         accept_edited=accept_edited,
         resume_command=running.resume_text(("pipeline", "run", config), options, sets or ()),
     )
-    return _finish(folder, steps)
+    return _finish(folder, steps, complete=until is None)
 
 
-def _finish(folder: Path, steps: list[Any]) -> dict[str, Any]:
+def _finish(folder: Path, steps: list[Any], complete: bool) -> dict[str, Any]:
     from pipeline.cli import running
 
     doc = running.run_document(folder)
-    complete = steps[-1].action in ("run", "reuse")
     if complete:
         running.show_result(doc)
     else:
         doc = {**dict.fromkeys(SUMMARY_KEYS), "run": str(folder)}
         console.note(f"stopped as asked; rlp pipeline status {folder} shows what is there")
-    if all(step.action == "reuse" for step in steps):
+    if not any(step.action == "run" for step in steps):
         console.note("nothing to do, everything is fresh")
     return {**doc, "stages": _rows(steps)}
 

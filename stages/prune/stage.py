@@ -37,7 +37,8 @@ class PruneStage(Stage):
         proof = prove(model, graph, plan, (x,))
         if not proof.relative <= ctx.config.prune.tolerance:
             raise Refused(
-                f"cut differs from masked by {proof.relative:.1e} of the largest output, {ctx.config.prune.tolerance:.0e} allowed",
+                f"cut differs from masked by {proof.relative:.1e} of the largest output, "
+                f"{ctx.config.prune.tolerance:.0e} allowed",
                 hint="rlp inspect graph.json shows the groups; trace.freeze excludes one",
             )
         small = prune(model, graph, plan)

@@ -84,7 +84,7 @@ def distillation_curve(
 
 
 def speedups(rows: Sequence[tuple[str, float, float, float]], control: float) -> str:
-    """Speed-up with its 95 % interval a setting: (name, ratio, low, high); the A/A control's spread as a band about 1."""
+    """Speedup with its 95 % interval a setting: (name, ratio, low, high); the A/A control's spread as a band."""
     figure, axes = _figure(7.5, 0.9 + 0.32 * len(rows))
     for place, (_, ratio, low, high) in enumerate(rows):
         axes.errorbar(

@@ -73,7 +73,7 @@ def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any
             "search": view.search_plot(search),
             "distillation": view.recovery_plot(found["distillation"]),
         },
-        commands=f"rlp pipeline run CONFIG --run-dir {shlex.quote(ctx.run_name)}\nrlp check {shlex.quote(ctx.run_name)}",
+        commands=_commands(ctx),
         settings_yaml=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         artefacts=view.artefact_rows(
             {stage: manifest for stage, manifest in manifests.items() if manifest and stage != "report"}
@@ -81,6 +81,11 @@ def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any
         versions=", ".join(f"{name} {version}" for name, version in versions().items()),
         fingerprint=f"Machine {machine['id']}: {machine['system']}.",
     )
+
+
+def _commands(ctx: StageContext) -> str:
+    run = shlex.quote(str(ctx.out.parent))
+    return f"rlp pipeline run {shlex.quote(ctx.config_name)} --run-dir {run}\nrlp check {run}"
 
 
 STAGE = ReportStage

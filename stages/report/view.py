@@ -68,15 +68,17 @@ def channel_sentence(search: Mapping[str, Any], graph: Mapping[str, Any]) -> str
     before = sum(group["size"] for group in search["groups"])
     after = sum(group["kept"] for group in search["groups"])
     frozen = sum(not group["prunable"] for group in graph["groups"])
-    return f"{before - after:,} of {before:,} channels in {len(search['groups'])} groups were cut; {frozen} groups are frozen."
+    cut = f"{before - after:,} of {before:,} channels in {len(search['groups'])} groups were cut"
+    return f"{cut}; {frozen} group{'s are' if frozen != 1 else ' is'} frozen."
 
 
 def proof_sentence(cut: Mapping[str, Any]) -> str:
     """How cut and masked were compared."""
     proof = cut["proof"]
     return (
-        f"The cut network equals the base network with the same channels silenced: largest difference {proof['relative']:.1e} "
-        f"of the largest output, in {proof['dtype']}, on {proof['images']} real images ({proof['tolerance']:.0e} allowed)."
+        f"The cut network equals the base network with the same channels silenced: largest difference "
+        f"{proof['relative']:.1e} of the largest output, in {proof['dtype']}, on {proof['images']} real images "
+        f"({proof['tolerance']:.0e} allowed)."
     )
 
 
@@ -124,8 +126,8 @@ def recovery_sentence(distill: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"On the search split: teacher {accuracy['teacher']:.2%}; after the cut {accuracy['cut']:.2%}, after batch-norm "
-        f"re-estimation {accuracy['batchnorm']:.2%}{after}."
+        f"On the search split: teacher {accuracy['teacher']:.2%}; after the cut {accuracy['cut']:.2%}, "
+        f"after batch-norm re-estimation {accuracy['batchnorm']:.2%}{after}."
     )
 
 

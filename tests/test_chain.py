@@ -1,0 +1,169 @@
+"""The whole chain on a network and images that rlp has never seen, from outside the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.cli import main
+
+pytestmark = pytest.mark.slow
+
+NETS = """
+from torch import nn
+
+def small_cnn(num_classes=10, in_channels=3, width=16):
+    def block(i, o, stride):
+        return [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
+    layers = block(in_channels, width, 1) + block(width, 2 * width, 2) + block(2 * width, 2 * width, 2)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes))
+"""
+
+CONFIG = """
+seed: 3
+model: {source: "my_nets:small_cnn", kwargs: {width: 16}}
+data: {root: ROOT, search_fraction: 0.2}
+pretrain: {epochs: 3, batch_size: 32, augment: {crop: 0}, precision: fp32}
+search: {budget: {macs: 0.6}, trials: 6, images: 40, fit_images: 64, finalists: 1}
+distill: {epochs: 12, batch_size: 32, augment: {crop: 0}, precision: fp32}
+export: {images: 32}
+benchmark: {batches: [1], min_seconds: 0.2, min_runs: 20, launches: 2, profile: false}
+"""
+
+STAGES = ("pretrain", "trace", "search", "prune", "distill", "export", "benchmark", "report")
+
+
+def make_images(root: Path) -> None:
+    """Two classes that a small network can learn: bright top, bright left."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 120), ("test", 30)):
+        for name in ("top", "left"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 120, (16, 16, 3))
+                pixels[(slice(0, 8), slice(None)) if name == "top" else (slice(None), slice(0, 8))] += 100
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+
+
+def rlp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-c", "from pipeline.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder with a config, a network, images and a finished run `run`; and what the run printed."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    make_images(home / "my images")
+    (home / "my_nets.py").write_text(NETS)
+    (home / "my.yaml").write_text(CONFIG.replace("ROOT", '"my images"'))
+    done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--json", cwd=home)
+    assert done.returncode == 0, done.stderr
+    return home, json.loads(done.stdout)
+
+
+def copy_of(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    shutil.copytree(finished[0], home)
+    return home
+
+
+def test_the_summary_holds_what_was_measured(finished: tuple[Path, dict[str, Any]]) -> None:
+    home, doc = finished
+    assert doc["ok"] is True
+    assert [row["action"] for row in doc["stages"]] == ["run"] * len(STAGES)
+    assert doc["data"]["test_images"] == 60
+    assert doc["final"]["macs"] <= 0.6 * doc["base"]["macs"]
+    assert doc["base"]["accuracy"] >= 0.9
+    assert doc["final"]["latency_ms"]["p50"] > 0
+    assert doc["speedup"]["ci95"][0] <= doc["speedup"]["ratio"] <= doc["speedup"]["ci95"][1]
+    assert doc["parity"]["top1_agreement"] >= 0.99
+    page = (home / doc["report"]).read_text()
+    assert "src=" not in page
+    assert "<svg" in page
+    assert (home / doc["onnx"]).stat().st_size == doc["final"]["bytes"]
+
+
+def test_typing_it_again_runs_nothing(finished: tuple[Path, dict[str, Any]]) -> None:
+    done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--json", cwd=finished[0])
+    assert done.returncode == 0, done.stderr
+    doc = json.loads(done.stdout)
+    assert [row["action"] for row in doc["stages"]] == ["reuse"] * len(STAGES)
+    assert doc["final"] == finished[1]["final"]
+
+
+def test_a_search_key_reruns_search_and_what_follows(finished: tuple[Path, dict[str, Any]]) -> None:
+    done = rlp("pipeline", "plan", "my.yaml", "--run-dir", "run", "--set", "search.trials=7", "--json", cwd=finished[0])
+    rows = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
+    assert [rows[name]["action"] for name in STAGES] == ["reuse"] * 2 + ["run"] * 6
+    assert rows["search"]["reason"] == "search.trials 6 → 7"
+    assert rows["prune"]["reason"] == "search runs before it"
+
+
+def test_check_passes_and_gates(finished: tuple[Path, dict[str, Any]]) -> None:
+    home = finished[0]
+    assert rlp("check", "run", "--max-accuracy-drop", "100", cwd=home).returncode == 0
+    missed = rlp("check", "run", "--min-speedup", "1000", "--json", cwd=home)
+    assert missed.returncode == 1
+    assert json.loads(missed.stdout)["gates"][0]["passed"] is False
+
+
+def test_one_flipped_byte_anywhere_is_found(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(finished, tmp_path) / "run"
+    files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert len(files) >= 20
+    for path in files:
+        original = path.read_bytes()
+        middle = len(original) // 2
+        path.write_bytes(original[:middle] + bytes([original[middle] ^ 1]) + original[middle + 1 :])
+        assert _check_in_process(run) == 3, path
+        hint = capsys.readouterr().err.splitlines()[-1]
+        assert path.name == "run.json" or f"rlp stage {path.parent.name} " in hint, (path, hint)
+        path.write_bytes(original)
+    assert _check_in_process(run) == 0
+
+
+def _check_in_process(run: Path) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(["check", str(run), "--quiet"])
+    return int(left.value.code or 0)
+
+
+def test_killed_in_distill_it_resumes_to_the_same_weights(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    home = copy_of(finished, tmp_path)
+    wanted = _weights(home)
+    shutil.rmtree(home / "run" / "distill")
+    arguments = ["pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "distill"]
+    command = [sys.executable, "-P", "-c", "from pipeline.cli import main; main()", *arguments]
+    child = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    work = home / "run" / ".work" / "distill"
+    while child.poll() is None and len(list(work.glob("*.json"))) < 2:  # needs.json, then the first checkpoint's
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL) if child.poll() is None else None
+    child.wait()
+    assert not (home / "run" / "distill").exists(), "it ended before it could be killed"
+    done = rlp(*arguments, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "resumed" in done.stderr
+    assert _weights(home) == wanted
+
+
+def _weights(home: Path) -> str:
+    manifest = json.loads((home / "run" / "distill" / "manifest.json").read_text())
+    return manifest["outputs"]["model.safetensors"]["sha256"]
