@@ -58,7 +58,7 @@ def _write(text: str) -> None:
 def _console(stderr: bool = False) -> Console:
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
     columns = os.environ.get("COLUMNS", "")
-    width = max(20, int(columns)) if columns.isdecimal() and int(columns) else (120 if piped else None)
+    width = max(40, int(columns)) if columns.isdecimal() and int(columns) else (120 if piped else None)
     return _Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width, soft_wrap=piped)
 
 

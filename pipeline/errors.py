@@ -18,6 +18,8 @@ class RlpError(Exception):
     """
 
     exit_code = 70
+    usual_hint = "type the command again; finished stages are kept"
+    """What is said where nothing better is known."""
 
     def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -30,24 +32,28 @@ class Refused(RlpError):
     """It ran, and the answer is no: gate missed, parity out of tolerance, training diverged."""
 
     exit_code = 1
+    usual_hint = "rlp pipeline status RUN shows what is there"
 
 
 class UsageError(RlpError):
     """The command line or the config is wrong."""
 
     exit_code = 2
+    usual_hint = "rlp --help lists the commands, rlp config schema every key"
 
 
 class ArtifactError(RlpError):
     """An artefact or model file is missing, damaged, of the wrong kind, stale, or refused as unsafe."""
 
     exit_code = 3
+    usual_hint = "rlp check RUN names the stage that re-makes a file of a run; get a file of your own anew"
 
 
 class EnvironmentProblem(RlpError):
     """Missing extra, device, provider, disk, permission, memory, or data that cannot be obtained."""
 
     exit_code = 4
+    usual_hint = "rlp doctor shows what this machine can do"
 
 
 class Locked(RlpError):

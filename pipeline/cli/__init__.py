@@ -108,6 +108,7 @@ def _fail(error: RlpError, arguments: list[str]) -> int:
     from pipeline import console
     from pipeline.cli.common import failure_document
 
+    error.hint = error.hint or error.usual_hint
     if os.environ.get("RLP_DEBUG") == "1":
         traceback.print_exception(error)
     with contextlib.suppress(OSError):
@@ -128,4 +129,6 @@ def _bug(error: Exception, arguments: list[str]) -> int:
     except OSError:
         path = "nowhere: no temporary folder is writable"
     summary = f"{type(error).__name__}: {error}".strip()
-    return _fail(RlpError(f"a bug in rlp: {summary}"[:400], hint=f"the traceback is in {path}"), arguments)
+    told = RlpError(f"a bug in rlp: {summary}"[:400], hint=f"the traceback is in {path}")
+    told.__cause__ = error
+    return _fail(told, arguments)

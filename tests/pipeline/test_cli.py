@@ -1,0 +1,384 @@
+"""The contract of the command line: exit codes, one `error:` and one `hint:` line, one JSON document."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_run
+import pytest
+import typer
+
+from pipeline.cli.app import app
+
+pytestmark = pytest.mark.usefixtures("fakes")
+ENVELOPE = {"ok", "exit_code", "error"}
+
+
+def _commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with its path, such as `("pipeline", "run")`."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(_commands())
+NEED_ARGUMENTS = [path for path, command in COMMANDS.items() if any(p.required for p in command.params)]
+STATUS = {
+    ("pipeline", "run"): "no-such.yaml",
+    ("pipeline", "plan"): "no-such.yaml",
+    ("pipeline", "status"): "no-such-run",
+    ("stage",): "trace --run no-such-run",
+    ("check",): "no-such-run",
+    ("bench",): "no-such.onnx other.onnx",
+    ("search", "compare"): "no-such.yaml --strategies rl,random --seeds 1",
+    ("report",): "no-such-run",
+    ("inspect",): "no-such-file",
+    ("config", "show"): "no-such.yaml",
+    ("data", "import"): "no-such-folder",
+    ("data", "get"): "no-such-name no-such-folder",
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that no test writes to, beside its config."""
+    with pytest.MonkeyPatch.context() as patch:
+        fake_run.install(patch.setattr)
+        folder = tmp_path_factory.mktemp("whole")
+        (folder / "fake.yaml").write_text("seed: 0\n")
+        return fake_run.finished(folder / "run")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_commands_are_those_of_the_contract() -> None:
+    assert {" ".join(path) for path in COMMANDS} >= {
+        "pipeline run",
+        "pipeline plan",
+        "pipeline status",
+        "stage",
+        "check",
+        "bench",
+        "search compare",
+        "report",
+        "inspect",
+        "config show",
+        "config schema",
+        "config ls",
+        "doctor",
+        "data ls",
+        "data get",
+        "data import",
+    }
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_of_every_command(rlp: fake_run.Rlp, path: tuple[str, ...]) -> None:
+    result = rlp(*path, "--help")
+    assert result.code == 0
+    assert result.err == ""
+    assert "--json" in result.out
+    assert "--quiet" in result.out
+    assert "--verbose" in result.out
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_unknown_option_is_a_usage_error_with_the_commands_own_keys(rlp: fake_run.Rlp, path: tuple[str, ...]) -> None:
+    result = rlp(*path, "--frob", "--json")
+    _assert_failure(result, 2)
+    assert result.json().keys() == ENVELOPE | set(COMMANDS[path].callback.json_keys)
+    assert f"rlp {' '.join(path)} --help" in result.lines("hint")[0]
+
+
+@pytest.mark.parametrize("path", NEED_ARGUMENTS, ids=" ".join)
+def test_missing_argument_is_a_usage_error(rlp: fake_run.Rlp, path: tuple[str, ...]) -> None:
+    result = rlp(*path, "--json")
+    _assert_failure(result, 2)
+    assert "Missing argument" in result.lines("error")[0]
+
+
+@pytest.mark.parametrize("path", NEED_ARGUMENTS, ids=" ".join)
+def test_what_is_not_there_is_no_bug_and_one_json_document(
+    rlp: fake_run.Rlp, here: Path, path: tuple[str, ...]
+) -> None:
+    result = rlp(*path, *STATUS[path].split(), "--json")
+    assert result.code in (2, 3, 4)
+    _assert_failure(result, result.code)
+    assert "no-such" in result.lines("error")[0]
+    assert result.json().keys() == ENVELOPE | set(COMMANDS[path].callback.json_keys)
+    assert list(here.iterdir()) == [], "a refused command left something"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "frob",
+        "pipeline frob",
+        "pipeline",
+        "config",
+        "",
+        "--frob",
+        "check a b",
+        "check a --min-speedup x",
+        "config ls extra",
+    ],
+)
+@pytest.mark.parametrize("flag", ["--json", ""])
+def test_every_other_usage_error(rlp: fake_run.Rlp, arguments: str, flag: str) -> None:
+    result = rlp(*arguments.split(), *flag.split())
+    assert result.code == 2
+    assert len(result.lines("error")) == len(result.lines("hint")) == 1
+    if flag:
+        assert result.json()["exit_code"] == 2
+    else:
+        assert result.out == ""
+
+
+def _assert_failure(result: fake_run.Result, code: int) -> None:
+    assert result.code == code
+    document = result.json()
+    assert document["ok"] is False
+    assert document["exit_code"] == code
+    assert document["error"]["message"]
+    assert len(result.lines("error")) == 1 + len(document["error"]["details"])
+    assert len(result.lines("hint")) == 1
+    assert "Traceback" not in result.err
+
+
+# --- a run, start to end ----------------------------------------------------------------------------------------------
+
+
+def test_run_gives_its_summary_with_paths_that_exist(rlp: fake_run.Rlp, here: Path) -> None:
+    (here / "fake.yaml").write_text("seed: 0\n")
+    result = rlp("pipeline", "run", "fake.yaml", "--json")
+    assert result.code == 0
+    document = result.json()
+    assert document["ok"] is True
+    assert document["run"] == "artifacts/fake"
+    assert document["speedup"]["verdict"] == "faster"
+    assert Path(document["report"]).is_file()
+    assert Path(document["onnx"]).is_file()
+    assert [row["action"] for row in document["stages"]] == ["run"] * 8
+    again = rlp("pipeline", "run", "fake.yaml", "--json").json()
+    assert [row["action"] for row in again["stages"]] == ["reuse"] * 8
+    assert {k: v for k, v in again.items() if k != "stages"} == {k: v for k, v in document.items() if k != "stages"}
+
+
+def test_run_that_stops_early_has_the_same_keys(rlp: fake_run.Rlp, here: Path) -> None:
+    (here / "fake.yaml").write_text("seed: 0\n")
+    document = rlp("pipeline", "run", "fake.yaml", "--until", "trace", "--json").json()
+    assert document.keys() == ENVELOPE | set(COMMANDS["pipeline", "run"].callback.json_keys)
+    assert document["onnx"] is None
+
+
+def test_plan_of_a_new_run_writes_nothing(rlp: fake_run.Rlp, here: Path) -> None:
+    (here / "fake.yaml").write_text("seed: 0\n")
+    result = rlp("pipeline", "plan", "fake.yaml", "--json")
+    assert [row["action"] for row in result.json()["stages"]] == ["run"] * 8
+    assert [path.name for path in here.iterdir()] == ["fake.yaml"]
+
+
+def test_stage_runs_alone_on_a_run_and_on_a_config(rlp: fake_run.Rlp, whole: Path, here: Path) -> None:
+    run = Path(shutil.copytree(whole, here / "run"))
+    result = rlp("stage", "search", "--run", run, "--set", "search.trials=7", "--json")
+    assert (result.code, result.json()["action"]) == (0, "run")
+    assert Path(result.json()["outputs"]["plan.json"]).is_file()
+    assert rlp("check", run).code == 3, "prune is stale now"
+    shutil.copy(whole.parent / "fake.yaml", here)
+    assert rlp("stage", "pretrain", "--config", "fake.yaml", "--json").json()["run"] == "artifacts/fake"
+    assert rlp("stage", "trace", "--json").code == 2
+    assert rlp("stage", "trace", "--run", run, "--config", "fake.yaml").code == 2
+    assert rlp("stage", "frob", "--run", run).code == 2
+
+
+def test_stage_before_its_input_names_the_stage_that_comes_first(rlp: fake_run.Rlp, here: Path) -> None:
+    (here / "fake.yaml").write_text("seed: 0\n")
+    result = rlp("stage", "prune", "--config", "fake.yaml")
+    assert result.code == 3
+    assert "rlp stage pretrain --run artifacts/fake" in result.lines("hint")[0]
+
+
+def test_status_and_check_tell_fresh_from_stale_and_missing(rlp: fake_run.Rlp, whole: Path, here: Path) -> None:
+    run = Path(shutil.copytree(whole, here / "run"))
+    rows = rlp("pipeline", "status", run, "--json").json()["stages"]
+    assert {row["state"] for row in rows} == {"fresh"}
+    shutil.rmtree(run / "benchmark")
+    rows = rlp("pipeline", "status", run, "--json").json()["stages"]
+    assert {row["stage"]: row["state"] for row in rows}["benchmark"] == "missing"
+    result = rlp("check", run, "--json")
+    assert result.code == 3
+    assert result.json()["passed"] is False
+    assert result.json()["error"]["message"].startswith("benchmark: ")
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [
+        ("", 0),
+        ("--max-accuracy-drop 2.0 --min-speedup 2.0 --max-latency-ms 0.5 --max-macs 500", 0),
+        ("--max-accuracy-drop 1.9", 1),
+        ("--min-accuracy 0.89", 1),
+        ("--min-speedup 2.1", 1),
+        ("--max-latency-ms 0.4", 1),
+        ("--max-macs 499", 1),
+        ("--max-params 99", 1),
+        ("--max-bytes 399", 1),
+        ("--min-agreement 1", 0),
+        ("--min-speedup nan", 2),
+        ("--min-speedup inf", 2),
+        ("--max-accuracy-drop nan", 2),
+        ("--max-latency-ms -1", 2),
+        ("--max-macs 1.5", 2),
+    ],
+)
+def test_gates(rlp: fake_run.Rlp, whole: Path, gates: str, code: int) -> None:
+    result = rlp("check", whole, *gates.split(), "--json")
+    assert result.code == code
+    assert result.json()["exit_code"] == code
+    if code == 1:
+        assert result.json()["passed"] is False
+        assert "gate missed" in result.lines("error")[0]
+
+
+def test_all_missed_gates_are_told(rlp: fake_run.Rlp, whole: Path) -> None:
+    result = rlp("check", whole, "--min-speedup", "3", "--max-macs", "1")
+    assert len(result.lines("error")) == 2
+    assert len(result.lines("hint")) == 1
+
+
+def test_speedup_gate_above_one_needs_the_verdict(
+    rlp: fake_run.Rlp, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fake_run._content
+    monkeypatch.setattr(
+        fake_run, "_content", lambda *a: real(*a).replace(b'"faster"', b'"no difference shown"').replace(b"1.9", b"0.9")
+    )
+    run = fake_run.finished(here / "run")
+    assert rlp("check", run, "--min-speedup", "0.9").code == 0
+    assert rlp("check", run, "--min-speedup", "1.1").code == 1
+
+
+# --- what people type -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a b\nline", "ünï-例 [/a] [bold]x", "quote'\" %s {0} $HOME", "a" * 200])
+def test_run_folder_of_any_name(rlp: fake_run.Rlp, here: Path, name: str) -> None:
+    (here / "fake.yaml").write_text("seed: 0\n")
+    run = here / name / "run"
+    assert rlp("pipeline", "run", "fake.yaml", "--run-dir", run, "--json").json()["run"] == str(run)
+    for command in (("check", run), ("pipeline", "status", run), ("report", run), ("stage", "trace", "--run", run)):
+        assert rlp(*command).code == 0
+    (run / "trace" / "graph.json").write_text("{}")
+    failed = rlp("check", run, "--json")
+    assert failed.code == 3
+    assert len(failed.lines("error")) >= 1
+    assert all(line.startswith(("error: ", "hint: ")) for line in failed.err.splitlines())
+    assert " ".join(name.split()) in failed.lines("error")[0]
+    assert str(run) in failed.json()["error"]["message"]
+
+
+def test_markup_in_user_text_is_printed_as_it_is(rlp: fake_run.Rlp, here: Path) -> None:
+    result = rlp("config", "show", "[/a][bold]nope[/bold].yaml")
+    assert result.code == 2
+    assert "error: [/a][bold]nope[/bold].yaml: no such config" in result.err
+    (here / "fake.yaml").write_text("report: {title: '[/a] [red]x :smile:'}\n")
+    assert "[/a] [red]x :smile:" in rlp("config", "show", "fake.yaml").out
+
+
+def test_text_that_is_not_utf_8_is_refused(rlp: fake_run.Rlp, here: Path) -> None:
+    result = rlp("pipeline", "run", "fake\udcff.yaml", "--json")
+    _assert_failure(result, 2)
+    assert r"fake\udcff.yaml" in result.lines("error")[0]
+
+
+@pytest.mark.parametrize("columns", ["40", "0", "x", "-5", "1"])
+def test_any_width_of_the_terminal(
+    rlp: fake_run.Rlp, whole: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    result = rlp("pipeline", "status", whole)
+    assert result.code == 0
+    assert "pretrain" in "".join(result.out.split())
+    assert rlp("check", whole / "nope").lines("error")[0].endswith("not a run (no run.json)")
+
+
+def test_quiet_says_nothing_when_all_is_well(rlp: fake_run.Rlp, whole: Path) -> None:
+    for command in (("check", whole), ("pipeline", "status", whole), ("report", whole)):
+        result = rlp(*command, "--quiet")
+        assert (result.code, result.out, result.err) == (0, "", "")
+
+
+def test_json_keeps_progress_off_stdout(rlp: fake_run.Rlp, here: Path) -> None:
+    (here / "fake.yaml").write_text("seed: 0\n")
+    result = rlp("pipeline", "run", "fake.yaml", "--json")
+    assert "[1/8] pretrain" in result.err
+    assert "[1/8]" not in result.out
+
+
+# --- bugs -------------------------------------------------------------------------------------------------------------
+
+
+def test_bug_is_one_line_and_a_saved_traceback(rlp: fake_run.Rlp, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, ctx: object) -> None:
+        raise ZeroDivisionError("oh\nno")
+
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    monkeypatch.setattr(type(fake_run.STAGES[0]), "run", fail)
+    (here / "fake.yaml").write_text("seed: 0\n")
+    result = rlp("pipeline", "run", "fake.yaml", "--json")
+    _assert_failure(result, 70)
+    assert result.lines("error") == ["error: a bug in rlp: ZeroDivisionError: oh no"]
+    saved = Path(result.lines("hint")[0].partition("is in ")[2])
+    assert "Traceback" in saved.read_text()
+    monkeypatch.setenv("RLP_DEBUG", "1")
+    assert "Traceback" in rlp("pipeline", "run", "fake.yaml").err
+
+
+# --- inspect ----------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_shows_files_of_a_run(rlp: fake_run.Rlp, whole: Path) -> None:
+    for name in ("trace/manifest.json", "run.json", "export/parity.json", "report/summary.json"):
+        result = rlp("inspect", whole / name, "--json")
+        assert result.code == 0, name
+        assert result.json()["content"] == json.loads((whole / name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plan.json", b'{"kind": "plan"}'),
+        ("graph.json", b'{"groups": 5, "layers": 3}'),
+        ("manifest.json", b'{"kind": "manifest"}'),
+        ("a.json", b'{"x": NaN}'),
+        ("a.json", b'{"x": 1, "x": 2}'),
+        ("a.json", b"\xff\xfe"),
+        ("a.json", b""),
+        ("trials.jsonl", b'{"a": 1}\n{"a": \n'),
+        ("trials.jsonl", b"[1]\n"),
+        ("trials.jsonl", b'{"a": Infinity}\n'),
+        ("m.safetensors", b"\x80\x04pickle"),
+        ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+        ("m.onnx", b"\x89PNG\r\n"),
+        ("m.onnx", b""),
+    ],
+)
+def test_inspect_refuses_what_is_not_what_its_name_says(
+    rlp: fake_run.Rlp, here: Path, name: str, content: bytes
+) -> None:
+    (here / name).write_bytes(content)
+    result = rlp("inspect", here / name, "--json")
+    _assert_failure(result, 3)
+    assert name in result.lines("error")[0]
