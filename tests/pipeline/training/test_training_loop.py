@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_training import images, net, recipe
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-sys.path.append(str(Path(__file__).parent))
-from tiny import images, net, recipe
 
 from pipeline.data.augment import Augment
 from pipeline.errors import Refused

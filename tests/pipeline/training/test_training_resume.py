@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parent))
-from tiny import images, net, recipe
+from tiny_training import images, net, recipe
 
 from pipeline import store
 from pipeline.errors import ArtifactError, EnvironmentProblem

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from tiny_training import images, net
 from torch import nn
-
-sys.path.append(str(Path(__file__).parent))
-from tiny import images, net
 
 from pipeline.training import accuracy, reestimate_batchnorm
 from pipeline.training.machine import all_cores, cores, faster_precision

@@ -1,0 +1,131 @@
+"""Recovery: the loss as written, batch norm first, the best kept, the teacher untouched."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from distill_nets import pair
+from tiny_training import net, splits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.config import DistillConfig
+from pipeline.training import Fit, Recipe, accuracy, fit
+from pipeline.training.machine import Objective
+from stages.distill import Recovery, distillation, recover
+
+
+def trainer(config: DistillConfig) -> Any:
+    def train(model: nn.Module, objective: Objective) -> Fit:
+        recipe = Recipe(config.epochs, 16, config.lr, precision="fp32")
+        return fit(model, splits().train, splits().search, recipe, seed=0, objective=objective)
+
+    return train
+
+
+def never(model: nn.Module, objective: Objective) -> Fit:
+    raise AssertionError("nothing was to be trained")
+
+
+def values(model: nn.Module) -> list[Tensor]:
+    return [t.clone() for t in model.state_dict().values()]
+
+
+def test_loss_is_the_written_formula() -> None:
+    teacher, student = net(1, dropout=0.0).eval(), net(2, dropout=0.0).eval()
+    x, y = next(splits().train.batches(8))
+    t, s = (F.softmax(model(x) / 3, 1) for model in (teacher, student))
+    divergence = (t * (t.log() - s.log())).sum(1).mean()
+    expected = 0.6 * 9 * divergence + 0.4 * F.cross_entropy(student(x), y)
+    torch.testing.assert_close(distillation(teacher, 3.0, 0.6)(student, x, y), expected)
+
+
+def test_teacher_is_in_eval_mode_gets_no_gradient_and_stays_as_it_was() -> None:
+    teacher, student = net(1, dropout=0.9).train(), net(1, dropout=0.0).eval()
+    before = values(teacher)
+    x, y = next(splits().train.batches(8))
+    with torch.no_grad():
+        student[1].running_mean.copy_(teacher[1].running_mean)
+    loss = distillation(teacher, 2.0, 1.0)(student, x, y)
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)  # same weights, no dropout: nothing to learn
+    loss.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, values(teacher), strict=True))
+    assert teacher.training
+
+
+def test_bn_only_changes_statistics_alone_and_reports_the_gain() -> None:
+    teacher, student = pair()
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.add_(3.0)
+    weights = [p.clone() for p in student.parameters()]
+    config = DistillConfig(mode="bn_only", bn_images=96)
+    result = recover(student, teacher, splits(), config, seed=0, train=never)
+    assert all(torch.equal(a, b) for a, b in zip(weights, student.parameters(), strict=True))
+    assert result.cut < result.batchnorm == result.final == accuracy(student, splits().search)
+    assert result.kept == "batchnorm"
+    assert result.fit is None
+    assert recover(student, teacher, splits(), DistillConfig(epochs=0, bn_images=96), seed=0, train=never).fit is None
+
+
+def test_distillation_recovers() -> None:
+    teacher, student = pair()
+    config = DistillConfig(epochs=4, lr=0.02, bn_images=96)
+    result = recover(student, teacher, splits(), config, seed=0, train=trainer(config))
+    assert result.final == accuracy(student, splits().search) >= result.batchnorm
+    assert result.teacher == accuracy(teacher, splits().search)
+    assert result.kept.startswith("epoch ")
+
+
+def test_statistics_that_make_it_worse_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, student = pair()
+    before, score = values(student), accuracy(student, splits().search)
+
+    def spoil(model: nn.Module, batches: Any) -> None:
+        with torch.no_grad():
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_var.fill_(1e-3)
+                    module.running_mean.fill_(9.0)
+
+    monkeypatch.setattr("stages.distill.engine.reestimate_batchnorm", spoil)
+    result = recover(student, teacher, splits(), DistillConfig(mode="bn_only"), seed=0, train=never)
+    assert result.batchnorm < score == result.cut == result.final
+    assert result.kept == "cut"
+    assert all(torch.equal(a, b) for a, b in zip(before, values(student), strict=True))
+
+
+def test_training_that_makes_it_worse_is_not_kept() -> None:
+    teacher, student = pair()
+
+    def worse(model: nn.Module, objective: Objective) -> Fit:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        return Fit([], 1, 0.0, "fp32", 1, 0.0)
+
+    result = recover(student, teacher, splits(), DistillConfig(bn_images=96), seed=0, train=worse)
+    assert isinstance(result, Recovery)
+    assert result.final == max(result.cut, result.batchnorm) == accuracy(student, splits().search)
+    assert not result.kept.startswith("epoch")
+
+
+def test_finetune_never_asks_the_teacher() -> None:
+    teacher, student = pair()
+    config = DistillConfig(mode="finetune", epochs=1, bn_images=96)
+    calls: list[float] = []
+
+    def train(model: nn.Module, objective: Objective) -> Fit:
+        x, y = next(splits().train.batches(4))
+        model.eval()
+        calls.append(float(objective(model, x, y)) - float(F.cross_entropy(model(x), y)))
+        return Fit([], 1, 1.0, "fp32", 1, 0.0)
+
+    recover(student, teacher, splits(), config, seed=0, train=train)
+    assert calls == [0.0]
+    assert math.isfinite(calls[0])

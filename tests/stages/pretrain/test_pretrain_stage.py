@@ -1,0 +1,161 @@
+"""The stage: trains or adopts, repeats to the byte, survives a kill, says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import Kill, Recorder, context, splits
+from torch import nn
+
+import pipeline.training.resume as resume
+import stages.pretrain.stage as module
+from pipeline import store
+from pipeline.config import Config
+from pipeline.errors import ArtifactError, Interrupted, Refused
+from pipeline.models import load_model
+from pipeline.stage import StageContext
+from pipeline.training import Callbacks, accuracy
+
+NET = (
+    "from torch import nn\n"
+    "def net(num_classes, in_channels):\n"
+    "    return nn.Sequential(nn.Conv2d(in_channels, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(),\n"
+    "                         nn.Dropout(0.3), nn.Flatten(), nn.Linear(36, num_classes))\n"
+)
+MODEL = {"source": "own_halves_net:net"}
+PRETRAIN = {"epochs": 3, "batch_size": 16, "lr": 0.05, "precision": "fp32", "augment": {"crop": 1, "flip": False}}
+
+
+@pytest.fixture(autouse=True)
+def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_halves_net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(module, "load_splits", lambda config, seed: splits())
+    monkeypatch.setattr(resume, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0))
+
+
+def prepared(root: Path, kill_at: int = 0, model: dict[str, Any] = MODEL, **pretrain: Any) -> StageContext:
+    return context(root, kill_at=kill_at, model=model, pretrain=PRETRAIN | pretrain)
+
+
+def weights(ctx: StageContext) -> bytes:
+    return (ctx.out / "model.safetensors").read_bytes()
+
+
+def test_trains_and_writes_the_best_epoch(tmp_path: Path) -> None:
+    ctx = prepared(tmp_path / "run")
+    summary = module.STAGE().run(ctx)
+    assert sorted(p.name for p in ctx.out.iterdir()) == ["data.json", "model.json", "model.safetensors", "train.json"]
+    train = json.loads((ctx.out / "train.json").read_text())
+    assert train["how"] == "trained"
+    assert train["recipe"]["lr"] == 0.05
+    assert train["images"] == {"train": 96, "search": 40}
+    assert [row["epoch"] for row in train["history"]] == [1, 2, 3]
+    assert accuracy(load_model(ctx.out), splits().search) == train["search_accuracy"] == summary["search_accuracy"]
+    assert json.loads((ctx.out / "data.json").read_text())["label"] == "halves"
+
+
+@pytest.mark.parametrize("kill_at", [4, 9, 18])
+def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path, kill_at: int) -> None:
+    whole = prepared(tmp_path / "whole")
+    module.STAGE().run(whole)
+    with pytest.raises(Kill):
+        module.STAGE().run(prepared(tmp_path / "part", kill_at=kill_at))
+    again = prepared(tmp_path / "part")
+    module.STAGE().run(again)
+    assert weights(again) == weights(whole)
+    assert isinstance(again.reporter, Recorder)
+    assert any("resumed after step" in text for text in again.reporter.said) == (kill_at > 6)
+
+
+def test_stop_request_saves_and_interrupts(tmp_path: Path) -> None:
+    whole = prepared(tmp_path / "whole")
+    module.STAGE().run(whole)
+    ctx = prepared(tmp_path / "part")
+    ctx.stop_signal = lambda: 15
+    with pytest.raises(Interrupted) as caught:
+        module.STAGE().run(ctx)
+    assert caught.value.exit_code == 143
+    again = prepared(tmp_path / "part")
+    module.STAGE().run(again)
+    assert weights(again) == weights(whole)
+
+
+def test_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    with pytest.raises(Kill):
+        module.STAGE().run(prepared(tmp_path / "run", kill_at=9, lr=0.01))
+    again = prepared(tmp_path / "run")
+    module.STAGE().run(again)
+    fresh = prepared(tmp_path / "fresh")
+    module.STAGE().run(fresh)
+    assert weights(again) == weights(fresh)
+    assert isinstance(again.reporter, Recorder)
+    assert any("set aside" in text for text in again.reporter.said)
+
+
+def test_damaged_checkpoint_starts_over_with_a_warning(tmp_path: Path) -> None:
+    with pytest.raises(Kill):
+        module.STAGE().run(prepared(tmp_path / "run", kill_at=9))
+    (tmp_path / "run" / "work" / "checkpoint.json").write_text("{}")
+    again = prepared(tmp_path / "run")
+    module.STAGE().run(again)
+    assert isinstance(again.reporter, Recorder)
+    assert any("training starts over" in text for text in again.reporter.said)
+
+
+def test_divergence_is_refused_with_the_step_and_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(model: nn.Module, *rest: Any, **more: Any) -> None:
+        raise Refused("training diverged at step 5 of 18: loss nan, gradient norm nan")
+
+    monkeypatch.setattr(resume, "fit", explode)
+    with pytest.raises(Refused, match="step 5") as caught:
+        module.STAGE().run(prepared(tmp_path / "run"))
+    assert caught.value.hint.startswith("--set pretrain.lr=0.025 ")
+
+
+def test_adopts_given_weights(tmp_path: Path) -> None:
+    trained = prepared(tmp_path / "trained")
+    module.STAGE().run(trained)
+    tensors = store.read_tensors(trained.out / "model.safetensors")
+    store.write_tensors(tmp_path / "given.safetensors", {f"module.{name}": t for name, t in tensors.items()})
+    model = MODEL | {"weights": "given.safetensors"}
+    ctx = prepared(tmp_path / "adopted", model=model)
+    summary = module.STAGE().run(ctx)
+    adopted = store.read_tensors(ctx.out / "model.safetensors")
+    assert all(torch.equal(adopted[name], tensor) for name, tensor in tensors.items())
+    train = json.loads((ctx.out / "train.json").read_text())
+    assert train["weights"] == {
+        "name": "given.safetensors",
+        "sha256": store.sha256_file(tmp_path / "given.safetensors"),
+    }
+    assert summary["how"] == "adopted"
+    again = prepared(tmp_path / "tuned", epochs=1, lr=1e-9, init="given.safetensors")
+    module.STAGE().run(again)
+    tuned = store.read_tensors(again.out / "model.safetensors")
+    torch.testing.assert_close(tuned["0.weight"], tensors["0.weight"])
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    store.write_tensors(tmp_path / "other.safetensors", {"0.weight": torch.zeros(4, 3, 3, 3)})
+    with pytest.raises(ArtifactError, match=r"0\.weight is \[4, 3, 3, 3\], expected \[4, 1, 3, 3\]"):
+        module.STAGE().run(prepared(tmp_path / "run", model=MODEL | {"weights": "other.safetensors"}))
+
+
+def test_what_the_result_depends_on(tmp_path: Path) -> None:
+    stage = module.STAGE()
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    training = Config(model=MODEL, pretrain=PRETRAIN)
+    given = Config(model=MODEL | {"weights": "w.safetensors"}, pretrain=PRETRAIN)
+    assert stage.depends(training)["pretrain"]["lr"] == 0.05
+    assert stage.depends(given)["model"]["weights"] == "w.safetensors"
+    assert "pretrain" not in stage.depends(given)
+    assert stage.external(given) == {
+        "w.safetensors": store.sha256_file(tmp_path / "w.safetensors"),
+        "own_halves_net.py": store.sha256_file(tmp_path / "own_halves_net.py"),
+    }
+    assert stage.external(Config(model={"source": "resnet20"})) == {}
