@@ -1,6 +1,6 @@
 """Put the weights of a finished `rlp stage pretrain` into pretrained_model/ and record how they came about.
 
-    python tools/publish_weights.py artifacts/RUN mobilenet_v2_cifar10_original --command "rlp stage pretrain --config ..."
+    python tools/publish_weights.py artifacts/RUN mobilenet_v2_cifar10_original --command "rlp stage pretrain ..."
 
 Stored in half precision (half the size; the accuracy recorded is that of the stored file, on the test split).
 """
