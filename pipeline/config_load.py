@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline import yaml_nodes
-from pipeline.config import Config
+from pipeline.config import Budget, Config
 from pipeline.errors import UsageError
 
 
@@ -118,7 +118,7 @@ def _drop_rival_budgets(data: dict[str, Any], written: set[tuple[str, ...]]) -> 
     chosen = {path[2] for path in written if path[:2] == ("search", "budget") and len(path) == 3}
     budget = data.get("search", {}).get("budget") if isinstance(data.get("search"), dict) else None
     if chosen and isinstance(budget, dict):
-        for key in ("macs", "params", "latency"):
+        for key in Budget.model_fields:
             if key not in chosen:
                 budget.pop(key, None)
 
