@@ -39,7 +39,8 @@ class Worker:
         self.timeout = timeout
         self.subject = "no file yet"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(place)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
         self._process = subprocess.Popen(
             list(command) if command else [sys.executable, "-P", str(_CHILD)],
             stdin=subprocess.PIPE,
@@ -221,7 +222,7 @@ class Worker:
         return ""
 
     def _looks_like(self) -> str:
-        """", which is a PNG image", say, where the first bytes of the file tell."""
+        """ ", which is a PNG image", say, where the first bytes of the file tell."""
         from pipeline.models.filetype import guess
 
         try:

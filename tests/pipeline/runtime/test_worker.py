@@ -1,0 +1,183 @@
+"""The child process: it answers, it dies without taking the parent along, it refuses what is no ONNX file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.errors import ArtifactError, EnvironmentProblem, UsageError
+from pipeline.runtime import Worker, find_provider, missing_provider, require_provider
+
+
+def double(path: Path, **attributes: object) -> Path:
+    """A graph that doubles its (batch, 3) input."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["input", "two"], ["logits"])],
+        "double",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.array([2.0], np.float32), "two")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_runs_a_file_and_times_it(tmp_path: Path) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with Worker() as worker:
+        opened = worker.open(double(tmp_path / "double.onnx"))
+        assert opened["inputs"][0] == {"name": "input", "shape": ["batch", 3], "type": "tensor(float)"}
+        np.testing.assert_array_equal(worker.infer(x), 2 * x)
+        worker.feed(batch=4)
+        times = worker.slot(seconds=0.0, least=7)
+        assert len(times) >= 7
+        assert min(times) > 0
+        assert worker.warm(window=0.0, tolerance=1e9, limit=5.0)["stable"]
+
+
+def test_a_non_contiguous_batch_arrives_in_order(tmp_path: Path) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(3, 2).T
+    with Worker() as worker:
+        worker.open(double(tmp_path / "double.onnx"))
+        np.testing.assert_array_equal(worker.infer(x), 2 * x)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_killed_child_is_an_artifact_error_naming_file_and_signal(tmp_path: Path, number: signal.Signals) -> None:
+    with Worker() as worker:
+        worker.open(double(tmp_path / "deadly.onnx"))
+        os.kill(worker.pid, number)
+        with pytest.raises(ArtifactError, match=rf"{number.name}.*deadly\.onnx") as caught:
+            worker.infer(np.zeros((1, 3), np.float32))
+    assert caught.value.exit_code == 3
+
+
+def test_a_child_that_dies_while_opening_reports_its_last_words(tmp_path: Path) -> None:
+    script = "import os, sys; sys.stdin.readline(); print('stack smashed', file=sys.stderr, flush=True); os.abort()"
+    with Worker(command=[sys.executable, "-c", script]) as worker:
+        with pytest.raises(ArtifactError, match=r"SIGABRT.*model\.onnx") as caught:
+            worker.open(tmp_path / "model.onnx")
+        assert not worker.alive
+    assert caught.value.details == ("stack smashed",)
+
+
+def test_a_child_that_hangs_is_killed(tmp_path: Path) -> None:
+    script = "import sys, threading; sys.stdin.readline(); threading.Event().wait()"
+    with Worker(command=[sys.executable, "-c", script], timeout=0.2) as worker:
+        with pytest.raises(ArtifactError, match="did not answer"):
+            worker.open(tmp_path / "model.onnx")
+        assert not worker.alive
+
+
+def test_what_a_library_prints_does_not_disturb_the_answers(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os\nprint('hello')\nos.write(1, b'noise')\n__version__ = 'fake'\nget_available_providers = list\n"
+    )
+    child = Path(sys.modules[Worker.__module__].__file__ or "").with_name("child.py")
+    start = (
+        f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_path({str(child)!r}, run_name='__main__')"
+    )
+    with Worker(command=[sys.executable, "-c", start]) as worker:
+        assert worker.hello()["onnxruntime"] == "fake"
+
+
+def test_modules_in_the_current_folder_do_not_shadow_the_real_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime", "numpy", "pipeline"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('decoy')")
+    monkeypatch.chdir(tmp_path)
+    with Worker() as worker:
+        assert "CPUExecutionProvider" in worker.hello()["available"]
+
+
+@pytest.mark.parametrize(
+    ("content", "guess"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a git-lfs pointer"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (b"\x80\x04\x95pickled", "a pickle"),
+        (b"", "an empty file"),
+    ],
+)
+def test_another_type_of_file_is_refused_by_name(tmp_path: Path, content: bytes, guess: str) -> None:
+    path = tmp_path / "fake.onnx"
+    path.write_bytes(content)
+    with Worker() as worker, pytest.raises(ArtifactError, match=rf"fake\.onnx.*{guess}"):
+        worker.open(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = double(tmp_path / "double.onnx")
+    path.write_bytes(path.read_bytes()[:-20])
+    with Worker() as worker, pytest.raises(ArtifactError, match=r"double\.onnx"):
+        worker.open(path)
+
+
+@pytest.mark.parametrize("location", ["/etc/hostname", "../secret.bin", "link.bin"])
+def test_weights_outside_the_files_own_folder_are_refused(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 4)
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    path = double(folder / "double.onnx")
+    proto = onnx.load(path)
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(proto.SerializeToString())
+    with Worker() as worker, pytest.raises(ArtifactError, match="outside the file's own folder"):
+        worker.scan(path)
+
+
+def test_scan_counts_weights_denormals_and_multiplications(tmp_path: Path) -> None:
+    weight = np.ones((4, 2, 3, 3), np.float32)
+    weight[0, 0, 0, :2] = 1e-40
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["input", "conv.weight"], ["logits"], pads=[1, 1, 1, 1])],
+        "one",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 2, "h", "w"])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4, "h", "w"])],
+        [numpy_helper.from_array(weight, "conv.weight")],
+    )
+    path = tmp_path / "conv.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    with Worker() as worker:
+        facts = worker.scan(path, [2, 5, 7])
+    assert (facts["weights"], facts["denormals"], facts["macs"]) == (72, 2, 72 * 5 * 7)
+    assert facts["layers"][0]["layer"] == "conv"
+
+
+def test_an_absent_provider_is_exit_4_naming_its_package(tmp_path: Path) -> None:
+    with Worker() as worker:
+        absent = next(
+            name
+            for name in ("TensorrtExecutionProvider", "OpenVINOExecutionProvider")
+            if name not in worker.hello()["available"]
+        )
+        with pytest.raises(EnvironmentProblem, match=absent) as caught:
+            require_provider(worker, absent)
+        with pytest.raises(EnvironmentProblem, match=absent):
+            worker.open(double(tmp_path / "double.onnx"), provider=absent)
+    assert caught.value.exit_code == 4
+    assert find_provider(absent).package in caught.value.hint
+
+
+def test_provider_names() -> None:
+    assert find_provider("CUDA").name == "CUDAExecutionProvider"
+    assert find_provider("CPUExecutionProvider").short == "cpu"
+    assert "rlp-cnn[openvino]" in missing_provider("openvino", ["CPUExecutionProvider"]).hint
+    with pytest.raises(UsageError, match="cdua"):
+        find_provider("cdua")

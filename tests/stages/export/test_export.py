@@ -1,0 +1,123 @@
+"""What lands in the file: a dynamic batch, our notes, no path of this machine, no denormal weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from export_nets import Small, small
+from onnx import numpy_helper
+from torch import nn
+
+import stages.export.exporter as exporter
+from pipeline.errors import EnvironmentProblem, Refused
+from pipeline.runtime import Worker
+from stages.export import check_file, class_metadata, count_denormals, export_onnx, flush_denormals
+
+X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+METADATA = class_metadata(["cat", "chat"], [0.5, 0.5, 0.5], [0.2, 0.2, 0.2], [3, 8, 8])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, exporter.ExportReport]:
+    path = tmp_path_factory.mktemp("export") / "small.onnx"
+    return path, export_onnx(small(), X, path, metadata=METADATA)
+
+
+def test_one_file_with_a_dynamic_batch_and_notes(exported: tuple[Path, exporter.ExportReport]) -> None:
+    path, report = exported
+    assert [file.name for file in path.parent.iterdir()] == ["small.onnx"]
+    assert (report.exporter, report.fallback) == ("torch.export", "")
+    assert report.dynamic_batch
+    assert report.bytes == path.stat().st_size
+    opened = check_file(path)
+    assert opened["inputs"][0]["shape"] == ["batch", 3, 8, 8]
+    assert [opened["inputs"][0]["name"], opened["outputs"][0]["name"]] == ["input", "logits"]
+    assert opened["metadata"]["classes"] == '["cat", "chat"]'
+    assert onnx.load(path).opset_import[0].version == report.opset
+
+
+def test_any_batch_gives_what_pytorch_gives(exported: tuple[Path, exporter.ExportReport]) -> None:
+    x = torch.randn(5, 3, 8, 8)
+    with torch.no_grad(), Worker() as worker:
+        worker.open(exported[0])
+        np.testing.assert_allclose(worker.infer(x.numpy()), small()(x).numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_no_path_of_this_machine_in_the_file(exported: tuple[Path, exporter.ExportReport]) -> None:
+    data = exported[0].read_bytes()
+    assert str(Path(exporter.__file__).parents[2]).encode() not in data
+    assert b".py" not in data
+
+
+def test_the_same_network_gives_the_same_bytes(exported: tuple[Path, exporter.ExportReport], tmp_path: Path) -> None:
+    again = export_onnx(small(), X, tmp_path / "again.onnx", metadata=METADATA, verify=False)
+    assert again.sha256 == exported[1].sha256
+
+
+def test_training_mode_is_restored(tmp_path: Path) -> None:
+    model = Small().train()
+    model.norm.eval()
+    export_onnx(model, X, tmp_path / "small.onnx", exporter="torchscript", verify=False)
+    assert model.training
+    assert model.depth.training
+    assert not model.norm.training
+
+
+def test_falls_back_to_the_other_exporter_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> onnx.ModelProto:
+        raise RuntimeError("no such operator\nwith a long explanation")
+
+    monkeypatch.setattr(exporter, "_with_dynamo", broken)
+    report = export_onnx(small(), X, tmp_path / "small.onnx")
+    assert report.exporter == "torchscript"
+    assert report.fallback == "torch.export: RuntimeError: no such operator"
+    assert report.dynamic_batch
+    with pytest.raises(Refused, match="cannot be exported") as caught:
+        export_onnx(small(), X, tmp_path / "other.onnx", exporter="torch.export")
+    assert caught.value.exit_code == 1
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_a_folder_that_is_not_there_is_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "_first_that_works", lambda *args: (onnx.ModelProto(), "torch.export", ""))
+    with pytest.raises(EnvironmentProblem, match="nowhere") as caught:
+        export_onnx(small(), X, tmp_path / "nowhere" / "small.onnx")
+    assert caught.value.exit_code == 4
+
+
+def test_a_file_the_checker_refuses_never_takes_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(b"the old one")
+    empty = onnx.ModelProto()
+    empty.graph.input.add(name="input").type.tensor_type.shape.dim.add(dim_param="batch")
+    monkeypatch.setattr(exporter, "_first_that_works", lambda *args: (empty, "torch.export", ""))
+    with pytest.raises(Exception, match="refused"):
+        export_onnx(small(), X, path)
+    assert path.read_bytes() == b"the old one"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_denormal_weights_are_counted_and_set_to_zero() -> None:
+    values = np.array([0.0, 1e-40, -1e-44, 1.2e-38, 1.0], np.float32)
+    half = np.array([1e-6, 1.0], np.float16)
+    proto = onnx.ModelProto()
+    proto.graph.initializer.extend([numpy_helper.from_array(values, "w"), numpy_helper.from_array(half, "h")])
+    assert count_denormals(proto) == 3
+    assert flush_denormals(proto) == 3
+    flushed, halves = (numpy_helper.to_array(tensor) for tensor in proto.graph.initializer)
+    np.testing.assert_array_equal(flushed, np.array([0, 0, 0, 1.2e-38, 1], np.float32))
+    np.testing.assert_array_equal(halves, np.array([0, 1], np.float16))
+    assert count_denormals(proto) == 0
+
+
+def test_export_flushes_what_training_left(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        model[0].weight[0] = 1e-40
+    report = export_onnx(model, X, tmp_path / "tiny.onnx", exporter="torchscript", verify=False)
+    assert report.denormals_flushed == 3
+    assert count_denormals(onnx.load(tmp_path / "tiny.onnx")) == 0
