@@ -2,7 +2,7 @@
 
 The key covers the content of the files and every setting that changes the pixels. `card.json` is written
 last and holds the sha256 of the arrays: an entry is whole or absent, and a damaged one is made again.
-Without a folder to write to, nothing is cached and nothing fails.
+Without a folder to write to, nothing is cached and nothing fails; the folder may be deleted at any time.
 """
 
 from __future__ import annotations
