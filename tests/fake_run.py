@@ -39,10 +39,12 @@ class Fake(Stage):
     """Writes every file of its kinds; the bytes are a function of its name, the seed and its inputs.
 
     They do not depend on its own section but for `search.trials`: any other change re-runs the stage to the
-    same bytes, so that what follows may be reused. `steps_log`, when set, gets one byte a step of the search.
+    same bytes, so that what follows may be reused. `steps_log`, when set, gets one byte a step of the search; at `gate`
+    the search waits for a test in another process.
     """
 
-    steps_log = os.environ.get("FAKE_STEPS_LOG", "")
+    steps_log = ""
+    gate = os.environ.get("FAKE_GATE", "")
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         digest = hashlib.sha256(f"{self.name} {ctx.seed}".encode())
@@ -63,6 +65,9 @@ class Fake(Stage):
             if ctx.stopping():
                 raise ctx.interrupted()
             store.write_json(journal, {"done": step + 1})
+            if self.gate and step == 1:
+                open(f"{self.gate}.begun", "wb").close()  # both are FIFOs: waits for the test, twice
+                open(f"{self.gate}.go", "rb").close()
             if self.steps_log:
                 with open(self.steps_log, "ab") as log:
                     log.write(b".")

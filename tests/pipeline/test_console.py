@@ -1,0 +1,87 @@
+"""Formats for people; nothing here depends on a terminal."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import console
+from pipeline.errors import ArtifactError
+
+
+@pytest.fixture(autouse=True)
+def _human() -> Any:
+    console.setup("human")
+    yield
+    console.setup("human")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.4, "12 s"), (185, "3 min 05 s"), (3600, "60 min 00 s")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("n", "text"), [(0, "0 B"), (812, "812 B"), (3_400, "3.4 kB"), (5e9, "5.0 GB")])
+def test_size(n: float, text: str) -> None:
+    assert console.size(n) == text
+
+
+def test_failure_is_one_line_an_error_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    console.failure(ArtifactError("a\nb [/c] " + "x" * 500, hint="d\n  e", details=["f\rg"]))
+    assert capsys.readouterr().err.splitlines() == ["error: a b [/c] " + "x" * 500, "error: f g", "hint: d e"]
+
+
+def test_no_colour_codes_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.warn("careful")
+    console.note("by the way")
+    console.table(("a", "b"), [("[red]1[/red]", None)])
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "[red]1[/red]" in captured.out
+
+
+def test_json_mode_prints_the_document_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    console.setup("json")
+    console.say("no")
+    console.table(("a",), [("no",)])
+    console.raw("no")
+    console.document({"name": "ü\udcff"})
+    assert capsys.readouterr().out == '{\n  "name": "\\u00fc\\udcff"\n}\n'
+
+
+def test_document_refuses_nan() -> None:
+    console.setup("json")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        console.document({"loss": float("nan")})
+
+
+def test_quiet_mode_still_warns(capsys: pytest.CaptureFixture[str]) -> None:
+    console.setup("quiet")
+    console.say("no")
+    console.note("no")
+    console.warn("yes")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "warning: yes\n")
+
+
+def test_plain_progress_is_one_line_every_thirty_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    watcher = console.RunWatcher()
+    step = SimpleNamespace(stage=SimpleNamespace(name="distill", title="recovering"), action="run", reason="never run")
+    watcher.begin(step, 4, 8)  # type: ignore[arg-type]
+    for second in range(1, 91):
+        clock.now = 1000.0 + second
+        watcher.progress(second, 90, loss=0.123456, accuracy=0.5)
+    watcher.end(step, {"accuracy": 0.5, "path": None}, 90)  # type: ignore[arg-type]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[5/8] distill   recovering (never run)"
+    assert [line.split()[1] for line in lines[1:-1]] == ["30/90", "60/90", "90/90"]
+    assert "loss 0.1235" in lines[1]
+    assert "accuracy 50.00%" in lines[-1]
