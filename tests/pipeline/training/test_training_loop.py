@@ -88,6 +88,28 @@ def test_stopped_and_resumed_ends_in_the_same_bytes(changes: dict[str, Any], sto
     assert same(resumed, whole)
 
 
+def test_best_epoch_before_the_stop_survives_the_resume() -> None:
+    def taught_the_opposite_after(step: int) -> Any:
+        calls = [step]
+
+        def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            calls[0] += 1
+            return F.cross_entropy(model(x), y if calls[0] <= 12 else 1 - y)
+
+        return objective
+
+    settings = recipe(epochs=6, lr=0.1, schedule="linear", warmup=0.0)
+    whole, resumed, saved = net(), net(seed=5), []
+    expected = run(whole, settings, objective=taught_the_opposite_after(0))
+    steps = iter(range(1, 100))
+    callbacks = Callbacks(save=saved.append, stopping=lambda: next(steps) >= 26)
+    with pytest.raises(Stopped):
+        run(net(), settings, objective=taught_the_opposite_after(0), callbacks=callbacks)
+    assert run(resumed, settings, objective=taught_the_opposite_after(26), resume=saved[-1]) == expected
+    assert expected.best_epoch <= 4
+    assert same(resumed, whole)
+
+
 def test_saves_at_every_epoch_and_by_time() -> None:
     epochs: list[Checkpoint] = []
     run(net(), recipe(), callbacks=Callbacks(save=epochs.append))
