@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import fake_run
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Decoded images go to a folder of the session's own, never to the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
