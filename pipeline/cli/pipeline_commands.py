@@ -90,7 +90,7 @@ def plan(config: ConfigArgument, run_dir: RunDirOption = None, sets: SetOption =
     file = find_config(config)
     folder = run_dir or running.default_run_dir(file)
     settings = load_config(file, sets or ())
-    with running.user_modules(str(file)):
+    with running.user_modules(settings, str(file)):
         steps = Planner(load_stages(), settings, folder, data_key(describe_data(settings))).plan()
     console.table(("stage", "action", "why"), [(s.stage.name, s.action, s.reason) for s in steps])
     return {"run": str(folder), "stages": _rows(steps)}

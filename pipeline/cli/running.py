@@ -47,15 +47,15 @@ def execute(
     watcher = console.RunWatcher()
     request = Request(stages, config, run, config_name, selection, resume_command, accept_edited)
     try:
-        with user_modules(config_name):
+        with user_modules(config, config_name):
             return run_stages(request, watcher)
     finally:
         watcher.close()
 
 
 @contextmanager
-def user_modules(config_name: str) -> Iterator[None]:
-    """Let `module:factory` be found beside the config file; hints name the config that was typed.
+def user_modules(config: Config, config_name: str) -> Iterator[None]:
+    """Let `module:factory` be found beside the config file; a hint about images is a command to type.
 
     The folder goes to the end of `sys.path`: nothing in it can shadow rlp or an installed package.
     """
@@ -65,7 +65,9 @@ def user_modules(config_name: str) -> Iterator[None]:
     try:
         yield
     except EnvironmentProblem as error:
-        error.hint = error.hint.replace("CONFIG", shlex.quote(config_name))
+        offline = "--set data.source=embedded"
+        own = " --set model.weights=null" if config.model.weights else ""  # those given are for other images
+        error.hint = error.hint.replace(offline, f"rlp pipeline run {shlex.quote(config_name)} {offline}{own}")
         raise
 
 
