@@ -125,13 +125,15 @@ class Budget(Section):
     params: Fraction | None = None
     """Parameters."""
     latency: Fraction | None = None
-    """Latency in onnxruntime at `search.latency_*`."""
+    """Latency in onnxruntime at `search.latency_batch`, `_threads` and `_provider`."""
+    latency_ms: float | None = Field(None, gt=0, le=1e6)
+    """The same in milliseconds instead of as a fraction."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Budget:
-        given = [name for name in ("macs", "params", "latency") if getattr(self, name) is not None]
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("give exactly one of macs, params, latency")
+            raise ValueError("give exactly one of macs, params, latency, latency_ms")
         return self
 
 
@@ -162,6 +164,16 @@ class SearchConfig(Section):
     """Best candidates that are scored once more, on up to four times the images, before one becomes the plan."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that score candidates; more than 1 gives each one thread."""
+    latency: Literal["predicted", "hybrid", "measured"] = "hybrid"
+    """For latency budgets: trust the table fitted to this machine, time the finalists too, or time every candidate."""
+    latency_samples: int = Field(40, ge=10, le=10_000)
+    """Candidates timed to fit the latency table."""
+    latency_batch: int = Field(1, ge=1, le=65536)
+    """Images per inference when latency is the budget."""
+    latency_threads: int = Field(1, ge=0, le=1024)
+    """Intra-op threads then; 0 means all cores."""
+    latency_provider: str = "CPUExecutionProvider"
+    """Execution provider then."""
 
 
 class PruneConfig(Section):

@@ -83,16 +83,22 @@ class Projector:
 
     def _fill(self, counts: Counts, desired: NDArray[np.float64]) -> Counts:
         """Add single blocks while one fits: the group furthest below its wish first, the dearest among equals."""
-        counts, blocks = counts.copy(), self.space.blocks
-        room = self.limit * (1 + self.slack) - self.cost.of(counts)
+        counts, blocks, limit = counts.copy(), self.space.blocks, self.limit * (1 + self.slack)
+        room = limit - self.cost.of(counts)
         while True:
             steps = self.space.up(counts)
             deltas = self.cost.deltas(counts, steps)
-            able = (steps > 0) & (deltas <= room)
-            if not able.any():
+            able = np.flatnonzero((steps > 0) & (deltas <= room))
+            if not len(able):
                 return counts
-            wish = np.where(able, (desired - counts) / blocks, -np.inf)
-            nearest = np.flatnonzero(wish >= wish.max() - 1e-9)
-            chosen = nearest[np.argmax(deltas[nearest])]
-            counts[chosen] += steps[chosen]
-            room = self.limit * (1 + self.slack) - self.cost.of(counts)
+            wish = np.round((desired[able] - counts[able]) / blocks[able], 9)
+            order = able[np.lexsort((-deltas[able], -wish))]
+            several = order[np.cumsum(deltas[order]) <= room / 2]  # deltas interact, hence the margin and the check
+            for chosen in (several, order[:1]):
+                tried = counts.copy()
+                tried[chosen] += steps[chosen]
+                if len(chosen) and (left := limit - self.cost.of(tried)) >= 0:
+                    counts, room = tried, left
+                    break
+            else:
+                return counts

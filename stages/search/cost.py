@@ -83,7 +83,7 @@ class ProductCost:
         cls, metric: str, graph: ChannelGraph, ids: Sequence[str], weighted: Iterable[tuple[str, int]], constant: int
     ) -> ProductCost:
         """One term a parameter: factor x (elements along the first cut dim) x (elements along the second)."""
-        shares = _slices_per_unit(graph, ids)
+        shares = slices_per_unit(graph, ids)
         rows: list[tuple[float, NDArray[np.float64], float, NDArray[np.float64], float]] = []
         nothing = np.zeros(len(ids))
         for name, times in weighted:
@@ -104,7 +104,7 @@ class ProductCost:
         return cls(metric, factor, inputs, outputs, input_base, output_base)
 
 
-def _slices_per_unit(graph: ChannelGraph, ids: Sequence[str]) -> dict[str, dict[int, NDArray[np.float64]]]:
+def slices_per_unit(graph: ChannelGraph, ids: Sequence[str]) -> dict[str, dict[int, NDArray[np.float64]]]:
     """{parameter: {dim: (G,) slices of it along dim that one unit of each group owns}}."""
     found: dict[str, dict[int, NDArray[np.float64]]] = {}
     for index, group_id in enumerate(ids):

@@ -49,13 +49,15 @@ class Search:
     Attributes:
         recorded: trials of an interrupted search by (phase, index).
         on_trial: called for every new trial as it finishes (the journal), and for replayed ones with True.
-        stopping: polled between trials; when it turns true, `stopped` is raised.
+        on_batch: called with the strategy and its trials so far after every batch it was told about.
+        check: called between trials; raises to stop the search.
     """
 
     executor: Executor
     recorded: Mapping[tuple[str, int], Trial] = field(default_factory=dict)
     on_trial: Callable[[Trial, bool], None] = lambda trial, replayed: None
     check: Callable[[], None] = lambda: None
+    on_batch: Callable[[Strategy, Sequence[Trial]], None] = lambda strategy, trials: None
     halving: bool = True
     memory: dict[Key, Outcome] = field(default_factory=dict)
     mismatched: int = 0
@@ -72,6 +74,7 @@ class Search:
             batch = self.score(phase, len(done), proposals, bar)
             strategy.tell([trial.proposal for trial in batch], [trial.outcome.score for trial in batch])
             done.extend(batch)
+            self.on_batch(strategy, done)
         return done
 
     def score(self, phase: str, first: int, proposals: Sequence[Proposal], bar: float = -math.inf) -> list[Trial]:

@@ -18,9 +18,11 @@ import numpy as np
 from pipeline.store import check_regular, disk_errors
 from stages.search.engine import Trial
 from stages.search.evaluate import Outcome
+from stages.search.stopwatch import Measurement
 from stages.search.strategies import Proposal
 
 MAX_BYTES = 1 << 30
+LATENCY = "latency"
 
 
 @dataclass
@@ -30,12 +32,14 @@ class Journal:
     Attributes:
         path: the file.
         trials: by (phase, index).
+        measured: latency measurements by counts, in the order they were made.
         torn: incomplete lines dropped, 0 or 1.
         foreign: whether a journal of another search was set aside.
     """
 
     path: Path
     trials: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    measured: dict[tuple[int, ...], Measurement] = field(default_factory=dict)
     torn: int = 0
     foreign: bool = False
 
@@ -64,16 +68,30 @@ class Journal:
         good = len(first)
         for line in data[good:].splitlines(keepends=True):
             try:
-                trial = _trial(line)
+                self._take(line)
             except (ValueError, KeyError, TypeError):
                 self.torn += 1
                 break
-            self.trials[trial.phase, trial.index] = trial
             good += len(line)
         if good < len(data):
             os.truncate(self.path, good)
 
-    def append(self, trial: Trial, costs: Mapping[str, int]) -> None:
+    def _take(self, line: bytes) -> None:
+        if not line.endswith(b"\n"):
+            raise ValueError("torn")
+        body = json.loads(line)
+        if body["phase"] == LATENCY:
+            fields = (float(body[name]) for name in ("fraction", "seconds", "base_seconds"))
+            self.measured[tuple(body["kept"])] = Measurement(*fields)
+        else:
+            trial = _trial(body)
+            self.trials[trial.phase, trial.index] = trial
+
+    def append_measurement(self, key: tuple[int, ...], measurement: Measurement) -> None:
+        """Add one latency measurement, durably."""
+        self._write(_line({"phase": LATENCY, "kept": list(key), **asdict(measurement)}), os.O_APPEND)
+
+    def append(self, trial: Trial, costs: Mapping[str, float]) -> None:
         """Add one trial, durably."""
         body = {
             "phase": trial.phase,
@@ -102,10 +120,7 @@ def _line(body: Mapping[str, Any]) -> bytes:
     return (json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _trial(line: bytes) -> Trial:
-    if not line.endswith(b"\n"):
-        raise ValueError("torn")
-    body = json.loads(line)
+def _trial(body: Mapping[str, Any]) -> Trial:
     counts = np.array(body["kept"], dtype=np.int64)
     proposal = Proposal(counts, np.array(body["action"], dtype=np.float64), body["origin"], body["eligible"])
     outcome = Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__})

@@ -28,6 +28,7 @@ class Setup:
 
     Attributes:
         metric, share: the budget asked for, such as "macs" and 0.5.
+        projector: onto that budget; for latency budgets, `stages.search.calibrate.calibrate` puts it in.
         costs: by metric, exact for any counts of the space.
     """
 
@@ -70,18 +71,17 @@ def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: Sea
 
     Raises:
         Refused: the network has no prunable group.
-        UsageError: the budget cannot be met.
+        UsageError: the budget in MACs or parameters cannot be met.
     """
     space = Space.from_graph(graph, align=settings.align, min_keep=settings.min_keep)
     if not len(space):
         raise Refused("nothing can be pruned: every channel group is frozen", hint="rlp inspect graph.json says why")
     costs = {"macs": ProductCost.macs(graph, space.ids), "params": ProductCost.params(graph, space.ids)}
     metric, share = next((m, v) for m, v in settings.budget.model_dump().items() if v is not None)
-    if metric not in costs:
-        raise UsageError(
-            f"search.budget.{metric} is not available", hint="use search.budget.macs or search.budget.params"
-        )
-    projector = Projector.fraction(space, costs[metric], share)
+    if metric in costs:
+        projector = Projector.fraction(space, costs[metric], share)
+    else:  # until `calibrate` has timed this network
+        projector = Projector(space, costs["macs"], costs["macs"].of(space.sizes))
     model.eval()
     x, y = splits.train.take(settings.fit_images, seed=seed)
     importance = rank_channels(model, graph, settings.criterion, list(zip(x.split(BATCH), y.split(BATCH), strict=True)))

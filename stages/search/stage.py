@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from pipeline.data import load_splits
+from pipeline.errors import Refused
 from pipeline.models import load_model
 from pipeline.stage import Stage, StageContext
 from pipeline.store import sha256_file, write_bytes, write_json, write_tensors
 from pipeline.training.machine import all_cores
+from stages.search.calibrate import Calibration, calibrate, confirmed, report
 from stages.search.engine import Search, Trial, ranked
 from stages.search.executor import Executor, InProcess, Pool
 from stages.search.journal import Journal
 from stages.search.setup import Setup, prepare
+from stages.search.stopwatch import Stopwatch
 from stages.search.strategies import Proposal, Strategy
 from stages.search.summary import plan_of, summary
 from stages.trace import ChannelGraph
@@ -49,6 +54,8 @@ class _Session:
 
     def __init__(self, ctx: StageContext, setup: Setup) -> None:
         self.ctx, self.setup = ctx, setup
+        self.calibration: Calibration | None = None
+        self.stopwatch: Stopwatch | None = None
         self.settings = setup.settings
         self.journal = Journal.open(ctx.work / "trials.jsonl", _header(ctx, setup))
         self.begun, self.done, self.hits, self.measured = time.monotonic(), 0, 0, 0
@@ -63,6 +70,10 @@ class _Session:
     def run(self) -> dict[str, Any]:
         settings = self.settings
         with ExitStack() as stack:
+            if settings.budget.latency or settings.budget.latency_ms:
+                self.stopwatch = stack.enter_context(self._stopwatch())
+                self.calibration = calibrate(self.setup, self.stopwatch, self._on_timed)
+                self.setup = self.calibration.setup
             executor: Executor = InProcess(self.setup.evaluator)
             if settings.workers > 1:
                 executor = stack.enter_context(Pool(self.setup.evaluator, settings.workers))
@@ -73,25 +84,67 @@ class _Session:
             strategy = self.setup.strategy(settings.strategy, trials=settings.trials)
             if settings.strategy not in CONTROLS:
                 phases[settings.strategy] = search.run(settings.strategy, strategy, settings.trials)
-        phases["finalists"] = self._finalists(ranked(phases[settings.strategy]))
+            phases["finalists"] = self._finalists(ranked(phases[settings.strategy]))
         best = (ranked(phases["finalists"]) or ranked(phases[settings.strategy]))[0]
         if search.mismatched:
             self.ctx.warn(f"{search.mismatched} recorded trials were not those asked for again, and were repeated")
         return self._write(search, strategy, phases, best)
 
     def _search(self, executor: Executor) -> Search:
-        return Search(executor, self.journal.trials, self._on_trial, self._check, self.settings.halving)
+        hooks = self._on_trial, self._check, self._on_batch
+        return Search(executor, self.journal.trials, *hooks, halving=self.settings.halving)
+
+    def _on_batch(self, strategy: Strategy, trials: Sequence[Trial]) -> None:
+        """What the policy has learned, on disk after every batch; the journal alone is what resuming needs."""
+        if state := strategy.state():
+            tensors = {name: torch.from_numpy(values) for name, values in state.items()}
+            write_tensors(self.ctx.work / "policy.safetensors", tensors, {"trials": str(len(trials))})
 
     def _finalists(self, leaders: list[Trial]) -> list[Trial]:
-        """The leaders on more images, so that the plan is not the luckiest of many on few."""
+        """The leaders on more images, so that the plan is not the luckiest of many on few; timed, if that counts."""
+        timed = self.calibration is not None and self.settings.latency != "predicted"
         evaluator = self.setup.final_evaluator()
-        if evaluator is None or len(leaders) < 2 or self.settings.finalists < 2:
+        count = self.settings.finalists
+        if not timed and (evaluator is None or count < 2 or len(leaders) < 2):
             return []
-        proposals = [
-            Proposal(trial.proposal.counts, trial.proposal.action, trial.proposal.origin)
-            for trial in leaders[: self.settings.finalists]
-        ]
-        return self._search(InProcess(evaluator)).score("finalists", 0, proposals)
+        proposals = [replace(trial.proposal, eligible=True) for trial in leaders[:count]]
+        if timed:
+            proposals = self._in_time(leaders, count)
+        return self._search(InProcess(evaluator or self.setup.evaluator)).score("finalists", 0, proposals)
+
+    def _in_time(self, leaders: list[Trial], count: int) -> list[Proposal]:
+        """Up to `count` proposals whose measured latency keeps the budget."""
+        assert self.calibration is not None
+        assert self.stopwatch is not None
+        if self.settings.latency == "measured":
+            key = {trial.key: self.stopwatch.measure(trial.proposal.counts).fraction for trial in leaders}
+            leaders = [t for t in leaders if key[t.key] <= self.calibration.share] or leaders
+        found = confirmed(self.calibration, self.stopwatch, leaders[:count])
+        if not found:
+            raise Refused(
+                f"none of the {min(count, len(leaders))} best candidates measured within the latency budget "
+                f"{self.calibration.share:g}",
+                hint="a larger search.budget.latency, more search.finalists, or a quieter machine",
+            )
+        return found
+
+    def _stopwatch(self) -> Stopwatch:
+        evaluator, settings = self.setup.evaluator, self.settings
+        return Stopwatch(
+            evaluator.model,
+            evaluator.graph,
+            evaluator.ranking,
+            evaluator.x[:2],
+            settings.latency_provider,
+            settings.latency_batch,
+            settings.latency_threads,
+            known=dict(self.journal.measured),
+            on_measure=self.journal.append_measurement,
+        )
+
+    def _on_timed(self, done: int, total: int) -> None:
+        self._check()
+        self.ctx.progress(done, total, what="candidates timed for the latency table")
 
     def _check(self) -> None:
         if self.ctx.stopping():
@@ -99,7 +152,7 @@ class _Session:
 
     def _on_trial(self, trial: Trial, replayed: bool) -> None:
         if not replayed:
-            self.journal.append(trial, self.setup.cost(trial.proposal.counts))
+            self.journal.append(trial, self._costs(trial))
             self.measured += 1
         self.hits += trial.cached
         if trial.phase != self.settings.strategy:
@@ -112,16 +165,22 @@ class _Session:
         fields = {"best": self.best, "accuracy": trial.outcome.accuracy, "cache_hits": self.hits}
         self.ctx.progress(self.done, total, **fields, eta_s=round(each * (total - self.done), 1))
 
+    def _costs(self, trial: Trial) -> dict[str, float]:
+        costs: dict[str, float] = dict(self.setup.cost(trial.proposal.counts))
+        if self.calibration is not None:
+            costs["latency"] = self.calibration.table.of(trial.proposal.counts)
+        return costs
+
     def _write(self, search: Search, strategy: Strategy, phases: dict[str, list[Trial]], best: Trial) -> dict[str, Any]:
         ctx, setup = self.ctx, self.setup
         findings = strategy.findings()
         for finding in findings:
             ctx.warn(finding)
         document = summary(setup, search, phases, best, findings)
+        if self.calibration is not None and self.stopwatch is not None:
+            document["latency"] = report(self.calibration, self.stopwatch, best)
         state = strategy.state()
         document["policy"] = {name: [round(float(v), 6) for v in values] for name, values in state.items()}
-        if state:
-            write_tensors(ctx.work / "policy.safetensors", {n: torch.from_numpy(v) for n, v in state.items()})
         write_bytes(ctx.out / "plan.json", plan_of(setup, best).to_json().encode())
         write_bytes(ctx.out / "trials.jsonl", self.journal.path.read_bytes())
         write_json(ctx.out / "search.json", document)
@@ -134,6 +193,7 @@ class _Session:
             "search_accuracy": best.outcome.accuracy,
             "macs_fraction": realised["macs"]["fraction"],
             "params_fraction": realised["params"]["fraction"],
+            **({"latency_fraction": document["latency"]["measured"]} if "latency" in document else {}),
             **{f"score_{name}": controls[name] for name in CONTROLS if name in controls},
         }
 

@@ -30,12 +30,18 @@ def plan_of(setup: Setup, best: Trial) -> ChannelPlan:
 
 
 def budget(setup: Setup, best: Trial) -> dict[str, Any]:
-    """Asked and realised, as fractions of the base and as absolute counts."""
+    """Asked and realised, as fractions of the base and as absolute counts; latency as predicted."""
     metric, asked = setup.metric, setup.share
     base, after = setup.cost(setup.space.sizes), setup.cost(best.proposal.counts)
     realised = {
         name: {"base": base[name], "pruned": after[name], "fraction": after[name] / base[name]} for name in base
     }
+    if metric not in realised:
+        realised[metric] = {
+            "base": 1.0,
+            "pruned": (share := setup.projector.cost.of(best.proposal.counts)),
+            "fraction": share,
+        }
     return {"metric": metric, "asked": asked, "limit": setup.projector.limit, "realised": realised}
 
 

@@ -107,12 +107,13 @@ def greedy_counts(problem: Problem) -> Counts:
     projector, space = problem.projector, problem.space
     sums = [np.concatenate([[0.0], np.cumsum(np.sort(values))]) for values in problem.importance]
     counts = space.sizes.copy()
+    least = 1e-9 * projector.cost.of(space.sizes)  # a block within one of the runtime's blocks saves nothing yet
     while not projector.fits(counts):
         steps = space.down(counts)
         saved = -projector.cost.deltas(counts, -steps)
-        able = np.flatnonzero((steps > 0) & (saved > 0))
+        able = np.flatnonzero(steps > 0)
         removed = space.sizes - counts
         lost = np.array([sums[g][removed[g] + steps[g]] - sums[g][removed[g]] for g in able])
-        chosen = able[np.argmin(lost / saved[able])]
+        chosen = able[np.argmin(lost / np.maximum(saved[able], least))]
         counts[chosen] -= steps[chosen]
     return projector.logits(space.logits(counts))

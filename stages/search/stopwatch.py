@@ -1,0 +1,116 @@
+"""Measured latency of candidates: the base's ONNX graph is exported once, sliced per candidate, and timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from stages.benchmark.latency import LatencyWorker
+from stages.export import OnnxSlicer, export_proto
+from stages.search.budget import Projector
+from stages.search.evaluate import Ranking
+from stages.search.space import Counts, Space
+from stages.trace import ChannelGraph
+
+Key = tuple[int, ...]
+LEAST_SHARE, MOST_SHARE = 0.15, 0.95  # of the base's MACs, between which candidates for the table are drawn
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate against the base: fraction = candidate / base, medians in seconds."""
+
+    fraction: float
+    seconds: float
+    base_seconds: float
+
+
+@dataclass
+class Stopwatch:
+    """Times candidates, each once. A context manager; `close` ends the worker processes.
+
+    Args:
+        example: (1, C, H, W) input to export with.
+        known: measurements of an interrupted search.
+        on_measure: called for every new measurement (the journal).
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    ranking: Ranking
+    example: torch.Tensor
+    provider: str = "CPUExecutionProvider"
+    batch: int = 1
+    threads: int = 1
+    min_seconds: float = 0.1
+    known: dict[Key, Measurement] = field(default_factory=dict)
+    on_measure: Callable[[Key, Measurement], None] = lambda key, measurement: None
+    _slicer: OnnxSlicer | None = None
+    _worker: LatencyWorker | None = None
+
+    def __enter__(self) -> Stopwatch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def measure(self, counts: Counts) -> Measurement:
+        """Latency of one candidate; a repeated one is answered from memory."""
+        key = tuple(counts.tolist())
+        if key not in self.known:
+            found = self._open().relative(self.sliced(self.ranking.keep(counts)), min_time=self.min_seconds)
+            self.known[key] = Measurement(found.fraction, found.seconds, found.base_seconds)
+            self.on_measure(key, self.known[key])
+        return self.known[key]
+
+    def sliced(self, keep: Mapping[str, tuple[int, ...]]) -> bytes:
+        """The candidate's ONNX graph. Raises Refused when the base's graph cannot be sliced."""
+        if self._slicer is None:
+            self._slicer = OnnxSlicer(export_proto(plain_strides(self.model), plain(self.example)), self.graph)
+        return self._slicer.slice_bytes(keep)
+
+    def _open(self) -> LatencyWorker:
+        if self._worker is None:
+            base = self.sliced({})
+            self._worker = LatencyWorker(base, provider=self.provider, batch=self.batch, threads=self.threads)
+        return self._worker
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with row-major strides, also where a dimension of size 1 makes `contiguous()` a no-op."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
+def plain_strides(model: nn.Module) -> nn.Module:
+    """A copy without channels-last tensors, which would leave fixed strides, hence widths, in an exported graph."""
+    copied = copy.deepcopy(model)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = plain(tensor.data)
+    return copied
+
+
+def spread_out(space: Space, projector: Projector, count: int, seed: int) -> NDArray[np.int64]:
+    """(count, G) candidates of all sizes and shapes to fit a latency table to.
+
+    Args:
+        projector: in MACs; its limit is replaced by shares drawn evenly between 0.15 and 0.95 of the base.
+    """
+    rng = np.random.default_rng(seed)
+    base, least = projector.cost.of(space.sizes), projector.cost.of(space.floors)
+    shares = np.linspace(max(LEAST_SHARE, least / base), MOST_SHARE, count)[rng.permutation(count)]
+    rows = []
+    for share in shares:
+        at = Projector(space, projector.cost, max(share * base, least))
+        rows.append(at.logits(rng.standard_normal(len(space))))
+    return np.array(rows, dtype=np.int64)
