@@ -97,7 +97,7 @@ def adopt_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     if mismatches:
         raise ArtifactError(
             f"{where}: does not fit the network: {'; '.join(mismatches[:3])}" + _more(mismatches),
-            hint="model.source, model.kwargs and the number of classes must be those the weights were trained with",
+            hint="weights fit one architecture and one set of classes; --set model.weights=null trains new ones",
             details=mismatches[:3],
         )
     with torch.no_grad():

@@ -59,6 +59,11 @@ def all_cores() -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+def best_device() -> torch.device:
+    """The GPU when torch sees one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def autocast(device: torch.device, precision: Literal["fp32", "bf16"]) -> AbstractContextManager[None]:
     """bf16 autocast on `device`, or nothing for fp32."""
     if precision == "fp32":

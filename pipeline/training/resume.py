@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from pipeline import store
-from pipeline.errors import ArtifactError, RlpError
+from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.loop import Callbacks, Fit, Stopped, fit
-from pipeline.training.machine import Objective
+from pipeline.training.machine import Objective, best_device
 from pipeline.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -79,24 +79,28 @@ def fit_resumable(
     recipe: Recipe,
     belongs_to: Mapping[str, Any],
     objective: Objective | None = None,
-    lower_rate: str = "lower the learning rate",
+    section: str = "pretrain",
 ) -> Fit:
-    """`fit` with checkpoints in `ctx.work`; see there.
+    """`fit` on the GPU, if there is one, with checkpoints in `ctx.work`; the model comes back on the CPU.
 
     Args:
-        lower_rate: hint for a training that diverged, such as "--set pretrain.lr=0.05".
+        belongs_to: see `CheckpointFolder`; recipe and seed are added.
+        section: of the config, for the settings that hints name.
     Raises:
         Refused: training diverged.
         Interrupted: a stop was asked for, and the state is saved.
+        EnvironmentProblem: out of memory.
     """
     keeper = CheckpointFolder(ctx.work, {**belongs_to, "recipe": recipe.as_dict(), "seed": ctx.seed})
     callbacks = Callbacks(save=keeper.save, progress=ctx.progress, stopping=ctx.stopping)
     resume = _resume(ctx, keeper)
+    device = best_device()
+    train, search = (part if device.type == "cpu" else part.to(device) for part in (splits.train, splits.search))
     try:
         return fit(
-            model,
-            splits.train,
-            splits.search,
+            model.to(device),
+            train,
+            search,
             recipe,
             seed=ctx.seed,
             objective=objective,
@@ -107,8 +111,17 @@ def fit_resumable(
         raise ctx.interrupted() from None
     except RlpError as error:
         if error.exit_code == 1:
-            error.hint = f"{lower_rate}; the last good checkpoint was kept"
+            error.hint = f"--set {section}.lr={recipe.lr / 2:g} trains more gently; the last good checkpoint was kept"
         raise
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise EnvironmentProblem(
+            f"out of memory on {device} with {recipe.batch_size} images a step",
+            hint=f"--set {section}.batch_size={max(2, recipe.batch_size // 2)}",
+        ) from error
+    finally:
+        model.to("cpu")
 
 
 def _resume(ctx: StageContext, keeper: CheckpointFolder) -> Checkpoint | None:

@@ -1,6 +1,6 @@
 """Recovery of a pruned network: batch-norm statistics first, then distillation from the original.
 
-    loss = α · T² · KL(teacher ‖ student, both softened by T) + (1 − α) · cross-entropy    (arXiv 1503.02531)
+loss = α · T² · KL(teacher ‖ student, both softened by T) + (1 − α) · cross-entropy    (arXiv 1503.02531)
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
     teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
     def loss(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        if next(teacher.parameters()).device != x.device:
+            teacher.to(x.device)
         with torch.no_grad():
             wanted = F.log_softmax(teacher(x).float() / temperature, 1)
         logits = student(x).float()

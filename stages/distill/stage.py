@@ -38,10 +38,9 @@ class DistillStage(Stage):
             "teacher": sha256_file(teacher_folder / "model.safetensors"),
             "data": ctx.data_card.sha256,
         }
-        hint = f"--set distill.lr={section.lr / 2:g} trains more gently"
 
         def train(model: nn.Module, objective: Objective) -> Fit:
-            return fit_resumable(ctx, model, splits, recipe, belongs_to, objective, lower_rate=hint)
+            return fit_resumable(ctx, model, splits, recipe, belongs_to, objective, section="distill")
 
         with all_cores():
             recovery = recover(student, teacher, splits, section, seed=ctx.seed, train=train)

@@ -15,7 +15,7 @@ from pipeline.models.user_source import source_file
 from pipeline.stage import Stage, StageContext
 from pipeline.store import sha256_file, write_json
 from pipeline.training import Recipe, accuracy, fit_resumable
-from pipeline.training.machine import all_cores
+from pipeline.training.machine import all_cores, best_device
 
 if TYPE_CHECKING:
     from pipeline.data.splits import Splits
@@ -82,14 +82,14 @@ class PretrainStage(Stage):
             section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing
         )
         belongs_to = {"stage": self.name, **self._identity(ctx), "started_from": started_from}
-        hint = f"--set pretrain.lr={section.lr / 2:g} trains more gently"
-        fitted = fit_resumable(ctx, model, splits, recipe, belongs_to, lower_rate=hint)
+        fitted = fit_resumable(ctx, model, splits, recipe, belongs_to, section="pretrain")
         return {
             "how": "trained",
             "started_from": started_from,
             "recipe": recipe.as_dict(),
             "seed": ctx.seed,
             "precision": fitted.precision,
+            "device": best_device().type,
             "search_accuracy": fitted.best_accuracy,
             "best_epoch": fitted.best_epoch,
             "steps": fitted.steps,

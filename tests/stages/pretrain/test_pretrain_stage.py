@@ -15,7 +15,7 @@ import pipeline.training.resume as resume
 import stages.pretrain.stage as module
 from pipeline import store
 from pipeline.config import Config
-from pipeline.errors import ArtifactError, Interrupted, Refused
+from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, Refused
 from pipeline.models import load_model
 from pipeline.stage import StageContext
 from pipeline.training import Callbacks, accuracy
@@ -116,6 +116,17 @@ def test_divergence_is_refused_with_the_step_and_the_setting(tmp_path: Path, mon
     with pytest.raises(Refused, match="step 5") as caught:
         module.STAGE().run(prepared(tmp_path / "run"))
     assert caught.value.hint.startswith("--set pretrain.lr=0.025 ")
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
+def test_out_of_memory_names_the_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    def starve(model: nn.Module, *rest: Any, **more: Any) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(resume, "fit", starve)
+    with pytest.raises(EnvironmentProblem, match="out of memory") as caught:
+        module.STAGE().run(prepared(tmp_path / "run"))
+    assert caught.value.hint == "--set pretrain.batch_size=8"
 
 
 def test_adopts_given_weights(tmp_path: Path) -> None:
