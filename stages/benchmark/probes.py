@@ -18,7 +18,8 @@ def conv_chain(channels: int, size: int, *, kernel: int = 3, depthwise: bool = F
         weights.append(numpy_helper.from_array(values.astype(np.float32), f"w{index}"))
         weights.append(numpy_helper.from_array(np.zeros(channels, np.float32), f"b{index}"))
         pads = [kernel // 2] * 4
-        nodes.append(helper.make_node("Conv", [value, f"w{index}", f"b{index}"], [f"c{index}"], group=group, pads=pads))
+        inputs, name = [value, f"w{index}", f"b{index}"], f"conv{index}"
+        nodes.append(helper.make_node("Conv", inputs, [f"c{index}"], name=name, group=group, pads=pads))
         nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
         value = f"r{index}"
     nodes.append(helper.make_node("GlobalAveragePool", [value], ["logits"]))

@@ -1,0 +1,116 @@
+"""The stage: timings, test accuracy and costs of the very files whose parity was checked."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from bench_graphs import conv_file
+from onnx import helper, numpy_helper
+
+import stages.benchmark.stage as module
+from pipeline.config import BenchmarkConfig, Config, ModelConfig
+from pipeline.data import Images
+from pipeline.errors import ArtifactError, Interrupted
+from pipeline.models import build_model, save_model
+from pipeline.stage import StageContext
+from pipeline.store import sha256_file, write_json
+from stages.benchmark.accuracy import onnx_accuracy
+from stages.benchmark.stage import setting_list
+
+explaining = importlib.import_module("stages.benchmark.explain")
+SETTINGS = {"batches": (1,), "threads": (1,), "min_seconds": 0.05, "min_runs": 5, "launches": 2}
+
+
+def brightest_quadrant(path: Path) -> Path:
+    """A classifier that needs no training: the class is the brightest of four quadrants of (1, 8, 8)."""
+    weight = np.full((1, 1, 4, 4), 1 / 16, np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["input", "conv.weight"], ["means"], strides=[4, 4]),
+            helper.make_node("Flatten", ["means"], ["logits"]),
+        ],
+        "quadrants",
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(weight, "conv.weight")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def quadrants(wrong: int = 3) -> Images:
+    """12 images, of which `wrong` carry another label than their brightest quadrant."""
+    pixels = torch.zeros(12, 8, 8, 1, dtype=torch.uint8)
+    for index in range(12):
+        row, column = divmod(index % 4, 2)
+        pixels[index, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 200
+    labels = torch.arange(12) % 4
+    labels[:wrong] = (labels[:wrong] + 1) % 4
+    return Images(pixels, labels, ("a", "b", "c", "d"), (0.4,), (0.2,))
+
+
+@pytest.fixture
+def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
+    for name in ("export", "base", "final", "out", "work"):
+        (tmp_path / name).mkdir()
+    base, final = (brightest_quadrant(tmp_path / "export" / name) for name in ("base.onnx", "model.onnx"))
+    parity = {"base": {"sha256": sha256_file(base)}, "final": {"sha256": sha256_file(final)}}
+    write_json(tmp_path / "export" / "parity.json", parity)
+    for role, width in (("base", 0.5), ("final", 0.25)):
+        source = ModelConfig(source="mobilenet_v2", kwargs={"width_mult": width})
+        save_model(build_model(source, in_channels=1, num_classes=4), tmp_path / role)
+    monkeypatch.setattr(explaining, "measured_peak", lambda **setting: 10.0)
+    monkeypatch.setattr(module, "load_test", lambda config: quadrants())
+    export = (tmp_path / "export", {})
+    inputs = dict.fromkeys(("onnx", "base_onnx", "parity"), export)
+    inputs |= {"base_model": (tmp_path / "base", {}), "final_model": (tmp_path / "final", {}), "data": export}
+    return StageContext(Config(benchmark=SETTINGS), tmp_path / "out", tmp_path / "work", inputs)
+
+
+def test_times_and_scores_both_files(ctx: StageContext) -> None:
+    result = module.STAGE().run(ctx)
+    found = json.loads((ctx.out / "benchmark.json").read_text())
+    assert [path.name for path in ctx.out.iterdir()] == ["benchmark.json"]
+    assert found["data"]["test_images"] == 12
+    assert result["base_accuracy"] == found["base"]["accuracy"] == found["final"]["accuracy"] == 0.75
+    assert found["base"]["macs"] == found["final"]["macs"] == 64
+    assert found["base"]["params"] > found["final"]["params"] > 0
+    assert found["base"]["sha256"] == found["settings"][0]["a"]["sha256"]
+    assert found["final"]["latency_ms"] == found["settings"][0]["b"]["latency_ms"]
+    assert [found["settings"][0][side]["file"] for side in "ab"] == ["base.onnx", "model.onnx"]
+    assert found["machine"]["id"]
+    assert "causes" in found["why"]
+    assert result["verdict"] == found["settings"][0]["verdict"]
+
+
+def test_another_file_than_the_one_checked_is_refused(ctx: StageContext) -> None:
+    path = ctx.input("onnx")
+    path.write_bytes(conv_file(path.parent, 8).read_bytes())
+    with pytest.raises(ArtifactError, match="not the file whose parity was checked"):
+        module.STAGE().run(ctx)
+
+
+def test_stops_between_settings(ctx: StageContext) -> None:
+    ctx.stop_signal = lambda: 15
+    with pytest.raises(Interrupted):
+        module.STAGE().run(ctx)
+    assert not list(ctx.out.iterdir())
+
+
+def test_accuracy_counts_every_image_at_any_batch(tmp_path: Path) -> None:
+    path = brightest_quadrant(tmp_path / "model.onnx")
+    for batch in (1, 5, 64):
+        assert onnx_accuracy(path, quadrants(wrong=4), batch_size=batch) == pytest.approx(8 / 12)
+
+
+def test_the_last_number_of_threads_serves_all_further_batches() -> None:
+    found = setting_list(BenchmarkConfig(batches=(1, 8, 32), threads=(1, 2)))
+    assert [(setting.batch, setting.threads) for setting in found] == [(1, 1), (8, 2), (32, 2)]
+    assert len(setting_list(BenchmarkConfig(batches=(1,), threads=(1, 0)))) == 1

@@ -1,0 +1,151 @@
+"""Real timings: what is eight times the work is slower; one row has all that the contract names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from bench_graphs import QUICK, conv_file
+from onnx import numpy_helper
+
+from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.runtime import CPU
+from stages.benchmark import Protocol, Setting, compare, compare_settings, comparison, placement
+from stages.benchmark.placement import check_placement, misplaced
+
+
+def test_a_network_with_a_sixteenth_of_the_work_is_faster(tmp_path: Path) -> None:
+    a, b = conv_file(tmp_path, 64), conv_file(tmp_path, 16)
+    protocol = replace(QUICK, launches=3)
+    ticks: list[tuple[int, int]] = []
+    found = compare_settings(
+        a,
+        b,
+        [Setting(), Setting(batch=4, threads=0, static_batch=True)],
+        protocol=protocol,
+        progress=lambda *tick: ticks.append(tick),
+    )
+    assert ticks == [(done, 6) for done in range(1, 7)]
+    assert found[0].verdict == "faster"
+    assert found[0].ratio > 2
+    assert [(row.batch, row.threads > 0, row.static_batch) for row in found] == [(1, True, False), (4, True, True)]
+    for row in found:
+        assert row.ci95[0] <= row.ratio <= row.ci95[1]
+        assert row.aa_ci95[0] <= row.aa_ratio <= row.aa_ci95[1]
+        assert row.rounds >= protocol.min_rounds * protocol.launches
+        assert row.a.runs >= QUICK.min_runs
+    first = json.loads(json.dumps(found[0].to_dict(), allow_nan=False))
+    assert {"provider", "batch", "threads", "verdict", "ratio", "ci95", "aa_ci95", "a", "b"} <= set(first)
+    assert first["a"]["sha256"] == hashlib.sha256(a.read_bytes()).hexdigest()
+    assert first["b"]["latency_ms"]["p50"] < first["a"]["latency_ms"]["p50"]
+    assert first["cores"]
+
+
+def test_denormal_weights_are_found_and_both_timings_shown(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(conv_file(tmp_path, 16, size=8).read_bytes())
+    for tensor in proto.graph.initializer:
+        if tensor.name.startswith("w"):
+            values = numpy_helper.to_array(tensor) * np.float32(1e-39)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    slow = tmp_path / "denormal.onnx"
+    slow.write_bytes(proto.SerializeToString())
+    row = compare(slow, conv_file(tmp_path, 16), protocol=QUICK)
+    assert row.a.denormal_weights > 1000
+    assert row.b.denormal_weights == 0
+    assert row.flushed is not None
+    assert set(row.flushed) == {"verdict", "ratio", "ci95", "a_p50_ms", "b_p50_ms"}
+    assert min(row.flushed["a_p50_ms"], row.flushed["b_p50_ms"]) > 0
+
+
+def test_a_file_that_is_none_is_exit_3(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(ArtifactError, match=r"bad\.onnx"):
+        compare(conv_file(tmp_path, 16), bad, protocol=QUICK)
+    with pytest.raises(ArtifactError, match="missing"):
+        compare(conv_file(tmp_path, 16), tmp_path / "missing.onnx", protocol=QUICK)
+
+
+def test_an_absent_provider_is_exit_4(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="onnxruntime has no Tensorrt") as caught:
+        compare(conv_file(tmp_path, 16), conv_file(tmp_path, 32), provider="tensorrt", protocol=QUICK)
+    assert "rlp-cnn[gpu]" in caught.value.hint
+
+
+def test_one_launch_is_refused() -> None:
+    with pytest.raises(ValueError, match="launches"):
+        Protocol(launches=1)
+
+
+def test_what_progress_raises_ends_the_measurement(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    a = conv_file(tmp_path, 16)
+    with pytest.raises(KeyboardInterrupt):
+        compare(a, a, protocol=QUICK, progress=stop)
+
+
+class FallenBack:
+    """A child whose provider took one convolution of two."""
+
+    providers = ("CUDAExecutionProvider", CPU)
+
+    def __enter__(self) -> FallenBack:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def open(self, *args: object, **kwargs: object) -> dict[str, object]:
+        return {"providers": list(self.providers)}
+
+    def feed(self, **kwargs: object) -> None: ...
+
+    def profile(self, runs: int) -> list[dict[str, object]]:
+        return [
+            {"name": "conv1", "op": "Conv", "provider": "CUDAExecutionProvider"},
+            {"name": "conv2", "op": "FusedConv", "provider": CPU},
+            {"name": "shape", "op": "Shape", "provider": CPU},
+        ]
+
+
+class Dropped(FallenBack):
+    providers = (CPU,)
+
+    def profile(self, runs: int) -> list[dict[str, object]]:
+        return []
+
+
+def test_a_silent_fall_back_is_exit_4_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "Worker", FallenBack)
+    with pytest.raises(EnvironmentProblem, match=r"does not run on CUDA.*conv2") as caught:
+        check_placement(tmp_path / "model.onnx", "cuda")
+    assert caught.value.exit_code == 4
+    assert check_placement(tmp_path / "model.onnx", "cuda", allow_fallback=True) == ["conv2"]
+    monkeypatch.setattr(placement, "Worker", Dropped)
+    with pytest.raises(EnvironmentProblem, match="dropped"):
+        check_placement(tmp_path / "model.onnx", "cuda")
+
+
+def test_placement_on_the_cpu_is_read_from_a_real_run(tmp_path: Path) -> None:
+    assert check_placement(conv_file(tmp_path, 16), CPU) == []
+    assert misplaced([{"name": "c", "op": "Conv", "provider": CPU}], "CUDAExecutionProvider") == ["c"]
+
+
+def test_compare_checks_placement_of_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def check(path: Path, *rest: object) -> list[str]:
+        asked.append(path.name)
+        raise EnvironmentProblem("fell back")
+
+    monkeypatch.setattr(comparison, "check_placement", check)
+    monkeypatch.setattr(comparison, "_facts", lambda path, settings: {})
+    with pytest.raises(EnvironmentProblem, match="fell back"):
+        compare(conv_file(tmp_path, 16), conv_file(tmp_path, 32), provider="cuda", protocol=QUICK)
+    assert asked == ["conv16.onnx"]
