@@ -1,12 +1,13 @@
 """What one run of a network looks like to the labelling: calls, shapes, module paths, source lines.
 
-Two ways lead there. `record` listens to PyTorch's dispatcher while the model runs on fake tensors, which takes about
-the time of a forward pass without arithmetic. Where it gives up, `exported` asks torch.export, which is several times
-slower and has the last word on what can be traced at all. Both see the same ATen operators.
+Two ways lead there. `record` listens to PyTorch's dispatcher while the model runs on tensors without values, which
+takes a fraction of a second. Where it gives up, `exported` asks torch.export, which is many times slower and has the last
+word on what can be traced at all. Both see the same ATen operators.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -62,9 +63,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Capture:
+    """All calls of a forward pass; `light` if meta tensors were enough for it."""
+
     inputs: tuple[Input, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
+    light: bool = False
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
@@ -94,10 +98,10 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     """
     from stages.trace import exported, record  # both build on this module
 
-    try:
-        return record.capture(model, example_inputs)
-    except Exception:  # data-dependent control flow, higher-order operators, another torch: let torch.export judge
-        return exported.capture(model, example_inputs)
+    for light in (True, False):
+        with contextlib.suppress(Exception):  # tensor values used, higher-order operators, another torch
+            return record.capture(model, example_inputs, light=light)
+    return exported.capture(model, example_inputs)
 
 
 def operator_name(target: Any) -> str:

@@ -1,4 +1,7 @@
-"""A capture by listening: the model runs once on fake tensors while a dispatch mode notes every ATen call.
+"""A capture by listening: the model runs once without arithmetic while a dispatch mode notes every ATen call.
+
+It runs on meta tensors, where operators that plainly keep the shape are not even called, or, for models that mix
+devices or look at their tensors, on fake ones.
 
 The mode sits on the PreDispatch key, where torch.export listens too, so that `linear` or `chunk` arrive whole and not
 in the pieces autograd would see. PyTorch has no public way to listen there; if this one changes, `capture` falls back.
@@ -22,17 +25,24 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from stages.trace.capture import Call, Capture, Input, Ref, inside_torch, mode, operator_name, short_path
 
+_KEEPS_SHAPE = {
+    f"aten::{name}{suffix}"
+    for name in ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "sigmoid", "tanh", "elu",
+                 "leaky_relu", "mish", "selu", "dropout", "layer_norm", "group_norm", "batch_norm", "instance_norm")
+    for suffix in ("", "_")
+}  # fmt: skip
+
 
 class Unsupported(Exception):
     """Something this way of capturing cannot vouch for."""
 
 
 class Recorder(SchemaCheckMode):
-    """Notes calls; the results are those of the tensors' own (fake) implementation."""
+    """Notes calls; `light` for meta tensors, otherwise fake ones."""
 
-    def __init__(self, paths: dict[int, str], constants: dict[int, str]) -> None:
+    def __init__(self, paths: dict[int, str], constants: dict[int, str], light: bool) -> None:
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
-        self.paths, self.constants = paths, constants
+        self.paths, self.constants, self.light = paths, constants, light
         self.inputs: list[Input] = []
         self.calls: list[Call] = []
         self.modules: list[str] = []
@@ -46,7 +56,7 @@ class Recorder(SchemaCheckMode):
         if func.namespace == "prim":  # device, layout: no values
             return func(*args, **kwargs)
         before = tree_map(self.ref, (args, kwargs))
-        out = func(*args, **kwargs)
+        out = self._light(func, args, kwargs) if self.light else func(*args, **kwargs)
         results = list(out) if isinstance(out, (tuple, list)) else [out]
         index = self._next()
         self.calls.append(
@@ -66,6 +76,17 @@ class Recorder(SchemaCheckMode):
                 self._bind(result, Ref(index, position if isinstance(out, (tuple, list)) else None))
         return out
 
+    def _light(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result's shape by the shortest way: PyTorch's Python decompositions take most of the time otherwise."""
+        name = func._schema.name
+        if name in _KEEPS_SHAPE and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            return args[0] if name.endswith("_") else torch.empty_like(args[0])
+        guard = torch._C._DisablePythonDispatcher()
+        try:
+            return func(*args, **kwargs)
+        finally:
+            del guard
+
     def declare(self, kind: str, name: str, tensor: torch.Tensor) -> None:
         """Make a parameter, buffer or input known before the run."""
         self.inputs.append(Input(self._next(), kind, name, tuple(tensor.shape)))
@@ -76,10 +97,10 @@ class Recorder(SchemaCheckMode):
         if not isinstance(value, torch.Tensor):
             return value
         if id(value) not in self._refs:
-            if not isinstance(value, FakeTensor):
-                self.declare("constant", self.constants.get(id(value), "outside the model"), value)
-            elif _place(value) in self._places:  # factory functions hand out a second object for their result
+            if _place(value) in self._places:  # factory functions hand out a second object for their result
                 self._bind(value, self._places[_place(value)])
+            elif not isinstance(value, FakeTensor) and not value.is_meta:
+                self.declare("constant", self.constants.get(id(value), "outside the model"), value)
             else:
                 raise Unsupported("a tensor that no recorded call made")
         return self._refs[id(value)]
@@ -94,16 +115,22 @@ class Recorder(SchemaCheckMode):
         return self._count
 
 
-def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
-    """Run `model` on fake tensors in eval mode; any exception means: ask torch.export instead."""
+def capture(model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool) -> Capture:
+    """Run `model` in eval mode on meta (`light`) or fake tensors; any exception means: try the next way."""
     paths = {id(module): path for path, module in model.named_modules()}
-    recorder = Recorder(paths, _attributes(model))
+    recorder = Recorder(paths, _attributes(model), light)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def stand_in(tensor: torch.Tensor) -> torch.Tensor:
+        if light:
+            return torch.empty_like(tensor, device="meta", requires_grad=False)
+        return fake.from_tensor(tensor.detach(), static_shapes=True)
+
     used: dict[str, torch.Tensor] = {}
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        used[name] = fake.from_tensor(tensor.detach(), static_shapes=True)
+        used[name] = stand_in(tensor)
         recorder.declare("parameter", name, used[name])
-    inputs = tree_map(lambda v: fake.from_tensor(v, static_shapes=True) if torch.is_tensor(v) else v, example_inputs)
+    inputs = tree_map(lambda value: stand_in(value) if torch.is_tensor(value) else value, example_inputs)
     for position, leaf in enumerate(tree_leaves(inputs)):
         if isinstance(leaf, torch.Tensor):
             recorder.declare("input", f"#{position}", leaf)
@@ -112,14 +139,14 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
         warnings.simplefilter("ignore")
         for context in (preserved(model), mode(model, False), _module_paths(recorder), torch.no_grad()):
             stack.enter_context(context)
-        for context in (fake, enable_python_dispatcher(), recorder):
+        for context in (*(() if light else (fake,)), enable_python_dispatcher(), recorder):
             stack.enter_context(context)
         output = torch.func.functional_call(model, used, inputs)
     leaves = tree_leaves(output)
     if not all(leaf is None or isinstance(leaf, (torch.Tensor, int, float, str)) for leaf in leaves):
         raise Unsupported("an output is no tensor")
     outputs = tuple(recorder.ref(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
-    return Capture(tuple(_used_inputs(recorder, outputs)), tuple(recorder.calls), outputs)
+    return Capture(tuple(_used_inputs(recorder, outputs)), tuple(recorder.calls), outputs, light)
 
 
 def _used_inputs(recorder: Recorder, outputs: tuple[Ref, ...]) -> Iterator[Input]:

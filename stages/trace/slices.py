@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def rebuild(model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Itera
     for name, tensor in named_tensors(model).items():
         data = changed[name] if name in changed else tensor.detach().clone()
         memo[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    built = copy.deepcopy(model, memo)
+    built = _copy_module(model, memo)
     modules = dict(built.named_modules(remove_duplicate=False))
     for path, attribute, value in widths:
         name, _, entry = attribute.partition(".")
@@ -68,6 +69,29 @@ def rebuild(model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Itera
             setattr(modules[path], name, tuple(shape))
         else:
             setattr(modules[path], attribute, value)
+    return built
+
+
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """As copy.deepcopy with this memo, several times faster for modules that do not copy themselves."""
+    kind = type(module)
+    if id(module) in memo:
+        return memo[id(module)]
+    if hasattr(kind, "__deepcopy__") or kind.__reduce_ex__ is not object.__reduce_ex__ or "__getstate__" in vars(kind):
+        return copy.deepcopy(module, memo)
+    built = memo[id(module)] = kind.__new__(kind)
+    for name, value in module.__dict__.items():
+        if name == "_modules":
+            copied: Any = {key: None if child is None else _copy_module(child, memo) for key, child in value.items()}
+        elif name in ("_parameters", "_buffers"):
+            copied = {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
+        elif value is None or type(value) in (bool, int, float, str, torch.dtype):
+            copied = value
+        elif type(value) in (dict, OrderedDict, list, set) and not value:
+            copied = type(value)()
+        else:
+            copied = copy.deepcopy(value, memo)
+        built.__dict__[name] = copied
     return built
 
 

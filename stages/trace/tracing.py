@@ -68,7 +68,7 @@ class _Tracing:
             return graph
         while True:
             lines = doubtful(state, settled, graph)
-            trial = Trial(self.model, graph, self.inputs, numbers=bool(lines))
+            trial = Trial(self.model, graph, self.inputs, numbers=bool(lines), light=self.captured.light)
             if trial.problem([group.id for group in graph.prunable]):
                 wrong = [line for line, ids in lines.items() if trial.problem(ids)]
                 if not wrong:
@@ -92,7 +92,7 @@ class _Tracing:
             choices = {**self.choices, line: "outer"}
             _, other, _ = self._label(choices)
             if _units(other) > _units(graph):
-                trial = Trial(self.model, other, self.inputs, numbers=True)
+                trial = Trial(self.model, other, self.inputs, numbers=True, light=self.captured.light)
                 if not trial.problem([group.id for group in other.prunable]):
                     self.choices = choices
                     return True
@@ -104,7 +104,7 @@ class _Tracing:
         while culprits := trial.culprits([group.id for group in graph.prunable]):
             reasons = {group: f"forward does not follow its cut: {problem}" for group, problem in culprits.items()}
             graph = graph.with_frozen(reasons)
-            trial = Trial(self.model, graph, self.inputs, trial.numbers)
+            trial = Trial(self.model, graph, self.inputs, trial.numbers, trial.light)
         return graph
 
 

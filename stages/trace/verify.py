@@ -1,6 +1,6 @@
 """Does forward follow a cut? Sizes may be hard-coded, so the network is cut and run.
 
-Shapes are checked on fake tensors, without arithmetic. Where channels themselves pass a doubtful size, a wrong cut may
+Shapes are checked on tensors without values. Where channels themselves pass a doubtful size, a wrong cut may
 keep all shapes, so the numbers are compared with the silenced network as well.
 """
 
@@ -52,6 +52,7 @@ class Trial:
     graph: ChannelGraph
     inputs: Sequence[Any]
     numbers: bool
+    light: bool
 
     def problem(self, ids: Iterable[str]) -> str:
         """Why the network without half of these groups is not the silenced one; "" when it is."""
@@ -59,7 +60,7 @@ class Trial:
         if not keep:
             return ""
         try:
-            _run_fake(self.model, self.graph, keep, self.inputs)
+            _run_empty(self.model, self.graph, keep, self.inputs, self.light)
             return self._compare(keep) if self.numbers else ""
         except Exception as error:
             return _place(error)
@@ -99,21 +100,29 @@ def _half(graph: ChannelGraph, ids: Iterable[str]) -> dict[str, list[int]]:
     return keep
 
 
-def _run_fake(model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], inputs: Sequence[Any]) -> None:
-    """One forward pass of the cut network, shapes only."""
+def _run_empty(
+    model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], inputs: Sequence[Any], light: bool
+) -> None:
+    """One forward pass of the cut network, shapes only: on meta tensors, or on fake ones."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     shapes = {name: list(tensor.shape) for name, tensor in named_tensors(model).items()}
     for (name, dim), gone in removed_slices(graph, keep).items():
         shapes[name][dim] -= len(gone)
     with ExitStack() as stack:
-        for context in (preserved(model), torch.no_grad(), fake):
+        for context in (preserved(model), torch.no_grad(), *(() if light else (fake,))):
             stack.enter_context(context)
         tensors = {
-            name: torch.empty(shapes[name], dtype=tensor.dtype, device=tensor.device)
+            name: torch.empty(shapes[name], dtype=tensor.dtype, device="meta" if light else tensor.device)
             for name, tensor in named_tensors(model).items()
         }
         small = rebuild(model, tensors, graph.widths_after({group: len(kept) for group, kept in keep.items()})).eval()
-        small(*tree_map(lambda v: fake.from_tensor(v, static_shapes=True) if torch.is_tensor(v) else v, tuple(inputs)))
+
+        def stand_in(value: Any) -> Any:
+            if not torch.is_tensor(value):
+                return value
+            return value.to("meta") if light else fake.from_tensor(value, static_shapes=True)
+
+        small(*tree_map(stand_in, tuple(inputs)))
 
 
 def _noise(value: Any, generator: torch.Generator) -> Any:

@@ -67,9 +67,17 @@ def _of_group(
         if name not in elements:
             continue
         if (name, dim) not in sums:
-            scored = elements[name]
-            others = [d for d in range(scored.dim()) if d != dim]
-            sums[name, dim] = (scored.sum(others, dtype=torch.float64) if others else scored.double()).cpu()
+            sums[name, dim] = _along(elements[name], name, dim, sums)
         share = sums[name, dim][torch.from_numpy(table)].sum(1)
         total = share if total is None else total + share
     return total
+
+
+def _along(scored: torch.Tensor, name: str, dim: int, sums: dict[tuple[str, int], torch.Tensor]) -> torch.Tensor:
+    """Scores summed over every dimension but `dim`, float64 on the CPU; kernel positions are summed once a weight."""
+    if scored.dim() > 2 and dim < 2:
+        if (name, -1) not in sums:
+            sums[name, -1] = scored.flatten(2).sum(2, dtype=torch.float64)
+        scored = sums[name, -1]
+    others = [d for d in range(scored.dim()) if d != dim]
+    return (scored.sum(others, dtype=torch.float64) if others else scored.double()).cpu()

@@ -74,16 +74,17 @@ def test_model_that_cannot_be_captured_is_refused_with_its_line() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_listening_sees_what_torch_export_sees(name: str) -> None:
     net, x = CASES[name].build(), torch.randn(CASES[name].shape)
-    heard = [(call.name, call.shapes) for call in record.capture(net, (x,)).calls]
     calls = [call for call in exported.capture(net, (x,)).calls if call.name != "getitem"]
-    assert [name for name, _ in heard] == [call.name for call in calls]
-    assert [shapes for _, shapes in heard] == [call.shapes for call in calls]
+    for light in (True, False):
+        heard = record.capture(net, (x,), light=light).calls
+        assert [call.name for call in heard] == [call.name for call in calls]
+        assert [call.shapes for call in heard] == [call.shapes for call in calls]
 
 
 def test_same_groups_without_the_recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = CASES["ChannelShuffle"].build(), torch.randn(2, 3, 8, 8)
     expected = trace(net, x)
-    monkeypatch.setattr(record, "capture", exported.capture)
+    monkeypatch.setattr(record, "capture", lambda model, inputs, light: exported.capture(model, inputs))
     assert trace(net, x).groups == expected.groups
 
 
