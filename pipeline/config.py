@@ -226,7 +226,7 @@ class BenchmarkConfig(Section):
     """Batch sizes timed; the first is the headline."""
     threads: tuple[Annotated[int, Field(ge=0, le=1024)], ...] = (1, 0)
     """Intra-op threads for each batch size in turn, the last repeated; 0 means all cores."""
-    min_seconds: float = Field(3.0, gt=0, le=3600)
+    min_seconds: float = Field(2.0, gt=0, le=3600)
     """Least measured time per variant and setting, in seconds."""
     min_runs: int = Field(100, ge=3, le=10_000_000)
     """Least number of timed inferences per variant and setting."""

@@ -83,9 +83,9 @@ class Worker:
         """Restrict the child to these cores before opening a session. Returns the cores it has."""
         return self._ask("pin", cores=list(cores))["cores"]
 
-    def check(self, path: Path) -> None:
-        """Run onnx's checker with shape inference on a file. Raises ArtifactError."""
-        self.subject = str(path)
+    def check(self, path: Path, *, label: str = "") -> None:
+        """Run onnx's checker with shape inference on a file, called `label` in errors. Raises ArtifactError."""
+        self.subject = label or str(path)
         self._ask("check", path=str(path))
 
     def scan(self, path: Path, shape: Sequence[int] | None = None) -> dict[str, Any]:

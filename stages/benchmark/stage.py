@@ -19,7 +19,7 @@ from stages.benchmark.protocol import Protocol, Setting
 
 
 class BenchmarkStage(Stage):
-    """Timings belong to the machine they were taken on, so they are never shared between machines."""
+    """Timings belong to the machine they were taken on; its fingerprint is stored beside them."""
 
     name = "benchmark"
     title = "time base against final, score both on the test split"

@@ -210,7 +210,7 @@ def _write_checked(path: Path, data: bytes, verify: bool) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             if verify:
-                check_file(beside)
+                check_file(beside, label=str(path))
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
@@ -220,14 +220,14 @@ def _write_checked(path: Path, data: bytes, verify: bool) -> None:
         ) from error
 
 
-def check_file(path: Path) -> dict[str, Any]:
+def check_file(path: Path, *, label: str = "") -> dict[str, Any]:
     """onnx's checker, then a session and one inference, all in a child process.
 
     Returns the session's inputs, outputs and metadata. Raises ArtifactError.
     """
     with Worker() as worker:
-        worker.check(path)
-        opened = worker.open(path)
+        worker.check(path, label=label)
+        opened = worker.open(path, label=label)
         worker.feed(batch=1)
         worker.slot(seconds=0.0)
     return opened

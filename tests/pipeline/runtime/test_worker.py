@@ -43,6 +43,14 @@ def test_runs_a_file_and_times_it(tmp_path: Path) -> None:
         assert worker.warm(window=0.0, tolerance=1e9, limit=5.0)["stable"]
 
 
+def test_binds_inputs_and_outputs_to_a_device_and_times_the_copies_apart(tmp_path: Path) -> None:
+    with Worker() as worker:
+        worker.open(double(tmp_path / "double.onnx"))
+        worker.feed(batch=4, device="cpu")
+        assert min(worker.slot(seconds=0.0, least=3)) > 0
+        assert worker.copies("cpu", repeats=3) > 0
+
+
 def test_a_non_contiguous_batch_arrives_in_order(tmp_path: Path) -> None:
     x = np.arange(6, dtype=np.float32).reshape(3, 2).T
     with Worker() as worker:

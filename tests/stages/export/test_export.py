@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import stages.export.exporter as exporter
-from pipeline.errors import EnvironmentProblem, Refused
+from pipeline.errors import ArtifactError, EnvironmentProblem, Refused
 from pipeline.runtime import Worker
 from stages.export import check_file, class_metadata, count_denormals, export_onnx, flush_denormals
 
@@ -95,7 +95,7 @@ def test_a_file_the_checker_refuses_never_takes_the_place(tmp_path: Path, monkey
     empty = onnx.ModelProto()
     empty.graph.input.add(name="input").type.tensor_type.shape.dim.add(dim_param="batch")
     monkeypatch.setattr(exporter, "_first_that_works", lambda *args: (empty, "torch.export", ""))
-    with pytest.raises(Exception, match="refused"):
+    with pytest.raises(ArtifactError, match=r"refused .*/small\.onnx"):
         export_onnx(small(), X, path)
     assert path.read_bytes() == b"the old one"
     assert len(list(tmp_path.iterdir())) == 1
