@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
+import select
 import sys
 import tempfile
 import traceback
@@ -41,15 +43,20 @@ def _reader_left() -> bool:
     """Whether nobody reads stdout any more (`| head`); what cannot be written then goes nowhere."""
     try:
         sys.stdout.flush()
+        watch = select.poll()
+        watch.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in watch.poll(0))
+    except io.UnsupportedOperation:  # captured in memory
+        return False
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return isinstance(error, BrokenPipeError)
-    return False
 
 
 def _run(arguments: list[str]) -> int:
     from pipeline.cli.app import app
 
+    stdout = sys.stdout
     try:
         _check_text(arguments)
         result = app(args=arguments, prog_name="rlp", standalone_mode=False)
@@ -59,9 +66,12 @@ def _run(arguments: list[str]) -> int:
         return _fail(error, arguments)
     except KeyboardInterrupt:
         return _fail(Interrupted(hint="type the same command again to resume"), arguments)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        sys.stdout = stdout  # typer takes any broken pipe, that of a worker too, for a reader that left
+        return 0 if _reader_left() else _bug(end.__context__, arguments)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _reader_left():
-            return 0
         if type(error).__name__ == "Exit":  # typer's own way out; its class moved between releases
             return int(getattr(error, "exit_code", 0))
         if type(error).__name__ == "Abort":

@@ -330,6 +330,18 @@ def test_json_keeps_progress_off_stdout(rlp: fake_run.Rlp, here: Path) -> None:
 # --- bugs -------------------------------------------------------------------------------------------------------------
 
 
+def test_broken_pipe_to_a_worker_is_not_taken_for_a_reader_that_left(
+    rlp: fake_run.Rlp, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, ctx: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("tempfile.tempdir", str(here))
+    monkeypatch.setattr(type(fake_run.STAGES[0]), "run", fail)
+    (here / "fake.yaml").write_text("seed: 0\n")
+    _assert_failure(rlp("pipeline", "run", "fake.yaml", "--json"), 70)
+
+
 def test_bug_is_one_line_and_a_saved_traceback(rlp: fake_run.Rlp, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object, ctx: object) -> None:
         raise ZeroDivisionError("oh\nno")
