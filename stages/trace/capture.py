@@ -1,8 +1,8 @@
 """What one run of a network looks like to the labelling: calls, shapes, module paths, source lines.
 
 Two ways lead there. `record` listens to PyTorch's dispatcher while the model runs on tensors without values, which
-takes a fraction of a second. Where it gives up, `exported` asks torch.export, which is many times slower and has the last
-word on what can be traced at all. Both see the same ATen operators.
+takes a fraction of a second. Where it gives up, `exported` asks torch.export, which is many times slower and has the
+last word on what can be traced at all. Both see the same ATen operators.
 """
 
 from __future__ import annotations

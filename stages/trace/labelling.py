@@ -38,6 +38,7 @@ class Pass:
     labels: Labels = field(default_factory=Labels)
     uses: dict[str, Use] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
+    counting: bool = True
     call: Call = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +107,8 @@ class Pass:
 
     def count(self, weight: Parameter, type_: str, positions: int, **layout: int) -> None:
         """Add `positions` applications of a weight."""
+        if not self.counting:
+            return
         module = self.modules.get(weight.name.rpartition(".")[0], self.model)
         kind = type_ if module is self.model else type(module).__name__
         use = self.uses.setdefault(weight.name, Use(kind, weight.name, **layout))
@@ -113,16 +116,19 @@ class Pass:
 
     def count_fixed(self, macs: int) -> None:
         """Multiplications that no cut changes."""
+        if not self.counting:
+            return
         key = self.call.module or self.call.name
         self.uses.setdefault(f"{key}:", Use(self.call.name, "")).fixed_macs += macs
 
 
 def label(model: nn.Module, captures: Iterable[Capture], choices: Mapping[str, str], open_statistics: bool) -> Pass:
-    """Run the labels through every captured graph of the same model."""
+    """Run the labels through every captured graph of the same model; only the first one's operations are counted."""
     from stages.trace.rules import rule_for  # rules import Pass
 
     state = Pass(model, choices, open_statistics)
-    for captured in captures:
+    for position, captured in enumerate(captures):
+        state.counting = position == 0
         values: dict[int, Any] = {}
         for source in captured.inputs:
             values[source.index] = _source(state, source.kind, source.name, source.shape)

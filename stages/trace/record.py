@@ -115,8 +115,8 @@ class Recorder(SchemaCheckMode):
         return self._count
 
 
-def capture(model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool) -> Capture:
-    """Run `model` in eval mode on meta (`light`) or fake tensors; any exception means: try the next way."""
+def capture(model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool, training: bool = False) -> Capture:
+    """Run `model` on meta (`light`) or fake tensors; any exception means: try the next way."""
     paths = {id(module): path for path, module in model.named_modules()}
     recorder = Recorder(paths, _attributes(model), light)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -137,7 +137,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool) -
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        for context in (preserved(model), mode(model, False), _module_paths(recorder), torch.no_grad()):
+        for context in (preserved(model), mode(model, training), _module_paths(recorder), torch.no_grad()):
             stack.enter_context(context)
         for context in (*(() if light else (fake,)), enable_python_dispatcher(), recorder):
             stack.enter_context(context)

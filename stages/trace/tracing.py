@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import UsageError
+from stages.trace import record
 from stages.trace.capture import Capture, canonical_names, capture
 from stages.trace.graph import ChannelGraph
 from stages.trace.grouping import build
@@ -58,6 +60,7 @@ class _Tracing:
 
     def __post_init__(self) -> None:
         self.captured: Capture = capture(self.model, self.inputs)
+        self.captures = [self.captured, *self._in_training()]
         self.names = canonical_names(self.model)
         first = self.inputs[0]
         self.batch = max(first.shape[0], 1) if isinstance(first, torch.Tensor) and first.dim() else 1
@@ -78,8 +81,17 @@ class _Tracing:
                 return graph
             state, graph, settled = self._label(self.choices)
 
+    def _in_training(self) -> list[Capture]:
+        """A second capture where eval mode leaves parameters unused: auxiliary heads must follow a cut as well."""
+        used = {source.name for source in self.captured.inputs}
+        if all(name in used for name, _ in self.model.named_parameters()):
+            return []
+        with contextlib.suppress(Exception):
+            return [record.capture(self.model, self.inputs, light=True, training=True)]
+        return []
+
     def _label(self, choices: Mapping[str, str]) -> tuple[Pass, ChannelGraph, Settled]:
-        state = label(self.model, [self.captured], choices, self.open_statistics)
+        state = label(self.model, self.captures, choices, self.open_statistics)
         graph, settled = build(state, self.captured.inputs, self.names, self.batch)
         return state, graph, settled
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import ArtifactError, Refused, UsageError
 from pipeline.models.torchvision_shim import import_torchvision
@@ -245,6 +246,30 @@ def test_criteria_are_refused_clearly(net: Small, graph: ChannelGraph) -> None:
         rank_channels(net, graph, "taylor")
     with pytest.raises(UsageError, match="unknown importance"):
         rank_channels(net, graph, "l3")
+
+
+class Auxiliary(Small):
+    """A second head that only training uses, as in GoogLeNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux = nn.Linear(8, 4)
+
+    def forward(self, x):
+        features = F.relu(self.n(self.a(x)))
+        logits = self.head(F.relu(self.b(self.d(features))).mean((2, 3)))
+        return (logits, self.aux(features.mean((2, 3)))) if self.training else logits
+
+
+def test_heads_of_training_follow_the_cut() -> None:
+    net, x = Auxiliary(), torch.randn(2, 3, 8, 8)
+    graph = trace(net, x)
+    small = prune(net, graph, ChannelPlan({"a": (0, 1, 5)})).train()
+    assert small.aux.in_features == 3
+    assert [output.shape for output in small(x)] == [(2, 4), (2, 4)]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(x)
+    assert CostModel(graph).macs() * 2 * len(x) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
