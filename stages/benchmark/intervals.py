@@ -83,11 +83,11 @@ def student_t975(freedom: int) -> float:
 
 
 def verdict(ratio: Ratio, control: Ratio) -> str:
-    """`faster` or `slower` only when the interval excludes 1 and lies beyond what the control itself shows."""
+    """`faster` or `slower` only when the interval excludes 1 and the ratio lies outside the control's interval."""
     spread = max(abs(math.log(control.low)), abs(math.log(control.high)))
-    if math.log(ratio.low) > spread:
+    if ratio.low > 1 and math.log(ratio.value) > spread:
         return FASTER
-    if math.log(ratio.high) < -spread:
+    if ratio.high < 1 and math.log(ratio.value) < -spread:
         return SLOWER
     return NO_DIFFERENCE
 

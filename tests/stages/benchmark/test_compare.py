@@ -19,9 +19,9 @@ from stages.benchmark import Protocol, Setting, compare, compare_settings, compa
 from stages.benchmark.placement import check_placement, misplaced
 
 
-def test_a_network_with_a_sixteenth_of_the_work_is_faster(tmp_path: Path) -> None:
-    a, b = conv_file(tmp_path, 64), conv_file(tmp_path, 16)
-    protocol = replace(QUICK, launches=3)
+def test_a_network_with_a_sixtieth_of_the_work_is_faster(tmp_path: Path) -> None:
+    a, b = conv_file(tmp_path, 128, size=12), conv_file(tmp_path, 16, size=12)
+    protocol = replace(QUICK, launches=4, min_rounds=5)
     ticks: list[tuple[int, int]] = []
     found = compare_settings(
         a,
@@ -30,7 +30,7 @@ def test_a_network_with_a_sixteenth_of_the_work_is_faster(tmp_path: Path) -> Non
         protocol=protocol,
         progress=lambda *tick: ticks.append(tick),
     )
-    assert ticks == [(done, 6) for done in range(1, 7)]
+    assert ticks == [(done, 8) for done in range(1, 9)]
     assert found[0].verdict == "faster"
     assert found[0].ratio > 2
     assert [(row.batch, row.threads > 0, row.static_batch) for row in found] == [(1, True, False), (4, True, True)]
