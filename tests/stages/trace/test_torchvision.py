@@ -20,7 +20,7 @@ LIMIT = 1e-9
 # prunable groups and units; ResNet-18, say, has 8 inner widths and 4 residual trunks, GoogLeNet 4 groups in aux heads
 FAMILIES = {
     "resnet18": (12, 3 * (64 + 128 + 256 + 512)),
-    "squeezenet1_1": (25, 2976),
+    "squeezenet1_1": (25, 2944),
     "mobilenet_v2": (25, 9128),
     "mobilenet_v3_small": (27, 4872),
     "googlenet": (61, 9584),
