@@ -92,20 +92,14 @@ def _refuse_tricks(text: str, name: str) -> None:
     """Aliases, tags and depth, seen in the events before anything is built from them."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        where = f"{name}:{event.start_mark.line + 1}" if event.start_mark else name
         if isinstance(event, yaml.AliasEvent):
-            raise UsageError(
-                f"{name}:{event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed",
-                hint="write the value out",
-            )
-        if getattr(event, "tag", None):
-            raise UsageError(
-                f"{name}:{event.start_mark.line + 1}: the tag {event.tag} is not allowed", hint="write the plain value"
-            )
+            raise UsageError(f"{where}: aliases (*{event.anchor}) are not allowed", hint="write the value out")
+        if tag := getattr(event, "tag", None):
+            raise UsageError(f"{where}: the tag {tag} is not allowed", hint="write the plain value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise UsageError(
-                f"{name}:{event.start_mark.line + 1}: nested too deeply", hint=f"at most {MAX_DEPTH} levels"
-            )
+            raise UsageError(f"{where}: nested too deeply", hint=f"at most {MAX_DEPTH} levels")
 
 
 def _value(node: yaml.Node, path: Path, name: str, lines: dict[Path, int], problems: list[str]) -> Any:

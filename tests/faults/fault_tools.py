@@ -47,15 +47,14 @@ class Disk:
                 self.action(operation)
 
     @contextmanager
-    def patched(self, durable: bool = False) -> Iterator[Disk]:
-        """`durable`: really fsync (slow, and of no consequence where the machine itself does not crash)."""
+    def patched(self) -> Iterator[Disk]:
         real = {name: getattr(os, name) for name in ("open", "fsync", "rename", "replace", "mkdir", "fdopen")}
 
         def counted(operation: str, name: str) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 if operation != "open" or args[1] & (os.O_WRONLY | os.O_RDWR):
                     self.hit(operation)
-                return None if operation == "fsync" and not durable else real[name](*args, **kwargs)
+                return real[name](*args, **kwargs)
 
             return call
 

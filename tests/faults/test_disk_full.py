@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import fake_run
 import pytest
-from fault_tools import OPERATIONS, Disk, assert_nothing_torn, die, failing, until_it_passes
+from fault_tools import OPERATIONS, Disk, assert_nothing_torn, failing, until_it_passes
 
 from pipeline import store
 from pipeline.errors import EnvironmentProblem
@@ -17,13 +16,6 @@ from pipeline.errors import EnvironmentProblem
 pytestmark = pytest.mark.usefixtures("fakes")
 STAGES = fake_run.STAGES[:3]
 SETS = ("seed=1",)
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    """fsync does nothing here: it is counted, not timed."""
-    with Disk((), 0, die).patched():
-        yield
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
