@@ -20,7 +20,8 @@ def ls() -> dict[str, Any]:
     """List the kinds of images that can be read."""
     from pipeline.data.sources import PUBLIC, SOURCES
 
-    rows = [{"source": name, "about": source.about} for name, source in {**SOURCES, **PUBLIC}.items()]
+    kinds: dict[str, Any] = {**SOURCES, **PUBLIC}
+    rows = [{"source": name, "about": source.about} for name, source in kinds.items()]
     console.table(("data.source", "what it reads"), [(row["source"], row["about"]) for row in rows])
     return {"sources": rows}
 

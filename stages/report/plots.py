@@ -13,7 +13,7 @@ matplotlib.use("svg")
 from matplotlib.figure import Figure
 
 BLUE, GREY, ORANGE = "#2563eb", "#c3c9d4", "#ea580c"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rlp",
     "font.size": 9,

@@ -26,7 +26,8 @@ Matrix = NDArray[np.float64]
 class Cost(Protocol):
     """What a budget is expressed in: never decreases when a group keeps more units."""
 
-    metric: str
+    @property
+    def metric(self) -> str: ...
 
     def of(self, counts: Counts) -> float:
         """Cost of one candidate; `counts` (G,) int64."""
@@ -94,7 +95,7 @@ class ProductCost:
             widths = []
             for dim in cut:
                 share = shares[name][dim]
-                whole = sum(share[g] * graph[ids[g]].size for g in np.flatnonzero(share))
+                whole = sum(share[g] * graph[ids[g]].size for g in np.flatnonzero(share).tolist())
                 widths.append((share, float(shape[dim] - whole)))
             widths += [(nothing, 1.0)] * (2 - len(cut))
             fixed = float(np.prod([float(n) for dim, n in enumerate(shape) if dim not in cut]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Critic:
         centre, scale = float(clipped.mean()), float(clipped.std()) or 1.0
         target = (clipped - centre) / scale
         squared, joint = _kernels(points, points)
-        best: tuple[float, tuple[float, float, float], Array, Array] | None = None
+        best: tuple[float, tuple[float, float, float], Any, Any] | None = None
         for length, share in itertools.product(_LENGTHS, _SHARES):
             gram = _mix(squared, joint, length, share)
             for noise in _NOISES:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class LayerWidths:
         shares, nothing = slices_per_unit(graph, ids), np.zeros(len(ids))
         sizes = np.array([graph[group].size for group in ids], dtype=np.float64)
         layers = [layer for layer in graph.layers if layer.weight and layer.positions]
-        columns: list[tuple[Array, Array, float, float, float, float]] = []
+        columns: list[tuple[Any, ...]] = []
         kinds = []
         for layer in layers:
             shape = graph.parameters[layer.weight]
@@ -186,9 +187,9 @@ def fit_latency(graph: ChannelGraph, ids: Sequence[str], counts: NDArray[np.int6
     blank = LatencyCost(LayerWidths.of(graph, ids), whole)
     errors = {block: _cross_validated(replace(blank, block=block), counts, fractions, _RIDGES[1]) for block in _BLOCKS}
     blank = replace(blank, block=min(errors, key=errors.__getitem__))
-    errors = {ridge: _cross_validated(blank, counts, fractions, ridge) for ridge in _RIDGES}
-    ridge = min(errors, key=errors.__getitem__)
-    return replace(_fitted(blank, counts, fractions, ridge), error=errors[ridge])
+    by_ridge = {ridge: _cross_validated(blank, counts, fractions, ridge) for ridge in _RIDGES}
+    ridge = min(by_ridge, key=by_ridge.__getitem__)
+    return replace(_fitted(blank, counts, fractions, ridge), error=by_ridge[ridge])
 
 
 def _fitted(blank: LatencyCost, counts: NDArray[np.int64], fractions: Array, ridge: float) -> LatencyCost:

@@ -42,7 +42,7 @@ class SearchStage(Stage):
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         config = ctx.config
-        model = load_model(ctx.input("base_model")).to(memory_format=torch.channels_last)
+        model = load_model(ctx.input("base_model")).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         graph = ChannelGraph.from_json(ctx.input("graph").read_text())
         with all_cores():
             setup = prepare(model, graph, load_splits(config.data, seed=ctx.seed), config.search, ctx.seed)

@@ -6,7 +6,7 @@ import os
 import traceback
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -43,7 +43,9 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants
     index: dict[torch.fx.Node, int] = {}
-    inputs, calls, outputs = [], [], ()
+    inputs: list[Input] = []
+    calls: list[Call] = []
+    outputs: tuple[Any, ...] = ()
     for node in exported.graph.nodes:
         index[node] = len(index)
         if node.op == "placeholder":
@@ -70,7 +72,7 @@ def _call(node: torch.fx.Node, index: dict[torch.fx.Node, int]) -> Call:
     target = node.target
 
     def resolve(argument: Any) -> Any:
-        return torch.fx.node.map_arg(argument, lambda used: Ref(index[used]))
+        return torch.fx.node.map_arg(argument, cast(Any, lambda used: Ref(index[used])))
 
     return Call(
         index=index[node],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def _layers(state: Pass, batch: int) -> list[LayerCost]:
     for name in state.stored:
         if name not in state.buffers:
             owned.setdefault(name.rpartition(".")[0] or name, []).append(name)
-    rows = []
+    rows: list[Any] = []
     for path, names in owned.items():
         uses = [state.uses[name] for name in names if name in state.uses]
         module = state.modules.get(path)

@@ -20,7 +20,7 @@ class Evolution:
             from cmaes import CMA
         except ImportError:
             raise EnvironmentProblem(
-                "search.strategy=evolution needs the package cmaes", hint="pip install 'rlp-cnn[evolution]'"
+                "search.strategy=evolution needs the package cmaes", hint="pip install cmaes"
             ) from None
         self.problem = problem
         start = problem.space.logits(greedy_counts(problem)).clip(-4, 4)

@@ -104,7 +104,8 @@ def _split_parameter(state: Pass, value: Parameter, dim: int, shapes: list[Shape
     parts, start = [], 0
     for shape in shapes:
         begin, length = start, shape[dim]
-        parts.append(moved(state, value, lambda c, begin=begin, length=length: c.narrow(dim, begin, length)))
+        cut = lambda c, begin=begin, length=length: c.narrow(dim, begin, length)  # type: ignore[misc]  # noqa: E731
+        parts.append(moved(state, value, cut))
         start += length
     return tuple(parts)
 

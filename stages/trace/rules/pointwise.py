@@ -66,9 +66,9 @@ def meet(state: Pass, operands: list[Any], shape: tuple[int, ...]) -> Any:
             state.labels.tie(base, value.vector)
         elif value.vector[0] > 0:
             state.labels.freeze(value.vector, state.why("its only channel is broadcast over many"))
-    for value in parameters:
-        if _size(value, dim, shape) > 1:
-            state.read(value, dim - len(shape) + len(value.shape), base)
+    for stored in parameters:
+        if _size(stored, dim, shape) > 1:
+            state.read(stored, dim - len(shape) + len(stored.shape), base)
     return Activation(shape, dim, base)
 
 
