@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -124,26 +125,34 @@ def _first_that_works(
     model: nn.Module, example: torch.Tensor, input_name: str, output_name: str, opset: int | None, only: str | None
 ) -> tuple[onnx.ModelProto, str, str]:
     failures: list[str] = []
-    was_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        for name, function in ((DYNAMO, _with_dynamo), (TORCHSCRIPT, _with_torchscript)):
-            if only not in (None, name):
-                continue
-            try:
-                return function(model, example, input_name, output_name, opset), name, "; ".join(failures)
-            except (KeyboardInterrupt, MemoryError):
-                raise
-            except Exception as error:  # exporters raise anything; the reason is kept and shown
-                failures.append(f"{name}: {type(error).__name__}: {_first_line(error)}")
-    finally:
-        for module in was_training:
-            module.training = True
+    model, example = _plain_strides(model).eval(), _plain(example)
+    for name, function in ((DYNAMO, _with_dynamo), (TORCHSCRIPT, _with_torchscript)):
+        if only not in (None, name):
+            continue
+        try:
+            return function(model, example, input_name, output_name, opset), name, "; ".join(failures)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except Exception as error:  # exporters raise anything; the reason is kept and shown
+            failures.append(f"{name}: {type(error).__name__}: {_first_line(error)}")
     raise Refused(
         f"{type(model).__name__} cannot be exported to ONNX",
         hint="remove data-dependent control flow from `forward`",
         details=failures,
     )
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with row-major strides, also where a dimension of size 1 makes `contiguous()` a no-op."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
+def _plain_strides(model: nn.Module) -> nn.Module:
+    """A copy without channels-last tensors, which would leave fixed strides, hence widths, in an exported graph."""
+    copied = copy.deepcopy(model)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = _plain(tensor.data)
+    return copied
 
 
 def _with_dynamo(model: nn.Module, x: torch.Tensor, input_name: str, output_name: str, opset: int | None) -> Any:

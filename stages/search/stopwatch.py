@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -77,7 +76,7 @@ class Stopwatch:
     def sliced(self, keep: Mapping[str, tuple[int, ...]]) -> bytes:
         """The candidate's ONNX graph. Raises Refused when the base's graph cannot be sliced."""
         if self._slicer is None:
-            self._slicer = OnnxSlicer(export_proto(plain_strides(self.model), plain(self.example)), self.graph)
+            self._slicer = OnnxSlicer(export_proto(self.model, self.example), self.graph)
         return self._slicer.slice_bytes(keep)
 
     def _open(self) -> LatencyWorker:
@@ -85,19 +84,6 @@ class Stopwatch:
             base = self.sliced({})
             self._worker = LatencyWorker(base, provider=self.provider, batch=self.batch, threads=self.threads)
         return self._worker
-
-
-def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy with row-major strides, also where a dimension of size 1 makes `contiguous()` a no-op."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
-
-
-def plain_strides(model: nn.Module) -> nn.Module:
-    """A copy without channels-last tensors, which would leave fixed strides, hence widths, in an exported graph."""
-    copied = copy.deepcopy(model)
-    for tensor in (*copied.parameters(), *copied.buffers()):
-        tensor.data = plain(tensor.data)
-    return copied
 
 
 def spread_out(space: Space, projector: Projector, count: int, seed: int) -> NDArray[np.int64]:
