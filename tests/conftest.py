@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Before torch is imported: test processes that share the cores must not each spin a thread on every one of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import fake_run
 import pytest
 

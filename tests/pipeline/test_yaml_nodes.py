@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import yaml_nodes
@@ -56,6 +56,7 @@ def test_quoted_scalars_are_text() -> None:
 
 @few
 @given(DATA)
+@example({"a": "x\x85y\u2028z\n"})
 def test_what_is_written_is_read_back(data: dict) -> None:
     assert yaml_nodes.parse(yaml_nodes.dump(data), "c.yaml")[0] == data
 
