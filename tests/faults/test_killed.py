@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -58,21 +57,27 @@ def _kill_everywhere(tmp_path: Path, first: Path | None, operations: tuple[str, 
 
 
 def test_killed_at_random_instants_again_and_again(tmp_path: Path) -> None:
-    """At least 25 kills of runs over one folder, each run resumed until it comes to its end."""
-    run, chance = tmp_path / "run", random.Random(0)
-    kills = 0
+    """At least 25 kills of runs over one folder, each run resumed until it comes to its end.
+
+    The kernel ends the child after a random share of processor time, so that a busy machine changes nothing.
+    """
+    run, chance, kills = tmp_path / "run", random.Random(0), 0
+
+    def doomed() -> None:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, limit)
+        fake_run.execute(run, [f"seed={seed}"])
+
     for seed in range(100):
-        began = time.monotonic()
+        began = time.process_time()
         expected = fake_run.committed(fake_run.finished(tmp_path / f"whole{seed}", [f"seed={seed}"]))
-        whole = time.monotonic() - began
-        while True:
-            pid = fork(lambda: fake_run.execute(run, [f"seed={seed}"]))  # noqa: B023
-            time.sleep(chance.uniform(0, whole / 2))
-            os.kill(pid, signal.SIGKILL)
-            if wait(pid) == 0:
-                break
+        whole = time.process_time() - began
+        limit = chance.uniform(0.001, whole)
+        while (status := wait(fork(doomed))) != 0:
+            assert status == -signal.SIGPROF
             kills += 1
             assert_nothing_torn(run)
+            limit = chance.uniform(0.001, whole)
         assert fake_run.committed(run) == expected
         assert_nothing_left(run)
         if kills >= 25:
