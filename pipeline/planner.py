@@ -36,12 +36,9 @@ class Selection:
     first: str | None = None
     last: str | None = None
     force: frozenset[str] = frozenset()
-    only: bool = False
 
     @staticmethod
-    def of(
-        stages: Sequence[Stage], first: str | None, last: str | None, force: str | None, only: bool = False
-    ) -> Selection:
+    def of(stages: Sequence[Stage], first: str | None, last: str | None, force: str | None) -> Selection:
         """Check the names.
 
         Raises:
@@ -60,7 +57,7 @@ class Selection:
                 f"--force={force} is outside {names[low]} … {names[high]}", hint="widen --from or --until, or drop it"
             )
         forced = names[low : high + 1] if force == "all" else [force] if force else []
-        return Selection(first, last, frozenset(forced), only)
+        return Selection(first, last, frozenset(forced))
 
     def covers(self, names: Sequence[str], name: str) -> bool:
         index = names.index(name)

@@ -32,7 +32,6 @@ def execute(
     first: str | None = None,
     last: str | None = None,
     force: str | None = None,
-    only: bool = False,
     accept_edited: bool = False,
     resume_command: str = "",
 ) -> list[Any]:
@@ -43,7 +42,7 @@ def execute(
     from stages import load_stages
 
     stages = load_stages()
-    selection = Selection.of(stages, first, last, force, only)
+    selection = Selection.of(stages, first, last, force)
     watcher = console.RunWatcher()
     request = Request(stages, config, run, config_name, selection, resume_command, accept_edited)
     try:
