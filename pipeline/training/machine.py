@@ -37,7 +37,7 @@ def keep_freed_memory() -> bool:
     """Ask glibc to reuse freed memory instead of handing it back to the kernel; False where that is not possible.
 
     Every training step frees its activations and asks for the same sizes again. Handed back, they are mapped and
-    zeroed anew page by page, which can take half of a step; `tests/bench/allocator.py` measures it.
+    zeroed anew page by page; `tests/bench/allocator.py` measures what that costs here.
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
     with suppress(AttributeError, OSError, TypeError):
