@@ -62,39 +62,61 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
-def write_cifar_binary(root: Path, each: int = 6) -> np.ndarray:
-    """CIFAR-10's binary layout with `each` records a file; returns the pixels of the first record (3, 32, 32)."""
+def write_cifar_binary(
+    root: Path, each: int = 6, records: list[tuple[np.ndarray, int]] | None = None, names: tuple[str, ...] = CLASSES
+) -> np.ndarray:
+    """CIFAR-10's binary layout, `each` records a file; returns the pixels of the first record (3, 32, 32).
+
+    Pixels are noise and labels go in turn, unless `records` (6 · `each` of ((3, 32, 32) uint8, label)) are given.
+    """
     folder = root / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     first = None
-    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+    for k, name in enumerate([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]):
         pixels = generator.integers(0, 256, (each, 3072), np.uint8)
         labels = np.arange(each, dtype=np.uint8)[:, None] % 3
+        if records is not None:
+            part = records[k * each : (k + 1) * each]
+            pixels = np.stack([image.reshape(3072) for image, _ in part])
+            labels = np.array([[label] for _, label in part], np.uint8)
         (folder / name).write_bytes(np.concatenate([labels, pixels], axis=1).tobytes())
         first = pixels[0] if first is None else first
-    (folder / "batches.meta.txt").write_text("\n".join(CLASSES) + "\n\n")
+    (folder / "batches.meta.txt").write_text("\n".join(name.replace(" ", "_") for name in names) + "\n\n")
     assert first is not None
     return first.reshape(3, 32, 32)
 
 
-def write_cifar_python(root: Path, monkeypatch: pytest.MonkeyPatch, protocol: int = 2, each: int = 1200) -> np.ndarray:
-    """CIFAR-10's Python layout, with md5 sums made the official ones; returns the pixels of data_batch_1."""
+def write_cifar_python(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: int = 2,
+    each: int = 1200,
+    records: list[tuple[np.ndarray, int]] | None = None,
+    names: tuple[str, ...] = CLASSES,
+) -> np.ndarray:
+    """CIFAR-10's Python layout, with md5 sums made the official ones; returns the pixels of data_batch_1.
+
+    `records` as in `write_cifar_binary`.
+    """
     from pipeline.models.torchvision_shim import import_torchvision
 
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     sums, kept = {}, None
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+    for turn, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
         pixels = generator.integers(0, 256, (each, 3072), np.uint8)
         labels = [k % 3 for k in range(each)]
+        if records is not None:
+            part = records[turn * each : (turn + 1) * each]
+            pixels, labels = np.stack([image.reshape(3072) for image, _ in part]), [label for _, label in part]
         content = {"batch_label": name, "labels": labels, "data": pixels, "filenames": ["a.png"] * each}
         raw = pickle.dumps(content, protocol=protocol)
         (folder / name).write_bytes(raw)
         sums[name] = hashlib.md5(raw).hexdigest()
         kept = pixels if kept is None else kept
-    meta = pickle.dumps({"num_cases": each, "label_names": list(CLASSES), "num_vis": 3072}, protocol=0)
+    meta = pickle.dumps({"num_cases": each, "label_names": list(names), "num_vis": 3072}, protocol=0)
     (folder / "batches.meta").write_bytes(meta)
     official = import_torchvision().datasets.CIFAR10
     monkeypatch.setattr(official, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)])
