@@ -7,6 +7,7 @@ A run is a folder; each stage commits one folder in it, and the stage's `manifes
         pretrain/  model.json  model.safetensors  data.json  manifest.json
         trace/     graph.json  manifest.json
         ...
+        round-1/   trace/ search/ prune/ distill/    only with `rounds` above 1; the last round lies above
 """
 
 from __future__ import annotations
@@ -61,5 +62,6 @@ KINDS: dict[str, Kind] = {
 
 
 def kinds_of(stage: str) -> tuple[Kind, ...]:
-    """Kinds that a stage makes."""
-    return tuple(kind for kind in KINDS.values() if kind.maker == stage)
+    """Kinds that a stage makes; it makes the same ones in every round: `round-1/search` as `search`."""
+    maker = stage.rpartition("/")[2]
+    return tuple(kind for kind in KINDS.values() if kind.maker == maker)

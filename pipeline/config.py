@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -146,8 +146,8 @@ class SearchConfig(Section):
     """What the pruned network may cost, as a fraction of the base."""
     trials: int = Field(100, ge=1, le=100_000)
     """Candidates scored."""
-    align: int = Field(8, ge=1, le=256)
-    """Widths are multiples of this; runtimes block channels by 8 or 16 and slow down on anything else."""
+    align: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
+    """Widths are multiples of this, for runtimes block channels; auto measures once what pays on this machine."""
     min_keep: float = Field(0.1, gt=0, le=1)
     """Least share of a group's channels that is kept, rounded up to the alignment."""
     images: int = Field(1000, ge=10, le=1_000_000)
@@ -174,6 +174,13 @@ class SearchConfig(Section):
     """Intra-op threads then; 0 means all cores."""
     latency_provider: str = "CPUExecutionProvider"
     """Execution provider then."""
+
+    @field_validator("align", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
+            return value
+        raise ValueError("give a whole number from 1 to 256, or auto")
 
 
 class PruneConfig(Section):
@@ -237,7 +244,9 @@ class BenchmarkConfig(Section):
     allow_fallback: bool = False
     """Go on when the provider leaves convolutions to the CPU, instead of exit 4."""
     profile: bool = True
-    """Profile both files node by node, in a separate run, to say where the time went."""
+    """Profile both files node by node, and once a machine time convolutions by width, to say where the time went."""
+    against: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Further ONNX files timed against the base by the same protocol: paths relative to the current folder."""
 
 
 class ReportConfig(Section):
@@ -252,6 +261,8 @@ class Config(Section):
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Seeds splits, initialisation, data order and search."""
+    rounds: int = Field(1, ge=1, le=20)
+    """How often search, prune and distill are repeated, the budget shared out geometrically; 1: all in one cut."""
     model: ModelConfig = ModelConfig()
     """The network."""
     data: DataConfig = DataConfig()

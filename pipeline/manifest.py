@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -135,8 +135,9 @@ def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
         ArtifactError: it is there but damaged; the hint names the stage.
     """
     path = run / stage / MANIFEST
-    if path.parent.is_symlink():
-        raise ArtifactError(f"{path.parent}: a link, not the folder of a stage", hint=remake(run, stage))
+    for folder in (path.parent, *([path.parents[1]] if "/" in stage else [])):
+        if folder.is_symlink():
+            raise ArtifactError(f"{folder}: a link, not the folder of a stage", hint=remake(run, stage))
     if not path.is_symlink() and not path.exists():
         return None
     try:
@@ -190,7 +191,26 @@ def remake(run: Path, stage: str) -> str:
     return f"rlp stage {stage} --run {shlex.quote(str(run))} --force re-makes it"
 
 
-def damaged_outputs(run: Path, stage: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+@dataclass
+class HashOnce:
+    """sha256 of files, each read once for as long as path, inode, size and both times stay the same.
+
+    For deciding what is fresh within one command. What a stage reads is hashed again when it is read.
+    """
+
+    _known: dict[tuple[str, int, int, int, int], str] = field(default_factory=dict)
+
+    def __call__(self, path: Path) -> str:
+        info = path.lstat()
+        key = (str(path), info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        if key not in self._known:
+            self._known[key] = store.sha256_file(path)
+        return self._known[key]
+
+
+def damaged_outputs(
+    run: Path, stage: str, manifest: Mapping[str, Any], sha256: Callable[[Path], str] = store.sha256_file
+) -> dict[str, str]:
     """What is wrong with a stage's files: `{"changed": sentence}`, `{"missing": sentence}`, both or neither.
 
     A missing file is simply made again; changed bytes are refused until someone says what to do.
@@ -204,11 +224,18 @@ def damaged_outputs(run: Path, stage: str, manifest: Mapping[str, Any]) -> dict[
             continue
         try:
             store.check_regular(path, max_bytes, single=True)
-            if store.sha256_file(path) != entry["sha256"]:
+            if sha256(path) != entry["sha256"]:
                 found.setdefault("changed", f"{path}: the bytes differ from those committed (sha256 mismatch)")
         except ArtifactError as error:
             found.setdefault("changed", error.message)
     return found
+
+
+def unlisted(run: Path, stage: str) -> list[str]:
+    """Names in a stage's folder that no manifest speaks of; nothing reads them."""
+    known = {MANIFEST, *(name for kind in kinds_of(stage) for name in kind.files)}
+    folder = run / stage
+    return sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
 
 
 def accept_edits(run: Path, stage: str) -> list[str]:

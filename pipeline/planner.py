@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipeline.artifacts import KINDS
 from pipeline.config import Config
 from pipeline.errors import ArtifactError, UsageError
-from pipeline.manifest import Needs, damaged_outputs, read_manifest, remake
+from pipeline.manifest import HashOnce, Needs, damaged_outputs, read_manifest, remake
 from pipeline.stage import Stage
 
 Action = Literal["reuse", "run", "blocked", "skip"]
@@ -19,7 +19,7 @@ Action = Literal["reuse", "run", "blocked", "skip"]
 
 @dataclass(frozen=True)
 class Step:
-    """What happens to one stage, and why."""
+    """What happens to one stage, and why; `blocked_by` names the earlier stage that is in its way."""
 
     stage: Stage
     action: Action
@@ -27,6 +27,7 @@ class Step:
     needs: Needs | None = None
     manifest: Mapping[str, Any] | None = None
     hint: str = ""
+    blocked_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Selection:
         names = [stage.name for stage in stages]
         for name in (first, last, None if force == "all" else force):
             if name is not None and name not in names:
-                raise UsageError(f"no stage is called {name}", hint="the stages are " + ", ".join(names))
+                more = "" if any("/" in known for known in names) else "; earlier rounds need rounds: 2 or more"
+                hint = "the stages are " + ", ".join(names) + (more if name.startswith("round-") else "")
+                raise UsageError(f"no stage is called {name}", hint=hint)
         if first and last and names.index(last) < names.index(first):
             raise UsageError(f"--until {last} comes before --from {first}", hint="the order is " + ", ".join(names))
         low = names.index(first) if first else 0
@@ -83,6 +86,7 @@ class Planner:
     data_sha256: str | None = None
     outside: bool = True
     _external: dict[str, dict[str, str]] = field(default_factory=dict)
+    _sha256: HashOnce = field(default_factory=HashOnce)
 
     def plan(self, selection: Selection = EVERYTHING) -> list[Step]:
         """One step a stage, in order."""
@@ -108,22 +112,23 @@ class Planner:
     ) -> Step:
         try:
             manifest = read_manifest(self.run, stage.name)
-            damage = damaged_outputs(self.run, stage.name, manifest) if manifest else {}
+            damage = damaged_outputs(self.run, stage.name, manifest, self._sha256) if manifest else {}
         except ArtifactError as error:
             manifest, damage = None, {"changed": error.message}
         forced = stage.name in selection.force
         if "changed" in damage and chosen and not forced:
             return Step(stage, "blocked", damage["changed"], None, manifest, remake(self.run, stage.name))
-        makers = {KINDS[kind].maker for kind in stage.reads}
+        makers = {source.place for source in stage.sources().values()}
         waiting = [s.name for s in self.stages if s.name in makers and s.name not in made]
         verb: Action = "run" if chosen else "skip"
         if waiting:
             upstream = earlier[waiting[0]]
             if upstream.action in ("blocked", "skip"):
-                reason = f"needs {upstream.stage.name}: {upstream.reason}"
+                root = earlier[upstream.blocked_by or upstream.stage.name]
+                reason = f"needs {root.stage.name}: {root.reason}"
                 comes_first = f"rlp stage {upstream.stage.name} --run {shlex.quote(str(self.run))} comes first"
                 hint = upstream.hint or comes_first
-                return Step(stage, "blocked" if chosen else "skip", reason, None, manifest, hint)
+                return Step(stage, "blocked" if chosen else "skip", reason, None, manifest, hint, root.stage.name)
             return Step(stage, verb, f"{waiting[0]} runs before it", None, manifest)
         needs = self.needs(stage, made, manifest)
         if damage:
@@ -142,10 +147,9 @@ class Planner:
     def needs(self, stage: Stage, made: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Any] | None) -> Needs:
         """What `stage` depends on, given the manifests of the stages before it."""
         inputs = {}
-        for kind in stage.reads:
-            maker = KINDS[kind].maker
+        for place, kind in stage.sources().values():
             for name in KINDS[kind].files:
-                inputs[f"{maker}/{name}"] = made[maker]["outputs"][name]["sha256"]
+                inputs[f"{place}/{name}"] = made[place]["outputs"][name]["sha256"]
         recorded = manifest or {"data": "", "external": {}}
         data = (recorded["data"] if self.data_sha256 is None else self.data_sha256) if stage.uses_data else ""
         if not self.outside:

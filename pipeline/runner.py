@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import store
+from pipeline import rounds, store
 from pipeline.artifacts import KINDS, MANIFEST, RUN_FILE
 from pipeline.config import Config
 from pipeline.config_load import build_config
@@ -109,8 +109,12 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
 
 
 def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) -> list[Step]:
-    for sentence in store.recover(request.run, MANIFEST):
-        watcher.note(sentence)
+    earlier = [folder for folder in rounds.folders(request.run) if folder.is_dir() and not folder.is_symlink()]
+    for folder in (request.run, *earlier):
+        for sentence in store.recover(folder, MANIFEST):
+            watcher.note(sentence if folder == request.run else f"{folder.name}/{sentence}")
+    for folder in rounds.leftovers(request.run, request.config.rounds):
+        watcher.warn(f"{folder}: left by a run of more rounds, and no part of this one; it may be deleted")
     for stage in request.stages if request.accept_edited else ():
         for name in accept_edits(request.run, stage.name):
             watcher.warn(f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest")
@@ -137,7 +141,7 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
             _run_stage(request, step, card, watcher, stop_signal)
             done.add(stage.name)
         elif step.action == "reuse":  # killed after its commit: the checkpoints are still there
-            shutil.rmtree(request.run / ".work" / stage.name, ignore_errors=True)
+            shutil.rmtree(_work(request.run, stage), ignore_errors=True)
         taken.append(step)
     return taken
 
@@ -152,10 +156,12 @@ def _run_stage(request: Request, step: Step, card: Any, watcher: Watcher, stop_s
     assert needs is not None
     if stop_signal():
         raise Interrupted(signal_number=stop_signal())
-    work = request.run / ".work" / stage.name
+    home, leaf = (request.run / stage.name).parent, (request.run / stage.name).name
+    store.make_folder(home)
+    work = _work(request.run, stage)
     _prepare_work(work, needs)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with store.staging(request.run, stage.name) as out:
+    with store.staging(home, leaf) as out:
         ctx = StageContext(
             config=request.config,
             out=out,
@@ -166,14 +172,21 @@ def _run_stage(request: Request, step: Step, card: Any, watcher: Watcher, stop_s
             data_card=card,
             run_name=request.run.resolve().name,
             config_name=request.config_name,
+            places={key: source.place for key, source in stage.sources().items()},
         )
         with _resource_errors(stage.name, out):
             _seed(request.config.seed)
             summary = stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)
-            store.commit(request.run, stage.name, out)
+            store.commit(home, leaf, out)
     shutil.rmtree(work, ignore_errors=True)
     watcher.end(step, summary, time.monotonic() - clock)
+
+
+def _work(run: Path, stage: Stage) -> Path:
+    """Scratch of a stage, beside its folder: `.work/search`, `round-1/.work/search`."""
+    folder = run / stage.name
+    return folder.parent / ".work" / folder.name
 
 
 def _prepare_work(work: Path, needs: Needs) -> None:
@@ -189,9 +202,8 @@ def _prepare_work(work: Path, needs: Needs) -> None:
 
 def _inputs(run: Path, stage: Stage, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
     found = {}
-    for kind in stage.reads:
-        maker = KINDS[kind].maker
-        found[kind] = (run / maker, {name: needs.inputs[f"{maker}/{name}"] for name in KINDS[kind].files})
+    for key, (place, kind) in stage.sources().items():
+        found[key] = (run / place, {name: needs.inputs[f"{place}/{name}"] for name in KINDS[kind].files})
     return found
 
 
@@ -222,7 +234,8 @@ def _resource_errors(stage: str, folder: Path) -> Iterator[None]:
 
 
 def _memory_problem(stage: str) -> EnvironmentProblem:
-    key = f"{stage}.batch_size" if stage in ("pretrain", "distill") else f"{stage}.images"
+    section = stage.rpartition("/")[2]
+    key = f"{section}.batch_size" if section in ("pretrain", "distill") else f"{section}.images"
     return EnvironmentProblem(
         f"{stage}: out of memory", hint=f"lower it with --set {key}=32 and type the command again"
     )

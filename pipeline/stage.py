@@ -12,12 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pipeline import store
 from pipeline.artifacts import KINDS
 from pipeline.config import Config
 from pipeline.errors import ArtifactError, Interrupted
+
+
+class Source(NamedTuple):
+    """Where something that a stage reads comes from: the name of a stage, and one of the kinds it makes."""
+
+    place: str
+    kind: str
 
 
 class Reporter(Protocol):
@@ -53,6 +60,7 @@ class StageContext:
         out: folder whose files are committed together when `run` returns.
         work: scratch folder that survives a kill (checkpoints, journals); emptied after the commit.
         inputs: folder and expected sha256 of every file of every kind this stage reads.
+        places: names of the stages that those folders belong to.
         data_card: what the images are (pipeline.data.DataCard), for stages that use data.
     """
 
@@ -65,6 +73,7 @@ class StageContext:
     data_card: Any = None
     run_name: str = "run"
     config_name: str = "CONFIG"
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -73,18 +82,21 @@ class StageContext:
     def input(self, kind: str) -> Path:
         """The verified artefact: its file, or its folder where the kind has several files.
 
+        Args:
+            kind: one of the stage's `reads`; in runs of several rounds also `original/KIND`, `round-1/KIND`.
         Raises:
             ArtifactError: its bytes are not those committed.
         """
         folder, hashes = self.inputs[kind]
+        described = KINDS[kind.rpartition("/")[2]]
         for name, expected in hashes.items():
-            store.check_regular(folder / name, KINDS[kind].max_bytes)
+            store.check_regular(folder / name, described.max_bytes)
             if store.sha256_file(folder / name) != expected:
-                maker = KINDS[kind].maker
+                maker = self.places.get(kind, described.maker)
                 raise ArtifactError(
                     f"{folder / name}: changed while the run was going on", hint=f"rlp stage {maker} re-makes it"
                 )
-        files = KINDS[kind].files
+        files = described.files
         return folder / files[0] if len(files) == 1 else folder
 
     def progress(self, done: int, total: int, **fields: Any) -> None:
@@ -105,14 +117,28 @@ class StageContext:
 
 
 class Stage:
-    """Base of the stages; subclasses set the class attributes and `run`."""
+    """Base of the stages; subclasses set the class attributes and `run`.
 
-    name: ClassVar[str]
+    The last seven attributes are about runs of several rounds (pipeline/rounds.py), which hold copies of one stage.
+    """
+
+    name: str
     title: ClassVar[str]
     version: ClassVar[int] = 1
     sections: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[tuple[str, ...]] = ()
     uses_data: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False  # in every round
+    continues: ClassVar[Mapping[str, str]] = {}  # kinds read that, from round 2 on, are another kind of the one before
+    original: ClassVar[tuple[str, ...]] = ()  # kinds read, from round 2 on, of the first round too: "original/KIND"
+    every_round: ClassVar[tuple[str, ...]] = ()  # kinds read of all earlier rounds too: "round-1/KIND"
+    round: int = 1
+    rounds: int = 1
+    wired: dict[str, Source] | None = None
+
+    def sources(self) -> dict[str, Source]:
+        """Where each thing it reads comes from."""
+        return dict(self.wired or {kind: Source(KINDS[kind].maker, kind) for kind in self.reads})
 
     def depends(self, config: Config) -> dict[str, Any]:
         """The part of the config that the result depends on, as plain JSON types.

@@ -58,6 +58,18 @@ def _fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder durably, unless it is there.
+
+    Raises:
+        EnvironmentProblem: the disk said no.
+    """
+    with disk_errors(folder):
+        if not folder.is_dir():
+            folder.mkdir()
+            _fsync_folder(folder.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> str:
     """Write atomically and durably; returns the sha256.
 

@@ -14,7 +14,7 @@ from pipeline.cli.common import attach, command
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "check", keys=("run", "passed", "stages", "gates"))(check)
+    command(app, "check", keys=("run", "passed", "stages", "gates", "unlisted"))(check)
 
 
 def check(
@@ -39,21 +39,27 @@ def check(
         float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least top-1 agreement with PyTorch.")
     ] = None,
 ) -> dict[str, Any]:
-    """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3 damaged or stale."""
+    """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3 damaged or stale.
+
+    Files that belong to no stage are warned of: nothing reads them, so they change no answer.
+    """
     from pipeline.cli import running
     from pipeline.errors import ArtifactError, Refused, UsageError
     from pipeline.planner import Planner
     from pipeline.runner import read_run
-    from stages import load_stages
 
     limits = (max_accuracy_drop, min_accuracy, min_speedup, max_latency_ms, min_agreement)
     if any(limit is not None and not math.isfinite(limit) for limit in limits):
         raise UsageError("a gate must be a finite number", hint="leave the gate out to ask for nothing")
     config, _ = read_run(run)
-    steps = Planner(load_stages(), config, run, outside=False).plan()
+    chain = running.stages_of(config)
+    steps = Planner(chain, config, run, outside=False).plan()
     stages = [{"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps]
     bad = [s for s in steps if s.action != "reuse"]
     doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
+    doc["unlisted"] = running.strangers(run, chain, config.rounds)
+    for name in doc["unlisted"]:
+        console.warn(f"{run / name}: belongs to no stage of this run, and nothing reads it")
     if bad:
         told = [f"{s.stage.name}: {s.reason}" for s in bad]
         again = f"rlp stage {bad[0].stage.name} --run {shlex.quote(str(run))} --force"

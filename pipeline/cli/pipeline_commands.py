@@ -85,13 +85,12 @@ def plan(config: ConfigArgument, run_dir: RunDirOption = None, sets: SetOption =
     from pipeline.config_load import find_config, load_config
     from pipeline.planner import Planner
     from pipeline.runner import data_key, describe_data
-    from stages import load_stages
 
     file = find_config(config)
     folder = run_dir or running.default_run_dir(file)
     settings = load_config(file, sets or ())
     with running.user_modules(settings, str(file)):
-        steps = Planner(load_stages(), settings, folder, data_key(describe_data(settings))).plan()
+        steps = Planner(running.stages_of(settings), settings, folder, data_key(describe_data(settings))).plan()
     console.table(("stage", "action", "why"), [(s.stage.name, s.action, s.reason) for s in steps])
     return {"run": str(folder), "stages": _rows(steps)}
 
@@ -101,24 +100,18 @@ def status(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")],
 ) -> dict[str, Any]:
     """Show the stages of a run: fresh or not, sizes, durations."""
+    from pipeline.cli import running
     from pipeline.planner import Planner
     from pipeline.runner import read_run
-    from stages import load_stages
 
     config, name = read_run(run)
     rows: list[dict[str, Any]] = []
-    for step in Planner(load_stages(), config, run, outside=False).plan():
+    for step in Planner(running.stages_of(config), config, run, outside=False).plan():
         manifest = step.manifest
         rows.append(
             {
                 "stage": step.stage.name,
-                "state": "fresh"
-                if step.action == "reuse"
-                else "damaged"
-                if step.action == "blocked"
-                else "missing"
-                if manifest is None
-                else "stale",
+                "state": running.state(step),
                 "reason": step.reason,
                 "bytes": sum(entry["bytes"] for entry in manifest["outputs"].values()) if manifest else None,
                 "duration_s": manifest["duration_s"] if manifest else None,

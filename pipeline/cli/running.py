@@ -15,6 +15,8 @@ from pipeline.errors import ArtifactError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.planner import Step
+    from pipeline.stage import Stage
 
 SUMMARY_KEYS = ("schema_version", "run", "data", "base", "final", "speedup", "parity", "report", "onnx")
 
@@ -22,6 +24,32 @@ SUMMARY_KEYS = ("schema_version", "run", "data", "base", "final", "speedup", "pa
 def default_run_dir(config_file: Path) -> Path:
     """`artifacts/<config name>` below the current folder."""
     return Path("artifacts") / config_file.stem
+
+
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """The stages of a run with this config, in order; several rounds repeat some of them."""
+    from pipeline.rounds import chain
+    from stages import load_stages
+
+    return chain(load_stages(), config.rounds)
+
+
+def state(step: Step) -> str:
+    """Of a planned stage, in a word: fresh, stale, missing, damaged, or blocked by one before it."""
+    if step.action == "reuse":
+        return "fresh"
+    if step.action == "blocked":
+        return "blocked" if step.blocked_by else "damaged"
+    return "missing" if step.manifest is None else "stale"
+
+
+def strangers(run: Path, stages: Sequence[Stage], rounds: int) -> list[str]:
+    """Files and folders of a run that belong to no stage of it, relative to the run; nothing reads them."""
+    from pipeline.manifest import unlisted
+    from pipeline.rounds import leftovers
+
+    found = [f"{stage.name}/{name}" for stage in stages for name in unlisted(run, stage.name)]
+    return found + [f"{folder.name}/" for folder in leftovers(run, rounds)]
 
 
 def execute(
@@ -39,9 +67,8 @@ def execute(
     from pipeline.planner import Selection
     from pipeline.runner import Request
     from pipeline.runner import execute as run_stages
-    from stages import load_stages
 
-    stages = load_stages()
+    stages = stages_of(config)
     selection = Selection.of(stages, first, last, force)
     watcher = console.RunWatcher()
     request = Request(stages, config, run, config_name, selection, resume_command, accept_edited)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,10 @@ def register(app: typer.Typer) -> None:
 def stage(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="pretrain, trace, search, prune, distill, export, benchmark or report."),
+        typer.Argument(
+            metavar="NAME",
+            help="pretrain, trace, search, prune, distill, export, benchmark or report; round-1/search for that round.",
+        ),
     ],
     config: Annotated[str | None, typer.Option("--config", metavar="CONFIG", help="A YAML config.")] = None,
     run: Annotated[
@@ -29,6 +33,10 @@ def stage(
     ] = None,
     sets: SetOption = None,
     force: Annotated[str | None, typer.Option("--force", metavar="", help="Run it even when it is fresh.")] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="FILE.onnx", help="Benchmark: one more file timed against the base."),
+    ] = None,
     accept_edited: Annotated[
         bool, typer.Option("--accept-edited", help="Take hand-edited artefacts as they are, and record it.")
     ] = False,
@@ -45,6 +53,10 @@ def stage(
         raise UsageError(
             "give either --config CONFIG or --run RUN", hint=f"rlp stage {name} --config configs/quickstart.yaml"
         )
+    if against:
+        if name != "benchmark":
+            raise UsageError("--against is for the benchmark", hint="rlp stage benchmark --run RUN --against FILE.onnx")
+        sets = [*(sets or ()), f"benchmark.against={json.dumps([str(path) for path in against])}"]
     if config is not None:
         file = find_config(config)
         settings, origin = load_config(file, sets or ()), str(file)
