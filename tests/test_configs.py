@@ -9,7 +9,7 @@ import pytest
 from pipeline.config_load import bundled_configs, find_config, load_config, schema_text
 
 FOLDER = Path(__file__).parents[1] / "configs"
-SHIPPED = ("mobilenet_cifar.yaml", "quickstart.yaml")
+SHIPPED = ("mobilenet_cifar.yaml", "quickstart.yaml", "resnet20_cifar.yaml")
 
 
 def test_every_shipped_config_is_listed_here() -> None:
