@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -61,6 +62,12 @@ class Images:
         """The images at `indices` (M,) int64 of this set, in that order; shares the pixels."""
         rows = indices if self._rows is None else self._rows[indices]
         return Images(self._pixels, self.labels[indices], self.classes, self.mean, self.std, rows)
+
+    def numbered(self) -> Images:
+        """The same images labelled 0 … N-1, for who keeps something of every image; shares the pixels."""
+        view = copy.copy(self)
+        view.labels = torch.arange(len(self), device=self.labels.device)
+        return view
 
     def to(self, device: torch.device | str) -> Images:
         """The same images with their pixels on `device`; batches then come from there."""

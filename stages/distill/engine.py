@@ -15,15 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.data.augment import Augment
 from pipeline.training import Fit, accuracy, cross_entropy, reestimate_batchnorm
-from pipeline.training.machine import Objective
+from pipeline.training.machine import Objective, best_device
 
 if TYPE_CHECKING:
     from pipeline.config import DistillConfig
     from pipeline.data.images import Images
     from pipeline.data.splits import Splits
 
-Trainer = Callable[[nn.Module, Objective], Fit]
+Trainer = Callable[[nn.Module, Objective, "Images"], Fit]
+"""(student, objective, train images) -> Fit, leaving the best epoch in the student."""
+_MOST_LOGITS = 1 << 28  # numbers, 1 GiB: beyond that the teacher looks again
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def recover(
     Kept is the best epoch on `splits.search`, unless it is worse than no training by more than a standard error.
 
     Args:
-        train: runs the epochs: (student, objective) -> Fit, leaving the best epoch in the student.
+        train: runs the epochs on the objective and the images that it is given.
     """
     for model in (student, teacher):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -66,7 +69,7 @@ def recover(
     if config.mode == "bn_only" or config.epochs == 0:
         return Recovery(teacher_accuracy, cut, batchnorm, best, kept, None)
     before = _state(student)
-    fitted = train(student, objective(config, teacher))
+    fitted = train(student, *lesson(config, teacher, splits.train))
     # The plan was chosen by its score on these very images before any training, which flatters `best`.
     chance = math.sqrt(best * (1 - best) / len(splits.search))
     if fitted.best_accuracy >= best - chance:
@@ -75,11 +78,18 @@ def recover(
     return Recovery(teacher_accuracy, cut, batchnorm, best, kept, fitted)
 
 
-def objective(config: DistillConfig, teacher: nn.Module) -> Objective:
-    """The loss of `config.mode`."""
+def lesson(config: DistillConfig, teacher: nn.Module, images: Images) -> tuple[Objective, Images]:
+    """The loss of `config.mode`, and the images to train on.
+
+    Images that are never changed are shown to the teacher once, before the first epoch; augmented ones every time.
+    """
     if config.mode == "finetune":
-        return cross_entropy()
-    return distillation(teacher, config.temperature, config.alpha)
+        return cross_entropy(), images
+    repeats = config.epochs > 1 and Augment(**config.augment.model_dump()) == Augment()
+    if repeats and len(images) * images.num_classes <= _MOST_LOGITS:
+        wanted = teacher_logits(teacher, images)
+        return remembered(wanted, images.labels, config.temperature, config.alpha), images.numbered()
+    return distillation(teacher, config.temperature, config.alpha), images
 
 
 def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
@@ -90,13 +100,37 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
         if next(teacher.parameters()).device != x.device:
             teacher.to(x.device)
         with torch.no_grad():
-            wanted = F.log_softmax(teacher(x).float() / temperature, 1)
-        logits = student(x).float()
-        given = F.log_softmax(logits / temperature, 1)
-        divergence = F.kl_div(given, wanted, reduction="batchmean", log_target=True)
-        return alpha * temperature**2 * divergence + (1 - alpha) * F.cross_entropy(logits, y)
+            wanted = teacher(x)
+        return _loss(student(x), wanted, y, temperature, alpha)
 
     return loss
+
+
+def remembered(wanted: Tensor, labels: Tensor, temperature: float, alpha: float) -> Objective:
+    """The same loss from logits (N, classes) and labels (N,) of all images; its `y` (B,) are the images' places."""
+
+    def loss(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        nonlocal wanted, labels
+        wanted, labels = wanted.to(x.device), labels.to(x.device)
+        return _loss(student(x), wanted[y], labels[y], temperature, alpha)
+
+    return loss
+
+
+def teacher_logits(teacher: nn.Module, images: Images) -> Tensor:
+    """Logits (N, classes) float32 of all `images`, in their order and unaugmented; the teacher stays as it was."""
+    device = best_device()
+    seen = copy.deepcopy(teacher).to(device).eval()
+    with torch.inference_mode():
+        logits = torch.cat([seen(x.to(device)).float() for x, _ in images.batches(256)])
+    return logits.clone()  # made outside inference mode: autograd may save it
+
+
+def _loss(given: Tensor, wanted: Tensor, y: Tensor, temperature: float, alpha: float) -> Tensor:
+    given = given.float()
+    soft = (F.log_softmax(logits.float() / temperature, 1) for logits in (given, wanted))
+    divergence = F.kl_div(*soft, reduction="batchmean", log_target=True)
+    return alpha * temperature**2 * divergence + (1 - alpha) * F.cross_entropy(given, y)
 
 
 def bn_batches(images: Images, config: DistillConfig, seed: int) -> list[Tensor]:

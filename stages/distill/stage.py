@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.data import load_splits
+from pipeline.data import Images, Splits, load_splits
 from pipeline.models import load_model, save_model
 from pipeline.stage import Stage, StageContext
 from pipeline.store import sha256_file, write_json
@@ -39,8 +39,9 @@ class DistillStage(Stage):
             "data": ctx.data_card.sha256,
         }
 
-        def train(model: nn.Module, objective: Objective) -> Fit:
-            return fit_resumable(ctx, model, splits, recipe, belongs_to, objective, section="distill")
+        def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
+            seen = Splits(train=images, search=splits.search)
+            return fit_resumable(ctx, model, seen, recipe, belongs_to, objective, section="distill")
 
         with all_cores():
             recovery = recover(student, teacher, splits, section, seed=ctx.seed, train=train)

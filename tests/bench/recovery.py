@@ -21,7 +21,7 @@ from torch import nn
 
 from pipeline.config import Config, DistillConfig
 from pipeline.config_load import find_config, load_config
-from pipeline.data import describe, load_splits, load_test
+from pipeline.data import Images, describe, load_splits, load_test
 from pipeline.models import adopt_weights, build_model, find_weights, load_weights
 from pipeline.training import Callbacks, Fit, Recipe, accuracy, fit
 from pipeline.training.machine import Objective, all_cores
@@ -51,7 +51,7 @@ def uniform_plan(graph: ChannelGraph, fraction: float, align: int) -> ChannelPla
     sys.exit(f"no uniform plan leaves {fraction:.0%} of the MACs")
 
 
-def trainer(config: Config, section: DistillConfig, seed: int) -> Callable[[nn.Module, Objective], Fit]:
+def trainer(config: Config, section: DistillConfig, seed: int) -> Callable[[nn.Module, Objective, Images], Fit]:
     splits = load_splits(config.data, seed=config.seed)
     recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
     tell = Callbacks(
@@ -59,8 +59,8 @@ def trainer(config: Config, section: DistillConfig, seed: int) -> Callable[[nn.M
         progress_seconds=30.0,
     )
 
-    def train(model: nn.Module, objective: Objective) -> Fit:
-        return fit(model, splits.train, splits.search, recipe, seed=seed, objective=objective, callbacks=tell)
+    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
+        return fit(model, images, splits.search, recipe, seed=seed, objective=objective, callbacks=tell)
 
     return train
 

@@ -165,7 +165,9 @@ def test_a_corrupt_image_below_the_cap_is_skipped_and_counted(
     WRITERS["folders"](here / "images", monkeypatch)
     victim = next((here / "images" / "train" / "Bag").iterdir())
     victim.write_bytes(victim.read_bytes()[:100])
-    done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "pretrain", "--set", "data.max_corrupt=0.05")
+    done = rlp(
+        "pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "pretrain", "--set", "data.max_corrupt=0.05"
+    )
     assert done.code == 0, done.err
     card = json.loads((here / "run" / "pretrain" / "data.json").read_text())
     assert card["skipped"] == {"train": 1, "test": 0, "search": 0}

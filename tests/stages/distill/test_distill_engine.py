@@ -13,20 +13,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.config import DistillConfig
+from pipeline.data import Images
 from pipeline.training import Fit, Recipe, accuracy, fit
 from pipeline.training.machine import Objective
 from stages.distill import Recovery, distillation, recover
+from stages.distill.engine import lesson
 
 
 def trainer(config: DistillConfig) -> Any:
-    def train(model: nn.Module, objective: Objective) -> Fit:
+    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
         recipe = Recipe(config.epochs, 16, config.lr, precision="fp32")
-        return fit(model, splits().train, splits().search, recipe, seed=0, objective=objective)
+        return fit(model, images, splits().search, recipe, seed=0, objective=objective)
 
     return train
 
 
-def never(model: nn.Module, objective: Objective) -> Fit:
+def never(model: nn.Module, objective: Objective, images: Images) -> Fit:
     raise AssertionError("nothing was to be trained")
 
 
@@ -103,7 +105,7 @@ def test_statistics_that_make_it_worse_are_not_kept(monkeypatch: pytest.MonkeyPa
 def test_training_that_makes_it_worse_is_not_kept() -> None:
     teacher, student = pair()
 
-    def worse(model: nn.Module, objective: Objective) -> Fit:
+    def worse(model: nn.Module, objective: Objective, images: Images) -> Fit:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.zero_()
@@ -120,7 +122,7 @@ def test_finetune_never_asks_the_teacher() -> None:
     config = DistillConfig(mode="finetune", epochs=1, bn_images=96)
     calls: list[float] = []
 
-    def train(model: nn.Module, objective: Objective) -> Fit:
+    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
         x, y = next(splits().train.batches(4))
         model.eval()
         calls.append(float(objective(model, x, y)) - float(F.cross_entropy(model(x), y)))
@@ -129,3 +131,41 @@ def test_finetune_never_asks_the_teacher() -> None:
     recover(student, teacher, splits(), config, seed=0, train=train)
     assert calls == [0.0]
     assert math.isfinite(calls[0])
+
+
+PLAIN = {"crop": 0, "flip": False}
+
+
+@pytest.mark.parametrize(("augment", "remembered"), [(PLAIN, True), (PLAIN | {"crop": 1}, False)])
+def test_teacher_sees_images_that_never_change_once_and_augmented_ones_every_epoch(
+    augment: dict[str, Any], remembered: bool
+) -> None:
+    teacher, student = pair()
+    shown = []
+    teacher.conv1.register_forward_hook(lambda module, x, out: shown.append(len(x[0])))
+    config = DistillConfig(epochs=4, augment=augment, bn_images=96)
+    recover(student, teacher, splits(), config, seed=0, train=trainer(config))
+    search, train = len(splits().search), len(splits().train)
+    assert sum(shown) == search + train * (1 if remembered else 4)
+
+
+def test_remembered_logits_give_the_same_loss_as_asking_again() -> None:
+    teacher, student = net(1, dropout=0.9), net(2, dropout=0.0).eval()
+    config = DistillConfig(epochs=2, augment=PLAIN, temperature=3.0, alpha=0.6)
+    asking = distillation(teacher, 3.0, 0.6)
+    objective, images = lesson(config, teacher, splits().train)
+    draw = {"shuffle": True, "drop_last": True}
+    ours = images.batches(16, generator=torch.Generator().manual_seed(5), **draw)
+    theirs = splits().train.batches(16, generator=torch.Generator().manual_seed(5), **draw)
+    for (x, places), (same, y) in zip(ours, theirs, strict=True):
+        assert torch.equal(x, same)
+        torch.testing.assert_close(objective(student, x, places), asking(student, x, y))
+    objective(student, x, places).backward()
+    assert student[0].weight.grad is not None
+
+
+def test_only_few_logits_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DistillConfig(epochs=2, augment=PLAIN)
+    monkeypatch.setattr("stages.distill.engine._MOST_LOGITS", 2 * len(splits().train) - 1)
+    _, images = lesson(config, net(), splits().train)
+    assert torch.equal(images.labels, splits().train.labels)

@@ -45,12 +45,14 @@ def test_writes_the_recovered_model_and_its_history(tmp_path: Path) -> None:
     assert [tuple(p.shape) for p in load_model(ctx.out).parameters()] == shapes
 
 
-def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    whole = prepared(tmp_path / "whole")
+@pytest.mark.parametrize("crop", [0, 1], ids=["teacher remembered", "teacher asked"])
+def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path, crop: int) -> None:
+    augment = {"crop": crop, "flip": False}
+    whole = prepared(tmp_path / "whole", augment=augment)
     module.STAGE().run(whole)
     with pytest.raises(Kill):
-        module.STAGE().run(prepared(tmp_path / "part", kill_at=10))
-    again = prepared(tmp_path / "part")
+        module.STAGE().run(prepared(tmp_path / "part", kill_at=10, augment=augment))
+    again = prepared(tmp_path / "part", augment=augment)
     module.STAGE().run(again)
     assert isinstance(again.reporter, Recorder)
     assert any("resumed after step 6" in text for text in again.reporter.said)
