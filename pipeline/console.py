@@ -153,19 +153,23 @@ class RunWatcher:
             return
         if step.action == "run":
             note(f"[{index + 1}/{total}] {self._stage:<9} {step.stage.title} ({step.reason})")
-            self._last_plain = time.monotonic()
-            if mode == "human" and sys.stderr.isatty():
-                self._live = Progress(
-                    SpinnerColumn(),
-                    TextColumn("{task.description}", markup=False),
-                    BarColumn(bar_width=24),
-                    TextColumn("{task.fields[text]}", markup=False),
-                    TimeElapsedColumn(),
-                    console=_console(stderr=True),
-                    transient=True,
-                )
-                self._task = self._live.add_task(self._stage, total=None, text="")
-                self._live.start()
+            self.watch(self._stage)
+
+    def watch(self, what: str) -> None:
+        """Show progress of something that is not a stage, under this name."""
+        self._stage, self._last_plain = what, time.monotonic()
+        if mode == "human" and sys.stderr.isatty():
+            self._live = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[text]}", markup=False),
+                TimeElapsedColumn(),
+                console=_console(stderr=True),
+                transient=True,
+            )
+            self._task = self._live.add_task(what, total=None, text="")
+            self._live.start()
 
     def end(self, step: Step, summary: Mapping[str, Any], seconds: float) -> None:
         self.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ from pipeline.cli.common import command
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "bench", keys=("settings", "machine"))(bench)
+    command(app, "bench", keys=("settings", "why", "machine"))(bench)
 
 
 def bench(
@@ -39,9 +41,12 @@ def bench(
         bool, typer.Option("--allow-fallback", help="Go on when nodes fall back to the CPU.")
     ] = False,
 ) -> dict[str, Any]:
-    """Time files against the first, interleaved: ratio = time of A / time of B, its interval, and an A/A control."""
+    """Time files against the first, interleaved: ratio = time of A / time of B, its interval, and an A/A control.
+
+    Where a file is not faster, both are profiled, in runs of their own, and every cause found gets a sentence.
+    """
     from pipeline.errors import UsageError
-    from stages.benchmark import Protocol, Setting, compare_settings, fingerprint
+    from stages.benchmark import Protocol, Setting, compare_settings, explain, fingerprint
 
     if len(files) < 2:
         raise UsageError("bench needs at least two files", hint="rlp bench base.onnx model.onnx")
@@ -51,22 +56,53 @@ def bench(
         raise UsageError(f"--shape {shape}: expected sizes such as 3x224x224", hint="leave the batch out") from None
     settings = [Setting(provider, b, t, static) for b in batch or [1] for t in threads or [1]]
     protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)
-    watcher = console.RunWatcher()
     rows: list[dict[str, Any]] = []
+    why: list[dict[str, Any]] = []
     for other in files[1:]:
         console.note(f"timing {other} against {files[0]}")
-        found = compare_settings(
-            files[0],
-            other,
-            settings,
-            protocol=protocol,
-            input_shape=sizes,
-            allow_fallback=allow_fallback,
-            progress=lambda done, total: watcher.progress(done, total),
-        )
-        rows += [item.to_dict() for item in found]
+        with _watching("bench") as watcher:
+            found = compare_settings(
+                files[0],
+                other,
+                settings,
+                protocol=protocol,
+                input_shape=sizes,
+                allow_fallback=allow_fallback,
+                progress=watcher.progress,
+            )
+            rows += [item.to_dict() for item in found]
+            slow = next((item for item in found if item.verdict != "faster"), None)
+            if slow is not None:
+                why.append({"file": str(other), **explain(files[0], other, slow, input_shape=sizes).to_dict()})
     show_settings(rows)
-    return {"settings": rows, "machine": fingerprint()}
+    for item in why:
+        show_why(item)
+    return {"settings": rows, "why": why, "machine": fingerprint()}
+
+
+@contextmanager
+def _watching(what: str) -> Iterator[console.RunWatcher]:
+    watcher = console.RunWatcher()
+    watcher.watch(what)
+    try:
+        yield watcher
+    finally:
+        watcher.close()
+
+
+def show_why(why: dict[str, Any]) -> None:
+    """Why a file is not faster, one line a cause, and how far both are from the machine's limit."""
+    setting = why["setting"]
+    where = f"batch {setting['batch']}, {setting['threads']} thread(s)"
+    console.say(f"{why['file']} at {where}: A {roofline(why)}")
+    for cause in why["causes"] or ["no cause stands out in the profile"]:
+        console.say(f"  {cause}")
+
+
+def roofline(why: dict[str, Any]) -> str:
+    """Achieved rates against the measured peak."""
+    a, b = (why[side]["gmacs_per_s"] for side in ("a", "b"))
+    return f"{a:.1f} and B {b:.1f} of this machine's {why['peak_gmacs_per_s']:.1f} GMAC/s"
 
 
 def show_settings(rows: list[dict[str, Any]]) -> None:
@@ -109,3 +145,24 @@ def show_settings(rows: list[dict[str, Any]]) -> None:
         "verdict",
     )
     console.table(columns, shown, right=columns[2:10])
+    for row in rows:
+        if row["flushed"]:
+            console.warn(denormal_sentence(row))
+
+
+def denormal_sentence(row: dict[str, Any]) -> str:
+    """Both timings of files with weights below the normal format: as they are, and flushed to zero."""
+    counts = " and ".join(
+        f"{row[side]['denormal_weights']:,} in {Path(row[side]['file']).name}"
+        for side in "ab"
+        if row[side]["denormal_weights"]
+    )
+    flushed = row["flushed"]
+    times = ", ".join(
+        f"{side.upper()} {row[side]['latency_ms']['p50']:.3f} ms as it is, {flushed[f'{side}_p50_ms']:.3f} ms flushed"
+        for side in "ab"
+    )
+    return (
+        f"denormal weights: {counts}; batch {row['batch']}: {times}; flushed, the ratio is {flushed['ratio']:.2f}× "
+        f"({flushed['ci95'][0]:.2f} … {flushed['ci95'][1]:.2f}): {flushed['verdict']}"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,10 +14,23 @@ from pipeline.cli.common import attach, command
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "doctor", keys=("checks", "versions", "device", "cores", "memory_bytes", "providers"))(doctor)
+    keys = ("checks", "versions", "device", "cores", "memory_bytes", "providers", "alignment")
+    command(app, "doctor", keys=keys)(doctor)
 
 
-def doctor() -> dict[str, Any]:
+def doctor(
+    target: Annotated[
+        bool,
+        typer.Option("--target", help="Time convolutions by width: which channel multiple pays here. About 5 s, kept."),
+    ] = False,
+    provider: Annotated[str, typer.Option("--provider", help="With --target: cpu, cuda, openvino, …")] = "cpu",
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, help="With --target: intra-op threads, 0 for all cores.")
+    ] = 1,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="With --target: time again what is known already.")
+    ] = False,
+) -> dict[str, Any]:
     """Check packages, processor, memory, disk and execution providers; exit 4 when a run could not work."""
     import psutil
 
@@ -32,6 +45,7 @@ def doctor() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "providers": _providers(),
+        "alignment": None,
     }
     console.say(f"{doc['device']}, {doc['cores']} cores, {console.size(doc['memory_bytes'])} memory")
     console.say(", ".join(f"{name} {version}" for name, version in doc["versions"].items()))
@@ -42,7 +56,43 @@ def doctor() -> dict[str, Any]:
     if bad:
         told = [f"{c['check']}: {c['found']}" for c in bad]
         raise attach(EnvironmentProblem(told[0], hint=bad[0]["hint"], details=told[1:]), doc)
+    if target:
+        doc["alignment"] = _alignment(provider, threads, refresh)
     return doc
+
+
+def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
+    """The sweep as a table: microseconds of one layer by width, what a multiple costs, and the one that pays."""
+    from stages.benchmark import target_alignment
+
+    watcher = console.RunWatcher()
+
+    def before() -> None:
+        console.note("timing 90 convolutions by width: about five seconds on a quiet machine")
+        watcher.watch("target")
+
+    try:
+        found, known = target_alignment(
+            provider=provider,
+            threads=threads,
+            refresh=refresh,
+            before=before,
+            progress=watcher.progress,
+        )
+    finally:
+        watcher.close()
+    kinds = list(dict.fromkeys(row.kind for row in found.rows))
+    times = {(row.kind, row.channels): row.us for row in found.rows}
+    widths = sorted({row.channels for row in found.rows})
+    table = [(width, *(f"{times[kind, width]:.1f}" for kind in kinds)) for width in widths]
+    where = f"{found.provider.removesuffix('ExecutionProvider')}, {found.threads} thread(s), machine {found.machine}"
+    console.table(("channels", *(f"{kind} µs" for kind in kinds)), table, title=where)
+    costs = [(multiple, f"{cost:.2f}×") for multiple, cost in found.cost.items()]
+    console.table(("multiple of", "time per channel against the best"), costs, right=("multiple of",))
+    console.say(f"channel counts should be multiples of {found.multiple} here: --set search.align={found.multiple}")
+    if known:
+        console.note("known from before; --refresh times it again")
+    return {**found.to_dict(), "known": known}
 
 
 def _check(name: str, ok: bool, found: str, hint: str = "") -> dict[str, Any]:

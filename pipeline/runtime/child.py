@@ -58,9 +58,7 @@ class Session:
         provider = request["provider"]
         missing = provider not in ort.get_available_providers()
         if missing:
-            raise ProviderMissing(
-                f"this onnxruntime has no {provider}, only {', '.join(ort.get_available_providers())}"
-            )
+            raise ProviderMissing(", ".join(ort.get_available_providers()))
         chain = [(provider, request["provider_options"])]
         if provider != "CPUExecutionProvider":
             chain.append(("CPUExecutionProvider", {}))
@@ -130,7 +128,7 @@ class Session:
 
 
 class ProviderMissing(RuntimeError):
-    """The execution provider asked for is not in this onnxruntime."""
+    """The execution provider asked for is not in this onnxruntime; the message lists those that are."""
 
 
 def warm_up(session: Session, window: float, tolerance: float, limit: float) -> dict:
@@ -242,6 +240,10 @@ class Child:
     def scan(self, request: dict, payload: bytes | None) -> dict:
         """What a file holds, without a session; refuses external data outside the file's folder."""
         return _neighbour("graph_facts").scan(request["path"], request["shape"])
+
+    def describe(self, request: dict, payload: bytes | None) -> dict:
+        """What a file says about itself, without a session and without reading its weights."""
+        return _neighbour("graph_facts").describe(request["path"])
 
     def close(self, request: dict, payload: bytes | None) -> dict:
         self.session = None

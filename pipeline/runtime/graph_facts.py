@@ -39,6 +39,27 @@ def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
     }
 
 
+def describe(path: str) -> dict[str, Any]:
+    """What `rlp inspect` shows: opsets, operators counted, metadata, and the weights of layers, unread.
+
+    Raises ValueError for a file that parses and holds no nodes.
+    """
+    proto = onnx.load(path, load_external_data=False)
+    if not proto.graph.node:
+        raise ValueError("an ONNX file without nodes")
+    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    counts: dict[str, int] = {}
+    for node in proto.graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    heavy = [node for node in proto.graph.node if node.op_type in _HEAVY and len(node.input) > 1]
+    return {
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        "nodes": counts,
+        "metadata": {entry.key: entry.value for entry in proto.metadata_props},
+        "layers": [[node.name, shapes.get(node.input[1], [])] for node in heavy],
+    }
+
+
 def _check_external(tensor: onnx.TensorProto, folder: str) -> None:
     """Raise unless the tensor's external data is a plain file inside `folder`."""
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")

@@ -49,7 +49,10 @@ def missing_provider(name: str, available: Sequence[str]) -> EnvironmentProblem:
     """The error for a provider that this onnxruntime was built without."""
     provider = find_provider(name)
     if provider.extra:
-        hint = f"pip uninstall onnxruntime, then pip install 'rlp-cnn[{provider.extra}]' (brings {provider.package})"
+        hint = (
+            f"pip install 'rlp-cnn[{provider.extra}]' brings {provider.package}; it replaces onnxruntime, so then: "
+            f"pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps {provider.package}"
+        )
     else:
         hint = f"install {provider.package} in place of onnxruntime"
     return EnvironmentProblem(

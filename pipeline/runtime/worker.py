@@ -96,6 +96,11 @@ class Worker:
         self.subject = str(path)
         return self._ask("scan", path=str(path), shape=list(shape) if shape else None)
 
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Opsets, operators counted, metadata and layers' weight shapes of a file. Raises ArtifactError."""
+        self.subject = str(path)
+        return self._ask("describe", path=str(path))
+
     def open(
         self,
         model: Path | bytes,
@@ -174,7 +179,7 @@ class Worker:
         except (OSError, EOFError, ValueError) as error:
             raise self._died() from error
         if not answer["ok"]:
-            raise self._refused(command, answer)
+            raise self._refused(command, answer, fields)
         return answer
 
     def _receive(self) -> dict[str, Any]:
@@ -232,10 +237,10 @@ class Worker:
             return ""
         return "" if kind == "unrecognised binary data" else f", which looks like {kind}"
 
-    def _refused(self, command: str, answer: dict[str, Any]) -> RlpError:
+    def _refused(self, command: str, answer: dict[str, Any], fields: Mapping[str, Any]) -> RlpError:
         kind, message = answer["kind"], answer["message"]
         if kind == "ProviderMissing":
-            return EnvironmentProblem(message, hint="see `rlp doctor` for the providers of this machine")
+            return missing_provider(fields["provider"], message.split(", "))
         if kind in ("EPFail", "MemoryError") or "bad allocation" in message or "Failed to allocate" in message:
             return EnvironmentProblem(
                 f"onnxruntime could not run {self.subject}: {message[:300]}",
@@ -243,7 +248,7 @@ class Worker:
             )
         if kind in ("ModuleNotFoundError", "ImportError"):
             return EnvironmentProblem(f"a package is missing: {message}", hint="run `make setup`")
-        if command in ("open", "check", "scan", "infer", "feed", "warm", "slot"):
+        if command in ("open", "check", "scan", "describe", "infer", "feed", "warm", "slot"):
             return ArtifactError(
                 f"onnxruntime refused {self.subject}{self._looks_like()}: {message[:300]}",
                 hint="check that it is an ONNX file that this onnxruntime supports, or export it again",

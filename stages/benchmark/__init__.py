@@ -9,6 +9,7 @@ from stages.benchmark.explain import Explanation, explain
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.latency import LatencyWorker, Relative
 from stages.benchmark.protocol import Protocol, Setting
+from stages.benchmark.target import known_alignment, target_alignment
 
 __all__ = [
     "Alignment",
@@ -23,6 +24,8 @@ __all__ = [
     "compare_settings",
     "explain",
     "fingerprint",
+    "known_alignment",
     "measure_alignment",
     "onnx_accuracy",
+    "target_alignment",
 ]

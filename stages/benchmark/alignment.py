@@ -7,8 +7,10 @@ layout or is padded up to it, so a network with fewer multiply-accumulates can b
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.runtime import CPU
@@ -18,6 +20,7 @@ from stages.benchmark.probes import conv_chain
 
 WIDTHS = (30, 32, 36, 40, 44, 48, 56, 60, 62, 64, 72, 76, 80, 94, 96)
 MULTIPLES = (1, 2, 4, 8, 16, 32)
+MIN_BLOCKS = 4  # a layer of fewer steps has no room left to choose a width
 _KINDS = {"conv 3x3": (3, False), "conv 1x1": (1, False), "depthwise 3x3": (3, True)}
 
 
@@ -51,6 +54,25 @@ class Alignment:
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "cost": {str(key): value for key, value in self.cost.items()}}
 
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Alignment:
+        """Inverse of `to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        rows = tuple(WidthTime(str(row["kind"]), int(row["channels"]), float(row["us"])) for row in found["rows"])
+        multiple, cost = alignment_of(rows)
+        if multiple != found["multiple"]:
+            raise ValueError("the multiple is not what its own timings say")
+        return cls(multiple, cost, rows, str(found["provider"]), int(found["threads"]), str(found["machine"]))
+
+    def for_widths(self, widths: Sequence[int]) -> int:
+        """The multiple for a network with layers this wide: halved until the median layer has 4 steps or more.
+
+        Multiples of 16 would leave a 16-channel layer only whole; ResNet-20's 16, 32 and 64 channels take 8.
+        """
+        multiple = self.multiple
+        while widths and multiple > 1 and statistics.median(widths) < MIN_BLOCKS * multiple:
+            multiple //= 2
+        return multiple
+
 
 def measure_alignment(
     *,
@@ -58,24 +80,31 @@ def measure_alignment(
     threads: int = 1,
     size: int = 14,
     widths: Sequence[int] = WIDTHS,
-    min_time: float = 0.02,
+    min_time: float = 0.01,
     repeats: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    timer: Callable[[bytes], float] | None = None,
 ) -> Alignment:
-    """Time 3×3, 1×1 and depthwise convolutions at every width; a few seconds.
+    """Time 3×3, 1×1 and depthwise convolutions at every width; about five seconds.
 
     Widths are visited there and back, and the least of the medians counts: other work on the machine
     only ever adds time.
+
+    Args:
+        timer: seconds of one call of a graph; None: onnxruntime in a child process.
     """
     repeat = 4
     best: dict[tuple[str, int], float] = {}
     visits = [(kind, width) for kind in _KINDS for width in widths]
     order = (visits + visits[::-1]) * ((repeats + 1) // 2)
-    with LatencyWorker(provider=provider, threads=threads) as worker:
+    with ExitStack() as stack:
+        if timer is None:
+            worker = stack.enter_context(LatencyWorker(provider=provider, threads=threads))
+            timer = partial(worker.time, min_time=min_time)
         for done, (kind, width) in enumerate(order, start=1):
             kernel, depthwise = _KINDS[kind]
             graph = conv_chain(width, size, kernel=kernel, depthwise=depthwise, repeat=repeat)
-            us = 1e6 * worker.time(graph, min_time=min_time) / repeat
+            us = 1e6 * timer(graph) / repeat
             best[kind, width] = min(us, best.get((kind, width), us))
             if progress:
                 progress(done, len(order))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data import load_test
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.models import read_model_file
 from pipeline.runtime import Worker
 from pipeline.stage import Stage, StageContext
@@ -16,6 +16,7 @@ from stages.benchmark.comparison import Comparison, compare_settings
 from stages.benchmark.explain import explain
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.protocol import Protocol, Setting
+from stages.benchmark.target import target_alignment
 
 
 class BenchmarkStage(Stage):
@@ -27,31 +28,45 @@ class BenchmarkStage(Stage):
     reads = ("onnx", "base_onnx", "parity", "base_model", "final_model", "data")
     uses_data = True
 
+    def depends(self, config: Any) -> dict[str, Any]:
+        """Further files count by content (`external`), wherever they lie."""
+        found = super().depends(config)
+        found["benchmark"].pop("against")
+        return found
+
+    def external(self, config: Any) -> dict[str, str]:
+        found = {}
+        for name in config.benchmark.against:
+            try:
+                found[f"benchmark.against {name}"] = sha256_file(Path(name))
+            except ArtifactError as error:
+                raise ArtifactError(error.message, hint="benchmark.against names it; relative to here") from None
+        return found
+
     def run(self, ctx: StageContext) -> dict[str, Any]:
         settings = ctx.config.benchmark
         files = {"base": ctx.input("base_onnx"), "final": ctx.input("onnx")}
         _same_files(files, read_json(ctx.input("parity")))
-        comparisons = compare_settings(
-            files["base"],
-            files["final"],
-            setting_list(settings),
-            protocol=Protocol(min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches),
-            input_shape=_input_shape(ctx),
-            allow_fallback=settings.allow_fallback,
-            progress=lambda done, total: _progress(ctx, done, total),
-        )
-        rows = [_row(comparison) for comparison in comparisons]
-        document: dict[str, Any] = {"kind": "benchmark", "schema_version": 1, "settings": rows}
-        document |= self._accuracy(ctx, files, rows)
+        runs = 1 + len(settings.against)
+        comparisons = _compare(ctx, files["base"], files["final"], 0, runs)
+        document: dict[str, Any] = {"kind": "benchmark", "schema_version": 1, "settings": _rows(comparisons)}
+        images = load_test(ctx.config.data)
+        document |= self._accuracy(ctx, files, document["settings"], images)
+        document["against"] = [
+            _further(ctx, files["base"], Path(name), images, index, runs)
+            for index, name in enumerate(settings.against, start=1)
+        ]
         if settings.profile:
             document["why"] = explain(files["base"], files["final"], comparisons[0]).to_dict()
+            document["alignment"] = _alignment(ctx)
         document["machine"] = fingerprint()
         write_json(ctx.out / "benchmark.json", document)
         return _summary(ctx, document)
 
-    def _accuracy(self, ctx: StageContext, files: dict[str, Path], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _accuracy(
+        self, ctx: StageContext, files: dict[str, Path], rows: list[dict[str, Any]], images: Any
+    ) -> dict[str, Any]:
         """What was paid and what was bought, for both files; test images are read here and nowhere before."""
-        images = load_test(ctx.config.data)
         found: dict[str, Any] = {"data": {"label": getattr(ctx.data_card, "label", ""), "test_images": len(images)}}
         for role, kind, side in (("base", "base_model", "a"), ("final", "final_model", "b")):
             if ctx.stopping():
@@ -67,6 +82,59 @@ class BenchmarkStage(Stage):
                 "latency_ms": rows[0][side]["latency_ms"],
             }
         return found
+
+
+def _compare(ctx: StageContext, base: Path, other: Path, index: int, runs: int) -> list[Comparison]:
+    """`other` against `base` at every setting; comparison number `index` of `runs`."""
+    settings = ctx.config.benchmark
+
+    def progress(done: int, total: int) -> None:
+        if ctx.stopping():
+            raise ctx.interrupted()
+        ctx.progress(index * total + done, runs * total, file=other.name)
+
+    return compare_settings(
+        base,
+        other,
+        setting_list(settings),
+        protocol=Protocol(min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches),
+        input_shape=_input_shape(ctx),
+        allow_fallback=settings.allow_fallback,
+        progress=progress,
+    )
+
+
+def _further(ctx: StageContext, base: Path, path: Path, images: Any, index: int, runs: int) -> dict[str, Any]:
+    """A file of `benchmark.against`: the base's rival by the same protocol; accuracy where it takes the same images."""
+    found = _compare(ctx, base, path, index, runs)
+    with Worker() as worker:
+        costs = worker.scan(path, _input_shape(ctx))
+    try:
+        accuracy: float | None = onnx_accuracy(path, images, provider=ctx.config.benchmark.provider)
+    except ArtifactError as error:
+        accuracy = None
+        ctx.note(f"{path.name} was timed but not scored: {error.message}")
+    first = found[0]
+    low, high = first.ci95
+    ctx.note(f"{path.name} against the base: {first.verdict}, ratio {first.ratio:.2f} ({low:.2f} to {high:.2f})")
+    facts = {"sha256": first.b.sha256, "bytes": first.b.bytes, "macs": costs["macs"]}
+    return {"file": path.name, **facts, "accuracy": accuracy, "settings": _rows(found)}
+
+
+def _alignment(ctx: StageContext) -> dict[str, Any] | None:
+    """Which channel multiple pays here: measured once a machine, then remembered."""
+
+    def progress(done: int, total: int) -> None:
+        if ctx.stopping():
+            raise ctx.interrupted()
+        ctx.progress(done, total, what="convolutions timed by width")
+
+    try:
+        found, _ = target_alignment(provider=ctx.config.benchmark.provider, progress=progress)
+    except (ArtifactError, EnvironmentProblem) as error:
+        ctx.note(f"the alignment of this machine could not be measured: {error.message}")
+        return None
+    return found.to_dict()
 
 
 def setting_list(settings: Any) -> list[Setting]:
@@ -91,17 +159,12 @@ def _input_shape(ctx: StageContext) -> list[int] | None:
     return list(shape) if shape else None
 
 
-def _progress(ctx: StageContext, done: int, total: int) -> None:
-    ctx.progress(done, total)
-    if ctx.stopping():
-        raise ctx.interrupted()
-
-
-def _row(comparison: Comparison) -> dict[str, Any]:
-    row = comparison.to_dict()
-    for side in ("a", "b"):
-        row[side]["file"] = Path(row[side]["file"]).name
-    return row
+def _rows(comparisons: list[Comparison]) -> list[dict[str, Any]]:
+    rows = [comparison.to_dict() for comparison in comparisons]
+    for row in rows:
+        for side in ("a", "b"):
+            row[side]["file"] = Path(row[side]["file"]).name
+    return rows
 
 
 def _summary(ctx: StageContext, document: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +174,12 @@ def _summary(ctx: StageContext, document: dict[str, Any]) -> dict[str, Any]:
         ctx.warn(f"{first['verdict']} than the base" if first["verdict"] == "slower" else "no speedup could be shown")
         for cause in why:
             ctx.note(cause)
+    for row in [first, *(row["settings"][0] for row in document["against"])]:
+        for side in ("a", "b"):
+            if row["flushed"] and (count := row[side]["denormal_weights"]):
+                times = row[side]["latency_ms"]["p50"], row["flushed"][f"{side}_p50_ms"]
+                said = "{:.3f} ms as it is, {:.3f} ms flushed".format(*times)
+                ctx.warn(f"{row[side]['file']} has {count:,} denormal weights: {said}")
     return {
         "verdict": first["verdict"],
         "speedup": first["ratio"],

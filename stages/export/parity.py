@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.errors import Refused
+from pipeline.errors import EnvironmentProblem, Refused
 from pipeline.runtime import CPU, Worker
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -119,6 +119,7 @@ def check_parity(
     max_accuracy_drop: float = 0.005,
     max_rel: float | None = None,
     single_images: int = 64,
+    allow_fallback: bool = False,
 ) -> ParityReport:
     """Compare the file, run in a child process, with `model` in eval mode.
 
@@ -129,6 +130,7 @@ def check_parity(
         max_accuracy_drop: how much lower the accuracy may be in onnxruntime, as a fraction.
         max_rel: largest output difference, as a fraction of the largest output of that image; None: 1e-4
             where all providers are the CPU (float32 round-off is about 1e-6), else 1e-2 (TF32, float16).
+        allow_fallback: go on when the session drops a provider.
     Raises:
         ArtifactError, EnvironmentProblem: the file or the provider cannot be used.
     """
@@ -140,7 +142,12 @@ def check_parity(
     rows = []
     for provider in providers:
         with Worker() as worker:
-            worker.open(onnx_path, provider=provider, threads=0)
+            opened = worker.open(onnx_path, provider=provider, threads=0)
+            if provider not in opened["providers"] and not allow_fallback:
+                raise EnvironmentProblem(
+                    f"{onnx_path.name}: the session dropped {provider} and would run on {opened['providers'][0]}",
+                    hint="check its libraries and driver with `rlp doctor`, or set benchmark.allow_fallback=true",
+                )
             for batch in batches:
                 count = min(len(x), single_images) if batch == 1 else len(x)
                 outputs = onnx_outputs(worker, x[:count].numpy(), batch)

@@ -95,6 +95,7 @@ def _export(
             providers=tuple(dict.fromkeys((CPU, provider))),
             min_top1_agreement=settings.min_top1_agreement,
             max_accuracy_drop=settings.max_accuracy_drop,
+            allow_fallback=ctx.config.benchmark.allow_fallback,
         )
         if report.fallback:
             ctx.warn(f"{path.name} was written by the {report.exporter} exporter, because {report.fallback}")

@@ -73,6 +73,8 @@ def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: Sea
         Refused: the network has no prunable group.
         UsageError: the budget in MACs or parameters cannot be met.
     """
+    if settings.align == "auto":
+        raise UsageError("search.align: auto has not been settled", hint="--set search.align=8")
     space = Space.from_graph(graph, align=settings.align, min_keep=settings.min_keep)
     if not len(space):
         raise Refused("nothing can be pruned: every channel group is frozen", hint="rlp inspect graph.json says why")

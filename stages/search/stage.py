@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from pipeline.models import load_model
 from pipeline.stage import Stage, StageContext
 from pipeline.store import sha256_file, write_bytes, write_json, write_tensors
 from pipeline.training.machine import all_cores
+from stages.search.align import settle_alignment
 from stages.search.calibrate import Calibration, calibrate, confirmed, report
 from stages.search.engine import Search, Trial, ranked
 from stages.search.executor import Executor, InProcess, Pool
@@ -44,16 +46,25 @@ class SearchStage(Stage):
         config = ctx.config
         model = load_model(ctx.input("base_model")).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         graph = ChannelGraph.from_json(ctx.input("graph").read_text())
+        settings, alignment = settle_alignment(
+            config.search, graph, work=ctx.work, note=ctx.note, progress=partial(_on_width, ctx)
+        )
         with all_cores():
-            setup = prepare(model, graph, load_splits(config.data, seed=ctx.seed), config.search, ctx.seed)
-            return _Session(ctx, setup).run()
+            setup = prepare(model, graph, load_splits(config.data, seed=ctx.seed), settings, ctx.seed)
+            return _Session(ctx, setup, alignment).run()
+
+
+def _on_width(ctx: StageContext, done: int, total: int) -> None:
+    if ctx.stopping():
+        raise ctx.interrupted()
+    ctx.progress(done, total, what="convolutions timed for the alignment")
 
 
 class _Session:
     """One run of the stage: journal, progress and the three phases (controls, strategy, finalists)."""
 
-    def __init__(self, ctx: StageContext, setup: Setup) -> None:
-        self.ctx, self.setup = ctx, setup
+    def __init__(self, ctx: StageContext, setup: Setup, alignment: dict[str, Any] | None = None) -> None:
+        self.ctx, self.setup, self.alignment = ctx, setup, alignment
         self.calibration: Calibration | None = None
         self.stopwatch: Stopwatch | None = None
         self.settings = setup.settings
@@ -179,6 +190,8 @@ class _Session:
         document = summary(setup, search, phases, best, findings)
         if self.calibration is not None and self.stopwatch is not None:
             document["latency"] = report(self.calibration, self.stopwatch, best)
+        if self.alignment is not None:
+            document["alignment"] = self.alignment
         state = strategy.state()
         document["policy"] = {name: [round(float(v), 6) for v in values] for name, values in state.items()}
         write_bytes(ctx.out / "plan.json", plan_of(setup, best).to_json().encode())
@@ -188,6 +201,7 @@ class _Session:
         controls = {row["strategy"]: row["score"] for row in document["strategies"]}
         return {
             "strategy": self.settings.strategy,
+            "align": self.settings.align,
             "trials": document["trials"],
             "score": best.outcome.score,
             "search_accuracy": best.outcome.accuracy,

@@ -18,9 +18,11 @@ from pipeline.config import BenchmarkConfig, Config, ModelConfig
 from pipeline.data import Images
 from pipeline.errors import ArtifactError, Interrupted
 from pipeline.models import build_model, save_model
+from pipeline.runtime import CPU
 from pipeline.stage import StageContext
 from pipeline.store import sha256_file, write_json
 from stages.benchmark.accuracy import onnx_accuracy
+from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.benchmark.stage import setting_list
 
 explaining = importlib.import_module("stages.benchmark.explain")
@@ -56,6 +58,11 @@ def quadrants(wrong: int = 3) -> Images:
     return Images(pixels, labels, ("a", "b", "c", "d"), (0.4,), (0.2,))
 
 
+def blocks_of_16() -> Alignment:
+    rows = tuple(WidthTime("conv 3x3", width, float(-(-width // 16)) ** 2) for width in (20, 24, 32, 48))
+    return Alignment(*alignment_of(rows), rows, CPU, 1, "0123456789abcdef")
+
+
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     for name in ("export", "base", "final", "out", "work"):
@@ -68,6 +75,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
         save_model(build_model(source, in_channels=1, num_classes=4), tmp_path / role)
     monkeypatch.setattr(explaining, "measured_peak", lambda **setting: 10.0)
     monkeypatch.setattr(module, "load_test", lambda config: quadrants())
+    monkeypatch.setattr(module, "target_alignment", lambda **setting: (blocks_of_16(), True))
     export = (tmp_path / "export", {})
     inputs = dict.fromkeys(("onnx", "base_onnx", "parity"), export)
     inputs |= {"base_model": (tmp_path / "base", {}), "final_model": (tmp_path / "final", {}), "data": export}
@@ -87,7 +95,37 @@ def test_times_and_scores_both_files(ctx: StageContext) -> None:
     assert [found["settings"][0][side]["file"] for side in "ab"] == ["base.onnx", "model.onnx"]
     assert found["machine"]["id"]
     assert "causes" in found["why"]
+    assert found["alignment"]["multiple"] == 16
+    assert found["against"] == []
     assert result["verdict"] == found["settings"][0]["verdict"]
+
+
+def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
+    ctx: StageContext, tmp_path: Path
+) -> None:
+    rival, deaf = brightest_quadrant(tmp_path / "rival.onnx"), conv_file(tmp_path, 8, size=8)
+    ctx.config = Config(benchmark={**SETTINGS, "profile": False, "against": (str(rival), str(deaf))})
+    module.STAGE().run(ctx)
+    found = json.loads((ctx.out / "benchmark.json").read_text())
+    assert [row["file"] for row in found["against"]] == ["rival.onnx", "conv8.onnx"]
+    first, second = found["against"]
+    assert first["sha256"] == sha256_file(rival) == first["settings"][0]["b"]["sha256"]
+    assert first["settings"][0]["a"]["file"] == "base.onnx"
+    assert first["accuracy"] == pytest.approx(9 / 12)
+    assert second["accuracy"] is None, "it takes 8 channels, the images have 1"
+    assert "why" not in found
+    assert "alignment" not in found
+
+
+def test_further_files_count_by_content_not_by_place(tmp_path: Path) -> None:
+    path = brightest_quadrant(tmp_path / "rival.onnx")
+    config, stage = Config(benchmark={**SETTINGS, "against": (str(path),)}), module.STAGE()
+    assert stage.depends(config) == stage.depends(Config(benchmark=SETTINGS))
+    assert stage.external(config) == {f"benchmark.against {path}": sha256_file(path)}
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"rival\.onnx") as caught:
+        stage.external(config)
+    assert "benchmark.against" in caught.value.hint
 
 
 def test_another_file_than_the_one_checked_is_refused(ctx: StageContext) -> None:

@@ -1,0 +1,74 @@
+"""The channel multiple of this machine, measured once: `~/.cache/rlp/alignment/<machine>-<provider>-<threads>t.json`.
+
+The key is the fingerprint of processor, limits and versions, so that another runtime is measured anew. The file
+carries its own hash; a damaged one, or one of another machine, is measured again. Without a folder to write to,
+nothing is kept and nothing fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.data.cache import cache_folder
+from pipeline.errors import RlpError
+from pipeline.runtime import CPU, Worker, find_provider, require_provider
+from pipeline.store import read_sealed, write_sealed
+from stages.benchmark.alignment import Alignment, measure_alignment
+from stages.benchmark.fingerprint import fingerprint, resolve_threads
+
+KIND, SCHEMA_VERSION = "alignment", 1
+
+
+def target_alignment(
+    *,
+    provider: str = CPU,
+    threads: int = 1,
+    refresh: bool = False,
+    before: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] | None = None,
+    measure: Callable[..., Alignment] = measure_alignment,
+) -> tuple[Alignment, bool]:
+    """The alignment that pays here, and whether it was known before.
+
+    Args:
+        refresh: measure again, and keep that.
+        before: called when something is to be measured.
+        measure: what measures (`measure_alignment`).
+    Raises:
+        EnvironmentProblem: this onnxruntime lacks the provider.
+    """
+    name, count = find_provider(provider).name, resolve_threads(threads)
+    known = None if refresh else known_alignment(provider=name, threads=count)
+    if known is not None:
+        return known, True
+    with Worker() as worker:
+        require_provider(worker, name)
+    before()
+    found = measure(provider=name, threads=count, progress=progress)
+    path = _path(found.machine, name, count)
+    if path is not None:
+        with contextlib.suppress(RlpError, OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_sealed(path, {"kind": KIND, "schema_version": SCHEMA_VERSION, "alignment": found.to_dict()})
+    return found, False
+
+
+def known_alignment(*, provider: str = CPU, threads: int = 1) -> Alignment | None:
+    """What was measured here before, None when nothing was or the file is damaged or another machine's."""
+    name, count, machine = find_provider(provider).name, resolve_threads(threads), fingerprint()["id"]
+    path = _path(machine, name, count)
+    if path is None:
+        return None
+    try:
+        kept = read_sealed(path, kind=KIND, schema_version=SCHEMA_VERSION, max_bytes=1 << 20)
+        found = Alignment.from_dict(kept["alignment"])
+    except (RlpError, OSError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return None
+    return found if (found.machine, found.provider, found.threads) == (machine, name, count) else None
+
+
+def _path(machine: str, provider: str, threads: int) -> Path | None:
+    folder = cache_folder()
+    return folder / "alignment" / f"{machine}-{find_provider(provider).short}-{threads}t.json" if folder else None
