@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.models.files import ModelFile, load_model, read_model_file, save_model
 from pipeline.models.registry import BUILTIN, build_model
 from pipeline.models.source import ModelSource, source_of
-from pipeline.models.weights import adopt_weights, find_weights, load_weights
+from pipeline.models.weights import adopt_weights, find_weights, how_trained, load_weights
 
 __all__ = [
     "BUILTIN",
@@ -14,6 +14,7 @@ __all__ = [
     "adopt_weights",
     "build_model",
     "find_weights",
+    "how_trained",
     "load_model",
     "load_weights",
     "read_model_file",

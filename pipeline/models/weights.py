@@ -37,13 +37,31 @@ def find_weights(name: str) -> Path:
     path = Path(name)
     if path.exists() or path.is_symlink():
         return path
-    shipped = Path(str(resources.files("pipeline"))) / "bundled" / "pretrained_model"
+    shipped = shipped_weights()
     if (shipped / path.name).is_file() and path.parent.name in ("", "pretrained_model"):
         return shipped / path.name
     known = ", ".join(sorted(p.name for p in shipped.glob("*.safetensors"))) or "none"
     raise ArtifactError(
         f"{name}: no such weights", hint=f"shipped with the package: {known}; or leave model.weights out to train"
     )
+
+
+def how_trained(path: Path) -> dict[str, Any] | None:
+    """What is recorded of shipped weights with the bytes of `path`, whatever it is called: `seed`, `data`, `command` …
+
+    None for weights that are not shipped.
+    """
+    record = shipped_weights() / "MANIFEST.json"
+    if not record.is_file():
+        return None
+    entries = store.read_json(record, max_bytes=1 << 20)["weights"]
+    digest = store.sha256_file(path)
+    return next((entry for entry in entries.values() if entry["sha256"] == digest), None)
+
+
+def shipped_weights() -> Path:
+    """The folder of the weights that come with the package."""
+    return Path(str(resources.files("pipeline"))) / "bundled" / "pretrained_model"
 
 
 def load_weights(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from pipeline.config import Config
 from pipeline.data import load_splits
-from pipeline.models import adopt_weights, build_model, find_weights, load_weights, save_model
+from pipeline.models import adopt_weights, build_model, find_weights, how_trained, load_weights, save_model
 from pipeline.models.user_source import source_file
 from pipeline.stage import Stage, StageContext
 from pipeline.store import sha256_file, write_json
@@ -68,6 +69,8 @@ class PretrainStage(Stage):
         with all_cores():
             score = accuracy(model.to(memory_format=torch.channels_last), splits.search)  # type: ignore[call-overload]
         ctx.note(f"{name}: {score:.2%} on the search split")
+        if seen := _seen_search_images(ctx, path):
+            ctx.warn(f"{name}: {seen}, so they have seen images of this search split; the test split is untouched")
         weights = {"name": path.name, "sha256": sha256_file(path)}
         return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
 
@@ -102,6 +105,21 @@ class PretrainStage(Stage):
         parts = self.depends(ctx.config)
         parts.pop("pretrain", None)  # the recipe says it
         return {"depends": parts, "external": self.external(ctx.config), "data": ctx.data_card.sha256}
+
+
+def _seen_search_images(ctx: StageContext, weights: Path) -> str:
+    """Why shipped weights were trained on images that this run chooses by; empty when they were not, or are unknown.
+
+    The search split is carved by the seed, from images in the order in which their files hold them.
+    """
+    record, card = how_trained(weights), ctx.data_card
+    if record is None or "search" in card.counts or record["data"]["images"] != card.images:
+        return ""
+    if record["seed"] != ctx.seed:
+        return f"trained with seed {record['seed']}, this run has seed {ctx.seed}"
+    if record["data"]["sha256"] != card.sha256:
+        return "trained on another copy of these images, which was split otherwise"
+    return ""
 
 
 def _images(splits: Splits) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import stages.pretrain.stage as module
 from pipeline import store
 from pipeline.config import Config
 from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, Refused
-from pipeline.models import load_model
+from pipeline.models import how_trained, load_model
+from pipeline.models.weights import shipped_weights
 from pipeline.stage import StageContext
 from pipeline.training import Callbacks, accuracy
 
@@ -170,3 +171,44 @@ def test_what_the_result_depends_on(tmp_path: Path) -> None:
         "own_halves_net.py": store.sha256_file(tmp_path / "own_halves_net.py"),
     }
     assert stage.external(Config(model={"source": "resnet20"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"seed": 7}, "trained with seed 7, this run has seed 0"),
+        ({"data": {"sha256": "0" * 64}}, "trained on another copy of these images"),
+        ({}, ""),
+        ({"seed": 7, "data": {"images": {"train": 9}}}, ""),  # of other images
+        ({"seed": 7, "sha256": "of other weights"}, ""),
+    ],
+)
+def test_shipped_weights_that_saw_the_search_split_are_told_apart_by_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: dict[str, Any], says: str
+) -> None:
+    trained = prepared(tmp_path / "trained")
+    module.STAGE().run(trained)
+    (tmp_path / "renamed.safetensors").write_bytes(weights(trained))
+    ctx = prepared(tmp_path / "adopted", model=MODEL | {"weights": "renamed.safetensors"})
+    data = {"images": ctx.data_card.images, "sha256": ctx.data_card.sha256} | record.pop("data", {})
+    entry = {"sha256": store.sha256_file(tmp_path / "renamed.safetensors"), "seed": 0, "data": data} | record
+    store.write_json(tmp_path / "MANIFEST.json", {"weights": {"shipped.safetensors": entry}})
+    monkeypatch.setattr("pipeline.models.weights.shipped_weights", lambda: tmp_path)
+    warned: list[str] = []
+    monkeypatch.setattr(ctx.reporter, "warn", warned.append)
+    module.STAGE().run(ctx)
+    assert len(warned) == bool(says)
+    assert all(says in text and text.startswith("renamed.safetensors: ") for text in warned)
+
+
+def test_every_shipped_file_says_how_it_was_trained() -> None:
+    files = sorted(shipped_weights().glob("*.safetensors"))
+    assert files
+    for path in files:
+        record = how_trained(path)
+        assert record is not None, f"{path.name} is not the file that MANIFEST.json describes"
+        assert record["command"].startswith("rlp stage pretrain ")
+        assert isinstance(record["seed"], int)
+        assert record["data"].keys() == {"label", "sha256", "images"}
+        assert 0.5 < record["test_accuracy"] < 1
+    assert sum(path.stat().st_size for path in files) < 30e6
