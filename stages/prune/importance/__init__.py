@@ -1,7 +1,7 @@
 """How much each unit matters. A criterion scores parameter elements; the scores of a unit's slices are added up.
 
-To add one: a file here with `elements(model, batches, seed) -> {parameter name: scores of its shape}`, and a line in
-CRITERIA.
+To add one: a file here with `elements(model, batches, seed) -> ({parameter name: tensor}, score)`, where `score` is an
+element-wise function of those tensors, and a line in CRITERIA.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from stages.prune.importance import bn_scale, l1, l2, random, taylor
 from stages.trace.graph import ChannelGraph, ChannelGroup
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
-Elements = Callable[[nn.Module, Batches | None, int], Mapping[str, torch.Tensor]]
+Score = Callable[[torch.Tensor], torch.Tensor]
+Elements = Callable[[nn.Module, Batches | None, int], tuple[Mapping[str, torch.Tensor], Score]]
+_BLOCK = 1 << 18  # elements that are scored at once: they stay in the processor's cache while they are summed
 
 CRITERIA: dict[str, Elements] = {
     "l1": l1.elements,
@@ -43,10 +45,13 @@ def rank_channels(
     """
     if criterion not in CRITERIA:
         raise UsageError(f"unknown importance criterion {criterion!r}", hint=f"one of {', '.join(CRITERIA)}")
-    elements = CRITERIA[criterion](model, batches, seed)
+    tensors, score = CRITERIA[criterion](model, batches, seed)
     sums: dict[tuple[str, int], torch.Tensor] = {}
-    scores = {group.id: _of_group(graph, group, elements, sums) for group in graph.groups}
-    missing = {group_id for group_id, score in scores.items() if score is None}
+    for name, dims in _read_along(graph).items():
+        if name in tensors:
+            sums.update({(name, dim): total for dim, total in _sums(tensors[name].detach(), score, dims).items()})
+    scores = {group.id: _of_group(graph, group, sums) for group in graph.groups}
+    missing = {group_id for group_id, of_units in scores.items() if of_units is None}
     fallback = rank_channels(model, graph, "l2") if missing and criterion != "l2" else {}
     result = {
         g: fallback.get(g, torch.zeros(graph[g].size, dtype=torch.float64)) if s is None else s
@@ -56,28 +61,45 @@ def rank_channels(
 
 
 def _of_group(
-    graph: ChannelGraph,
-    group: ChannelGroup,
-    elements: Mapping[str, torch.Tensor],
-    sums: dict[tuple[str, int], torch.Tensor],
+    graph: ChannelGraph, group: ChannelGroup, sums: Mapping[tuple[str, int], torch.Tensor]
 ) -> torch.Tensor | None:
     """Sum over all slices of each unit; None when the criterion scores none of them."""
     total = None
     for name, dim, table in graph.tables[group.id]:
-        if name not in elements:
-            continue
         if (name, dim) not in sums:
-            sums[name, dim] = _along(elements[name], name, dim, sums)
-        share = sums[name, dim][torch.from_numpy(table)].sum(1)
+            continue
+        slices = sums[name, dim][torch.from_numpy(table)]
+        share = slices[:, 0] if table.shape[1] == 1 else slices.sum(1)
         total = share if total is None else total + share
     return total
 
 
-def _along(scored: torch.Tensor, name: str, dim: int, sums: dict[tuple[str, int], torch.Tensor]) -> torch.Tensor:
-    """Scores summed over every dimension but `dim`, float64 on the CPU; kernel positions are summed once a weight."""
-    if scored.dim() > 2 and dim < 2:
-        if (name, -1) not in sums:
-            sums[name, -1] = scored.flatten(2).sum(2, dtype=torch.float64)
-        scored = sums[name, -1]
-    others = [d for d in range(scored.dim()) if d != dim]
-    return (scored.sum(others, dtype=torch.float64) if others else scored.double()).cpu()
+def _read_along(graph: ChannelGraph) -> dict[str, set[int]]:
+    """{parameter: dimensions along which its slices belong to units}."""
+    found: dict[str, set[int]] = {}
+    for group in graph.groups:
+        for name, dim, _ in group.members:
+            found.setdefault(name, set()).add(dim)
+    return found
+
+
+def _sums(tensor: torch.Tensor, score: Score, dims: set[int]) -> dict[int, torch.Tensor]:
+    """Scores summed over all dimensions but one, for each of `dims`: float64 on the CPU."""
+    if tensor.dim() > 1 and dims <= {0, 1}:
+        return _rows_and_columns(tensor, score)
+    scored = score(tensor).double().cpu()
+    others = {dim: [other for other in range(scored.dim()) if other != dim] for dim in dims}
+    return {dim: scored.sum(beside) if beside else scored for dim, beside in others.items()}
+
+
+def _rows_and_columns(weight: torch.Tensor, score: Score) -> dict[int, torch.Tensor]:
+    """Both dimensions of a weight (out, in, …) from one pass: in float32 within blocks of rows, float64 beyond."""
+    count = weight.shape[0]
+    step = max(1, _BLOCK * count // max(weight.numel(), 1))
+    rows, columns = [], torch.zeros(weight.shape[1:], dtype=torch.float64, device=weight.device)
+    for block in weight.split(step):
+        scored = score(block if block.dtype.itemsize >= 4 else block.float())
+        rows.append(scored.flatten(1).sum(1))
+        columns += scored.sum(0)
+    columns = columns.flatten(1).sum(1) if columns.dim() > 1 else columns
+    return {0: torch.cat(rows).double().cpu(), 1: columns.cpu()}

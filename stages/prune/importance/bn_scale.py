@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 
-def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> dict[str, torch.Tensor]:
+def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> tuple[dict[str, torch.Tensor], Any]:
     """Scores of batch-norm and instance-norm scales."""
-    return {
-        f"{path}.weight" if path else "weight": module.weight.detach().abs()
+    scales = {
+        f"{path}.weight" if path else "weight": module.weight
         for path, module in model.named_modules()
         if isinstance(module, _NormBase) and module.weight is not None
     }
+    return scales, torch.abs

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 
-def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> dict[str, torch.Tensor]:
+def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> tuple[dict[str, torch.Tensor], Any]:
     """Scores from a generator of their own; the global random state is not used."""
     generator = torch.Generator().manual_seed(seed)
-    return {
+    scores = {
         name: torch.rand(tensor.shape, generator=generator)
         for name, tensor in model.named_parameters()
         if tensor.dim() > 1
     }
+    return scores, torch.positive

@@ -6,6 +6,7 @@ arXiv 1906.10771; also the criterion of RL-Pruner, arXiv 2411.06463.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from stages.trace.capture import mode
 
 def elements(
     model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]] | None, seed: int = 0
-) -> dict[str, torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], Any]:
     """Scores of all parameters, from the cross-entropy in eval mode; `.grad` is neither read nor written."""
     if batches is None:
         raise UsageError("taylor importance needs calibration batches", hint="pass batches=[(images, labels), …]")
@@ -37,4 +38,4 @@ def elements(
     finally:
         for name, parameter in parameters.items():
             parameter.requires_grad_(trainable[name])
-    return scores
+    return scores, torch.positive
