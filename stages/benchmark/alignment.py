@@ -52,7 +52,8 @@ class Alignment:
     machine: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "cost": {str(key): value for key, value in self.cost.items()}}
+        cost = {str(key): value for key, value in self.cost.items()}
+        return {**asdict(self), "cost": cost, "rows": [asdict(row) for row in self.rows]}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Alignment:
