@@ -159,7 +159,7 @@ class SearchConfig(Section):
     score: Literal["divergence", "likelihood", "accuracy"] = "divergence"
     """What a candidate is scored by: closeness to the base network's outputs, log-likelihood, or accuracy."""
     halving: bool = True
-    """Score only a quarter of the images for candidates that do worse than the median on that quarter."""
+    """Glance at 64, then 256 images first and score on all of them only what is in the best quarter each time."""
     finalists: int = Field(5, ge=1, le=1000)
     """Best candidates that are scored once more, on up to four times the images, before one becomes the plan."""
     workers: int = Field(1, ge=1, le=256)

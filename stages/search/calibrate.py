@@ -68,7 +68,7 @@ def confirmed(calibration: Calibration, stopwatch: Stopwatch, leaders: Sequence[
     """
     found: dict[tuple[int, ...], Proposal] = {}
     for trial in leaders:
-        counts = _within(calibration, stopwatch, trial.proposal.counts)
+        counts = within(calibration, stopwatch, trial.proposal.counts)
         if counts is not None:
             origin = trial.proposal.origin
             same = counts.tolist() == trial.proposal.counts.tolist()
@@ -79,8 +79,9 @@ def confirmed(calibration: Calibration, stopwatch: Stopwatch, leaders: Sequence[
     return list(found.values())
 
 
-def _within(calibration: Calibration, stopwatch: Stopwatch, wanted: Counts) -> Counts | None:
-    """The candidate nearest to `wanted` in distribution, and largest, that measures within the budget."""
+def within(calibration: Calibration, stopwatch: Stopwatch, wanted: Counts) -> Counts | None:
+    """The candidate nearest to `wanted` in distribution, and largest, that measures within the budget; None after
+    a few tries that all missed it."""
     space, projector = calibration.setup.space, calibration.setup.projector
     limit, counts, best = projector.limit, wanted, None
     for _ in range(TRIES):

@@ -7,8 +7,9 @@ by one common judge, on more images than the trials saw, and, if a recovery is g
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from stages.search.engine import Search, ranked
 from stages.search.executor import Executor, InProcess
 from stages.search.setup import Setup
 from stages.search.space import Counts
+from stages.search.strategies import SEEDLESS
 
 Recover = Callable[[Counts, int], float]
+Fitter = Callable[[Counts], tuple[Counts, float | None]]
+_PERMUTATIONS = 5000
 
 # two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -30,8 +34,13 @@ class Run:
 
     Attributes:
         score, accuracy: of its best candidate, by the common judge, before recovery.
-        recovered: accuracy after recovery, as a fraction; None when there was none.
+        counts: units that candidate keeps, in the order of the space.
+        cost: in the budget's metric; predicted, where the metric is latency.
         evaluations: candidates scored; `distinct` of them differ.
+        seconds: that the evaluations took.
+        measured: latency as a fraction of the base's, where it was timed.
+        recovered: accuracy after recovery, as a fraction; None when there was none.
+        copied: taken over from the first seed, because no seed changes this strategy.
     """
 
     strategy: str
@@ -40,9 +49,13 @@ class Run:
     distinct: int
     score: float
     accuracy: float
+    counts: tuple[int, ...]
     cost: float
-    recovered: float | None
     seconds: float
+    measured: float | None = None
+    recovered: float | None = None
+    recovery_seconds: float | None = None
+    copied: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class Difference:
 
     strategy: str
     measure: str
+    seeds: int
     mean: float
     low: float
     high: float
@@ -69,33 +83,55 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """Spearman's rank correlation of search score and recovered accuracy over distinct candidates.
+
+    Attributes:
+        p: two-sided, by permutation; below 0.05 it is called shown.
+    """
+
+    value: float
+    candidates: int
+    p: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All runs, and what they show about the first strategy."""
 
     runs: tuple[Run, ...]
     differences: tuple[Difference, ...]
-    correlation: float | None
+    correlation: Correlation | None
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a strategy: mean and sample standard deviation over seeds."""
+        """One row a strategy: mean and sample standard deviation over the seeds that were run."""
         rows = []
         for name in dict.fromkeys(run.strategy for run in self.runs):
-            own = [run for run in self.runs if run.strategy == name]
-            row: dict[str, Any] = {"strategy": name, "seeds": len(own), "evaluations": own[0].evaluations}
-            for measure in ("score", "accuracy", "recovered"):
-                values = [value for run in own if (value := getattr(run, measure)) is not None]
+            every = [run for run in self.runs if run.strategy == name]
+            searched = [run for run in every if not run.copied]
+            row: dict[str, Any] = {"strategy": name, "seeds": len(searched), "evaluations": searched[0].evaluations}
+            for measure, runs in (("score", searched), ("accuracy", searched), ("recovered", every)):
+                values = [value for run in runs if (value := getattr(run, measure)) is not None]
                 if values:
                     row[measure] = float(np.mean(values))
                     row[f"{measure}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                    row[f"{measure}_seeds"] = len(values)
+            row["cost"] = float(np.mean([run.cost for run in searched]))
+            timed = [run.measured for run in searched if run.measured is not None]
+            row["measured"] = float(np.mean(timed)) if timed else None
+            row["seconds"] = float(np.mean([run.seconds for run in searched]))
             rows.append(row)
         return rows
 
     def to_dict(self) -> dict[str, Any]:
         differences = [{**asdict(d), "verdict": d.verdict} for d in self.differences]
+        found = self.correlation
         return {
             "table": self.table(),
             "differences": differences,
-            "rank_correlation_score_recovered": self.correlation,
+            "rank_correlation_score_recovered": found.value if found else None,
+            "rank_correlation_p": found.p if found else None,
+            "rank_correlation_candidates": found.candidates if found else None,
             "runs": [asdict(run) for run in self.runs],
         }
 
@@ -107,35 +143,63 @@ def compare(
     *,
     trials: int | None = None,
     recover: Recover | None = None,
+    recover_seeds: Sequence[int] | None = None,
+    fit: Fitter | None = None,
     executor: Executor | None = None,
-    progress: Callable[[int, int, Run], None] = lambda done, total, run: None,
+    on_run: Callable[[int, int, Run], None] = lambda done, total, run: None,
     known: Mapping[tuple[str, int], Run] | None = None,
 ) -> Comparison:
     """Run every strategy with every seed; the first is the one that the others are compared with.
 
+    All searches come first, then the recoveries. Strategies that no seed changes search once.
+
     Args:
         trials: evaluations each; the setting's when absent. Strategies that do not search use one.
         recover: `(counts, seed) -> accuracy` of the candidate after distillation.
-        known: runs made before, which are not repeated.
+        recover_seeds: those of `seeds` whose best candidates are recovered; all when absent.
+        fit: `counts -> (counts, measured fraction)`, brings a best candidate within a measured budget.
+        on_run: called with (done, total, run) after every search and again after every recovery.
+        known: runs made before; what they hold is not repeated.
     """
+    known = known or {}
+    again = seeds if recover_seeds is None else [seed for seed in seeds if seed in recover_seeds]
+    fresh = [(name, seed) for seed in seeds for name in strategies if seed == seeds[0] or name not in SEEDLESS]
+    total = len(fresh) + (len(again) * len(strategies) if recover else 0)
     runs: dict[tuple[str, int], Run] = {}
-    total = len(strategies) * len(seeds)
-    for seed in seeds:
-        for name in strategies:
-            run = (known or {}).get((name, seed)) or _run(setup, name, seed, trials, recover, executor)
-            runs[name, seed] = run
-            progress(len(runs), total, run)
+    for done, (name, seed) in enumerate(fresh):
+        runs[name, seed] = known.get((name, seed)) or _run(setup, name, seed, trials, fit, executor)
+        on_run(done + 1, total, runs[name, seed])
+    for name, seed in [(name, seed) for seed in seeds for name in strategies]:
+        if (name, seed) not in runs:
+            first = replace(runs[name, seeds[0]], seed=seed, seconds=0.0, copied=True)
+            first = replace(first, recovered=None, recovery_seconds=None)
+            runs[name, seed] = known.get((name, seed)) or first
+    if recover:
+        memo = {(run.counts, run.seed): run for run in runs.values() if run.recovered is not None}
+        for done, key in enumerate((name, seed) for seed in again for name in strategies):
+            runs[key] = _recovered(runs[key], memo, recover)
+            on_run(len(fresh) + done + 1, total, runs[key])
     ordered = tuple(runs[name, seed] for name in strategies for seed in seeds)
-    return Comparison(ordered, tuple(_differences(ordered, strategies)), _correlation(ordered))
+    return Comparison(ordered, tuple(_differences(ordered, strategies)), correlation(ordered))
 
 
-def _run(
-    setup: Setup, name: str, seed: int, trials: int | None, recover: Recover | None, executor: Executor | None
-) -> Run:
+def _recovered(run: Run, memo: dict[tuple[tuple[int, ...], int], Run], recover: Recover) -> Run:
+    """With accuracy after recovery; the same candidate and seed are not recovered twice."""
+    if run.recovered is None:
+        start, twin = time.perf_counter(), memo.get((run.counts, run.seed))
+        value = twin.recovered if twin else recover(np.array(run.counts, dtype=np.int64), run.seed)
+        run = replace(run, recovered=value, recovery_seconds=time.perf_counter() - start)
+    memo[run.counts, run.seed] = run
+    return run
+
+
+def _run(setup: Setup, name: str, seed: int, trials: int | None, fit: Fitter | None, executor: Executor | None) -> Run:
     count = trials or setup.settings.trials
     search = Search(executor or InProcess(setup.evaluator), halving=setup.settings.halving)
     done = search.run(name, setup.strategy(name, trials=count, seed=seed), count)
-    counts = ranked(done)[0].proposal.counts
+    counts, measured = ranked(done)[0].proposal.counts, None
+    if fit:
+        counts, measured = fit(counts)
     judged = (setup.final_evaluator() or setup.evaluator)(counts)
     return Run(
         strategy=name,
@@ -144,21 +208,28 @@ def _run(
         distinct=len({trial.key for trial in done}),
         score=judged.score,
         accuracy=judged.accuracy,
+        counts=tuple(counts.tolist()),
         cost=setup.projector.cost.of(counts),
-        recovered=recover(counts, seed) if recover else None,
         seconds=sum(trial.outcome.seconds for trial in done if not trial.cached),
+        measured=measured,
     )
 
 
 def _differences(runs: Sequence[Run], strategies: Sequence[str]) -> list[Difference]:
+    """Reference minus other, over the seeds that both have a value for; copies of one value show nothing."""
     reference = [run for run in runs if run.strategy == strategies[0]]
     found = []
     for name in strategies[1:]:
         other = [run for run in runs if run.strategy == name]
         for measure in ("score", "recovered"):
-            pairs = [(getattr(a, measure), getattr(b, measure)) for a, b in zip(reference, other, strict=True)]
-            if all(a is not None and b is not None for a, b in pairs):
-                found.append(Difference(name, measure, *interval([a - b for a, b in pairs])))
+            both = [
+                (getattr(a, measure), getattr(b, measure))
+                for a, b in zip(reference, other, strict=True)
+                if measure != "score" or not (a.copied and b.copied)
+            ]
+            gaps = [a - b for a, b in both if a is not None and b is not None]
+            if gaps:
+                found.append(Difference(name, measure, len(gaps), *interval(gaps)))
     return found
 
 
@@ -172,15 +243,22 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _correlation(runs: Sequence[Run]) -> float | None:
-    """Spearman's rank correlation of search score and recovered accuracy; None without recovery or spread."""
-    pairs = [(run.score, run.recovered) for run in runs if run.recovered is not None]
-    if len(pairs) < 3:
+def correlation(runs: Sequence[Run]) -> Correlation | None:
+    """One point a distinct candidate, its recoveries averaged; None without recovery or without spread."""
+    points: dict[tuple[int, ...], list[tuple[float, float]]] = {}
+    for run in runs:
+        if run.recovered is not None:
+            points.setdefault(run.counts, []).append((run.score, run.recovered))
+    if len(points) < 3:
         return None
-    score, recovered = (_ranks(np.array(column)) for column in zip(*pairs, strict=True))
+    score, recovered = (_ranks(column) for column in np.array([np.mean(p, axis=0) for p in points.values()]).T)
     if score.std() == 0 or recovered.std() == 0:
         return None
-    return float(np.corrcoef(score, recovered)[0, 1])
+    value, rng = float(np.corrcoef(score, recovered)[0, 1]), np.random.default_rng(0)
+    score, recovered = (score - score.mean()) / score.std(), (recovered - recovered.mean()) / recovered.std()
+    drawn = np.array([rng.permutation(score) for _ in range(_PERMUTATIONS)]) @ recovered / len(score)
+    extreme = int((np.abs(drawn) >= abs(value) - 1e-9).sum())
+    return Correlation(value, len(points), (extreme + 1) / (_PERMUTATIONS + 1))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

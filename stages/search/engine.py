@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stages.search.evaluate import Outcome
-from stages.search.executor import Executor
+from stages.search.evaluate import GLANCES, Outcome
+from stages.search.executor import Bars, Executor
 from stages.search.strategies import Proposal, Strategy
 
 Key = tuple[int, ...]
-ENOUGH = 8  # scored candidates before the bar means anything
-BAR_QUANTILE = 0.5  # halving: carried on are candidates whose first rung beats the median so far
+ENOUGH = 8  # scored candidates before a bar means anything
+CARRIED = 0.25  # halving: the share of candidates that is carried on from each glance
+WINDOW = 32  # latest candidates that a bar is drawn from: a policy that learns must not carry on all it proposes
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,14 @@ class Search:
             if not proposals:
                 break
             alike = [trial for trial in done if trial.proposal.step == proposals[0].step]
-            bar = self._bar(alike) if self.halving else -math.inf
-            batch = self.score(phase, len(done), proposals, bar)
-            strategy.tell([trial.proposal for trial in batch], [trial.outcome.score for trial in batch])
+            batch = self.score(phase, len(done), proposals, _bars(alike) if self.halving else ())
             done.extend(batch)
+            told = estimates([*alike, *batch])[len(alike) :]
+            strategy.tell([trial.proposal for trial in batch], told)
             self.on_batch(strategy, done)
         return done
 
-    def score(self, phase: str, first: int, proposals: Sequence[Proposal], bar: float = -math.inf) -> list[Trial]:
+    def score(self, phase: str, first: int, proposals: Sequence[Proposal], bars: Bars = ()) -> list[Trial]:
         """Trials for proposals, in their order, numbered from `first`."""
         results: dict[int, Trial] = {}
         for offset, proposal in enumerate(proposals):
@@ -93,9 +94,9 @@ class Search:
         for offset, proposal in enumerate(proposals):
             if offset not in results:
                 todo.setdefault(_key(proposal), []).append(offset)
-        fresh = [offsets for key, offsets in todo.items() if not self._known(key, bar)]
+        fresh = [offsets for key, offsets in todo.items() if not self._known(key, bars)]
         self.check()
-        for job, outcome in self.executor.run([(proposals[offsets[0]].counts, bar) for offsets in fresh]):
+        for job, outcome in self.executor.run([(proposals[offsets[0]].counts, bars) for offsets in fresh]):
             offset = fresh[job][0]
             results[offset] = Trial(phase, first + offset, proposals[offset], outcome)
             self._remember(results[offset], False)
@@ -107,10 +108,10 @@ class Search:
                     self._remember(results[offset], False)
         return [results[offset] for offset in range(len(proposals))]
 
-    def _known(self, key: Key, bar: float) -> bool:
+    def _known(self, key: Key, bars: Bars) -> bool:
         """Whether memory answers: a candidate stopped early counts as known unless all images are wanted."""
         found = self.memory.get(key)
-        return found is not None and (not found.stopped or bar > -math.inf)
+        return found is not None and (not found.stopped or max(bars, default=-math.inf) > -math.inf)
 
     def _remember(self, trial: Trial, replayed: bool) -> None:
         held = self.memory.get(trial.key)
@@ -118,10 +119,29 @@ class Search:
             self.memory[trial.key] = trial.outcome
         self.on_trial(trial, replayed)
 
-    @staticmethod
-    def _bar(trials: Sequence[Trial]) -> float:
-        rungs = [trial.outcome.rung for trial in trials]
-        return float(np.quantile(rungs, BAR_QUANTILE)) if len(rungs) >= ENOUGH else -math.inf
+
+def _bars(trials: Sequence[Trial]) -> Bars:
+    """For each glance what the better ones of the latest candidates scored there."""
+    bars = []
+    for glance in range(len(GLANCES)):
+        seen = [trial.outcome.rungs[glance] for trial in trials if len(trial.outcome.rungs) > glance]
+        bars.append(float(np.quantile(seen[-WINDOW:], 1 - CARRIED)) if len(seen) >= ENOUGH else -math.inf)
+    return tuple(bars)
+
+
+def estimates(trials: Sequence[Trial]) -> list[float]:
+    """Scores as a strategy is told them: one of a glance is put on the scale of the whole evaluation.
+
+    Few images and their own batch statistics make every candidate look worse by about the same factor, which
+    is known from the candidates that were carried on.
+    """
+    factors = []
+    for glance in range(len(GLANCES)):
+        whole = [t.outcome for t in trials if not t.outcome.stopped and len(t.outcome.rungs) > glance]
+        glanced = sum(outcome.rungs[glance] for outcome in whole)
+        factors.append(sum(outcome.score for outcome in whole) / glanced if glanced else 1.0)
+    outcomes = [trial.outcome for trial in trials]
+    return [o.score * factors[len(o.rungs) - 1] if o.stopped else o.score for o in outcomes]
 
 
 def _key(proposal: Proposal) -> Key:

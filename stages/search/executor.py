@@ -18,12 +18,13 @@ from pipeline.errors import EnvironmentProblem
 from stages.search.evaluate import Outcome
 from stages.search.space import Counts
 
-Job = tuple[Counts, float]
-Evaluate = Callable[[Counts, float], Outcome]
+Bars = tuple[float, ...]
+Job = tuple[Counts, Bars]
+Evaluate = Callable[[Counts, Bars], Outcome]
 
 
 class Executor(Protocol):
-    """Evaluates (counts, bar) jobs."""
+    """Evaluates (counts, bars) jobs."""
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
         """Yield (index of the job, outcome) as they finish."""
@@ -37,8 +38,8 @@ class InProcess:
         self.evaluate = evaluate
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
-        for index, (counts, bar) in enumerate(jobs):
-            yield index, self.evaluate(counts, bar)
+        for index, (counts, bars) in enumerate(jobs):
+            yield index, self.evaluate(counts, bars)
 
 
 class Pool:
@@ -82,6 +83,6 @@ def _install(evaluate: Evaluate) -> None:
     _installed = evaluate
 
 
-def _evaluate(counts: Counts, bar: float) -> Outcome:
+def _evaluate(counts: Counts, bars: Bars) -> Outcome:
     assert _installed is not None
-    return _installed(counts, bar)
+    return _installed(counts, bars)

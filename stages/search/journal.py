@@ -123,5 +123,5 @@ def _line(body: Mapping[str, Any]) -> bytes:
 def _trial(body: Mapping[str, Any]) -> Trial:
     counts = np.array(body["kept"], dtype=np.int64)
     proposal = Proposal(counts, np.array(body["action"], dtype=np.float64), body["origin"], body["eligible"])
-    outcome = Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__})
+    outcome = Outcome(**{**{name: body[name] for name in Outcome.__dataclass_fields__}, "rungs": tuple(body["rungs"])})
     return Trial(body["phase"], int(body["trial"]), proposal, outcome, bool(body["cached"]))

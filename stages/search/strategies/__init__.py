@@ -21,4 +21,7 @@ STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
     "global-taylor": GlobalTaylor,
 }
 
-__all__ = ["STRATEGIES", "Problem", "Proposal", "Strategy"]
+SEEDLESS = ("uniform", "global-taylor")
+"""Those that no seed changes: one search says all they have to say."""
+
+__all__ = ["SEEDLESS", "STRATEGIES", "Problem", "Proposal", "Strategy"]

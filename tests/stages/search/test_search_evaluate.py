@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,12 +68,34 @@ def test_whole_network_scores_zero_divergence() -> None:
     assert ready.evaluator.base()[1] > 0.9, "the test network is trained"
 
 
-def test_a_bar_ends_the_evaluation_after_a_quarter_of_the_images() -> None:
-    ready = setup()
-    outcome = ready.evaluator(ready.projector.logits(np.zeros(len(ready.space))), bar=1.0)
-    assert outcome.stopped
-    assert outcome.images == 25
-    assert outcome.score == outcome.rung
+def test_a_bar_ends_the_evaluation_at_a_glance() -> None:
+    ready = setup(images=400)
+    counts = ready.projector.logits(np.zeros(len(ready.space)))
+    assert ready.evaluator.glances == (64,)
+    outcome = ready.evaluator(counts, bars=(1.0, 1.0))
+    assert (outcome.stopped, outcome.images, outcome.rungs) == (True, 64, (outcome.score,))
+    carried = ready.evaluator(counts, bars=(outcome.score, 1.0))
+    assert (carried.stopped, carried.images, carried.rungs) == (False, 400, outcome.rungs)
+    plain = ready.evaluator(counts)
+    assert (plain.score, plain.rungs) == (carried.score, ())
+
+
+def test_glances_grow_with_the_images_and_never_take_most_of_them() -> None:
+    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred."""
+    ready = setup(images=100).evaluator
+    few = {n: replace(ready, x=ready.x[:1].expand(n, -1, -1, -1), y=ready.y[:1].expand(n)).glances for n in (600, 3200)}
+    assert (ready.glances, few) == ((), {600: (64, 256), 3200: (200, 800)})
+
+
+def test_a_glance_is_the_cut_network_in_training_mode_on_the_first_images() -> None:
+    model, graph, _ = trained()
+    ready = setup(images=400)
+    counts = ready.projector.logits(np.zeros(len(ready.space)))
+    cut = prune(model, graph, ChannelPlan(ready.evaluator.ranking.keep(counts))).train()
+    with torch.inference_mode():
+        student, teacher = (net(ready.evaluator.x[:64]).log_softmax(1) for net in (cut, model))
+    expected = -(teacher.exp() * (teacher - student)).sum(1).mean().item()
+    assert ready.evaluator(counts, bars=(1.0,)).score == pytest.approx(expected, rel=1e-5)
 
 
 def test_costs_are_those_of_the_cost_model_and_of_the_cut_network() -> None:
@@ -91,7 +115,7 @@ def test_worker_processes_give_the_same_outcomes() -> None:
     ready = setup()
     torch.set_num_threads(1)
     rng = np.random.default_rng(3)
-    jobs = [(ready.projector.logits(rng.standard_normal(len(ready.space))), float("-inf")) for _ in range(3)]
+    jobs = [(ready.projector.logits(rng.standard_normal(len(ready.space))), ()) for _ in range(3)]
     with Pool(ready.evaluator, 1) as pool:
         there = {index: outcome.score for index, outcome in pool.run(jobs)}
     here = {index: outcome.score for index, outcome in InProcess(ready.evaluator).run(jobs)}

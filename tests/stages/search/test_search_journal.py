@@ -9,11 +9,11 @@ import pytest
 from search_problems import problem, sensitive_score
 
 from pipeline.errors import ArtifactError
-from stages.search.engine import Search, Trial, ranked
+from stages.search.engine import Search, Trial, estimates, ranked
 from stages.search.evaluate import Outcome
 from stages.search.executor import InProcess
 from stages.search.journal import Journal
-from stages.search.strategies import STRATEGIES
+from stages.search.strategies import STRATEGIES, Proposal
 
 HEADER = {"journal": 1, "of": "x"}
 SIZES = [32, 96, 144, 64, 192]
@@ -30,11 +30,14 @@ def run(
     task = problem(SIZES, 0.5, seed=1, trials=trials)
     score, calls = sensitive_score(task.space), 0
 
-    def evaluate(counts: np.ndarray, bar: float) -> Outcome:
+    def evaluate(counts: np.ndarray, bars: tuple[float, ...]) -> Outcome:
         nonlocal calls
         calls += 1
         value = score(counts)
-        return Outcome(value, value, 0.5, 10, value < bar, 0.0)
+        glance = 1.2 * value
+        if glance < bars[0]:
+            return Outcome(glance, (glance,), 0.5, 1, True, 0.0)
+        return Outcome(value, (glance, value), 0.5, 10, False, 0.0)
 
     def record(trial: Trial, replayed: bool) -> None:
         nonlocal written
@@ -111,10 +114,10 @@ def test_repeated_candidates_are_answered_from_memory(tmp_path: Path) -> None:
     task = problem([32, 32], 0.75, align=16, trials=24)
     calls = 0
 
-    def evaluate(counts: np.ndarray, bar: float) -> Outcome:
+    def evaluate(counts: np.ndarray, bars: tuple[float, ...]) -> Outcome:
         nonlocal calls
         calls += 1
-        return Outcome(float(counts[0]), float(counts[0]), 0.5, 10, False, 0.0)
+        return Outcome(float(counts[0]), (float(counts[0]),), 0.5, 10, False, 0.0)
 
     done = Search(InProcess(evaluate)).run("rl", STRATEGIES["rl"](task), 24)
     assert len(done) == 24
@@ -122,17 +125,33 @@ def test_repeated_candidates_are_answered_from_memory(tmp_path: Path) -> None:
     assert sum(trial.cached for trial in done) == 24 - calls
 
 
-def test_candidates_below_the_median_of_the_first_rung_are_cut_short() -> None:
-    task = problem(SIZES, 0.5, trials=40)
-    score, bars = sensitive_score(task.space), []
+def test_most_candidates_are_cut_short_and_the_best_is_not() -> None:
+    task = problem(SIZES, 0.5, trials=80)
+    score, asked = sensitive_score(task.space), []
 
-    def evaluate(counts: np.ndarray, bar: float) -> Outcome:
-        bars.append(bar)
-        return Outcome(score(counts), score(counts), 0.5, 10, score(counts) < bar, 0.0)
+    def evaluate(counts: np.ndarray, bars: tuple[float, ...]) -> Outcome:
+        asked.append(bars)
+        value = score(counts)
+        stopped = [place for place, bar in enumerate(bars) if value < bar]
+        seen = stopped[0] + 1 if stopped else 2
+        return Outcome(value, (value,) * seen, 0.5, 10, bool(stopped), 0.0)
 
-    done = Search(InProcess(evaluate)).run("random", STRATEGIES["random"](task), 40)
-    assert bars[:8] == [float("-inf")] * 8
-    assert bars[8] == np.median([trial.outcome.rung for trial in done[:8]])
+    done = Search(InProcess(evaluate)).run("random", STRATEGIES["random"](task), 80)
+    assert asked[:8] == [(-np.inf, -np.inf)] * 8
+    assert asked[8] == (np.quantile([trial.outcome.rungs[0] for trial in done[:8]], 0.75),) * 2
     stopped = [trial.outcome.stopped for trial in done]
-    assert 5 < sum(stopped) < 30
-    assert not ranked(done)[0].outcome.stopped
+    assert 45 < sum(stopped) < 75
+    assert ranked(done)[0].outcome.score == max(trial.outcome.score for trial in done)
+
+
+def test_a_strategy_is_told_glances_on_the_scale_of_whole_evaluations() -> None:
+    """Glances that look 25 % worse, as the candidates that were carried on show."""
+    proposal = Proposal(np.array([8]), np.zeros(1), "x")
+
+    def trial(score: float, *rungs: float, stopped: bool = False) -> Trial:
+        return Trial("rl", 0, proposal, Outcome(score, rungs, 0.5, 10, stopped, 0.0))
+
+    trials = [trial(-0.4, -0.5, -0.45), trial(-0.8, -1.0, -0.9), trial(-2.0, -2.0, stopped=True)]
+    assert estimates(trials) == pytest.approx([-0.4, -0.8, -1.6])
+    assert estimates([trial(-1.8, -2.0, -1.8, stopped=True), *trials])[0] == pytest.approx(-1.6)
+    assert estimates([trial(-3.0, -3.0, stopped=True)]) == [-3.0]
