@@ -138,32 +138,69 @@ def test_one_flipped_byte_anywhere_is_found(
 
 
 def _check_in_process(run: Path) -> int:
+    return _in_process("check", str(run), "--quiet")
+
+
+def _in_process(*arguments: str) -> int:
     with pytest.raises(SystemExit) as left:
-        main(["check", str(run), "--quiet"])
+        main(list(arguments))
     return int(left.value.code or 0)
 
 
-def test_killed_in_distill_it_resumes_to_the_same_weights(
-    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+EPOCHS = ("--set", "pretrain.epochs=12")
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("pretrain", EPOCHS),
+        ("distill", ()),
+        ("distill", ("--set", "distill.augment.flip=false")),  # nothing augmented: the teacher is asked once
+    ],
+    ids=["pretrain", "distill", "distill from remembered logits"],
+)
+def test_two_runs_and_a_killed_one_give_the_same_weights(
+    finished: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    stage: str,
+    settings: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Of the three, only the one that is killed needs a process of its own."""
     home = copy_of(finished, tmp_path)
-    wanted = _weights(home)
-    shutil.rmtree(home / "run" / "distill")
-    arguments = ["pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "distill"]
+    monkeypatch.chdir(home)
+    arguments = ["pipeline", "run", "my.yaml", "--run-dir", "run", "--until", stage, *settings]
+    wanted = _weights(home, stage)
+    assert _in_process(*arguments, f"--force={stage}") == 0
+    if settings:  # else it is the second run of what `finished` holds
+        assert _weights(home, stage) != wanted
+        wanted = _weights(home, stage)
+    assert _weights(home, stage) == wanted
+    for _ in range(5):
+        if _killed_in(home, stage, arguments):
+            break
+    else:
+        pytest.fail("it ended every time before it could be killed")
+    capsys.readouterr()
+    assert _in_process(*arguments) == 0
+    assert "resumed after step" in capsys.readouterr().err
+    assert _weights(home, stage) == wanted
+
+
+def _killed_in(home: Path, stage: str, arguments: list[str]) -> bool:
+    """Run the stage anew and SIGKILL it once it has written a checkpoint; False when it came to its end first."""
+    shutil.rmtree(home / "run" / stage, ignore_errors=True)
     command = [sys.executable, "-P", "-c", "from pipeline.cli import main; main()", *arguments]
     child = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    work = home / "run" / ".work" / "distill"
+    work = home / "run" / ".work" / stage
     while child.poll() is None and len(list(work.glob("*.json"))) < 2:  # needs.json, then the first checkpoint's
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL) if child.poll() is None else None
     child.wait()
-    assert not (home / "run" / "distill").exists(), "it ended before it could be killed"
-    done = rlp(*arguments, cwd=home)
-    assert done.returncode == 0, done.stderr
-    assert "resumed" in done.stderr
-    assert _weights(home) == wanted
+    return not (home / "run" / stage).exists()
 
 
-def _weights(home: Path) -> str:
-    manifest = json.loads((home / "run" / "distill" / "manifest.json").read_text())
+def _weights(home: Path, stage: str) -> str:
+    manifest = json.loads((home / "run" / stage / "manifest.json").read_text())
     return manifest["outputs"]["model.safetensors"]["sha256"]
