@@ -22,8 +22,9 @@ class DistillStage(Stage):
     name = "distill"
     title = "recover accuracy from the original network"
     sections = ("distill",)
-    reads = ("pruned_model", "base_model")
+    reads = ("pruned_model", "base_model")  # in every round the teacher is the network as it came
     uses_data = True
+    repeats = True
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         section = ctx.config.distill

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import ArtifactError, Refused
@@ -18,6 +19,9 @@ class PruneStage(Stage):
     sections = ("prune",)
     reads = ("base_model", "graph", "plan")
     uses_data = True
+    repeats = True
+    continues = MappingProxyType({"base_model": "final_model"})
+    original = ("graph",)
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         from pipeline.data import load_splits
@@ -44,9 +48,12 @@ class PruneStage(Stage):
         small = prune(model, graph, plan)
         save_model(small, ctx.out, input_shape=ctx.data_card.image_shape)
         costs, kept = CostModel(graph), {group: len(units) for group, units in plan.keep.items()}
+        first = costs  # before any round
+        if self.round > 1:
+            first = CostModel(ChannelGraph.from_json(ctx.input("original/graph").read_text()))
         counts = {
-            "macs": {"before": costs.macs(), "after": costs.macs(kept)},
-            "params": {"before": costs.params(), "after": costs.params(kept)},
+            "macs": {"before": first.macs(), "after": costs.macs(kept)},
+            "params": {"before": first.params(), "after": costs.params(kept)},
         }
         document = {
             "kind": "cut",
@@ -54,8 +61,8 @@ class PruneStage(Stage):
             "proof": {**asdict(proof), "images": len(x), "tolerance": ctx.config.prune.tolerance, "dtype": "float64"},
             **counts,
             "layers": {
-                "before": [row._asdict() if hasattr(row, "_asdict") else asdict(row) for row in costs.layers()],
-                "after": [row._asdict() if hasattr(row, "_asdict") else asdict(row) for row in costs.layers(kept)],
+                "before": [asdict(row) for row in first.layers()],
+                "after": [asdict(row) for row in costs.layers(kept)],
             },
         }
         write_json(ctx.out / "prune.json", document)

@@ -9,25 +9,31 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 
+from pipeline.config import Config
 from pipeline.data import load_splits
 from pipeline.errors import Refused
 from pipeline.models import load_model
 from pipeline.stage import Stage, StageContext
-from pipeline.store import sha256_file, write_bytes, write_json, write_tensors
+from pipeline.store import read_json, sha256_file, write_bytes, write_json, write_tensors
 from pipeline.training.machine import all_cores
+from stages.benchmark import LatencyWorker
 from stages.search.align import settle_alignment
+from stages.search.budget import Projector
 from stages.search.calibrate import Calibration, calibrate, confirmed, report
 from stages.search.engine import Search, Trial, ranked
 from stages.search.executor import Executor, InProcess, Pool
 from stages.search.journal import Journal
-from stages.search.setup import Setup, prepare
+from stages.search.origin import Origin, begin_round, in_time, judge
+from stages.search.setup import Setup
 from stages.search.stopwatch import Stopwatch
 from stages.search.strategies import Proposal, Strategy
-from stages.search.summary import plan_of, summary
+from stages.search.summary import costs, plan_of, summary
 from stages.trace import ChannelGraph
 
 CONTROLS = ("uniform", "global-taylor")
@@ -41,17 +47,33 @@ class SearchStage(Stage):
     sections = ("search",)
     reads = ("base_model", "graph", "data")
     uses_data = True
+    repeats = True
+    continues = MappingProxyType({"base_model": "final_model"})
+    original = ("base_model", "graph")
+
+    def depends(self, config: Config) -> dict[str, Any]:
+        """In runs of several rounds also on which of how many this is."""
+        several = {"round": self.round, "rounds": config.rounds} if config.rounds > 1 else {}
+        return {**super().depends(config), **several}
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         config = ctx.config
-        model = load_model(ctx.input("base_model")).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        graph = ChannelGraph.from_json(ctx.input("graph").read_text())
+        model, graph = _network(ctx, "")
+        first, first_graph = _network(ctx, "original/") if self.round > 1 else (model, graph)
         settings, alignment = settle_alignment(
-            config.search, graph, work=ctx.work, note=ctx.note, progress=partial(_on_width, ctx)
+            config.search, first_graph, work=ctx.work, note=ctx.note, progress=partial(_on_width, ctx)
         )
         with all_cores():
-            setup = prepare(model, graph, load_splits(config.data, seed=ctx.seed), settings, ctx.seed)
-            return _Session(ctx, setup, alignment).run()
+            splits = load_splits(config.data, seed=ctx.seed)
+            setup, origin = begin_round(
+                model, graph, splits, settings, ctx.seed, original=first_graph, number=self.round, rounds=self.rounds
+            )
+            return _Session(ctx, setup, origin, first, first_graph, alignment).run()
+
+
+def _network(ctx: StageContext, which: str) -> tuple[nn.Module, ChannelGraph]:
+    model = load_model(ctx.input(f"{which}base_model")).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, ChannelGraph.from_json(ctx.input(f"{which}graph").read_text())
 
 
 def _on_width(ctx: StageContext, done: int, total: int) -> None:
@@ -63,8 +85,17 @@ def _on_width(ctx: StageContext, done: int, total: int) -> None:
 class _Session:
     """One run of the stage: journal, progress and the three phases (controls, strategy, finalists)."""
 
-    def __init__(self, ctx: StageContext, setup: Setup, alignment: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        ctx: StageContext,
+        setup: Setup,
+        origin: Origin,
+        first: nn.Module,
+        first_graph: ChannelGraph,
+        alignment: dict[str, Any] | None = None,
+    ) -> None:
         self.ctx, self.setup, self.alignment = ctx, setup, alignment
+        self.origin, self.first, self.first_graph = origin, first, first_graph
         self.calibration: Calibration | None = None
         self.stopwatch: Stopwatch | None = None
         self.settings = setup.settings
@@ -83,12 +114,14 @@ class _Session:
         with ExitStack() as stack:
             if settings.budget.latency or settings.budget.latency_ms:
                 self.stopwatch = stack.enter_context(self._stopwatch())
-                self.calibration = calibrate(self.setup, self.stopwatch, self._on_timed)
-                self.setup = self.calibration.setup
+                self._calibrate(self.stopwatch)
+            if self.origin.number > 1:
+                judge(self.setup.evaluator, self.first)
             executor: Executor = InProcess(self.setup.evaluator)
             if settings.workers > 1:
                 executor = stack.enter_context(Pool(self.setup.evaluator, settings.workers))
             search = self._search(executor)
+            self.begun = time.monotonic()
             phases: dict[str, list[Trial]] = {}
             for name in CONTROLS:
                 phases[name] = search.run(name, self.setup.strategy(name, trials=1), 1)
@@ -100,6 +133,33 @@ class _Session:
         if search.mismatched:
             self.ctx.warn(f"{search.mismatched} recorded trials were not those asked for again, and were repeated")
         return self._write(search, strategy, phases, best)
+
+    def _calibrate(self, stopwatch: Stopwatch) -> None:
+        """Latency budgets: this round's share of it, and the table to project with."""
+        if self.origin.rounds > 1:
+            whole = replace(self.origin, number=self.origin.rounds)
+            found = self._against_first(stopwatch)
+            last, _ = in_time(self.setup, whole, 1.0, found["base_seconds"])
+            self.setup, self.origin = in_time(self.setup, self.origin, **found)
+        self.calibration = calibrate(self.setup, stopwatch, self._on_timed)
+        self.setup = self.calibration.setup
+        if self.origin.rounds > 1 and self.origin.number == 1:  # better now than after the first of the rounds
+            Projector.fraction(self.setup.space, self.calibration.table, last.share)
+
+    def _against_first(self, stopwatch: Stopwatch) -> dict[str, float]:
+        """Latency of the network this round starts from against the original's; a search that goes on keeps it."""
+        path = self.ctx.work / "origin.json"
+        if path.exists():
+            kept = read_json(path)
+            return {name: float(kept[name]) for name in ("latency", "base_seconds")}
+        first = replace(stopwatch, model=self.first, graph=self.first_graph, known={}, _slicer=None, _worker=None)
+        settings = {"provider": stopwatch.provider, "batch": stopwatch.batch, "threads": stopwatch.threads}
+        with LatencyWorker(first.sliced({}), **settings) as worker:  # type: ignore[arg-type]
+            found = worker.relative(stopwatch.sliced({}), min_time=5 * stopwatch.min_seconds)
+        latency = found.fraction if self.origin.number > 1 else 1.0
+        record = {"latency": latency, "base_seconds": found.base_seconds}
+        write_json(path, record)
+        return record
 
     def _search(self, executor: Executor) -> Search:
         hooks = self._on_trial, self._check, self._on_batch
@@ -115,6 +175,8 @@ class _Session:
         """The leaders on more images, so that the plan is not the luckiest of many on few; timed, if that counts."""
         timed = self.calibration is not None and self.settings.latency != "predicted"
         evaluator = self.setup.final_evaluator()
+        if evaluator is not None and self.origin.number > 1:
+            judge(evaluator, self.first)
         count = self.settings.finalists
         if not timed and (evaluator is None or count < 2 or len(leaders) < 2):
             return []
@@ -173,28 +235,33 @@ class _Session:
             self.best = max(trial.outcome.score, trial.outcome.score if self.best is None else self.best)
         each = (time.monotonic() - self.begun) / max(1, self.measured)
         total = 1 if self.settings.strategy in CONTROLS else self.settings.trials
-        fields = {"best": self.best, "accuracy": trial.outcome.accuracy, "cache_hits": self.hits}
+        fields = {"best": self.best, "accuracy": trial.outcome.accuracy, "budget": self._met(trial)}
+        fields["cache_hits"] = self.hits
         self.ctx.progress(self.done, total, **fields, eta_s=round(each * (total - self.done), 1))
 
+    def _met(self, trial: Trial) -> str:
+        """What the candidate costs and may cost, as fractions of the original."""
+        metric, counts = self.setup.metric, trial.proposal.counts
+        spent = costs(self.setup, self.origin, counts)[metric] / self.origin.costs.get(metric, 1)
+        asked = self.setup.share if self.origin.rounds == 1 else self.origin.asked
+        return f"{metric} {spent:.1%} {'of' if self.setup.projector.fits(counts) else 'above'} {asked:.1%}"
+
     def _costs(self, trial: Trial) -> dict[str, float]:
-        costs: dict[str, float] = dict(self.setup.cost(trial.proposal.counts))
-        if self.calibration is not None:
-            costs["latency"] = self.calibration.table.of(trial.proposal.counts)
-        return costs
+        return costs(self.setup, self.origin, trial.proposal.counts)
 
     def _write(self, search: Search, strategy: Strategy, phases: dict[str, list[Trial]], best: Trial) -> dict[str, Any]:
         ctx, setup = self.ctx, self.setup
         findings = strategy.findings()
         for finding in findings:
             ctx.warn(finding)
-        document = summary(setup, search, phases, best, findings)
+        document = summary(setup, self.origin, search, phases, best, findings)
         if self.calibration is not None and self.stopwatch is not None:
-            document["latency"] = report(self.calibration, self.stopwatch, best)
+            document["latency"] = _from_first(report(self.calibration, self.stopwatch, best), self.origin)
         if self.alignment is not None:
             document["alignment"] = self.alignment
         state = strategy.state()
         document["policy"] = {name: [round(float(v), 6) for v in values] for name, values in state.items()}
-        write_bytes(ctx.out / "plan.json", plan_of(setup, best).to_json().encode())
+        write_bytes(ctx.out / "plan.json", plan_of(setup, self.origin, best).to_json().encode())
         write_bytes(ctx.out / "trials.jsonl", self.journal.path.read_bytes())
         write_json(ctx.out / "search.json", document)
         realised = document["budget"]["realised"]
@@ -210,6 +277,16 @@ class _Session:
             **({"latency_fraction": document["latency"]["measured"]} if "latency" in document else {}),
             **{f"score_{name}": controls[name] for name in CONTROLS if name in controls},
         }
+
+
+def _from_first(latency: dict[str, Any], origin: Origin) -> dict[str, Any]:
+    """The latency part of `search.json`, as fractions of the original's latency instead of this round's start."""
+    if origin.rounds == 1:
+        return latency
+    by = origin.latency
+    fresh = [{key: value * by for key, value in pair.items()} for pair in latency["fresh"]]
+    scaled = {key: latency[key] * by for key in ("budget", "predicted", "measured") if latency[key] is not None}
+    return {**latency, **scaled, "base_ms": latency["base_ms"] / by, "fresh": fresh, "round_starts_at": by}
 
 
 def _header(ctx: StageContext, setup: Setup) -> dict[str, Any]:

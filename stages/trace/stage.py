@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.stage import Stage, StageContext
@@ -17,6 +18,8 @@ class TraceStage(Stage):
     title = "finding channel groups"
     sections = ("trace",)
     reads = ("base_model", "data")
+    repeats = True
+    continues = MappingProxyType({"base_model": "final_model"})
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         import torch
