@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -133,3 +133,14 @@ def short_path(file: str) -> str:
         if file.startswith(root.rstrip(os.sep) + os.sep):
             return os.path.relpath(file, root).replace(os.sep, "/")
     return os.path.basename(file)
+
+
+def flatten(values: Any) -> Iterable[Any]:
+    """Leaves of nested lists and dicts."""
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from flatten(value)
+    else:
+        yield values

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.trace.capture import Call, Capture, Ref
+from stages.trace.capture import Call, Capture, Ref, flatten
 from stages.trace.labels import Labels
 from stages.trace.values import Activation, Opaque, Parameter, Value, Vector
 
@@ -188,14 +188,3 @@ def returns_list(call: Call) -> bool:
         return False
     returned = call.target._schema.returns
     return len(returned) != 1 or "[]" in str(returned[0].type) or str(returned[0].type).startswith("List")
-
-
-def flatten(values: Any) -> Iterable[Any]:
-    """Leaves of nested lists and dicts."""
-    if isinstance(values, dict):
-        values = list(values.values())
-    if isinstance(values, (list, tuple)):
-        for value in values:
-            yield from flatten(value)
-    else:
-        yield values

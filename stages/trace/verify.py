@@ -60,8 +60,10 @@ class Trial:
         if not keep:
             return ""
         try:
+            if self.numbers:
+                return self._compare(keep)
             _run_empty(self.model, self.graph, keep, self.inputs, self.light)
-            return self._compare(keep) if self.numbers else ""
+            return ""
         except Exception as error:
             return _place(error)
 
