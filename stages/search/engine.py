@@ -121,11 +121,19 @@ class Search:
 
 
 def _bars(trials: Sequence[Trial]) -> Bars:
-    """For each glance what the better ones of the latest candidates scored there."""
+    """For each glance what the better ones of the latest candidates scored there.
+
+    A policy that learns proposes ever more that would pass; the bar rises by as much as too many did.
+    """
     bars = []
     for glance in range(len(GLANCES)):
-        seen = [trial.outcome.rungs[glance] for trial in trials if len(trial.outcome.rungs) > glance]
-        bars.append(float(np.quantile(seen[-WINDOW:], 1 - CARRIED)) if len(seen) >= ENOUGH else -math.inf)
+        outcomes = [t.outcome for t in trials if len(t.outcome.rungs) > glance][-WINDOW:]
+        if len(outcomes) < ENOUGH:
+            bars.append(-math.inf)
+            continue
+        passed = np.mean([not o.stopped or len(o.rungs) > glance + 1 for o in outcomes])
+        share = CARRIED * min(1.0, CARRIED / float(passed)) if passed else CARRIED
+        bars.append(float(np.quantile([o.rungs[glance] for o in outcomes], 1 - share)))
     return tuple(bars)
 
 
