@@ -31,7 +31,7 @@ def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequ
     """Run the cut and the silenced network in eval mode and float64 on `inputs`.
 
     Raises:
-        Refused: the cut network does not run, or its output has another shape or is not finite.
+        Refused: the cut network does not run, or its output has another shape, or one of the outputs is not finite.
     """
     wide = copy.deepcopy(model).double()
     return _difference(lambda: prune(wide, graph, plan), lambda: mask(wide, graph, plan), inputs, "cut")
@@ -75,8 +75,13 @@ def _difference(
         ) from error
     worst = relative = 0.0
     for a, b in zip(found, expected, strict=True):
-        if a.shape != b.shape or not bool(torch.isfinite(a).all()):
-            raise Refused(f"the {what} network's output has shape {tuple(a.shape)} or is not finite")
+        if a.shape != b.shape:
+            raise Refused(f"the {what} network's output has shape {tuple(a.shape)}, not {tuple(b.shape)}")
+        if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
+            raise Refused(
+                f"the output of the {what} network, or of the one it is compared with, is not finite",
+                hint="nothing can be proven on these inputs: check the weights and the scale of the images",
+            )
         difference, scale = float((a - b).abs().max()), float(b.abs().max())
         worst = max(worst, difference)
         relative = max(relative, difference / scale if scale else difference)

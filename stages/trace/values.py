@@ -52,7 +52,7 @@ class Activation:
         labels = torch.from_numpy(np.ascontiguousarray(self.vector))
         if self.dim is not None:
             labels = labels.reshape([-1 if d == self.dim else 1 for d in range(len(self.shape))])
-        return labels.expand(self.shape)
+        return labels.expand(self.shape) if self.shape else labels[0]
 
 
 @dataclass(frozen=True)
