@@ -10,11 +10,13 @@ from typing import Any
 from pipeline.artifacts import KINDS
 from pipeline.manifest import device, read_manifest, versions
 from pipeline.stage import Stage, StageContext
-from pipeline.store import read_json, write_bytes, write_json
-from stages.report import view
+from pipeline.store import parse_json, read_bytes, read_json, write_bytes, write_json
+from stages.report import search_view, timing_view, view
+from stages.report.search_view import Round
 from stages.report.summary import summarise
 
 _JSON = ("data", "graph", "plan", "search", "cut", "distillation", "parity", "benchmark")
+_ROUND = ("search", "cut", "distillation")
 
 
 class ReportStage(Stage):
@@ -22,11 +24,16 @@ class ReportStage(Stage):
 
     name = "report"
     title = "writing the page and the summary"
+    version = 2
     sections = ("report", "model")
-    reads = (*_JSON, "onnx")
+    reads = (*_JSON, "trials", "onnx")
+    every_round = _ROUND
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
-        found = {kind: read_json(ctx.input(kind), max_bytes=KINDS[kind].max_bytes) for kind in _JSON}
+        found = {kind: _read(ctx, kind) for kind in _JSON}
+        found["trials"] = _lines(ctx, "trials")
+        earlier = [[_read(ctx, f"round-{number}/{kind}") for kind in _ROUND] for number in range(1, self.rounds)]
+        found["rounds"] = [Round(*documents) for documents in [*earlier, [found[kind] for kind in _ROUND]]]
         onnx = f"{KINDS['onnx'].maker}/{KINDS['onnx'].files[0]}"
         summary = summarise(ctx.run_name, found["benchmark"], found["parity"], "report/report.html", onnx)
         write_json(ctx.out / "summary.json", summary)
@@ -39,15 +46,27 @@ class ReportStage(Stage):
         }
 
 
+def _read(ctx: StageContext, key: str) -> Any:
+    return read_json(ctx.input(key), max_bytes=KINDS[key.rpartition("/")[2]].max_bytes)
+
+
+def _lines(ctx: StageContext, kind: str) -> list[Any]:
+    path = ctx.input(kind)
+    lines = read_bytes(path, max_bytes=KINDS[kind].max_bytes).splitlines()
+    return [parse_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+
+
 def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     import jinja2
     import yaml
 
     run = ctx.out.parent
-    manifests = {stage: read_manifest(run, stage) for stage in dict.fromkeys(KINDS[kind].maker for kind in KINDS)}
+    places = dict.fromkeys(KINDS[kind].maker for kind in KINDS)
+    earlier = {source: None for source in ctx.places.values() if "/" in source}
+    manifests = {stage: read_manifest(run, stage) for stage in (*earlier, *places)}
     template = resources.files("stages.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    search, benchmark = found["search"], found["benchmark"]
+    search, benchmark, rounds = found["search"], found["benchmark"], found["rounds"]
     settings = ctx.config.model_dump(mode="json")
     machine = benchmark["machine"]
     return environment.from_string(template).render(
@@ -60,17 +79,26 @@ def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any
         before_after=view.before_after(summary["base"], summary["final"]),
         settings=view.setting_rows(benchmark["settings"]),
         why=benchmark.get("why", {}).get("causes", []),
-        channels=view.channel_sentence(search, found["graph"]),
+        against=timing_view.against_rows(benchmark),
+        roofline=timing_view.roofline_sentence(benchmark),
+        alignment=timing_view.alignment_block(search, benchmark, found["plan"]),
+        channels=search_view.channel_sentence(search, found["graph"]),
         frozen=[(group["id"], group["reason"]) for group in found["graph"]["groups"] if not group["prunable"]],
         proof=view.proof_sentence(found["cut"]),
-        search_sentence=view.search_sentence(search),
-        controls=view.control_rows(search),
+        search_sentence=search_view.search_sentence(search),
+        rounds=search_view.round_rows(rounds) if len(rounds) > 1 else [],
+        strategies=search_view.strategy_rows(search),
+        score_unit=search_view.unit_of(search),
+        layers=search_view.layer_rows(found["cut"]),
+        latency_sentence=search_view.latency_sentence(search),
         recovery_sentence=view.recovery_sentence(found["distillation"]),
         parity_sentence=view.parity_sentence(found["parity"]),
         plots={
             "speedups": view.speedup_plot(benchmark["settings"]),
-            "widths": view.plots.widths([(g["id"], g["size"], g["kept"]) for g in search["groups"]]),
-            "search": view.search_plot(search),
+            "widths": search_view.keep_plot(rounds),
+            "search": search_view.search_plot(rounds),
+            "pareto": search_view.pareto_plot(search, found["trials"]),
+            "latency": search_view.latency_plot(search),
             "distillation": view.recovery_plot(found["distillation"]),
         },
         commands=_commands(ctx),

@@ -63,15 +63,6 @@ def speedup_plot(settings: Sequence[Mapping[str, Any]]) -> str:
     return plots.speedups(rows, control)
 
 
-def channel_sentence(search: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
-    """How many channels went, and how many groups could not be touched."""
-    before = sum(group["size"] for group in search["groups"])
-    after = sum(group["kept"] for group in search["groups"])
-    frozen = sum(not group["prunable"] for group in graph["groups"])
-    cut = f"{before - after:,} of {before:,} channels in {len(search['groups'])} groups were cut"
-    return f"{cut}; {frozen} group{'s are' if frozen != 1 else ' is'} frozen."
-
-
 def proof_sentence(cut: Mapping[str, Any]) -> str:
     """How cut and masked were compared."""
     proof = cut["proof"]
@@ -80,40 +71,6 @@ def proof_sentence(cut: Mapping[str, Any]) -> str:
         f"{proof['relative']:.1e} of the largest output, in {proof['dtype']}, on {proof['images']} real images "
         f"({proof['tolerance']:.0e} allowed)."
     )
-
-
-def search_sentence(search: Mapping[str, Any]) -> str:
-    """What was asked, what was realised, how hard was looked."""
-    budget = search["budget"]
-    realised = budget["realised"][budget["metric"]]["fraction"] if budget["metric"] in budget["realised"] else None
-    got = "" if realised is None else f", realised {realised:.1%}"
-    return (
-        f"Strategy {search['strategy']}, {search['trials']} candidates; budget {budget['asked']:.0%} of the base's "
-        f"{budget['metric']}{got}. Accuracy of the chosen cut before recovery: {search['best']['accuracy']:.2%} on the "
-        f"search split, the base {search['base']['accuracy']:.2%}."
-    )
-
-
-def control_rows(search: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The strategies table."""
-    return [
-        {
-            "name": f"{row['strategy']} ({row['trials']} candidate{'s' if row['trials'] != 1 else ''})",
-            "score": f"{row['score']:.4f}",
-            "accuracy": f"{row['accuracy']:.2%}",
-            "macs": f"{row['macs']:,}",
-        }
-        for row in search["strategies"]
-    ]
-
-
-def search_plot(search: Mapping[str, Any]) -> str:
-    """Trials of the learned policy with the controls; empty for strategies that do not search."""
-    points = [(point["trial"], point["score"]) for point in search["curve"] if not point["stopped"]]
-    if len(points) < 2:
-        return ""
-    controls = {row["strategy"]: row["score"] for row in search["strategies"] if row["strategy"] != search["strategy"]}
-    return plots.search_curve([score for _, score in points], controls)
 
 
 def recovery_sentence(distill: Mapping[str, Any]) -> str:
