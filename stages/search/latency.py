@@ -108,10 +108,24 @@ class LatencyCost:
         return float(self.constant + macs @ per_mac + out @ per_out)
 
     def deltas(self, counts: Counts, steps: Counts) -> Array:
-        out, macs = self._sizes(counts + np.diag(steps))
+        """Only the layers that a group touches are looked at again."""
+        layer, group, more_out, more_in = self._touched
         per_mac, per_out = self._per_unit
-        change = self.constant + macs @ per_mac + out @ per_out - self.of(counts)
+        raw, half = counts @ self._matrix + self._bases, len(self.widths.names)
+        both = self._rounded(raw)
+        step = steps[group]
+        out = self._rounded(raw[:half][layer] + step * more_out)
+        into = self._rounded(raw[half:][layer] + step * more_in)
+        before = both[:half] * (both[half:] * per_mac + per_out)
+        after = out * (into * per_mac[layer] + per_out[layer])
+        change = np.bincount(group, after - before[layer], len(counts))
         return np.where(steps > 0, np.maximum(change, 0.0), np.minimum(change, 0.0))
+
+    @cached_property
+    def _touched(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array]:
+        """Pairs of layer and group that meet, and the channels that one unit adds to output and input."""
+        layer, group = np.nonzero((self.widths.out != 0) | (self.widths.into != 0))
+        return layer, group, self.widths.out[layer, group], self.widths.into[layer, group]
 
     @cached_property
     def _per_unit(self) -> tuple[Array, Array]:

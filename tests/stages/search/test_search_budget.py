@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_nets import trained
 from search_problems import chain, problem
 
 from pipeline.errors import UsageError
 from stages.search.budget import Projector
+from stages.search.latency import LatencyCost, LayerWidths
 from stages.search.space import Space
 from stages.trace import ChannelGraph, ChannelGroup
 
@@ -64,6 +66,20 @@ def test_cost_deltas_are_exact(wish: tuple[Projector, np.ndarray], group: int, s
     steps = np.full(len(counts), step)
     expected = projector.cost.of(wider) - projector.cost.of(counts)
     assert projector.cost.deltas(counts, steps)[group] == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 8, 16]))
+def test_deltas_of_the_latency_table_are_differences_of_its_costs(chance: int, block: int) -> None:
+    _, graph, _ = trained()
+    space, rng = Space.from_graph(graph, align=8, min_keep=0.1), np.random.default_rng(chance)
+    widths = LayerWidths.of(graph, space.ids)
+    a, b = rng.uniform(0, 1, (2, len(widths.names)))
+    cost = LatencyCost(widths, space.sizes, block=block, constant=0.1, arithmetic=a, traffic=b)
+    counts = space.snap(rng.uniform(0, 1, len(space)) * space.sizes)
+    for steps in (space.up(counts), -space.down(counts)):
+        moved = [cost.of(counts + step) - cost.of(counts) for step in np.diag(steps)]
+        assert cost.deltas(counts, steps) == pytest.approx(moved, abs=1e-9)
 
 
 def test_snap_allows_multiples_and_the_whole_width() -> None:

@@ -7,11 +7,18 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_nets import trained
 from search_problems import chain, problem, sensitive_score
 
+from stages.prune import ChannelPlan
 from stages.search.budget import Projector
+from stages.search.cost import Cost, ProductCost
+from stages.search.evaluate import Ranking
+from stages.search.latency import LatencyCost, LayerWidths
+from stages.search.space import Space
 from stages.search.strategies import STRATEGIES, Problem, Proposal
 
 SIZES = [32, 96, 144, 64, 192, 24, 320]
@@ -49,6 +56,37 @@ def test_no_strategy_leaves_budget_alignment_or_floor(
     for proposal, _ in history:
         assert space.allows(proposal.counts)
         assert projector.fits(proposal.counts) or not proposal.eligible
+
+
+@pytest.mark.parametrize("metric", ["macs", "params", "latency"])
+@pytest.mark.parametrize("name", STRATEGIES)
+@settings(max_examples=4, deadline=None)
+@given(share=st.floats(0.3, 0.95), align=st.sampled_from([1, 8, 16]), chance=st.integers(0, 2**32 - 1))
+def test_plans_on_a_traced_network_keep_every_kind_of_budget(
+    name: str, metric: str, share: float, align: int, chance: int
+) -> None:
+    """Latency by a made-up table; the plan touches no frozen group and leaves every width on the alignment or whole."""
+    _, graph, _ = trained()
+    space, rng = Space.from_graph(graph, align=align, min_keep=0.1), np.random.default_rng(chance)
+    cost: Cost = ProductCost.macs(graph, space.ids) if metric == "macs" else ProductCost.params(graph, space.ids)
+    if metric == "latency":
+        widths = LayerWidths.of(graph, space.ids)
+        a, b = rng.uniform(0, 1, (2, len(widths.names)))
+        cost = LatencyCost(widths, space.sizes, block=int(rng.choice([1, 8, 16])), arithmetic=a, traffic=b)
+    whole = cost.of(space.sizes)
+    projector = Projector.fraction(space, cost, max(share, cost.of(space.floors) / whole))
+    importance = tuple(rng.random(size) for size in space.sizes)
+    ranking = Ranking.of(space, dict(zip(space.ids, map(torch.from_numpy, importance), strict=True)))
+    frozen = {group.id for group in graph.groups if not group.prunable}
+    assert frozen
+    for proposal, _ in play(name, Problem(projector, importance, 0, 12), lambda counts: rng.random()):
+        plan = ChannelPlan(ranking.keep(proposal.counts))
+        plan.check(graph)
+        assert not frozen & plan.keep.keys()
+        assert cost.of(proposal.counts) <= projector.limit * (1 + 1e-12) or not proposal.eligible
+        for group, kept in plan.keep.items():
+            assert len(kept) % align == 0 or len(kept) == graph[group].size
+            assert len(kept) >= min(graph[group].size, 0.1 * graph[group].size)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
