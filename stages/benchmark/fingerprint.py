@@ -43,7 +43,7 @@ def fingerprint() -> dict[str, Any]:
         "memory_bytes": _memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))} | _runtime(),
     }
     stable = json.dumps({key: facts[key] for key in _STABLE}, sort_keys=True)
     return {"id": hashlib.sha256(stable.encode()).hexdigest()[:16], **facts}
@@ -107,6 +107,15 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def _runtime() -> dict[str, str]:
+    """The onnxruntime that is imported, whichever of its packages brought it."""
+    try:
+        import onnxruntime
+    except Exception:  # a broken installation; `rlp doctor` says so
+        return {}
+    return {"onnxruntime": onnxruntime.__version__}
 
 
 def _version(package: str) -> str | None:
