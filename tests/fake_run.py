@@ -20,6 +20,7 @@ from pipeline import runner, store
 from pipeline.artifacts import KINDS, kinds_of
 from pipeline.config_load import build_config
 from pipeline.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.rounds import chain
 from pipeline.stage import Stage, StageContext
 
 STEPS = 6  # of the fake search, journalled in ctx.work
@@ -51,7 +52,7 @@ class Fake(Stage):
         for kind in self.reads:
             ctx.input(kind)
             digest.update(json.dumps(sorted(ctx.inputs[kind][1].items())).encode())
-        if self.name == "search":
+        if self.name.endswith("search"):
             digest.update(str(self._journal(ctx)).encode())
         for kind in kinds_of(self.name):
             for name in kind.files:
@@ -101,6 +102,9 @@ def _content(kind: str, name: str, digest: str) -> bytes:
 def _stage(name: str) -> Stage:
     sections = ("model", "data", "pretrain") if name == "pretrain" else (name,)
     attributes = {"name": name, "title": f"faking {name}", "sections": sections, "reads": READS[name]}
+    attributes |= {"repeats": name in ("trace", "search", "prune", "distill")}
+    if name in ("trace", "search", "prune"):
+        attributes |= {"continues": {"base_model": "final_model"}}
     return type(name.title(), (Fake,), {**attributes, "uses_data": name == "pretrain"})()
 
 
@@ -163,8 +167,9 @@ def execute(run: Path, sets: Sequence[str] = (), stages: Sequence[Stage] = STAGE
     """Run the fakes over `run`; `choice` is `first`, `last`, `force` or `accept_edited`."""
     watcher = Watcher()
     accept = choice.pop("accept_edited", False)
-    selection = Selection.of(stages, choice.get("first"), choice.get("last"), choice.get("force"))
     config = build_config({}, sets)
+    stages = chain(stages, config.rounds)
+    selection = Selection.of(stages, choice.get("first"), choice.get("last"), choice.get("force"))
     request = runner.Request(stages, config, run, "fake.yaml", selection, "rlp pipeline run fake.yaml", accept)
     runner.execute(request, watcher)
     return watcher
@@ -178,7 +183,8 @@ def finished(run: Path, sets: Sequence[str] = ()) -> Path:
 
 def plan(run: Path, sets: Sequence[str] = (), selection: Selection = EVERYTHING) -> dict[str, Step]:
     """What the planner would do, by stage."""
-    planner = Planner(STAGES, build_config({}, sets), run, runner.data_key(Card()))
+    config = build_config({}, sets)
+    planner = Planner(chain(STAGES, config.rounds), config, run, runner.data_key(Card()))
     return {step.stage.name: step for step in planner.plan(selection)}
 
 

@@ -1,0 +1,49 @@
+"""SIGKILL in a run of several rounds, over stages that write a few bytes."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import fake_run
+import pytest
+from fault_tools import Disk, die, fork, until_it_passes, wait
+
+pytestmark = pytest.mark.usefixtures("fakes")
+TWO = ("rounds=2",)
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Every committed byte but the manifests with their dates."""
+    found = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(run)): path.read_bytes() for path in found if path.name != "manifest.json"}
+
+
+def test_killed_at_every_rename_and_folder_of_an_earlier_round_it_ends_the_same(tmp_path: Path) -> None:
+    fake_run.execute(tmp_path / "old", TWO, last="pretrain")
+    fake_run.execute(tmp_path / "whole", TWO, last="round-1/search")
+    expected = files(tmp_path / "whole")
+    kills = 0
+
+    def attempt(n: int) -> bool:
+        nonlocal kills
+        run = Path(shutil.copytree(tmp_path / "old", tmp_path / f"run{n}"))
+
+        def doomed() -> None:
+            with Disk(("rename", "mkdir"), n, die).patched():
+                fake_run.execute(run, TWO, last="round-1/search")
+
+        status = wait(fork(doomed))
+        assert status in (0, -signal.SIGKILL)
+        kills += status != 0
+        fake_run.execute(run, TWO, last="round-1/search")
+        assert files(run) == expected
+        left = {path.name for path in run.rglob(".*") if path.name not in (".lock", ".work")}
+        assert left == set()
+        assert list(run.rglob(".work/*")) == []
+        shutil.rmtree(run)
+        return status == 0
+
+    until_it_passes(attempt)
+    assert kills > 15
