@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ class ExportStage(Stage):
                 "run": ctx.run_name,
                 "role": role,
                 "weights_sha256": sha256_file(folder / "model.safetensors"),
+                "data_sha256": getattr(ctx.data_card, "sha256", "") or "",
             }
             report, parity = _export(ctx, model, images, ctx.out / name, metadata)
             document[role] = {"export": {**report.to_dict(), "path": name}, **parity.to_dict()}
@@ -84,9 +86,11 @@ def _export(
     settings = ctx.config.export
     names = [DYNAMO, TORCHSCRIPT] if settings.exporter == "auto" else [settings.exporter]
     provider = find_provider(ctx.config.benchmark.provider).name
+    missed = ""
     for name in names:
         only = None if name == DYNAMO and settings.exporter == "auto" else name
         report = export_onnx(model, images.x[:2], path, metadata=metadata, opset=settings.opset, exporter=only)
+        report = replace(report, fallback=missed or report.fallback)
         parity = check_parity(
             model,
             path,
@@ -97,13 +101,14 @@ def _export(
             max_accuracy_drop=settings.max_accuracy_drop,
             allow_fallback=ctx.config.benchmark.allow_fallback,
         )
-        if report.fallback:
+        if report.fallback and not missed:
             ctx.warn(f"{path.name} was written by the {report.exporter} exporter, because {report.fallback}")
         if report.denormals_flushed:
             ctx.note(f"{path.name}: {report.denormals_flushed} denormal weights set to zero")
         if parity.passed:
             break
         if name != names[-1] and report.exporter == DYNAMO:
+            missed = f"{name}: parity missed: {parity.problems[0]}"
             ctx.warn(f"{path.name}: {parity.problems[0]}; trying the {names[-1]} exporter")
     return report, parity.require()
 

@@ -90,3 +90,6 @@ def test_tries_the_other_exporter_when_parity_fails(ctx: StageContext, monkeypat
     module.STAGE().run(ctx)
     assert calls[:2] == [None, "torchscript"]
     assert "one class off; trying the torchscript exporter" in ctx.reporter.warnings[0]
+    export = json.loads((ctx.out / "parity.json").read_text())["base"]["export"]
+    assert export["exporter"] == "torchscript"
+    assert export["fallback"] == "torch.export: parity missed: one class off"
