@@ -1,24 +1,32 @@
 """What recovers a uniformly cut network: batch-norm statistics, fine-tuning, or distillation; over several seeds.
 
-    python tests/bench/recovery.py CONFIG [--set KEY=VALUE]... [--seeds 3]
+    python tests/bench/recovery.py CONFIG [--set KEY=VALUE]... [--seeds 3] [--out FILE]
 
-CONFIG names network, weights and data, and `distill.*` the budget, the same for every row. The cut is uniform with
-L2 importance, to the fraction in `search.budget.macs`. Every choice is made on the search split; the table is of
-the test split, which is opened once a row, at the end.
+CONFIG names network, weights and data, and `distill.*` the budget and arithmetic, the same for every row. The cut is
+uniform with L2 importance, to the fraction in `search.budget.macs`. Every choice is made on the search split; the
+table is of the test split, which is opened once a row, at the end. A seed decides the images for the batch-norm
+statistics, the order of the batches and their augmentation; network, cut and splits stay the same.
+
+Each row that is done goes into FILE (artifacts/recovery-CONFIG.json): killed and typed again, the rest is done. Rows
+of other settings, weights, images or torch are never taken over.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from pipeline import store
 from pipeline.config import Config, DistillConfig
 from pipeline.config_load import find_config, load_config
 from pipeline.data import Images, describe, load_splits, load_test
@@ -29,7 +37,12 @@ from stages.distill import recover
 from stages.prune import ChannelPlan, CostModel, prune
 from stages.trace import ChannelGraph, trace
 
-MODES = ("bn_only", "finetune", "distill")
+MODES = {
+    "cut": "no recovery",
+    "bn_only": "batch-norm statistics",
+    "finetune": "and fine-tuning",
+    "distill": "and distillation",
+}
 
 
 def teacher_of(config: Config) -> nn.Module:
@@ -55,7 +68,10 @@ def trainer(config: Config, section: DistillConfig, seed: int) -> Callable[[nn.M
     splits = load_splits(config.data, seed=config.seed)
     recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
     tell = Callbacks(
-        progress=lambda done, total, **f: print(f"  step {done}/{total} loss {f['loss']:.3f}", file=sys.stderr),
+        progress=lambda done, total, **f: print(
+            f"  {section.mode} seed {seed}: step {done}/{total} loss {f['loss']:.3f}, {f['images_per_s']:.0f} images/s",
+            file=sys.stderr,
+        ),
         progress_seconds=30.0,
     )
 
@@ -65,39 +81,84 @@ def trainer(config: Config, section: DistillConfig, seed: int) -> Callable[[nn.M
     return train
 
 
+class Rows:
+    """Finished rows on disk, by (mode, seed), of exactly this experiment."""
+
+    def __init__(self, path: Path, of: dict[str, Any]) -> None:
+        self.path, self.of = path, hashlib.sha256(store.dump_json(of)).hexdigest()
+        self.rows: list[dict[str, Any]] = []
+        if path.is_file():
+            found = store.read_json(path, max_bytes=1 << 20)
+            if found.get("of") != self.of:
+                sys.exit(f"{path} holds rows of other settings; give another --out, or remove it")
+            self.rows = found["rows"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def get(self, mode: str, seed: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The row, from the file or made now."""
+        for row in self.rows:
+            if (row["mode"], row["seed"]) == (mode, seed):
+                return row
+        begun = time.perf_counter()
+        row = {"mode": mode, "seed": seed, **make(), "seconds": round(time.perf_counter() - begun, 1)}
+        self.rows.append(row)
+        store.write_json(self.path, {"of": self.of, "rows": self.rows})
+        return row
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
-    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="file of finished rows")
     options = parser.parse_args()
-    config = load_config(Path(find_config(options.config)), options.set)
-    fraction = config.search.budget.macs or 0.5
+    file = Path(find_config(options.config))
+    config = load_config(file, options.set)
     with all_cores() as threads:
         teacher, splits, test = teacher_of(config), load_splits(config.data, seed=config.seed), load_test(config.data)
         graph = trace(teacher, splits.train.take(2, seed=0)[0])
-        plan = uniform_plan(graph, fraction, config.search.align)
+        plan = uniform_plan(graph, config.search.budget.macs or 0.5, config.search.align)
+        section, card = config.distill, describe(config.data)
+        rows = Rows(
+            options.out or Path("artifacts") / f"recovery-{file.stem}.json",
+            {
+                "config": config.model_dump(mode="json", include={"seed", "data", "model", "distill"}),
+                "plan": plan.to_json(),
+                "weights": store.sha256_file(find_weights(config.model.weights or "")),
+                "data": card.sha256,
+                "torch": torch.__version__,
+            },
+        )
+
+        def row(mode: Any, seed: int) -> dict[str, Any]:
+            student = prune(teacher, graph, plan)
+            if mode == "cut":
+                return {"test_accuracy": accuracy(student, test)}
+            chosen = section.model_copy(update={"mode": mode})
+            found = recover(student, teacher, splits, chosen, seed=seed, train=trainer(config, chosen, seed))
+            return {"test_accuracy": accuracy(student, test), "search_accuracy": found.final, "kept": found.kept}
+
+        base = rows.get("base", 0, lambda: {"test_accuracy": accuracy(teacher, test)})["test_accuracy"]
         costs = CostModel(graph)
         left = costs.macs(plan.counts()) / costs.macs()
-        base = accuracy(teacher, test)
-        section = config.distill
         print(
-            f"{config.model.source} on {describe(config.data).label}: {base:.2%} on {len(test)} test images; "
-            f"cut uniformly to {left:.1%} of the MACs; {section.epochs} epochs at lr {section.lr:g}, "
-            f"batch {section.batch_size}; torch {torch.__version__}, {threads} threads"
+            f"{config.model.source} on {card.label}: {base:.2%} on {len(test):,} test images (standard error "
+            f"{100 * (base * (1 - base) / len(test)) ** 0.5:.2f} points); cut uniformly to {left:.1%} of the MACs; "
+            f"{section.epochs} epoch(s) of {len(splits.train):,} images at lr {section.lr:g}, batch "
+            f"{section.batch_size}, {section.precision}; torch {torch.__version__}, {threads} thread(s)"
         )
-        print(f"{'recovery':<10} {'test accuracy, % (a seed each)':<32} {'mean':>6} {'spread':>7} {'lost':>6} {'s':>6}")
-        for mode in MODES:
-            scores, begun = [], time.perf_counter()
-            for seed in range(options.seeds):
-                student = prune(teacher, graph, plan)
-                chosen = section.model_copy(update={"mode": mode})
-                recover(student, teacher, splits, chosen, seed=seed, train=trainer(config, chosen, seed))
-                scores.append(100 * accuracy(student, test))
-            mean, spread = statistics.mean(scores), max(scores) - min(scores)
-            each = (time.perf_counter() - begun) / options.seeds
-            row = " ".join(f"{score:.2f}" for score in scores)
-            print(f"{mode:<10} {row:<32} {mean:6.2f} {spread:7.2f} {100 * base - mean:6.2f} {each:6.0f}", flush=True)
+        print(f"{'recovery':<24}{'test accuracy, % (a seed each)':<32}{'mean ± sd':>16}{'lost, points':>14}{'s':>7}")
+        for mode, name in MODES.items():
+            seeds = 1 if mode == "cut" else options.seeds
+            found = [rows.get(mode, seed, partial(row, mode, seed)) for seed in range(seeds)]
+            scores = [100 * done["test_accuracy"] for done in found]
+            spread = f" ± {statistics.stdev(scores):.2f}" if seeds > 1 else ""
+            each = " ".join(f"{score:.2f}" for score in scores)
+            mean, seconds = statistics.mean(scores), statistics.mean(done["seconds"] for done in found)
+            print(
+                f"{name:<24}{each:<32}{f'{mean:.2f}{spread}':>16}{100 * base - mean:>14.2f}{seconds:>7.0f}", flush=True
+            )
 
 
 if __name__ == "__main__":
