@@ -85,7 +85,7 @@ def fit(
         objective: (model, x, y) -> scalar loss; cross-entropy with the recipe's label smoothing when absent.
         resume: a state that `callbacks.save` was given for the same recipe, seed and data.
     Raises:
-        Refused: loss or gradient is not finite; what was saved before it stays good.
+        Refused: loss, gradient or weights are not finite; what was saved before it stays good.
         Stopped: `callbacks.stopping` said so.
     """
     objective = objective or cross_entropy(recipe.label_smoothing)
@@ -190,8 +190,18 @@ class _Run:
         self.seen += len(x)
 
     def save(self) -> None:
-        self.state.progress.seconds = time.perf_counter() - self.started
-        self.callbacks.save(self.state.checkpoint(self.model))
+        """Hand the state over. Refuses one that is not finite: statistics overflow before loss and gradient do."""
+        progress = self.state.progress
+        progress.seconds = time.perf_counter() - self.started
+        checkpoint = self.state.checkpoint(self.model)
+        for name, tensor in checkpoint.tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise Refused(
+                    f"training diverged by step {progress.step} of {self.total}: "
+                    f"{name.partition('.')[2]} holds NaN or infinity",
+                    hint="lower the learning rate; the last good checkpoint was kept",
+                )
+        self.callbacks.save(checkpoint)
         self.saved = time.perf_counter()
 
     def _tell(self, force: bool = False) -> None:

@@ -13,6 +13,7 @@ import yaml
 from real_sets import TEST, TRAIN, WRITERS, encode, names, real_images
 from tiny_sets import write_parquet
 
+from pipeline import store
 from pipeline.data.sources import SOURCES
 
 CONFIG = {
@@ -65,6 +66,11 @@ def test_from_images_to_report(kind: str, here: Path, rlp: fake_run.Rlp, monkeyp
     assert doc["data"]["test_images"] == TEST
     assert doc["final"]["macs"] <= 0.6 * doc["base"]["macs"]
     assert card["label"] in (here / doc["report"]).read_text()
+    if kind != "embedded":
+        looked_at = rlp("data", "import", "images", "--json").json()["card"]
+        assert {key: looked_at[key] for key in ("sha256", "counts", "mean")} == {
+            key: card[key] for key in ("sha256", "counts", "mean")
+        }
     again = rlp("pipeline", "plan", "my.yaml", "--run-dir", "run", "--json", *more)
     assert {row["action"] for row in again.json()["stages"]} == {"reuse"}
 
@@ -191,3 +197,15 @@ def test_images_that_changed_make_a_finished_stage_stale(
     write_parquet(here / "images" / "test-00000-of-00001.parquet", rows, names())
     plan = rlp("pipeline", "plan", "my.yaml", "--run-dir", "run", "--json").json()["stages"][0]
     assert (plan["action"], plan["reason"]) == ("run", "the images changed")
+
+
+def test_training_that_diverges_is_exit_1_and_keeps_the_last_good_checkpoint(here: Path, rlp: fake_run.Rlp) -> None:
+    settings = ("pretrain.lr=10", "pretrain.weight_decay=1", "pretrain.epochs=40", "model.source=resnet20")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "pretrain", *EMBEDDED, *sets)
+    assert done.code == 1, done.err
+    assert "training diverged" in done.lines("error")[0]
+    assert "--set pretrain.lr=5 trains more gently" in done.lines("hint")[0]
+    assert not (here / "run" / "pretrain").exists()
+    kept = next((here / "run" / ".work" / "pretrain").glob("checkpoint-*.safetensors"))
+    assert all(t.isfinite().all() for t in store.read_tensors(kept).values() if t.is_floating_point())

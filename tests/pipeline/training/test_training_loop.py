@@ -150,6 +150,22 @@ def test_infinite_gradient_of_a_finite_loss_stops_too() -> None:
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
+def test_statistics_that_overflow_stop_it_though_the_loss_is_finite() -> None:
+    """In training mode a batch norm normalises by its batch, so that only evaluation would show the damage."""
+    model, calls, saved = net(), [], []
+
+    def overflowing(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 8:
+            with torch.no_grad():
+                model[1].running_var.fill_(math.inf)
+        return F.cross_entropy(model(x), y)
+
+    with pytest.raises(Refused, match=r"diverged by step 12 of 18: 1\.running_var holds NaN or infinity"):
+        run(model, recipe(), objective=overflowing, callbacks=Callbacks(save=saved.append))
+    assert [c.progress["step"] for c in saved] == [6]
+
+
 def test_progress_tells_epoch_loss_speed_and_time_left() -> None:
     seen: list[tuple[int, int, dict[str, Any]]] = []
     callbacks = Callbacks(progress=lambda done, total, **f: seen.append((done, total, f)), progress_seconds=0.0)
