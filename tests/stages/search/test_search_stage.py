@@ -60,6 +60,19 @@ def test_writes_a_plan_within_budget_and_the_controls_beside_it(
     assert sum(json.loads(line)["phase"] == strategy for line in lines[1:]) == found["trials"]
 
 
+def test_progress_says_what_a_candidate_costs_of_what_it_may(stage: module.SearchStage, tmp_path: Path) -> None:
+    told: list[tuple[int, int, dict[str, Any]]] = []
+    ctx = context(tmp_path)
+    ctx.reporter.progress = lambda done, total, **fields: told.append((done, total, fields))  # type: ignore[method-assign]
+    stage.run(ctx)
+    assert [(done, total) for done, total, _ in told] == [(n, 16) for n in range(1, 17)]
+    for _, _, fields in told:
+        spent, _, may = fields["budget"].removeprefix("macs ").partition(" of ")
+        assert 40 < float(spent.rstrip("%")) <= float(may.rstrip("%")) == 50
+    assert set(told[-1][2]) == {"best", "accuracy", "budget", "cache_hits", "eta_s"}
+    assert told[-1][2]["eta_s"] == 0
+
+
 def test_the_plan_is_at_least_as_good_as_the_controls(stage: module.SearchStage, tmp_path: Path) -> None:
     result = stage.run(context(tmp_path))
     found = json.loads((tmp_path / "out" / "search.json").read_text())
