@@ -128,7 +128,7 @@ def keep_ratios(rows: Sequence[KeptGroup], names: Sequence[str]) -> str:
 @_styled
 def search_curve(curves: Sequence[Curve], unit: str) -> str:
     """Score of every trial, the best so far, and the controls that need no search as lines; one panel a round."""
-    figure = Figure(figsize=(7.5, 2.8))
+    figure = Figure(figsize=(7.5, 2.8), layout="constrained")
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, curve in zip(panels, curves, strict=True):
         low, high = _window(curve.scores, curve.controls.values())
@@ -142,7 +142,7 @@ def search_curve(curves: Sequence[Curve], unit: str) -> str:
             )
         axes.plot(*zip(*whole, strict=True), ".", color=MID, markersize=4, label="candidate")
         best = [(n, score) for n, score in enumerate(curve.best, 1) if score is not None]
-        axes.plot(*zip(*best, strict=True), color=BLUE, label="best so far")
+        axes.plot(*zip(*best, strict=True), color=BLUE, drawstyle="steps-post", label="best so far")
         for (name, value), style in zip(curve.controls.items(), ("--", ":", "-."), strict=False):
             axes.axhline(max(value, low), color=ORANGE, linestyle=style, label=f"{name} {value:.3g}", linewidth=1)
         axes.set_ylim(low - 0.03 * (high - low), high + 0.06 * (high - low))
@@ -155,7 +155,7 @@ def search_curve(curves: Sequence[Curve], unit: str) -> str:
 @_styled
 def pareto(panels: Sequence[CostPanel], unit: str) -> str:
     """Score against cost: dominated candidates light, the front joined, the chosen one marked."""
-    figure = Figure(figsize=(7.5, 3.1))
+    figure = Figure(figsize=(7.5, 3.1), layout="constrained")
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     low, high = _window([score for _, score in panels[0].points], [score for _, score in panels[0].controls.values()])
     for axes, panel in zip(drawn, panels, strict=True):
