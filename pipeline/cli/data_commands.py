@@ -9,6 +9,7 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import command
+from pipeline.errors import EnvironmentProblem
 
 app = typer.Typer(
     help="Images: which kinds can be read, download, look at a folder.", no_args_is_help=True, rich_markup_mode=None
@@ -66,7 +67,12 @@ def get(
     """Download a public data set, verify its checksum, and say what is in it."""
     from pipeline.config import DataConfig
     from pipeline.data import describe
+    from pipeline.data.sources import EMBEDDED
 
-    doc = _show(describe(DataConfig(source=name, root=str(root), download=True)))
+    try:
+        doc = _show(describe(DataConfig(source=name, root=str(root), download=True)))
+    except EnvironmentProblem as error:  # there is no config here that could be told to take other images
+        error.hint = error.hint.replace(EMBEDDED, "rlp pipeline run configs/quickstart.yaml")
+        raise
     console.note(f"use it with: --set data.root={root}")
     return {"card": doc}

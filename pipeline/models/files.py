@@ -176,5 +176,4 @@ def _refuse_mismatch(mismatches: list[str], folder: Path, tensors: dict[str, Ten
         raise ArtifactError(
             f"{folder}: {MODEL_FILE} and {WEIGHTS_FILE} disagree: {'; '.join(mismatches[:3])}{more}",
             hint="the source that model.json names has changed, or a file is from elsewhere; re-make the model",
-            details=mismatches[:3],
         )

@@ -116,7 +116,6 @@ def adopt_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
         raise ArtifactError(
             f"{where}: does not fit the network: {'; '.join(mismatches[:3])}" + _more(mismatches),
             hint="weights fit one architecture and one set of classes; --set model.weights=null trains new ones",
-            details=mismatches[:3],
         )
     with torch.no_grad():
         for name, tensor in tensors.items():

@@ -128,8 +128,8 @@ def teacher_logits(teacher: nn.Module, images: Images) -> Tensor:
 
 def _loss(given: Tensor, wanted: Tensor, y: Tensor, temperature: float, alpha: float) -> Tensor:
     given = given.float()
-    soft = (F.log_softmax(logits.float() / temperature, 1) for logits in (given, wanted))
-    divergence = F.kl_div(*soft, reduction="batchmean", log_target=True)
+    student, teacher = (F.log_softmax(logits.float() / temperature, 1) for logits in (given, wanted))
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return alpha * temperature**2 * divergence + (1 - alpha) * F.cross_entropy(given, y)
 
 

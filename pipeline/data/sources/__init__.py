@@ -18,7 +18,7 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, UsageError
 if TYPE_CHECKING:
     from pipeline.config import DataConfig
 
-__all__ = ["PUBLIC", "SOURCES", "Decoded", "Encoded", "Source", "download", "open_source"]
+__all__ = ["EMBEDDED", "PUBLIC", "SOURCES", "Decoded", "Encoded", "Source", "download", "open_source"]
 
 SOURCES: dict[str, type[Source]] = {  # tried in this order when data.source is `auto`
     "embedded": Embedded,
@@ -29,8 +29,8 @@ SOURCES: dict[str, type[Source]] = {  # tried in this order when data.source is 
     "folders": Folders,
 }
 
-_EMBEDDED = "--set data.source=embedded"
-OFFLINE_HINT = f"run the same on the images inside the package: {_EMBEDDED}"
+EMBEDDED = "--set data.source=embedded"
+OFFLINE_HINT = f"run the same on the images inside the package: {EMBEDDED}"
 
 
 def open_source(config: DataConfig) -> Source:
@@ -55,7 +55,7 @@ def open_source(config: DataConfig) -> Source:
         )
     if root is None:
         raise UsageError(
-            "data.root is not set, so there are no images to read", hint=f"--set data.root=FOLDER, or {_EMBEDDED}"
+            "data.root is not set, so there are no images to read", hint=f"--set data.root=FOLDER, or {EMBEDDED}"
         )
     if not root.is_dir():
         raise EnvironmentProblem(f"data.root: there is no folder {root}", hint=OFFLINE_HINT)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import URLError
 
 import fake_run
 import pytest
@@ -14,7 +15,7 @@ from real_sets import TEST, TRAIN, WRITERS, encode, names, real_images
 from tiny_sets import write_parquet
 
 from pipeline import store
-from pipeline.data.sources import SOURCES
+from pipeline.data.sources import SOURCES, public
 
 CONFIG = {
     "model": {"source": "real_sets:net"},
@@ -185,6 +186,21 @@ def test_no_images_there_is_exit_4_and_names_a_run_that_works(here: Path, rlp: f
     assert done.code == 4
     assert "there is no folder images" in done.lines("error")[0]
     assert "rlp pipeline run my.yaml --set data.source=embedded" in done.lines("hint")[0]
+
+
+def test_data_get_without_a_network_is_exit_4_and_names_both_commands(
+    here: Path, rlp: fake_run.Rlp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(public.urllib.request, "urlopen", offline)
+    done = rlp("data", "get", "cifar10", "here")
+    assert done.code == 4
+    assert "cannot be downloaded (Name or service not known)" in done.lines("error")[0]
+    assert done.lines("hint") == [
+        "hint: with a network: rlp data get cifar10 here; without one: rlp pipeline run configs/quickstart.yaml"
+    ]
 
 
 def test_images_that_changed_make_a_finished_stage_stale(

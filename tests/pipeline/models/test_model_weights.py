@@ -60,10 +60,8 @@ def test_mismatches_are_listed_and_nothing_is_copied() -> None:
     tensors["extra"] = torch.zeros(1)
     with pytest.raises(ArtifactError, match="does not fit the network") as caught:
         adopt_weights(model, tensors, "w")
-    assert caught.value.details == (
-        "3.weight is [5, 2], expected [2, 2]",
-        "0.bias [2] is missing",
-        "extra [1] is unexpected",
+    assert caught.value.message.endswith(
+        ": 3.weight is [5, 2], expected [2, 2]; 0.bias [2] is missing; extra [1] is unexpected"
     )
     assert torch.equal(model[0].weight, net()[0].weight)
 
