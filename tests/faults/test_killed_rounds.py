@@ -47,3 +47,18 @@ def test_killed_at_every_rename_and_folder_of_an_earlier_round_it_ends_the_same(
 
     until_it_passes(attempt)
     assert kills > 15
+
+
+def test_what_a_kill_left_in_an_earlier_round_is_finished_or_swept(tmp_path: Path) -> None:
+    run = fake_run.finished(tmp_path / "run", TWO)
+    expected = files(run)
+    (run / "round-1" / ".staging-search").mkdir()
+    (run / "round-1" / "prune").rename(run / "round-1" / ".old-prune")
+    watcher = fake_run.execute(run, TWO)
+    assert watcher.ran() == []
+    assert watcher.notes == [
+        "round-1/prune: an interrupted commit was undone",
+        "round-1/search: unfinished files were swept",
+    ]
+    assert files(run) == expected
+    assert {path.name for path in run.rglob(".*")} <= {".lock", ".work"}
