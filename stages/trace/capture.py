@@ -53,22 +53,24 @@ class Call:
 
 @dataclass(frozen=True)
 class Input:
-    """A placeholder: `kind` is "parameter" (or buffer), "constant" or "input"."""
+    """A placeholder: `kind` is "parameter" (or buffer), "constant" or "input"; `numbers` are a constant's."""
 
     index: int
     kind: str
     name: str
     shape: tuple[int, ...] | None
+    numbers: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Capture:
-    """All calls of a forward pass; `light` if meta tensors were enough for it."""
+    """All calls of a forward pass; `heard` by the recorder (not exported), `light` if on meta tensors."""
 
     inputs: tuple[Input, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
     light: bool = False
+    heard: bool = True
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

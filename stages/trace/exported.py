@@ -61,7 +61,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
             calls.append(_call(node, index))
         elif node.op == "output":
             outputs = tuple(_refs(node.args, index))
-    return Capture(tuple(inputs), tuple(calls), outputs)
+    return Capture(tuple(inputs), tuple(calls), outputs, heard=False)
 
 
 def _call(node: torch.fx.Node, index: dict[torch.fx.Node, int]) -> Call:

@@ -32,6 +32,8 @@ _KEEPS_SHAPE = {
     for suffix in ("", "_")
 }  # fmt: skip
 
+_FEW = 16  # elements of a constant that are remembered: `torch.tensor(x.shape[1])` is one
+
 
 class Unsupported(Exception):
     """Something this way of capturing cannot vouch for."""
@@ -89,7 +91,9 @@ class Recorder(SchemaCheckMode):
 
     def declare(self, kind: str, name: str, tensor: torch.Tensor) -> None:
         """Make a parameter, buffer or input known before the run."""
-        self.inputs.append(Input(self._next(), kind, name, tuple(tensor.shape)))
+        small = kind == "constant" and tensor.numel() <= _FEW and not tensor.is_sparse
+        numbers = tuple(flatten(tensor.detach().tolist())) if small else ()
+        self.inputs.append(Input(self._next(), kind, name, tuple(tensor.shape), numbers))
         self._bind(tensor, Ref(self.inputs[-1].index))
 
     def ref(self, value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,6 @@ from stages.trace.verify import Trial, doubtful
 Inputs = torch.Tensor | tuple[Any, ...] | list[Any]
 
 _NEXT = {"inner": "outer", "outer": "fixed"}
-_SIZED = {
-    "view", "reshape", "_unsafe_view", "unflatten", "expand", "repeat", "tile", "narrow", "slice", "split",
-    "split_with_sizes", "pad", "constant_pad_nd", "zeros", "ones", "full", "empty", "arange", "new_zeros", "new_ones",
-    "new_full", "new_empty", "rand", "randn", "index", "index_select", "select", "unbind", "group_norm", "roll",
-}  # fmt: skip
 
 
 def trace(model: nn.Module, example_inputs: Inputs, *, open_statistics: bool = False) -> ChannelGraph:
@@ -67,11 +62,9 @@ class _Tracing:
 
     def graph(self) -> ChannelGraph:
         state, graph, settled = self._label(self.choices)
-        if not any(call.name.rstrip("_") in _SIZED for call in self.captured.calls) and not state.labels.unproven:
-            return graph
         while True:
             lines = doubtful(state, settled, graph)
-            trial = Trial(self.model, graph, self.inputs, numbers=bool(lines), light=self.captured.light)
+            trial = Trial(self.model, graph, self.inputs, self.captured, outputs=bool(lines))
             if trial.problem([group.id for group in graph.prunable]):
                 wrong = [line for line, ids in lines.items() if trial.problem(ids)]
                 if not wrong:
@@ -104,7 +97,7 @@ class _Tracing:
             choices = {**self.choices, line: "outer"}
             _, other, _ = self._label(choices)
             if _units(other) > _units(graph):
-                trial = Trial(self.model, other, self.inputs, numbers=True, light=self.captured.light)
+                trial = Trial(self.model, other, self.inputs, self.captured, outputs=True)
                 if not trial.problem([group.id for group in other.prunable]):
                     self.choices = choices
                     return True
@@ -116,7 +109,7 @@ class _Tracing:
         while culprits := trial.culprits([group.id for group in graph.prunable]):
             reasons = {group: f"forward does not follow its cut: {problem}" for group, problem in culprits.items()}
             graph = graph.with_frozen(reasons)
-            trial = Trial(self.model, graph, self.inputs, trial.numbers, trial.light)
+            trial = replace(trial, graph=graph)
         return graph
 
 

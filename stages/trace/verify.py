@@ -1,14 +1,14 @@
-"""Does forward follow a cut? Sizes may be hard-coded, so the network is cut and run.
+"""Does forward follow a cut? Sizes may be hard-coded, numbers computed from a width: the network is cut and run.
 
-Shapes are checked on tensors without values. Where channels themselves pass a doubtful size, a wrong cut may
-keep all shapes, so the numbers are compared with the silenced network as well.
+It runs on tensors without values while its calls are recorded again. They must be the calls of the whole network,
+with the same numbers: `x / x.shape[1]` is a division by 8 there and by 4 here. Where channels themselves pass a
+doubtful size, a wrong cut may keep all shapes, so the outputs are compared with the silenced network's as well.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from stages.trace.capture import inside_torch, mode, short_path
+from stages.trace import record
+from stages.trace.capture import Call, Capture, Ref, flatten, inside_torch, mode, short_path
 from stages.trace.graph import ChannelGraph
 from stages.trace.labelling import Pass
 from stages.trace.labels import Settled
@@ -51,8 +52,8 @@ class Trial:
     model: nn.Module
     graph: ChannelGraph
     inputs: Sequence[Any]
-    numbers: bool
-    light: bool
+    captured: Capture
+    outputs: bool
 
     def problem(self, ids: Iterable[str]) -> str:
         """Why the network without half of these groups is not the silenced one; "" when it is."""
@@ -60,10 +61,8 @@ class Trial:
         if not keep:
             return ""
         try:
-            if self.numbers:
-                return self._compare(keep)
-            _run_empty(self.model, self.graph, keep, self.inputs, self.light)
-            return ""
+            wrong = self._run_empty(keep)
+            return self._compare(keep) if self.outputs and not wrong else wrong
         except Exception as error:
             return _place(error)
 
@@ -75,6 +74,20 @@ class Trial:
         middle = len(ids) // 2
         found = {**self.culprits(ids[:middle]), **self.culprits(ids[middle:])}
         return found or dict.fromkeys(ids, problem)
+
+    def _run_empty(self, keep: dict[str, list[int]]) -> str:
+        """One forward pass of the cut network without values, compared call by call where calls can be recorded."""
+        if self.captured.heard:
+            light = self.captured.light
+            small = _hollow(self.model, self.graph, keep, "meta" if light else None)
+            return _difference(self.captured, record.capture(small, tuple(self.inputs), light=light))
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with preserved(self.model), torch.no_grad(), fake:
+            small = _hollow(self.model, self.graph, keep, None)
+            small(
+                *tree_map(lambda v: fake.from_tensor(v, static_shapes=True) if torch.is_tensor(v) else v, self.inputs)
+            )
+        return ""
 
     def _compare(self, keep: dict[str, list[int]]) -> str:
         noise = torch.Generator().manual_seed(0)
@@ -102,29 +115,49 @@ def _half(graph: ChannelGraph, ids: Iterable[str]) -> dict[str, list[int]]:
     return keep
 
 
-def _run_empty(
-    model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], inputs: Sequence[Any], light: bool
-) -> None:
-    """One forward pass of the cut network, shapes only: on meta tensors, or on fake ones."""
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    shapes = {name: list(tensor.shape) for name, tensor in named_tensors(model).items()}
+def _hollow(model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], device: str | None) -> nn.Module:
+    """The cut network with tensors that nobody filled."""
+    stored = named_tensors(model)
+    shapes = {name: list(tensor.shape) for name, tensor in stored.items()}
     for (name, dim), gone in removed_slices(graph, keep).items():
         shapes[name][dim] -= len(gone)
-    with ExitStack() as stack:
-        for context in (preserved(model), torch.no_grad(), *(() if light else (fake,))):
-            stack.enter_context(context)
-        tensors = {
-            name: torch.empty(shapes[name], dtype=tensor.dtype, device="meta" if light else tensor.device)
-            for name, tensor in named_tensors(model).items()
-        }
-        small = rebuild(model, tensors, graph.widths_after({group: len(kept) for group, kept in keep.items()})).eval()
+    tensors = {
+        name: torch.empty(shapes[name], dtype=tensor.dtype, device=device or tensor.device)
+        for name, tensor in stored.items()
+    }
+    return rebuild(model, tensors, graph.widths_after({group: len(kept) for group, kept in keep.items()})).eval()
 
-        def stand_in(value: Any) -> Any:
-            if not torch.is_tensor(value):
-                return value
-            return value.to("meta") if light else fake.from_tensor(value, static_shapes=True)
 
-        small(*tree_map(stand_in, tuple(inputs)))
+def _difference(whole: Capture, small: Capture) -> str:
+    """The first call of the cut network that is not the whole network's, sizes aside; "" if there is none."""
+    for one, other in zip(whole.calls, small.calls, strict=False):
+        if (one.target, one.line) != (other.target, other.line):
+            return f"{other.line}: the cut network takes another path, {other.name} for {one.name}"
+        for before, after in zip(_numbers(one), _numbers(other), strict=False):
+            if before != after:
+                return f"{other.line}: {one.name} uses a number that depends on the width, {before} becomes {after}"
+    if len(whole.calls) != len(small.calls):
+        return "the cut network takes another path"
+    constants, others = ([source for source in c.inputs if source.kind == "constant"] for c in (whole, small))
+    for before, after in zip(constants, others, strict=False):
+        if before.numbers != after.numbers:
+            readers = (call.line for call in small.calls if Ref(after.index) in flatten((call.args, call.kwargs)))
+            line, change = next(readers, after.name), f"{before.numbers} becomes {after.numbers}"
+            return f"{line}: a constant tensor depends on the width, {change}"
+    return ""
+
+
+def _numbers(call: Call) -> list[Any]:
+    """Numbers that take part in arithmetic; integers by schema are sizes, dimensions and strides."""
+    if not isinstance(call.target, torch._ops.OpOverload):
+        return []
+    found = []
+    for position, argument in enumerate(call.target._schema.arguments):
+        given = call.args[position] if position < len(call.args) else call.kwargs.get(argument.name)
+        values = given if isinstance(given, (list, tuple)) else [given]
+        sizes = "int" in str(argument.type)
+        found += [v for v in values if isinstance(v, float) or (type(v) is int and not sizes)]
+    return found
 
 
 def _noise(value: Any, generator: torch.Generator) -> Any:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> tuple[dict[str, torch.Tensor], Any]:
     """Scores of batch-norm and instance-norm scales."""
-    scales = {
+    scales: dict[str, torch.Tensor] = {
         f"{path}.weight" if path else "weight": module.weight
         for path, module in model.named_modules()
         if isinstance(module, _NormBase) and module.weight is not None

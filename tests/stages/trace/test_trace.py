@@ -51,6 +51,42 @@ def test_hard_coded_size_names_its_line() -> None:
     assert "does not follow the channels" in reason
 
 
+NUMBERS = {
+    "a quotient": lambda x: x / x.shape[1],
+    "a power": lambda x: x * x.size(1) ** -0.5,
+    "all elements": lambda x: x.sum((2, 3), keepdim=True) / x[0].numel(),
+    "an option": lambda x: torch.nn.functional.softplus(x, beta=x.shape[1]),
+    "a filled tensor": lambda x: x * torch.full((1,), x.shape[1]),
+    "a constant": lambda x: x + torch.tensor(float(x.shape[1])),
+    "a branch": lambda x: x.relu() if x.shape[1] > 3 else x,
+}
+
+
+class WidthAsNumber(Net):
+    """Cut or not, every shape fits; the numbers of the cut network would be others."""
+
+    def __init__(self, compute) -> None:
+        super().__init__(6)
+        self.a, self.b, self.compute = conv(3, 4), conv(4, 6), compute
+
+    def features(self, x):
+        return self.b(self.compute(self.a(x)))
+
+
+@pytest.mark.parametrize("way", NUMBERS)
+def test_number_computed_from_a_width_freezes_it(way: str) -> None:
+    net, x = WidthAsNumber(NUMBERS[way]), torch.randn(2, 3, 8, 8)
+    graph = trace(net, x)
+    assert [group.id for group in graph.prunable] == ["b"]
+    assert graph.frozen["a"].startswith("forward does not follow its cut: test_trace.py:")
+    assert prove(net, graph, ChannelPlan.uniform(graph), [x]).relative < 1e-12
+
+
+def test_number_that_no_cut_changes_is_no_obstacle() -> None:
+    graph = trace(WidthAsNumber(lambda x: x / x.shape[2]), torch.randn(2, 3, 8, 8))
+    assert [group.id for group in graph.prunable] == ["a", "b"]
+
+
 class Branching(Net):
     def __init__(self) -> None:
         super().__init__(4)
