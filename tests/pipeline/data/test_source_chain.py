@@ -47,6 +47,7 @@ def test_every_kind_of_source_is_tried_here() -> None:
     assert {*WRITERS, "embedded"} - {"single folder"} == set(SOURCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedded", *WRITERS])
 def test_from_images_to_report(kind: str, here: Path, rlp: fake_run.Rlp, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind != "embedded":
