@@ -81,10 +81,10 @@ class Recorder(SchemaCheckMode):
     def _light(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result's shape by the shortest way: PyTorch's Python decompositions take most of the time otherwise."""
         name = func._schema.name
-        if name in _KEEPS_SHAPE and isinstance(args[0], torch.Tensor) and args[0].is_meta:
-            return args[0] if name.endswith("_") else torch.empty_like(args[0])
         guard = torch._C._DisablePythonDispatcher()
         try:
+            if name in _KEEPS_SHAPE and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+                return args[0] if name.endswith("_") else torch.empty_like(args[0])
             return func(*args, **kwargs)
         finally:
             del guard
