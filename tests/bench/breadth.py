@@ -30,7 +30,9 @@ LIMIT = 1e-9
 
 def survey(name: str, size: int) -> tuple[str, bool, dict[str, int]]:
     """One line of the table, whether it holds, and the reasons with the channels they keep."""
-    model, x = build(name), torch.randn(1, 3, size, size)
+    model = build(name)
+    size = getattr(model, "image_size", size)  # a ViT takes the one it was built for
+    x = torch.randn(1, 3, size, size)
     started = time.perf_counter()
     graph = trace(model, x)
     traced = time.perf_counter() - started
