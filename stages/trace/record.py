@@ -9,6 +9,7 @@ in the pieces autograd would see. PyTorch has no public way to listen there; if 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from stages.trace.capture import Call, Capture, Input, Ref, flatten, inside_torch, mode, operator_name, short_path
+
+_HERE = os.path.dirname(__file__)
 
 _KEEPS_SHAPE = {
     f"aten::{name}{suffix}"
@@ -224,10 +227,12 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _caller() -> str:
-    """The innermost frame outside torch and this file."""
+    """The innermost frame of the network's own code; in one made of library modules alone there is none."""
     frame: Any = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
+        if file != __file__ and os.path.dirname(file) == _HERE:
+            break  # whoever runs the network is no line of it
         if not inside_torch(file) and file != __file__:
             return f"{short_path(file)}:{frame.f_lineno}"
         frame = frame.f_back

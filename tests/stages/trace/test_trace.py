@@ -249,3 +249,10 @@ def _digest(net: nn.Module) -> str:
     for name, tensor in net.state_dict().items():
         whole.update(name.encode() + tensor.numpy().tobytes())
     return whole.hexdigest()
+
+
+def test_network_of_library_modules_alone_is_not_frozen() -> None:
+    """No frame of its calls is the network's own; where rlp runs it from must not count as a difference."""
+    layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    graph = trace(nn.Sequential(*layers, nn.Linear(32, 2)), torch.zeros(1, 3, 16, 16))
+    assert [group.size for group in graph.prunable] == [16, 32]
