@@ -24,16 +24,10 @@ from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from stages.trace import shapes
 from stages.trace.capture import Call, Capture, Input, Ref, flatten, inside_torch, mode, operator_name, short_path
 
 _HERE = os.path.dirname(__file__)
-
-_KEEPS_SHAPE = {
-    f"aten::{name}{suffix}"
-    for name in ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "sigmoid", "tanh", "elu",
-                 "leaky_relu", "mish", "selu", "dropout", "layer_norm", "group_norm", "batch_norm", "instance_norm")
-    for suffix in ("", "_")
-}  # fmt: skip
 
 _FEW = 16  # elements of a constant that are remembered: `torch.tensor(x.shape[1])` is one
 
@@ -83,12 +77,10 @@ class Recorder(SchemaCheckMode):
 
     def _light(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result's shape by the shortest way: PyTorch's Python decompositions take most of the time otherwise."""
-        name = func._schema.name
         guard = torch._C._DisablePythonDispatcher()
         try:
-            if name in _KEEPS_SHAPE and isinstance(args[0], torch.Tensor) and args[0].is_meta:
-                return args[0] if name.endswith("_") else torch.empty_like(args[0])
-            return func(*args, **kwargs)
+            known = shapes.result(operator_name(func), args, kwargs)
+            return func(*args, **kwargs) if known is None else known
         finally:
             del guard
 
@@ -139,7 +131,7 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool, t
 
     def stand_in(tensor: torch.Tensor) -> torch.Tensor:
         if light:
-            return torch.empty_like(tensor, device="meta", requires_grad=False)
+            return shapes.like(tensor)
         return fake.from_tensor(tensor.detach(), static_shapes=True)
 
     used: dict[str, torch.Tensor] = {}

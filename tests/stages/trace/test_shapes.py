@@ -1,0 +1,65 @@
+"""Shape formulas against PyTorch's own shapes, and that PyTorch is asked wherever they do not apply."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stages.trace import shapes
+
+aten = torch.ops.aten
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+X = meta(2, 6, 9, 7)
+KNOWN = {
+    "conv2d": (X, meta(8, 6, 3, 3), meta(8), [1, 1], [1, 1]),
+    "conv2d strided": (X, meta(8, 6, 3, 2), None, [2, 3], [1, 0], [1, 2]),
+    "conv2d grouped": (X, meta(12, 3, 2, 2), None, [1, 1], [0, 0], [1, 1], 2),
+    "linear": (meta(2, 5, 6), meta(4, 6), meta(4)),
+    "add": (X, meta(2, 6, 9, 7)),
+    "mul": (X, meta(2, 6, 1, 1)),
+    "mul both broadcast": (meta(2, 1, 9, 7), meta(2, 6, 1, 7)),
+    "adaptive_avg_pool2d": (X, [1, 3]),
+    "cat": ([X, meta(2, 3, 9, 7), X], 1),
+    "cat from the end": ([X, meta(2, 6, 9, 1)], -1),
+    "silu": (X,),
+    "relu_": (X,),
+}
+ASKED = {
+    "conv2d other width": (X, meta(8, 5, 3, 3)),
+    "conv2d other bias": (X, meta(8, 6, 3, 3), meta(7), [1, 1], [1, 1]),
+    "conv2d same": (X, meta(8, 6, 3, 3), None, [1, 1], "same"),
+    "conv2d one image": (meta(6, 9, 7), meta(8, 6, 3, 3)),
+    "conv2d map too small": (X, meta(8, 6, 11, 11)),
+    "linear other width": (meta(2, 5), meta(4, 6)),
+    "linear other bias": (meta(2, 6), meta(4, 6), meta(3)),
+    "add other width": (X, meta(2, 5, 9, 7)),
+    "add other type": (X, meta(2, 6, 9, 7, dtype=torch.float64)),
+    "add a number": (X, 1.0),
+    "add a real tensor": (X, torch.zeros(2, 6, 9, 7)),
+    "cat other height": ([X, meta(2, 3, 8, 7)], 1),
+    "cat other type": ([X, meta(2, 3, 9, 7, dtype=torch.float64)], 1),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_formula_is_what_pytorch_says(case: str) -> None:
+    name = case.split()[0]
+    found, expected = shapes.result(name, KNOWN[case], {}), getattr(aten, name)(*KNOWN[case])
+    assert found is not None
+    assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_anything_else_is_left_to_pytorch(case: str) -> None:
+    assert shapes.result(case.split()[0], ASKED[case], {}) is None
+
+
+def test_order_of_strides_is_kept() -> None:
+    last = X.to(memory_format=torch.channels_last)
+    assert shapes.like(last).stride() == last.stride()
+    assert shapes.like(X[:, :2]).is_contiguous()
