@@ -19,7 +19,7 @@ from stages.trace import trace
 models = import_torchvision().models
 
 # float32 keeps 6e-8 of each value; folding batch norms and another order of addition through some fifty layers
-# was seen to cost 5e-7 of the largest logit, a wrong channel costs everything.
+# cost a few of those, a wrong channel costs everything.
 TOLERANCE = 1e-5
 
 
