@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli.running import user_modules
 from pipeline.config_load import bundled_configs, find_config, load_config, schema_text
+from pipeline.errors import EnvironmentProblem
 
 FOLDER = Path(__file__).parents[1] / "configs"
 SHIPPED = ("mobilenet_cifar.yaml", "quickstart.yaml", "resnet20_cifar.yaml")
@@ -32,3 +35,14 @@ def test_shipped_config_opens_with_what_it_is_for(name: str) -> None:
 
 def test_schema_is_current() -> None:
     assert (FOLDER / "schema.json").read_text(encoding="utf-8") == schema_text(), "make schema writes it anew"
+
+
+def test_the_way_out_of_absent_images_resets_what_belongs_to_them() -> None:
+    """The command in the hint must run: weights, mean and std given for CIFAR-10 do not fit the images in the package."""
+    config = load_config(FOLDER / "resnet20_cifar.yaml")
+    with pytest.raises(EnvironmentProblem) as caught, user_modules(config, "configs/resnet20_cifar.yaml"):
+        raise EnvironmentProblem("no images", hint="--set data.source=embedded")
+    words = shlex.split(caught.value.hint)
+    assert words[:4] == ["rlp", "pipeline", "run", "configs/resnet20_cifar.yaml"]
+    other = load_config(FOLDER / "resnet20_cifar.yaml", [word for word in words[4:] if word != "--set"])
+    assert (other.data.source, other.model.weights, other.data.mean, other.data.std) == ("embedded", None, None, None)

@@ -92,7 +92,8 @@ def user_modules(config: Config, config_name: str) -> Iterator[None]:
         yield
     except EnvironmentProblem as error:
         offline = "--set data.source=embedded"
-        own = " --set model.weights=null" if config.model.weights else ""  # those given are for other images
+        given = {"model.weights": config.model.weights, "data.mean": config.data.mean, "data.std": config.data.std}
+        own = "".join(f" --set {key}=null" for key, value in given.items() if value)  # they belong to other images
         error.hint = error.hint.replace(offline, f"rlp pipeline run {shlex.quote(config_name)} {offline}{own}")
         raise
 
