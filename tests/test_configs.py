@@ -38,7 +38,7 @@ def test_schema_is_current() -> None:
 
 
 def test_the_way_out_of_absent_images_resets_what_belongs_to_them() -> None:
-    """The command in the hint must run: weights, mean and std given for CIFAR-10 do not fit the images in the package."""
+    """The command in the hint must run: weights, mean and std of CIFAR-10 do not fit the images in the package."""
     config = load_config(FOLDER / "resnet20_cifar.yaml")
     with pytest.raises(EnvironmentProblem) as caught, user_modules(config, "configs/resnet20_cifar.yaml"):
         raise EnvironmentProblem("no images", hint="--set data.source=embedded")
