@@ -158,10 +158,12 @@ class SearchConfig(Section):
     """How important a channel is; decides which of a group's channels stay."""
     score: Literal["divergence", "likelihood", "accuracy"] = "divergence"
     """What a candidate is scored by: closeness to the base network's outputs, log-likelihood, or accuracy."""
+    distill_steps: int = Field(16, ge=0, le=100_000)
+    """Steps of distillation, 64 of the fit images each, that a candidate gets before its score; 0: scored as cut."""
     halving: bool = True
-    """Glance at 64, then 256 images first and score on all of them only what is in the best quarter each time."""
+    """Glance at 64, then 256 images first and train and score only what promises to be in the best quarter."""
     finalists: int = Field(5, ge=1, le=1000)
-    """Best candidates that are scored once more, on up to four times the images, before one becomes the plan."""
+    """Best candidates that are scored once more, on up to 4 times the images after 4 times the steps."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that score candidates; more than 1 gives each one thread."""
     latency: Literal["predicted", "hybrid", "measured"] = "hybrid"

@@ -10,12 +10,12 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from stages.search.budget import Projector
-from stages.search.engine import Trial
 from stages.search.latency import LatencyCost, fit_latency
 from stages.search.setup import Setup
 from stages.search.space import Counts
 from stages.search.stopwatch import Stopwatch, spread_out
 from stages.search.strategies import Proposal
+from stages.search.trial import Trial
 
 TRIES = 4  # corrections of one finalist
 AIM = 0.995  # of the budget, so that the next timing does not miss it by noise

@@ -195,7 +195,7 @@ def _recovered(run: Run, memo: dict[tuple[tuple[int, ...], int], Run], recover: 
 
 def _run(setup: Setup, name: str, seed: int, trials: int | None, fit: Fitter | None, executor: Executor | None) -> Run:
     count = trials or setup.settings.trials
-    search = Search(executor or InProcess(setup.evaluator), halving=setup.settings.halving)
+    search = Search(executor or InProcess(setup.evaluator), halving=setup.settings.halving, removed=setup.removed)
     done = search.run(name, setup.strategy(name, trials=count, seed=seed), count)
     counts, measured = ranked(done)[0].proposal.counts, None
     if fit:

@@ -12,35 +12,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stages.search.evaluate import GLANCES, Outcome
+from stages.search.evaluate import Outcome
 from stages.search.executor import Bars, Executor
+from stages.search.forecast import Hurdles, estimates
+from stages.search.space import Counts
 from stages.search.strategies import Proposal, Strategy
-
-Key = tuple[int, ...]
-ENOUGH = 8  # scored candidates before a bar means anything
-CARRIED = 0.25  # halving: the share of candidates that is carried on from each glance
-WINDOW = 32  # latest candidates that a bar is drawn from: a policy that learns must not carry on all it proposes
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One candidate and what it scored.
-
-    Attributes:
-        phase: the strategy that proposed it, or "finalists".
-        index: position within the phase, from 0.
-        cached: whether the same counts had been scored before.
-    """
-
-    phase: str
-    index: int
-    proposal: Proposal
-    outcome: Outcome
-    cached: bool = False
-
-    @property
-    def key(self) -> Key:
-        return tuple(self.proposal.counts.tolist())
+from stages.search.trial import Key, Trial
 
 
 @dataclass
@@ -52,6 +29,7 @@ class Search:
         on_trial: called for every new trial as it finishes (the journal), and for replayed ones with True.
         on_batch: called with the strategy and its trials so far after every batch it was told about.
         check: called between trials; raises to stop the search.
+        removed: importance of what a candidate cuts, in any unit.
     """
 
     executor: Executor
@@ -60,6 +38,7 @@ class Search:
     check: Callable[[], None] = lambda: None
     on_batch: Callable[[Strategy, Sequence[Trial]], None] = lambda strategy, trials: None
     halving: bool = True
+    removed: Callable[[Counts], float] = lambda counts: 0.0
     memory: dict[Key, Outcome] = field(default_factory=dict)
     mismatched: int = 0
 
@@ -71,15 +50,21 @@ class Search:
             if not proposals:
                 break
             alike = [trial for trial in done if trial.proposal.step == proposals[0].step]
-            batch = self.score(phase, len(done), proposals, _bars(alike) if self.halving else ())
+            batch = self.score(phase, len(done), proposals, alike if self.halving else None)
             done.extend(batch)
-            told = estimates([*alike, *batch])[len(alike) :]
+            told = estimates([*alike, *batch], self.removed)[len(alike) :]
             strategy.tell([trial.proposal for trial in batch], told)
             self.on_batch(strategy, done)
         return done
 
-    def score(self, phase: str, first: int, proposals: Sequence[Proposal], bars: Bars = ()) -> list[Trial]:
-        """Trials for proposals, in their order, numbered from `first`."""
+    def score(
+        self, phase: str, first: int, proposals: Sequence[Proposal], alike: Sequence[Trial] | None = None
+    ) -> list[Trial]:
+        """Trials for proposals, in their order, numbered from `first`.
+
+        Args:
+            alike: what bars are drawn from; None scores every proposal on all images, without a glance.
+        """
         results: dict[int, Trial] = {}
         for offset, proposal in enumerate(proposals):
             known = self.recorded.get((phase, first + offset))
@@ -94,9 +79,12 @@ class Search:
         for offset, proposal in enumerate(proposals):
             if offset not in results:
                 todo.setdefault(_key(proposal), []).append(offset)
-        fresh = [offsets for key, offsets in todo.items() if not self._known(key, bars)]
+        hurdles = Hurdles.of(alike, self.removed) if alike is not None else None
+        bars = {key: hurdles.bars(np.array(key)) if hurdles else () for key in todo}
+        fresh = [offsets for key, offsets in todo.items() if not self._known(key, bars[key])]
         self.check()
-        for job, outcome in self.executor.run([(proposals[offsets[0]].counts, bars) for offsets in fresh]):
+        jobs = [(proposals[offsets[0]].counts, bars[_key(proposals[offsets[0]])]) for offsets in fresh]
+        for job, outcome in self.executor.run(jobs):
             offset = fresh[job][0]
             results[offset] = Trial(phase, first + offset, proposals[offset], outcome)
             self._remember(results[offset], False)
@@ -118,38 +106,6 @@ class Search:
         if held is None or held.stopped:
             self.memory[trial.key] = trial.outcome
         self.on_trial(trial, replayed)
-
-
-def _bars(trials: Sequence[Trial]) -> Bars:
-    """For each glance what the better ones of the latest candidates scored there.
-
-    A policy that learns proposes ever more that would pass; the bar rises by as much as too many did.
-    """
-    bars = []
-    for glance in range(len(GLANCES)):
-        outcomes = [t.outcome for t in trials if len(t.outcome.rungs) > glance][-WINDOW:]
-        if len(outcomes) < ENOUGH:
-            bars.append(-math.inf)
-            continue
-        passed = np.mean([not o.stopped or len(o.rungs) > glance + 1 for o in outcomes])
-        share = CARRIED * min(1.0, CARRIED / float(passed)) if passed else CARRIED
-        bars.append(float(np.quantile([o.rungs[glance] for o in outcomes], 1 - share)))
-    return tuple(bars)
-
-
-def estimates(trials: Sequence[Trial]) -> list[float]:
-    """Scores as a strategy is told them: one of a glance is put on the scale of the whole evaluation.
-
-    Few images and their own batch statistics make every candidate look worse by about the same factor, which
-    is known from the candidates that were carried on.
-    """
-    factors = []
-    for glance in range(len(GLANCES)):
-        whole = [t.outcome for t in trials if not t.outcome.stopped and len(t.outcome.rungs) > glance]
-        glanced = sum(outcome.rungs[glance] for outcome in whole)
-        factors.append(sum(outcome.score for outcome in whole) / glanced if glanced else 1.0)
-    outcomes = [trial.outcome for trial in trials]
-    return [o.score * factors[len(o.rungs) - 1] if o.stopped else o.score for o in outcomes]
 
 
 def _key(proposal: Proposal) -> Key:

@@ -12,8 +12,11 @@ At a glance batch norms use the statistics of the very images they see, which sa
 
 from __future__ import annotations
 
+import copy
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.training.evaluate import modes_kept, reestimate_batchnorm
+from pipeline.training.evaluate import reestimate_batchnorm
 from stages.search.caster import Caster
 from stages.search.space import Counts, Space
 from stages.trace import ChannelGraph
 
+STEP_IMAGES = 64  # of one step of distillation
+RATE, WARMUP, TEMPERATURE = 0.02, 5, 2.0  # of those steps: SGD with momentum, linear warm-up
 GLANCES = ((64, 1 / 16), (256, 1 / 4))  # images, and share of the scoring images: the larger counts
 WORST = -1e3  # score of an output that is no number
 
@@ -107,6 +112,7 @@ class Evaluator:
         x, y: scoring images (N, C, H, W) and labels (N,) of the search split, in an order whose prefixes are
             as balanced as the whole.
         score: a name in SCORES.
+        steps: of distillation on `fit` that a candidate gets before its score.
     """
 
     model: nn.Module
@@ -116,20 +122,30 @@ class Evaluator:
     x: Tensor
     y: Tensor
     score: str = "divergence"
+    steps: int = 0
     batch: int = 256
 
     def __post_init__(self) -> None:
-        self.model.eval()
-        with torch.inference_mode():
-            logits = [self.model(part) for part in self.x.split(self.batch)]
-        self.teacher = torch.cat(logits).clone()
+        self.learn_from(self.model.eval())
         self._caster = Caster(self.model, self.graph, self.ranking.ids)
+        self._norms = norms_of(self._caster.twin)
+
+    def learn_from(self, teacher: nn.Module) -> None:
+        """Measure candidates against this network, which is in eval mode; at first it is the original."""
+        with torch.inference_mode():
+            logits = [teacher(part) for part in self.x.split(self.batch)]
+            lessons = [teacher(part) for part in self.fit] if self.steps else []
+        self.teacher = torch.cat(logits).clone()
+        self._lessons = [
+            (x, wanted)
+            for batch, answers in zip(self.fit, lessons, strict=False)
+            for x, wanted in zip(batch.split(STEP_IMAGES), answers.clone().split(STEP_IMAGES), strict=True)
+            if len(x) > 1
+        ]
 
     def candidate(self, counts: Counts) -> nn.Module:
-        """The cut network with re-fitted batch-norm statistics, in eval mode; valid until the next call."""
-        model = self._caster.cast(self.ranking.keep(counts))
-        reestimate_batchnorm(model, self.fit)
-        return model
+        """The cut network as it is scored, in eval mode; valid until the next call."""
+        return self._recovered(self._caster.cast(self.ranking.keep(counts)))
 
     @property
     def glances(self) -> tuple[int, ...]:
@@ -151,11 +167,31 @@ class Evaluator:
             rungs.append(score)
             if score < bar:
                 return Outcome(score, tuple(rungs), accuracy, images, True, time.perf_counter() - start)
-        reestimate_batchnorm(model, self.fit)
+        model = self._recovered(model)
         with torch.inference_mode():
             logits = torch.cat([model(part) for part in self.x.split(self.batch)])
         score, accuracy = self._compared(logits)
         return Outcome(score, tuple(rungs), accuracy, len(self.x), False, time.perf_counter() - start)
+
+    def _recovered(self, model: nn.Module) -> nn.Module:
+        """After `steps` of distillation and with fitted batch-norm statistics; the model itself where steps is 0."""
+        if self.steps:
+            model = copy.deepcopy(model).requires_grad_(True)
+            with _batch_statistics(norms_of(model)):
+                self._distil(model)
+        reestimate_batchnorm(model, self.fit)
+        return model
+
+    def _distil(self, model: nn.Module) -> None:
+        """Softened divergence alone: a score must not depend on labels that a user may not trust."""
+        optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9, nesterov=True)
+        for step, (x, wanted) in enumerate(itertools.islice(itertools.cycle(self._lessons), self.steps)):
+            optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP)
+            student, teacher = (F.log_softmax(logits / TEMPERATURE, 1) for logits in (model(x), wanted))
+            loss = TEMPERATURE**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
     def base(self) -> tuple[float, float]:
         """Score and accuracy of the original."""
@@ -165,14 +201,8 @@ class Evaluator:
 
     def _glance(self, model: nn.Module, images: int) -> tuple[float, float]:
         """Mean score and accuracy on the first images, batch norms by the statistics of that one batch."""
-        with modes_kept(model), torch.inference_mode():
-            for norm in self._norms(model):
-                norm.training = True
+        with _batch_statistics(self._norms), torch.inference_mode():
             return self._compared(model(self.x[:images]))
-
-    @staticmethod
-    def _norms(model: nn.Module) -> list[nn.Module]:
-        return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     def _compared(self, logits: Tensor) -> tuple[float, float]:
         """Mean score and accuracy of logits (n, classes) of the first n images."""
@@ -180,3 +210,20 @@ class Evaluator:
         values = SCORES[self.score](logits, teacher, labels).double()
         values = torch.nan_to_num(values, nan=WORST, neginf=WORST)
         return values.mean().item(), correctness(logits, teacher, labels).double().mean().item()
+
+
+def norms_of(model: nn.Module) -> list[nn.Module]:
+    """Batch norms with running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+@contextmanager
+def _batch_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Normalise by each batch's own statistics; nothing but the batch norms is in training mode, so dropout is off."""
+    for norm in norms:
+        norm.training = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = False

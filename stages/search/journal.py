@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.store import check_regular, disk_errors
-from stages.search.engine import Trial
 from stages.search.evaluate import Outcome
 from stages.search.stopwatch import Measurement
 from stages.search.strategies import Proposal
+from stages.search.trial import Trial
 
 MAX_BYTES = 1 << 30
 LATENCY = "latency"

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import nn
 
 from pipeline.config import Budget, SearchConfig
@@ -131,7 +130,4 @@ def in_time(setup: Setup, origin: Origin, latency: float, base_seconds: float) -
 
 def judge(evaluator: Evaluator, original: nn.Module) -> None:
     """Score candidates by their closeness to the original, not to what this round starts from."""
-    original.eval()
-    with torch.inference_mode():
-        logits = [original(part) for part in evaluator.x.split(evaluator.batch)]
-    evaluator.teacher = torch.cat(logits).clone()
+    evaluator.learn_from(original.eval())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.config import SearchConfig
@@ -19,7 +22,7 @@ from stages.search.strategies import STRATEGIES, Problem, Strategy
 from stages.trace import ChannelGraph
 
 BATCH = 256
-FINAL_FACTOR = 4  # finalists are scored on up to this many times the images
+FINAL_FACTOR = 4  # finalists are scored on up to this many times the images, after this many times the steps
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,25 @@ class Setup:
         """Exact MACs and parameters."""
         return {metric: round(cost.of(counts)) for metric, cost in self.costs.items()}
 
+    def removed(self, counts: Counts) -> float:
+        """Importance of all units that are cut."""
+        least = zip(self._ascending, self.space.sizes - counts, strict=True)
+        return float(sum(sums[cut] for sums, cut in least))
+
+    @cached_property
+    def _ascending(self) -> list[NDArray[np.float64]]:
+        """Per group the summed importance of its n least important units, n from 0."""
+        values = (np.sort(self.importance[group].double().numpy()) for group in self.space.ids)
+        return [np.concatenate([[0.0], np.cumsum(found)]) for found in values]
+
     def final_evaluator(self) -> Evaluator | None:
-        """One that sees more of the search split; None when the trials saw all of it already."""
+        """One that sees more of the search split and trains longer; None where the trials did all of that already."""
         more = min(len(self.search_images), FINAL_FACTOR * self.settings.images)
-        if more <= len(self.evaluator.x):
+        steps = FINAL_FACTOR * self.settings.distill_steps
+        if more <= len(self.evaluator.x) and not steps:
             return None
-        x, y = _scoring(self.search_images, more, self.seed)
-        return replace(self.evaluator, x=x, y=y)
+        x, y = _scoring(self.search_images, max(more, len(self.evaluator.x)), self.seed)
+        return replace(self.evaluator, x=x, y=y, steps=steps)
 
 
 def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: SearchConfig, seed: int) -> Setup:
@@ -89,7 +104,7 @@ def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: Sea
     importance = rank_channels(model, graph, settings.criterion, list(zip(x.split(BATCH), y.split(BATCH), strict=True)))
     evaluator = Evaluator(
         model, graph, Ranking.of(space, importance), x.split(BATCH), *_scoring(splits.search, settings.images, seed),
-        score=settings.score,
+        score=settings.score, steps=settings.distill_steps,
     )  # fmt: skip
     return Setup(settings, seed, metric, share, projector, costs, importance, evaluator, splits.search)
 

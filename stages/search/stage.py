@@ -26,7 +26,7 @@ from stages.benchmark import LatencyWorker
 from stages.search.align import settle_alignment
 from stages.search.budget import Projector
 from stages.search.calibrate import Calibration, calibrate, confirmed, report
-from stages.search.engine import Search, Trial, ranked
+from stages.search.engine import Search, ranked
 from stages.search.executor import Executor, InProcess, Pool
 from stages.search.journal import Journal
 from stages.search.origin import Origin, begin_round, in_time, judge
@@ -34,6 +34,7 @@ from stages.search.setup import Setup
 from stages.search.stopwatch import Stopwatch
 from stages.search.strategies import Proposal, Strategy
 from stages.search.summary import costs, plan_of, summary
+from stages.search.trial import Trial
 from stages.trace import ChannelGraph
 
 CONTROLS = ("uniform", "global-taylor")
@@ -163,7 +164,7 @@ class _Session:
 
     def _search(self, executor: Executor) -> Search:
         hooks = self._on_trial, self._check, self._on_batch
-        return Search(executor, self.journal.trials, *hooks, halving=self.settings.halving)
+        return Search(executor, self.journal.trials, *hooks, halving=self.settings.halving, removed=self.setup.removed)
 
     def _on_batch(self, strategy: Strategy, trials: Sequence[Trial]) -> None:
         """What the policy has learned, on disk after every batch; the journal alone is what resuming needs."""
@@ -297,7 +298,7 @@ def _header(ctx: StageContext, setup: Setup) -> dict[str, Any]:
     parts = [sha256_file(folder / "model.safetensors"), sha256_file(ctx.input("graph"))]
     parts.append(json.dumps([settings, ctx.config.data.model_dump(mode="json"), ctx.seed], sort_keys=True))
     return {
-        "journal": 1,
+        "journal": 2,
         "groups": list(setup.space.ids),
         "seed": ctx.seed,
         "settings": settings,

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.prune import ChannelPlan
-from stages.search.engine import Search, Trial, ranked
+from stages.search.engine import Search, ranked
 from stages.search.origin import Origin
 from stages.search.setup import Setup
 from stages.search.space import Counts
+from stages.search.trial import Trial
 
 SCHEMA_VERSION = 1
 

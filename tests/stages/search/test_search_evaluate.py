@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from search_nets import setup, trained
 
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.prune import ChannelPlan, CostModel, prune
-from stages.search.caster import Caster
+from stages.search.caster import Caster, _is_pointwise, _Pointwise
 from stages.search.executor import InProcess, Pool
 
 
@@ -24,7 +25,8 @@ def test_cast_equals_prune_in_any_order_of_candidates() -> None:
     for _ in range(4):
         keep = ready.evaluator.ranking.keep(ready.projector.logits(rng.standard_normal(len(ready.space))))
         with torch.inference_mode():
-            assert torch.equal(caster.cast(keep).eval()(x), prune(model, graph, ChannelPlan(keep)).eval()(x))
+            expected = prune(model, graph, ChannelPlan(keep)).eval()(x)
+            torch.testing.assert_close(caster.cast(keep).eval()(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scores_do_not_depend_on_what_was_scored_before() -> None:
@@ -39,7 +41,7 @@ def test_scores_do_not_depend_on_what_was_scored_before() -> None:
 
 def test_score_is_that_of_the_cut_network_after_fitting_batch_norm() -> None:
     model, graph, _ = trained()
-    ready = setup()
+    ready = setup(distill_steps=0)
     counts = ready.projector.logits(np.zeros(len(ready.space)))
     cut = prune(model, graph, ChannelPlan(ready.evaluator.ranking.keep(counts)))
     reestimate_batchnorm(cut, ready.evaluator.fit)
@@ -52,6 +54,59 @@ def test_score_is_that_of_the_cut_network_after_fitting_batch_norm() -> None:
     assert outcome.score == pytest.approx(expected, rel=1e-5)
     assert outcome.accuracy == pytest.approx(right)
     assert outcome.images == 100
+
+
+def test_distillation_before_the_score_is_sgd_on_the_softened_divergence_over_the_fit_images_again_and_again() -> None:
+    model, graph, _ = trained()
+    ready = setup(distill_steps=3, fit_images=128)
+    counts = ready.projector.logits(np.zeros(len(ready.space)))
+    cut = prune(model, graph, ChannelPlan(ready.evaluator.ranking.keep(counts))).train()
+    x = torch.cat(list(ready.evaluator.fit))
+    optimizer = torch.optim.SGD(cut.parameters(), 0.0, momentum=0.9, nesterov=True)
+    for step, part in enumerate((x[:64], x[64:], x[:64])):
+        optimizer.param_groups[0]["lr"] = 0.02 * (step + 1) / 5
+        optimizer.zero_grad()
+        student = (cut(part) / 2).log_softmax(1)
+        teacher = (model(part).detach() / 2).softmax(1)
+        (4 * (teacher * (teacher.log() - student)).sum(1).mean()).backward()
+        optimizer.step()
+    reestimate_batchnorm(cut.eval(), ready.evaluator.fit)
+    with torch.inference_mode():
+        student, teacher = (net(ready.evaluator.x).log_softmax(1) for net in (cut, model))
+    expected = -(teacher.exp() * (teacher - student)).sum(1).mean().item()
+    assert ready.evaluator(counts).score == pytest.approx(expected, rel=1e-3)
+    longer, untrained = setup(distill_steps=12).evaluator(counts), setup(distill_steps=0).evaluator(counts)
+    assert longer.score > expected > untrained.score
+
+
+def test_a_candidate_in_training_has_no_dropout_and_leaves_the_random_state_alone() -> None:
+    ready = setup()
+    dropout = torch.nn.Dropout(0.9)
+    seen: list[bool] = []
+    ready.evaluator._caster.twin.add_module("spare", dropout)
+    dropout.train(False)
+    ready.evaluator._caster.twin.register_forward_hook(lambda net, *_: seen.append(net.spare.training))
+    state = torch.get_rng_state()
+    ready.evaluator(ready.projector.logits(np.zeros(len(ready.space))))
+    assert seen
+    assert not any(seen)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_pointwise_convolutions_of_the_twin_are_matrix_products_with_the_same_result_and_gradient() -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(12, 7, 1).double()
+    product = copy.deepcopy(plain)
+    assert _is_pointwise(product)
+    product.__class__ = _Pointwise
+    x = torch.randn(3, 12, 5, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
+    for net in (plain, product):
+        net(x).square().sum().backward()
+    torch.testing.assert_close(product(x), plain(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(product.weight.grad, plain.weight.grad, rtol=1e-12, atol=1e-12)
+    others = {"stride": 2}, {"groups": 3, "out_channels": 6}, {"padding": 1}, {"kernel_size": 3}
+    for changed in others:
+        assert not _is_pointwise(torch.nn.Conv2d(**{"in_channels": 12, "out_channels": 7, "kernel_size": 1, **changed}))
 
 
 def test_scoring_leaves_the_original_untouched() -> None:

@@ -1,0 +1,77 @@
+"""What is forecast from a glance and from what is cut, and what becomes of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from search_nets import setup
+
+from stages.search.evaluate import Outcome
+from stages.search.forecast import Forecast, Hurdles, estimates
+from stages.search.strategies import Proposal
+from stages.search.trial import Trial
+
+
+def trial(removed: float, score: float, *rungs: float, stopped: bool = False) -> Trial:
+    proposal = Proposal(np.array([removed]), np.zeros(1), "x")
+    return Trial("rl", 0, proposal, Outcome(score, rungs, 0.5, 10, stopped, 0.0))
+
+
+def removed(counts: np.ndarray) -> float:
+    return float(counts[0])
+
+
+def many(count: int = 40, seed: int = 0) -> list[Trial]:
+    """score = -1 + 0.5 * glance - 0.2 * removed, seen at two glances of one scale."""
+    rng = np.random.default_rng(seed)
+    drawn = zip(rng.uniform(-2, 0, count), rng.uniform(0, 5, count), strict=True)
+    return [trial(cut, -1 + 0.5 * glance - 0.2 * cut, glance, glance) for glance, cut in drawn]
+
+
+def test_a_forecast_finds_the_weights_of_both() -> None:
+    trials = many(400)
+    found = Forecast.fit(
+        [t.outcome.rungs[0] for t in trials],
+        [removed(t.proposal.counts) for t in trials],
+        [t.outcome.score for t in trials],
+    )
+    assert (found.level, found.slope, found.loss) == pytest.approx((-1, 0.5, -0.2), abs=0.01)
+    assert found.needed(found(-0.7, 2.0), 2.0) == pytest.approx(-0.7)
+
+
+def test_a_better_glance_never_counts_against_a_candidate_and_a_larger_cut_never_for_it() -> None:
+    glances, cuts = [-3.0, -2.0, -1.0, 0.0], [1.0, 3.0, 2.0, 4.0]
+    both_wrong = Forecast.fit(glances, cuts, [3.0, 2.5, 2.0, 3.2])
+    assert both_wrong.slope >= 0 >= both_wrong.loss
+    flat = Forecast.fit(glances, [2.0] * 4, [4.0, 3.0, 2.0, 1.0])
+    assert (flat.level, flat.slope, flat.loss) == (2.5, 0.0, 0.0)
+    assert (flat.needed(2.4, 9.0), flat.needed(2.6, 9.0)) == (-math.inf, math.inf)
+
+
+def test_what_was_stopped_is_told_as_forecast_and_the_rest_as_scored() -> None:
+    whole = many()
+    told = estimates([*whole, trial(1.0, -0.3, -0.3, stopped=True)], removed)
+    assert told[:-1] == [t.outcome.score for t in whole]
+    assert told[-1] == pytest.approx(-1 + 0.5 * -0.3 - 0.2, abs=0.05)
+    few = [*whole[:3], trial(1.0, -0.3, -0.3, stopped=True)]
+    assert estimates(few, removed)[-1] == -0.3, "three are no ground for a forecast"
+
+
+def test_hurdles_ask_less_of_the_glance_where_less_is_cut() -> None:
+    hurdles = Hurdles.of(many(), removed)
+    gentle, harsh = (hurdles.bars(np.array([cut])) for cut in (1.0, 3.0))
+    assert [h - g for g, h in zip(gentle, harsh, strict=True)] == pytest.approx([2 * 0.2 / 0.5] * 2, rel=0.1)
+    assert Hurdles.of(many(7), removed).bars(np.array([1.0])) == (-math.inf, -math.inf)
+
+
+def test_removed_importance_is_that_of_the_least_important_units() -> None:
+    ready = setup()
+    rng = np.random.default_rng(0)
+    counts = ready.projector.logits(rng.standard_normal(len(ready.space)))
+    kept = ready.evaluator.ranking.keep(counts)
+    total = sum(float(ready.importance[name].double().sum()) for name in ready.space.ids)
+    held = sum(float(ready.importance[name].double()[list(units)].sum()) for name, units in kept.items())
+    assert ready.removed(counts) == pytest.approx(total - held)
+    assert ready.removed(ready.space.sizes) == 0
