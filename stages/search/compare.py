@@ -1,7 +1,8 @@
 """Strategies at equal evaluations: one table with spread, and intervals that say "not shown" when it is not.
 
-Every strategy gets the same number of candidates, seeds, images and the same budget. Its best is then scored
-by one common judge, on more images than the trials saw, and, if a recovery is given, after it too.
+Every strategy gets the same number of candidates, seeds, images and the same budget. Its leaders are then scored
+by one common judge, on more images and after more training than the trials saw, as a search's finalists are; its
+best is what that judge prefers, which, if a recovery is given, is scored after it too.
 """
 
 from __future__ import annotations
@@ -197,10 +198,12 @@ def _run(setup: Setup, name: str, seed: int, trials: int | None, fit: Fitter | N
     count = trials or setup.settings.trials
     search = Search(executor or InProcess(setup.evaluator), halving=setup.settings.halving, removed=setup.removed)
     done = search.run(name, setup.strategy(name, trials=count, seed=seed), count)
-    counts, measured = ranked(done)[0].proposal.counts, None
-    if fit:
-        counts, measured = fit(counts)
-    judged = (setup.final_evaluator() or setup.evaluator)(counts)
+    judge = setup.final_evaluator() or setup.evaluator
+    leaders = [trial.proposal.counts for trial in ranked(done)[: setup.settings.finalists]]
+    fitted = [fit(counts) if fit else (counts, None) for counts in leaders]
+    judged, (counts, measured) = max(
+        ((judge(counts), (counts, measured)) for counts, measured in fitted), key=lambda found: found[0].score
+    )
     return Run(
         strategy=name,
         seed=seed,

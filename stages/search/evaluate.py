@@ -1,13 +1,13 @@
-"""What a candidate is worth: cut, batch-norm statistics re-fitted, compared with the original on fixed images.
+"""What a candidate is worth: cut, trained for a few steps, compared with the original on fixed images.
 
-Before that come glances at a few of the images. A candidate that does worse than a bar at a glance is not
-carried on (successive halving, Jamieson & Talwalkar, arXiv 1502.07943), so most candidates cost a fraction:
+How far the cut network is from the original says little about what training will make of it, a few steps of
+distillation say a lot (`tests/bench/fidelity.py`); they cost more than the score. Before them come glances at
+a few of the images, after which most candidates are not carried on (successive halving, Jamieson & Talwalkar,
+arXiv 1502.07943; by which bar: stages/search/forecast.py):
 
-    glance at 64 images --bar--> glance at 256 --bar--> statistics from the train split, all images
-        5 % of the cost              18 %                        the score
+    glance at 64 images --bar--> glance at 256 --bar--> distillation, statistics from the train split, all images
 
 At a glance batch norms use the statistics of the very images they see, which saves fitting them first.
-`tests/bench/fidelity.py` measures how well each step ranks candidates.
 """
 
 from __future__ import annotations
@@ -134,14 +134,10 @@ class Evaluator:
         """Measure candidates against this network, which is in eval mode; at first it is the original."""
         with torch.inference_mode():
             logits = [teacher(part) for part in self.x.split(self.batch)]
-            lessons = [teacher(part) for part in self.fit] if self.steps else []
+            lessons = [(part, teacher(part)) for part in self.fit] if self.steps else []
         self.teacher = torch.cat(logits).clone()
-        self._lessons = [
-            (x, wanted)
-            for batch, answers in zip(self.fit, lessons, strict=False)
-            for x, wanted in zip(batch.split(STEP_IMAGES), answers.clone().split(STEP_IMAGES), strict=True)
-            if len(x) > 1
-        ]
+        pairs = (zip(x.split(STEP_IMAGES), y.clone().split(STEP_IMAGES), strict=True) for x, y in lessons)
+        self._lessons = [pair for pair in itertools.chain.from_iterable(pairs) if len(pair[0]) > 1]
 
     def candidate(self, counts: Counts) -> nn.Module:
         """The cut network as it is scored, in eval mode; valid until the next call."""
@@ -176,22 +172,10 @@ class Evaluator:
     def _recovered(self, model: nn.Module) -> nn.Module:
         """After `steps` of distillation and with fitted batch-norm statistics; the model itself where steps is 0."""
         if self.steps:
-            model = copy.deepcopy(model).requires_grad_(True)
-            with _batch_statistics(norms_of(model)):
-                self._distil(model)
+            model = copy.deepcopy(model)
+            distil(model, self._lessons, self.steps)
         reestimate_batchnorm(model, self.fit)
         return model
-
-    def _distil(self, model: nn.Module) -> None:
-        """Softened divergence alone: a score must not depend on labels that a user may not trust."""
-        optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=0.9, nesterov=True)
-        for step, (x, wanted) in enumerate(itertools.islice(itertools.cycle(self._lessons), self.steps)):
-            optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP)
-            student, teacher = (F.log_softmax(logits / TEMPERATURE, 1) for logits in (model(x), wanted))
-            loss = TEMPERATURE**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
 
     def base(self) -> tuple[float, float]:
         """Score and accuracy of the original."""
@@ -201,7 +185,7 @@ class Evaluator:
 
     def _glance(self, model: nn.Module, images: int) -> tuple[float, float]:
         """Mean score and accuracy on the first images, batch norms by the statistics of that one batch."""
-        with _batch_statistics(self._norms), torch.inference_mode():
+        with batch_statistics(self._norms), torch.inference_mode():
             return self._compared(model(self.x[:images]))
 
     def _compared(self, logits: Tensor) -> tuple[float, float]:
@@ -212,13 +196,29 @@ class Evaluator:
         return values.mean().item(), correctness(logits, teacher, labels).double().mean().item()
 
 
+def distil(model: nn.Module, lessons: Sequence[tuple[Tensor, Tensor]], steps: int) -> None:
+    """Train `model` in place over lessons, again and again: images (B, C, H, W) and the teacher's logits (B, classes).
+
+    On the softened divergence alone: a score must not depend on labels more than the user's choice of score does.
+    """
+    optimizer = torch.optim.SGD(model.requires_grad_(True).parameters(), RATE, momentum=0.9, nesterov=True)
+    with batch_statistics(norms_of(model)):
+        for step, (x, wanted) in enumerate(itertools.islice(itertools.cycle(lessons), steps)):
+            optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP)
+            student, teacher = (F.log_softmax(logits / TEMPERATURE, 1) for logits in (model(x), wanted))
+            loss = TEMPERATURE**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
 def norms_of(model: nn.Module) -> list[nn.Module]:
     """Batch norms with running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 @contextmanager
-def _batch_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
+def batch_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
     """Normalise by each batch's own statistics; nothing but the batch norms is in training mode, so dropout is off."""
     for norm in norms:
         norm.training = True

@@ -1,7 +1,7 @@
 """What a glance promises: which candidates are carried on, and what a strategy is told of those that are not.
 
 How far a few images are from the original's answers says little about what training will mend; how important
-the cut channels were says much of the rest, and costs nothing (`tests/bench/foresight.py`). So candidates are
+the cut channels were says much of the rest, and costs nothing (`tests/bench/fidelity.py`). So candidates are
 compared by a forecast of their score from both.
 """
 

@@ -22,7 +22,7 @@ from stages.search.strategies import STRATEGIES, Problem, Strategy
 from stages.trace import ChannelGraph
 
 BATCH = 256
-FINAL_FACTOR = 4  # finalists are scored on up to this many times the images, after this many times the steps
+FINAL_IMAGES, FINAL_STEPS = 4, 2  # finalists are scored on up to so many times the images and steps
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Setup:
 
     def final_evaluator(self) -> Evaluator | None:
         """One that sees more of the search split and trains longer; None where the trials did all of that already."""
-        more = min(len(self.search_images), FINAL_FACTOR * self.settings.images)
-        steps = FINAL_FACTOR * self.settings.distill_steps
+        more = min(len(self.search_images), FINAL_IMAGES * self.settings.images)
+        steps = FINAL_STEPS * self.settings.distill_steps
         if more <= len(self.evaluator.x) and not steps:
             return None
         x, y = _scoring(self.search_images, max(more, len(self.evaluator.x)), self.seed)

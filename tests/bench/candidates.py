@@ -1,12 +1,12 @@
-"""Search candidates per second: ours against a loop of deepcopy + Torch-Pruning + the same batch-norm fit and scoring.
+"""Search candidates per second: ours against a loop of deepcopy + Torch-Pruning + the same fit, training and scoring.
 
-    python tests/bench/candidates.py [--net mobilenet_v2] [--images 384,1500] [--candidates 10] [--trials 100]
+    python tests/bench/candidates.py [--net NAME] [--images 1500,6000] [--steps 0,16] [--candidates 10] [--trials 100]
 
 Same network, images, budget share and threads; each side runs in its own process, so that its peak memory is its
-own. A candidate is cut physically, batch-norm statistics are fitted to one third of the images, and the other two
-thirds are scored. Three ways are timed:
+own. A candidate is cut physically, trained for `--steps` steps of distillation (64 images each; 0: not at all),
+batch-norm statistics are fitted to one third of the images, and the other two thirds are scored. Three ways are timed:
 
-* theirs: every candidate sees every image;
+* theirs: every candidate is trained and sees every image;
 * ours, every image: the same, with our cutting;
 * ours, in a search: what a candidate costs in a search of so many trials by the default strategy, where glances at
   few images spare most candidates the rest, and repeated ones are remembered (seconds of proposing included).
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import resource
 import statistics
@@ -36,7 +37,7 @@ from pipeline.models import build_model
 from pipeline.training.evaluate import reestimate_batchnorm
 from pipeline.training.machine import keep_freed_memory
 from stages.search.engine import Search
-from stages.search.evaluate import SCORES
+from stages.search.evaluate import SCORES, STEP_IMAGES, distil
 from stages.search.executor import InProcess
 from stages.search.setup import Setup, prepare
 from stages.trace import trace
@@ -52,7 +53,7 @@ NETS = {
 
 def ours(net: str, images: int, options: argparse.Namespace) -> dict[str, float]:
     """Median seconds a candidate on every image; mean seconds a trial in a whole search."""
-    setup = ready(net, images)
+    setup = ready(net, images, options.steps)
     rng, clock = np.random.default_rng(0), clock_of(options)
     times = []
     for _ in range(options.candidates + 1):
@@ -60,7 +61,7 @@ def ours(net: str, images: int, options: argparse.Namespace) -> dict[str, float]
         setup.evaluator(setup.projector.logits(rng.standard_normal(len(setup.space))))
         times.append(clock() - start)
     start = clock()
-    search = Search(InProcess(setup.evaluator))
+    search = Search(InProcess(setup.evaluator), removed=setup.removed)
     trials = search.run("rl", setup.strategy("rl", trials=options.trials), options.trials)
     spent = clock() - start
     whole = sum(not trial.outcome.stopped and not trial.cached for trial in trials)
@@ -68,9 +69,10 @@ def ours(net: str, images: int, options: argparse.Namespace) -> dict[str, float]
     return {"seconds": statistics.median(times[1:]), "in_search": spent / len(trials), **seen}
 
 
-def ready(net: str, images: int) -> Setup:
+def ready(net: str, images: int, steps: int = 0) -> Setup:
     model, splits = load(net)
-    settings = SearchConfig(images=images * 2 // 3, fit_images=images // 3, min_keep=0.1, align=8)
+    shared = {"min_keep": 0.1, "align": 8, "distill_steps": steps}
+    settings = SearchConfig(images=images * 2 // 3, fit_images=images // 3, **shared)
     return prepare(model, trace(model, splits.search.take(2, seed=0)[0]), splits, settings, 0)
 
 
@@ -84,9 +86,12 @@ def torch_pruning(net: str, images: int, options: argparse.Namespace) -> dict[st
 
     model, splits = load(net)
     fit = splits.train.take(images // 3, seed=0)[0].split(256)
+    parts = [part for batch in fit for part in batch.split(STEP_IMAGES) if len(part) > 1]
     x, y = splits.search.take(images * 2 // 3, seed=0)
     with torch.inference_mode():
         teacher = torch.cat([model(part) for part in x.split(256)])
+        lessons = [model(part) for part in parts]
+    lessons = [(part, wanted.clone()) for part, wanted in zip(parts, lessons, strict=True)]
     rng, clock = np.random.default_rng(0), clock_of(options)
     times = []
     for _ in range(options.candidates + 1):
@@ -100,6 +105,8 @@ def torch_pruning(net: str, images: int, options: argparse.Namespace) -> dict[st
             pruning_ratio_dict=ratios, round_to=8, ignored_layers=head,
         )  # fmt: skip
         pruner.step()
+        if options.steps:
+            distil(trial, lessons, options.steps)
         reestimate_batchnorm(trial, fit)
         with torch.inference_mode():
             logits = torch.cat([trial(part) for part in x.split(256)])
@@ -125,6 +132,7 @@ def load(net: str):  # type: ignore[no-untyped-def]
 
 def child(options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(options.threads)
+    options.steps = int(options.steps)
     keep_freed_memory()  # for both sides alike
     found = {"ours": ours, "torch-pruning": torch_pruning}[options.side](options.net, int(options.images), options)
     return found | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -133,7 +141,8 @@ def child(options: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", default="mobilenet_v2", choices=NETS)
-    parser.add_argument("--images", default="384,1500")
+    parser.add_argument("--images", default="1500,6000")
+    parser.add_argument("--steps", default="0,16")
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
@@ -145,21 +154,22 @@ def main() -> None:
     print(
         f"{options.net}, {options.threads} thread, {options.candidates} candidates, searches of {options.trials} trials"
     )
-    head = ("images", "theirs /s", "ours /s, every image", "ratio", "ours /s, in a search", "ratio", "trials")
+    head = ("images", "steps", "theirs /s", "ours /s, every image", "ratio", "ours /s, in a search", "ratio", "trials")
     print(" | ".join((*head, "on all images", "repeated", "peak MiB ours", "theirs")))
-    for images in options.images.split(","):
-        mine, theirs = (measured(side, images, options) for side in ("ours", "torch-pruning"))
+    for images, steps in itertools.product(options.images.split(","), options.steps.split(",")):
+        mine, theirs = (measured(side, images, steps, options) for side in ("ours", "torch-pruning"))
         slow = theirs["seconds"]
         print(
-            f"{images} | {1 / slow:.2f} | {1 / mine['seconds']:.2f} | {slow / mine['seconds']:.1f}× | "
+            f"{images} | {steps} | {1 / slow:.2f} | {1 / mine['seconds']:.2f} | {slow / mine['seconds']:.1f}× | "
             f"{1 / mine['in_search']:.2f} | {slow / mine['in_search']:.1f}× | {options.trials} | {mine['whole']} | "
             f"{mine['repeated']} | {mine['peak_mib']:.0f} | {theirs['peak_mib']:.0f}"
         )
 
 
-def measured(side: str, images: str, options: argparse.Namespace) -> dict[str, float]:
+def measured(side: str, images: str, steps: str, options: argparse.Namespace) -> dict[str, float]:
     """One side in a process of its own."""
-    arguments = ["--side", side, "--net", options.net, "--images", images, "--trials", str(options.trials)]
+    arguments = ["--side", side, "--net", options.net, "--images", images, "--steps", steps]
+    arguments += ["--trials", str(options.trials)]
     arguments += ["--candidates", str(options.candidates), "--threads", str(options.threads)]
     out = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
     return dict(json.loads(out.stdout.splitlines()[-1]))
