@@ -21,7 +21,7 @@ from stages.search.critic import Critic
 from stages.search.strategies.base import Problem, Proposal, Vector, greedy_counts, uniform_counts
 
 BATCH = 8
-START_SPREAD = 0.7  # logits: keep ratio 0.5 varies between about 0.33 and 0.67
+START_SPREAD = 0.4  # logits: keep ratio 0.5 varies between about 0.4 and 0.6; far from a good start is mostly worse
 LEAST_SPREAD = 0.05  # below this the mean's neighbours round to the same blocks
 CLIP = 0.2
 EPOCHS = 8

@@ -9,6 +9,8 @@ import pytest
 from search_nets import setup
 
 from stages.search.compare import Comparison, Correlation, Difference, Run, compare, correlation, interval
+from stages.search.engine import Search, ranked
+from stages.search.executor import InProcess
 
 
 def test_every_searching_strategy_gets_the_same_evaluations_and_keeps_the_budget() -> None:
@@ -82,6 +84,17 @@ def test_the_best_is_judged_after_it_was_brought_within_a_measured_budget() -> N
     found = compare(ready, ["random"], [0], fit=lambda counts: (floors, 0.25))
     assert (found.runs[0].counts, found.runs[0].measured) == (tuple(floors.tolist()), 0.25)
     assert found.runs[0].score == ready.final_evaluator()(floors).score
+
+
+def test_of_the_leaders_the_judge_prefers_the_best() -> None:
+    ready = setup(trials=12, images=60, finalists=3)
+    search = Search(InProcess(ready.evaluator), removed=ready.removed)
+    leaders = ranked(search.run("random", ready.strategy("random", trials=12, seed=0), 12))[:3]
+    judge = ready.final_evaluator()
+    scores = {trial.key: judge(trial.proposal.counts).score for trial in leaders}
+    found = compare(ready, ["random"], [0]).runs[0]
+    assert (found.score, found.counts) == max((score, key) for key, score in scores.items())
+    assert len(scores) == 3
 
 
 def test_rank_correlation_ignores_scale_and_shares_ties() -> None:
