@@ -11,22 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_chain import make_images, rlp
+from test_chain import NETS, make_images, rlp
 
 from pipeline.cli import main
 from pipeline.store import read_json
 
 pytestmark = pytest.mark.slow
-
-NETS = """
-from torch import nn
-
-def small_cnn(num_classes=10, in_channels=3, width=16):
-    def block(i, o, stride):
-        return [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-    layers = block(in_channels, width, 1) + block(width, 2 * width, 2) + block(2 * width, 2 * width, 2)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes))
-"""
 
 CONFIG = """
 seed: 3

@@ -148,7 +148,7 @@ def show(doc: dict[str, Any], score: str) -> None:
         )
         for row in doc["table"]
     ]
-    head = ("strategy", "seeds", "evaluations", f"score ({score})", "before recovery", "after recovery")
+    head = ("strategy", "seeds", "evaluations", f"score ({score})", "accuracy as scored", "after recovery")
     console.table((*head, "latency, of the base" if timed else "cost", "search"), rows)
     if doc["distill"]:
         told = doc["distill"]

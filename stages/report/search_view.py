@@ -42,9 +42,11 @@ def search_sentence(search: Document) -> str:
     realised = budget["realised"][budget["metric"]]["fraction"] if budget["metric"] in budget["realised"] else None
     got = "" if realised is None else f", realised {realised:.1%}"
     metric = METRICS[budget["metric"]]
+    steps = search["best"].get("distill_steps", 0)
+    state = f"after {steps} steps of distillation" if steps else "before recovery"
     return (
         f"Strategy {search['strategy']}, {search['trials']} candidates; budget {budget['asked']:.0%} of the base's "
-        f"{metric}{got}. Accuracy of the chosen cut before recovery: {search['best']['accuracy']:.2%} on the "
+        f"{metric}{got}. Accuracy of the chosen cut {state}: {search['best']['accuracy']:.2%} on the "
         f"search split, the base {search['base']['accuracy']:.2%}."
     )
 

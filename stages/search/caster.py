@@ -92,5 +92,5 @@ def _set(module: nn.Module, attribute: str, value: int) -> None:
         shape = list(getattr(module, name))
         shape[int(entry)] = value
         setattr(module, name, tuple(shape))
-    else:
+    elif getattr(module, attribute) != value:  # a module's own setattr is slow
         setattr(module, attribute, value)

@@ -34,7 +34,7 @@ class Run:
     """One strategy with one seed.
 
     Attributes:
-        score, accuracy: of its best candidate, by the common judge, before recovery.
+        score, accuracy: of its best candidate, by the common judge.
         counts: units that candidate keeps, in the order of the space.
         cost: in the budget's metric; predicted, where the metric is latency.
         evaluations: candidates scored; `distinct` of them differ.

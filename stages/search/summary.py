@@ -8,7 +8,7 @@ from typing import Any
 from stages.prune import ChannelPlan
 from stages.search.engine import Search, ranked
 from stages.search.origin import Origin
-from stages.search.setup import Setup
+from stages.search.setup import FINAL_STEPS, Setup
 from stages.search.space import Counts
 from stages.search.trial import Trial
 
@@ -73,6 +73,7 @@ def row(setup: Setup, origin: Origin, trial: Trial, trials: int = 1) -> dict[str
         "score": outcome.score,
         "accuracy": outcome.accuracy,
         "images": outcome.images,
+        "distill_steps": setup.settings.distill_steps * (FINAL_STEPS if trial.phase == "finalists" else 1),
         **costs(setup, origin, trial.proposal.counts),
     }
 

@@ -1,6 +1,6 @@
 """Search candidates per second: ours against a loop of deepcopy + Torch-Pruning + the same fit, training and scoring.
 
-    python tests/bench/candidates.py [--net NAME] [--images 1500,6000] [--steps 0,16] [--candidates 10] [--trials 100]
+    python tests/bench/candidates.py [--net NAME] [--images 384,1500] [--steps 0,16] [--candidates 10] [--trials 100]
 
 Same network, images, budget share and threads; each side runs in its own process, so that its peak memory is its
 own. A candidate is cut physically, trained for `--steps` steps of distillation (64 images each; 0: not at all),
@@ -141,7 +141,7 @@ def child(options: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", default="mobilenet_v2", choices=NETS)
-    parser.add_argument("--images", default="1500,6000")
+    parser.add_argument("--images", default="384,1500")
     parser.add_argument("--steps", default="0,16")
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--trials", type=int, default=100)

@@ -9,7 +9,7 @@ import pytest
 
 from stages.report import plots, search_view, view
 from stages.report.plots import KeptGroup
-from stages.report.search_view import Round
+from stages.report.search_view import Round, search_sentence
 from stages.report.summary import summarise
 
 
@@ -179,6 +179,12 @@ def test_table_of_strategies_marks_the_chosen_one_and_ends_with_the_plan(search:
         ("the plan", True, "-0.1200"),
     ]
     assert (rows[0]["macs"], rows[0]["params"], rows[0]["latency"]) == ("50.0%", "25.0%", "50.0%")
+
+
+def test_accuracy_of_the_chosen_cut_says_what_had_been_done_to_it(search: dict[str, Any]) -> None:
+    assert "Accuracy of the chosen cut before recovery: 80.00%" in search_sentence(search)
+    search["best"]["distill_steps"] = 32
+    assert "Accuracy of the chosen cut after 32 steps of distillation: 80.00%" in search_sentence(search)
 
 
 def test_error_of_the_latency_table_is_said(search: dict[str, Any]) -> None:
