@@ -5,7 +5,8 @@ Gaussian-process regression with the kernel
     k(x, y) = v * mean over groups g of exp(-(x_g - y_g)^2 / 2 l^2)  +  (1 - v) * exp(-|x - y|^2 / 2 G l^2)
 
 The first part says that a group's width has its own effect whatever the others do, which is what makes
-tens of groups learnable from tens of trials; the second lets groups interact. l, v and the noise are
+tens of groups learnable from tens of trials; the second lets groups interact. The process describes what a
+straight line over the importance of the cut channels leaves unexplained. l, v and the noise are
 chosen by marginal likelihood (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2.3 and 5.4).
 """
 
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.search.forecast import Forecast
 
 Array = NDArray[np.float64]
 _LENGTHS = (0.15, 0.3, 0.6)
@@ -45,12 +48,12 @@ class Critic:
     noise: float
     factor: Array
     weights: Array
-    centre: float
+    trend: Forecast
     scale: float
 
     @classmethod
-    def fit(cls, points: Array, scores: Array) -> Critic:
-        """Fit to keep ratios (n, G) in 0..1 and scores (n,), n >= 2.
+    def fit(cls, points: Array, removed: Array, scores: Array) -> Critic:
+        """Fit to keep ratios (n, G) in 0..1, importances of what is cut (n,) and scores (n,), n >= 2.
 
         Scores more than 4 median deviations below the median are raised to that, so that one broken
         candidate does not flatten the differences among good ones.
@@ -58,8 +61,10 @@ class Critic:
         middle = np.median(scores)
         spread = np.median(np.abs(scores - middle)) or float(np.std(scores)) or 1.0
         clipped = np.maximum(scores, middle - 4 * spread)
-        centre, scale = float(clipped.mean()), float(clipped.std()) or 1.0
-        target = (clipped - centre) / scale
+        trend = Forecast.fit(np.zeros(len(scores)), removed, clipped)
+        rest = clipped - trend.level - trend.loss * removed
+        scale = float(rest.std()) or 1.0
+        target = rest / scale
         squared, joint = _kernels(points, points)
         best: tuple[float, tuple[float, float, float], Any, Any] | None = None
         for length, share in itertools.product(_LENGTHS, _SHARES):
@@ -71,20 +76,21 @@ class Critic:
                 if best is None or evidence > best[0]:
                     best = (evidence, (length, share, noise), factor, weights)
         assert best is not None
-        return cls(points, *best[1], best[2], best[3], centre, scale)
+        return cls(points, *best[1], best[2], best[3], trend, scale)
 
-    def predict(self, points: Array) -> tuple[Array, Array]:
-        """Mean score (m,) and covariance (m, m) for keep ratios (m, G)."""
+    def predict(self, points: Array, removed: Array) -> tuple[Array, Array]:
+        """Mean score (m,) and covariance (m, m) for keep ratios (m, G) and importances of what is cut (m,)."""
         cross = _mix(*_kernels(points, self.points), self.length, self.share)
         prior = _mix(*_kernels(points, points), self.length, self.share)
         half = np.linalg.solve(self.factor, cross.T)
-        return cross @ self.weights * self.scale + self.centre, (prior - half.T @ half) * self.scale**2
+        mean = cross @ self.weights * self.scale + self.trend.level + self.trend.loss * removed
+        return mean, (prior - half.T @ half) * self.scale**2
 
-    def choose(self, points: Array, count: int, caution: float) -> list[int]:
+    def choose(self, points: Array, removed: Array, count: int, caution: float) -> list[int]:
         """Indices of `count` points to score next: best upper bound mean + caution * deviation, one after the
         other, each choice first shrinking the uncertainty that it would resolve, so that they differ.
         """
-        mean, covariance = self.predict(points)
+        mean, covariance = self.predict(points, removed)
         chosen: list[int] = []
         for _ in range(min(count, len(points))):
             variance = np.maximum(np.diag(covariance), 0)

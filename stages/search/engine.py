@@ -14,7 +14,7 @@ import numpy as np
 
 from stages.search.evaluate import Outcome
 from stages.search.executor import Bars, Executor
-from stages.search.forecast import Hurdles, estimates
+from stages.search.halving import Hurdles, estimates
 from stages.search.space import Counts
 from stages.search.strategies import Proposal, Strategy
 from stages.search.trial import Key, Trial

@@ -3,7 +3,7 @@
 How far the cut network is from the original says little about what training will make of it, a few steps of
 distillation say a lot (`tests/bench/fidelity.py`); they cost more than the score. Before them come glances at
 a few of the images, after which most candidates are not carried on (successive halving, Jamieson & Talwalkar,
-arXiv 1502.07943; by which bar: stages/search/forecast.py):
+arXiv 1502.07943; by which bar: stages/search/halving.py):
 
     glance at 64 images --bar--> glance at 256 --bar--> distillation, statistics from the train split, all images
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.config import SearchConfig
@@ -17,7 +15,7 @@ from stages.prune import rank_channels
 from stages.search.budget import Projector
 from stages.search.cost import ProductCost
 from stages.search.evaluate import Evaluator, Ranking
-from stages.search.space import Counts, Space
+from stages.search.space import Counts, Removal, Space
 from stages.search.strategies import STRATEGIES, Problem, Strategy
 from stages.trace import ChannelGraph
 
@@ -60,16 +58,10 @@ class Setup:
         """Exact MACs and parameters."""
         return {metric: round(cost.of(counts)) for metric, cost in self.costs.items()}
 
-    def removed(self, counts: Counts) -> float:
-        """Importance of all units that are cut."""
-        least = zip(self._ascending, self.space.sizes - counts, strict=True)
-        return float(sum(sums[cut] for sums, cut in least))
-
     @cached_property
-    def _ascending(self) -> list[NDArray[np.float64]]:
-        """Per group the summed importance of its n least important units, n from 0."""
-        values = (np.sort(self.importance[group].double().numpy()) for group in self.space.ids)
-        return [np.concatenate([[0.0], np.cumsum(found)]) for found in values]
+    def removed(self) -> Removal:
+        """Importance that counts (G,) cut away."""
+        return Removal([self.importance[group].double().numpy() for group in self.space.ids])
 
     def final_evaluator(self) -> Evaluator | None:
         """One that sees more of the search split and trains longer; None where the trials did all of that already."""

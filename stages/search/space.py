@@ -12,7 +12,7 @@ the width its author chose. Frozen groups are not part of the space at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,3 +96,21 @@ class Space:
         """Inverse of `as_dict`; groups not named are whole."""
         sizes = zip(self.ids, self.sizes, strict=True)
         return np.array([kept.get(name, size) for name, size in sizes], dtype=np.int64)
+
+
+class Removal:
+    """Importance that a candidate cuts away: of every group the least important units.
+
+    Args:
+        importance: per group of the space, the importance of its units, any order.
+
+    Attributes:
+        sums: per group, entry n is the importance of its n least important units.
+    """
+
+    def __init__(self, importance: Sequence[NDArray[np.float64]]) -> None:
+        self.sums = tuple(np.concatenate([[0.0], np.cumsum(np.sort(values))]) for values in importance)
+
+    def __call__(self, counts: Counts) -> float:
+        """Of counts (G,), in the unit of the importance."""
+        return float(sum(sums[len(sums) - 1 - kept] for sums, kept in zip(self.sums, counts, strict=True)))

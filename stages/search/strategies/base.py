@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.search.budget import Projector
-from stages.search.space import Counts, Space
+from stages.search.space import Counts, Removal, Space
 
 Vector = NDArray[np.float64]
 
@@ -36,6 +37,11 @@ class Problem:
     @property
     def space(self) -> Space:
         return self.projector.space
+
+    @cached_property
+    def removed(self) -> Removal:
+        """Importance that counts (G,) cut away."""
+        return Removal(self.importance)
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,7 @@ def greedy_counts(problem: Problem) -> Counts:
     Importances are compared across groups, so they must be on one scale; first-order Taylor is (it
     estimates the change of the same loss), cf. Molchanov et al., arXiv 1906.10771.
     """
-    projector, space = problem.projector, problem.space
-    sums = [np.concatenate([[0.0], np.cumsum(np.sort(values))]) for values in problem.importance]
+    projector, space, sums = problem.projector, problem.space, problem.removed.sums
     counts = space.sizes.copy()
     least = 1e-9 * projector.cost.of(space.sizes)  # a block within one of the runtime's blocks saves nothing yet
     while not projector.fits(counts):

@@ -6,9 +6,9 @@ constant added to all logits, so what is learned is the *distribution* of the bu
 Update: after every batch a few steps of clipped policy gradient (PPO, arXiv 1707.06347, clipped per group),
 advantages normalised over the batch, with an entropy bonus that keeps the spread from vanishing early.
 Critic: a Gaussian process over all trials so far (stages/search/critic.py) picks half of every batch among
-many draws of the actor; the other half stays as drawn, because a batch picked entirely by the critic leaves
-the gradient too little contrast (it then learns fast for 60 trials and stalls). The gradient only ever
-sees real scores.
+many draws of the actor and many changes of the best candidate; the other half stays as the actor drew it,
+because a batch picked entirely by the critic leaves the gradient too little contrast (it then learns fast for
+60 trials and stalls). The gradient only ever sees real scores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ CLIP = 0.2
 EPOCHS = 8
 MEAN_STEP, SPREAD_STEP = 0.1, 0.05  # Adam step sizes, in logits and in log spread
 ENTROPY = 0.02
-DRAWS = 96  # draws that the critic chooses a batch from
+DRAWS = 48  # draws of the actor that the critic chooses from, and as many changes of the best candidate
+CHANGE = 0.5  # of the actor's spread, for those
 CAUTION = 0.3  # weight of the critic's uncertainty
 
 
@@ -53,9 +54,9 @@ class PolicyGradient:
         count = min(room, self.batch) - len(out)
         if not self.critic_on or len(self.seen) < self.batch:
             return out + self._draw(count)
-        draws = self._draw(DRAWS)
         plain = -(-count // 2)
-        return draws[:plain] + self._screened(draws[plain:], count - plain)
+        drawn = self._draw(plain)
+        return drawn + self._screened(self._draw(DRAWS) + self._changed(DRAWS), count - plain)
 
     def _start(self) -> list[Proposal]:
         equal = np.zeros(len(self.problem.space))
@@ -71,6 +72,14 @@ class PolicyGradient:
         actions = self.mean + np.exp(self.log_spread) * noise
         return [Proposal(self.problem.projector.logits(action), action, "policy") for action in actions]
 
+    def _changed(self, count: int) -> list[Proposal]:
+        """Around the best candidate so far, nearer than the actor draws around its mean."""
+        best = np.array(max(self.seen, key=self.seen.__getitem__))
+        centre = self.problem.space.logits(best).clip(-4, 4)
+        noise = self.rng.standard_normal((count, len(centre)))
+        actions = centre - centre.mean() + CHANGE * np.exp(self.log_spread) * noise
+        return [Proposal(self.problem.projector.logits(action), action, "change of the best") for action in actions]
+
     def _screened(self, draws: list[Proposal], count: int) -> list[Proposal]:
         """The `count` draws that the critic finds most promising among those not scored before."""
         fresh = {tuple(draw.counts.tolist()): draw for draw in draws}
@@ -78,8 +87,11 @@ class PolicyGradient:
         if len(new) <= count:
             return new + draws[: count - len(new)]
         sizes = self.problem.space.sizes
-        critic = Critic.fit(np.array(list(self.seen)) / sizes, np.array(list(self.seen.values())))
-        chosen = critic.choose(np.array([draw.counts for draw in new]) / sizes, count, CAUTION)
+        removed = self.problem.removed
+        known, asked = np.array(list(self.seen)), np.array([draw.counts for draw in new])
+        cut = np.array([removed(counts) for counts in known])
+        critic = Critic.fit(known / sizes, cut, np.array(list(self.seen.values())))
+        chosen = critic.choose(asked / sizes, np.array([removed(counts) for counts in asked]), count, CAUTION)
         return [new[index] for index in chosen]
 
     def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:

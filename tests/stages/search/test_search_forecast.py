@@ -9,7 +9,8 @@ import pytest
 from search_nets import setup
 
 from stages.search.evaluate import Outcome
-from stages.search.forecast import Forecast, Hurdles, estimates
+from stages.search.forecast import Forecast
+from stages.search.halving import Hurdles, estimates
 from stages.search.strategies import Proposal
 from stages.search.trial import Trial
 
