@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from search_nets import setup
 
+from stages.search.critic import Critic
 from stages.search.evaluate import Outcome
 from stages.search.forecast import Forecast
 from stages.search.halving import Hurdles, estimates
@@ -76,3 +77,16 @@ def test_removed_importance_is_that_of_the_least_important_units() -> None:
     held = sum(float(ready.importance[name].double()[list(units)].sum()) for name, units in kept.items())
     assert ready.removed(counts) == pytest.approx(total - held)
     assert ready.removed(ready.space.sizes) == 0
+
+
+def test_the_critic_starts_from_what_is_cut_and_learns_what_that_leaves_unexplained() -> None:
+    rng = np.random.default_rng(0)
+    ratios, cuts = rng.uniform(0.2, 1.0, (40, 6)), rng.uniform(1.0, 5.0, 40)
+    scores = -0.5 * cuts + np.sin(3 * ratios[:, 0])
+    critic = Critic.fit(ratios[:30], cuts[:30], scores[:30])
+    assert critic.trend.loss == pytest.approx(-0.5, abs=0.15)
+    mean, covariance = critic.predict(ratios[30:], cuts[30:])
+    assert np.corrcoef(mean, scores[30:])[0, 1] > 0.95
+    assert np.all(np.diag(covariance) >= 0)
+    same = np.repeat(ratios[:1], 2, axis=0)
+    assert critic.choose(same, np.array([4.0, 1.0]), 1, 0.0) == [1], "of two alike the one that cuts less"
