@@ -163,7 +163,7 @@ class SearchConfig(Section):
     halving: bool = True
     """Glance at 64, then 256 images first and train and score only what promises to be in the best quarter."""
     finalists: int = Field(5, ge=1, le=1000)
-    """Best candidates that are scored once more, on up to 4 times the images after twice the steps."""
+    """Best candidates scored once more, with the warm start, on up to 4 times the images after twice the steps."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that score candidates; more than 1 gives each one thread."""
     latency: Literal["predicted", "hybrid", "measured"] = "hybrid"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.search.engine import Search, ranked
+from stages.search.engine import Search, finalists
 from stages.search.executor import Executor, InProcess
 from stages.search.setup import Setup
 from stages.search.space import Counts
@@ -199,7 +199,7 @@ def _run(setup: Setup, name: str, seed: int, trials: int | None, fit: Fitter | N
     search = Search(executor or InProcess(setup.evaluator), halving=setup.settings.halving, removed=setup.removed)
     done = search.run(name, setup.strategy(name, trials=count, seed=seed), count)
     judge = setup.final_evaluator() or setup.evaluator
-    leaders = [trial.proposal.counts for trial in ranked(done)[: setup.settings.finalists]]
+    leaders = [trial.proposal.counts for trial in finalists(done, setup.settings.finalists)]
     fitted = [fit(counts) if fit else (counts, None) for counts in leaders]
     judged, (counts, measured) = max(
         ((judge(counts), (counts, measured)) for counts, measured in fitted), key=lambda found: found[0].score

@@ -16,7 +16,7 @@ from stages.search.evaluate import Outcome
 from stages.search.executor import Bars, Executor
 from stages.search.halving import Hurdles, estimates
 from stages.search.space import Counts
-from stages.search.strategies import Proposal, Strategy
+from stages.search.strategies import WARM_START, Proposal, Strategy
 from stages.search.trial import Key, Trial
 
 
@@ -119,3 +119,10 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
         if trial.proposal.eligible and not trial.outcome.stopped:
             first.setdefault(trial.key, trial)
     return sorted(first.values(), key=lambda trial: -trial.outcome.score)
+
+
+def finalists(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """The best `count`; where they are several, also the warm start: trials are noisy, and it is known to be good."""
+    leaders = ranked(trials)
+    start = [trial for trial in leaders[count:] if trial.proposal.origin == WARM_START]
+    return leaders[:count] + (start if count > 1 else [])

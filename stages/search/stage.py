@@ -26,7 +26,7 @@ from stages.benchmark import LatencyWorker
 from stages.search.align import settle_alignment
 from stages.search.budget import Projector
 from stages.search.calibrate import Calibration, calibrate, confirmed, report
-from stages.search.engine import Search, ranked
+from stages.search.engine import Search, finalists, ranked
 from stages.search.executor import Executor, InProcess, Pool
 from stages.search.journal import Journal
 from stages.search.origin import Origin, begin_round, in_time, judge
@@ -129,7 +129,7 @@ class _Session:
             strategy = self.setup.strategy(settings.strategy, trials=settings.trials)
             if settings.strategy not in CONTROLS:
                 phases[settings.strategy] = search.run(settings.strategy, strategy, settings.trials)
-            phases["finalists"] = self._finalists(ranked(phases[settings.strategy]))
+            phases["finalists"] = self._finalists(phases[settings.strategy])
         best = (ranked(phases["finalists"]) or ranked(phases[settings.strategy]))[0]
         if search.mismatched:
             self.ctx.warn(f"{search.mismatched} recorded trials were not those asked for again, and were repeated")
@@ -172,31 +172,32 @@ class _Session:
             tensors = {name: torch.from_numpy(values) for name, values in state.items()}
             write_tensors(self.ctx.work / "policy.safetensors", tensors, {"trials": str(len(trials))})
 
-    def _finalists(self, leaders: list[Trial]) -> list[Trial]:
+    def _finalists(self, trials: list[Trial]) -> list[Trial]:
         """The leaders on more images, so that the plan is not the luckiest of many on few; timed, if that counts."""
         timed = self.calibration is not None and self.settings.latency != "predicted"
         evaluator = self.setup.final_evaluator()
         if evaluator is not None and self.origin.number > 1:
             judge(evaluator, self.first)
-        count = self.settings.finalists
-        if not timed and (evaluator is None or count < 2 or len(leaders) < 2):
+        leaders = finalists(trials, self.settings.finalists)
+        if not timed and (evaluator is None or len(leaders) < 2):
             return []
-        proposals = [replace(trial.proposal, eligible=True) for trial in leaders[:count]]
+        proposals = [replace(trial.proposal, eligible=True) for trial in leaders]
         if timed:
-            proposals = self._in_time(leaders, count)
+            proposals = self._in_time(trials)
         return self._search(InProcess(evaluator or self.setup.evaluator)).score("finalists", 0, proposals)
 
-    def _in_time(self, leaders: list[Trial], count: int) -> list[Proposal]:
-        """Up to `count` proposals whose measured latency keeps the budget."""
+    def _in_time(self, trials: list[Trial]) -> list[Proposal]:
+        """Finalists whose measured latency keeps the budget."""
         assert self.calibration is not None
         assert self.stopwatch is not None
         if self.settings.latency == "measured":
-            key = {trial.key: self.stopwatch.measure(trial.proposal.counts).fraction for trial in leaders}
-            leaders = [t for t in leaders if key[t.key] <= self.calibration.share] or leaders
-        found = confirmed(self.calibration, self.stopwatch, leaders[:count])
+            key = {trial.key: self.stopwatch.measure(trial.proposal.counts).fraction for trial in ranked(trials)}
+            trials = [t for t in ranked(trials) if key[t.key] <= self.calibration.share] or trials
+        leaders = finalists(trials, self.settings.finalists)
+        found = confirmed(self.calibration, self.stopwatch, leaders)
         if not found:
             raise Refused(
-                f"none of the {min(count, len(leaders))} best candidates measured within the latency budget "
+                f"none of the {len(leaders)} best candidates measured within the latency budget "
                 f"{self.calibration.share:g}",
                 hint="a larger search.budget.latency, more search.finalists, or a quieter machine",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stages.search.strategies.base import Problem, Proposal, Strategy
+from stages.search.strategies.base import WARM_START, Problem, Proposal, Strategy
 from stages.search.strategies.evolution import Evolution
 from stages.search.strategies.global_taylor import GlobalTaylor
 from stages.search.strategies.random import Random
@@ -24,4 +24,4 @@ STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
 SEEDLESS = ("uniform", "global-taylor")
 """Those that no seed changes: one search says all they have to say."""
 
-__all__ = ["SEEDLESS", "STRATEGIES", "Problem", "Proposal", "Strategy"]
+__all__ = ["SEEDLESS", "STRATEGIES", "WARM_START", "Problem", "Proposal", "Strategy"]

@@ -14,6 +14,7 @@ from stages.search.budget import Projector
 from stages.search.space import Counts, Removal, Space
 
 Vector = NDArray[np.float64]
+WARM_START = "warm start"  # origin of the candidate that a strategy starts from
 
 
 @dataclass(frozen=True)

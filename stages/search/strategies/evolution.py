@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.errors import EnvironmentProblem
-from stages.search.strategies.base import Problem, Proposal, Vector, greedy_counts
+from stages.search.strategies.base import WARM_START, Problem, Proposal, Vector, greedy_counts
 
 SPREAD = 0.5  # of the first population, in logits: keep ratio 0.5 varies between about 0.38 and 0.62
 
@@ -32,7 +32,7 @@ class Evolution:
     def ask(self, room: int) -> list[Proposal]:
         if self._first is None:
             counts = greedy_counts(self.problem)
-            self._first = [Proposal(counts, self.problem.space.logits(counts), "warm start")]
+            self._first = [Proposal(counts, self.problem.space.logits(counts), WARM_START)]
             return self._first[:room]
         count = min(room, self.cma.population_size - len(self._scored))
         actions = [self.cma.ask() for _ in range(count)]

@@ -18,17 +18,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.search.critic import Critic
-from stages.search.strategies.base import Problem, Proposal, Vector, greedy_counts, uniform_counts
+from stages.search.strategies.base import WARM_START, Problem, Proposal, Vector, greedy_counts, uniform_counts
 
 BATCH = 8
-START_SPREAD = 0.4  # logits: keep ratio 0.5 varies between about 0.4 and 0.6; far from a good start is mostly worse
+START_SPREAD = 0.55  # logits: keep ratio 0.5 varies between about 0.37 and 0.63
 LEAST_SPREAD = 0.05  # below this the mean's neighbours round to the same blocks
 CLIP = 0.2
 EPOCHS = 8
-MEAN_STEP, SPREAD_STEP = 0.1, 0.05  # Adam step sizes, in logits and in log spread
+MEAN_STEP, SPREAD_STEP = 0.05, 0.05  # Adam step sizes, in logits and in log spread
 ENTROPY = 0.02
 DRAWS = 48  # draws of the actor that the critic chooses from, and as many changes of the best candidate
-CHANGE = 0.5  # of the actor's spread, for those
+CHANGE = 0.8  # of the actor's spread, for those
 CAUTION = 0.3  # weight of the critic's uncertainty
 
 
@@ -61,7 +61,7 @@ class PolicyGradient:
     def _start(self) -> list[Proposal]:
         equal = np.zeros(len(self.problem.space))
         return [
-            Proposal(self.warm, self.mean.copy(), "warm start"),
+            Proposal(self.warm, self.mean.copy(), WARM_START),
             Proposal(uniform_counts(self.problem), equal, "uniform"),
         ]
 

@@ -9,11 +9,11 @@ import pytest
 from search_problems import problem, sensitive_score
 
 from pipeline.errors import ArtifactError
-from stages.search.engine import Search, ranked
+from stages.search.engine import Search, finalists, ranked
 from stages.search.evaluate import Outcome
 from stages.search.executor import InProcess
 from stages.search.journal import Journal
-from stages.search.strategies import STRATEGIES
+from stages.search.strategies import STRATEGIES, Proposal
 from stages.search.trial import Trial
 
 HEADER = {"journal": 1, "of": "x"}
@@ -145,3 +145,18 @@ def test_most_candidates_are_cut_short_and_the_best_is_not() -> None:
     stopped = [trial.outcome.stopped for trial in done]
     assert 45 < sum(stopped) < 75
     assert ranked(done)[0].outcome.score == max(trial.outcome.score for trial in done)
+
+
+def test_the_warm_start_is_a_finalist_whatever_it_scored() -> None:
+    def trial(kept: int, score: float, origin: str, stopped: bool = False) -> Trial:
+        proposal = Proposal(np.array([kept]), np.zeros(1), origin)
+        return Trial("rl", 0, proposal, Outcome(score, (), 0.5, 10, stopped, 0.0))
+
+    trials = [
+        trial(1, -0.9, "warm start"),
+        *(trial(n, -0.1 * n, "policy") for n in (4, 2, 3)),
+        trial(5, 0.0, "x", True),
+    ]
+    assert [t.key[0] for t in finalists(trials, 2)] == [2, 3, 1]
+    assert [t.key[0] for t in finalists(trials, 9)] == [2, 3, 4, 1]
+    assert [t.key[0] for t in finalists(trials, 1)] == [2]
