@@ -24,7 +24,7 @@ from pipeline.config_load import find_config, load_config
 from pipeline.data import load_splits
 from pipeline.models import load_model
 from pipeline.training.machine import all_cores
-from stages.search.evaluate import GLANCES, STEP_IMAGES
+from stages.search.evaluate import GLANCES, STEP_IMAGES, Evaluator
 from stages.search.forecast import Forecast
 from stages.search.setup import Setup, prepare
 from stages.trace import ChannelGraph
@@ -50,12 +50,13 @@ def main() -> None:
         lessons = {"fit_images": options.steps * STEP_IMAGES, "images": 4000, "distill_steps": options.steps}
         later = prepare(model, graph, splits, settings.model_copy(update=lessons), config.seed + 1)
         target = replace(later.evaluator, ranking=setup.evaluator.ranking)
+        ways = {"glance": setup.evaluator, "as cut": replace(setup.evaluator, steps=0), "trained": setup.evaluator}
         warm, rng = setup.strategy("rl", trials=1).state()["mean"], np.random.default_rng(0)
         rows: list[dict[str, float]] = []
         for centre, spread in ((warm, NEAR), (0 * warm, 1.0)):
             for _ in range(options.candidates):
                 counts = setup.projector.logits(centre + spread * rng.standard_normal(len(warm)))
-                rows.append(known(setup, counts) | {"target": target(counts).score})
+                rows.append(known(setup, ways, counts) | {"target": target(counts).score})
                 print(f"{len(rows)} of {2 * options.candidates}", end="\r", flush=True)
     for kind, part in (("near the warm start", slice(options.candidates)), ("near it and anywhere", slice(None))):
         print(f"{kind}: rank correlation with the score after {options.steps} steps")
@@ -67,17 +68,13 @@ def main() -> None:
         print(f"{name}: {1e3 * np.median([row[f'{name} s'] for row in rows]):.0f} ms a candidate")
 
 
-def known(setup: Setup, counts: np.ndarray) -> dict[str, float]:
+def known(setup: Setup, ways: dict[str, Evaluator], counts: np.ndarray) -> dict[str, float]:
     """What a search can know of a candidate, and the seconds each takes."""
-    evaluator, row = setup.evaluator, {"removed": setup.removed(counts)}
-    bars = (float("inf"),) * len(GLANCES)
-    for name, way, asked in (
-        ("glance", evaluator, bars),
-        ("as cut", replace(evaluator, steps=0), ()),
-        ("trained", evaluator, ()),
-    ):
+    row = {"removed": setup.removed(counts)}
+    for name, evaluator in ways.items():
         start = time.process_time()
-        row[name], row[f"{name} s"] = way(counts, asked).score, time.process_time() - start
+        row[name] = evaluator(counts, (float("inf"),) * len(GLANCES) if name == "glance" else ()).score
+        row[f"{name} s"] = time.process_time() - start
     return row
 
 
