@@ -33,7 +33,7 @@ CAUTION = 0.3  # weight of the critic's uncertainty
 
 
 class PolicyGradient:
-    """The first batch holds the warm start and the uniform distribution, so the result is never worse than both."""
+    """The first batch holds the warm start, which is also among the finalists, and the uniform distribution."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, size = problem, len(problem.space)
