@@ -86,6 +86,8 @@ def within(calibration: Calibration, stopwatch: Stopwatch, wanted: Counts) -> Co
     limit, counts, best = projector.limit, wanted, None
     for _ in range(TRIES):
         fraction = stopwatch.measure(counts).fraction
+        if fraction <= calibration.share:
+            fraction = stopwatch.confirm(counts).fraction
         if fraction <= calibration.share and (best is None or projector.cost.of(counts) > projector.cost.of(best)):
             best = counts
         if AIM * 0.97 <= fraction / calibration.share <= 1:

@@ -81,8 +81,9 @@ class Journal:
             raise ValueError("torn")
         body = json.loads(line)
         if body["phase"] == LATENCY:
-            fields = (float(body[name]) for name in ("fraction", "seconds", "base_seconds"))
-            self.measured[tuple(body["kept"])] = Measurement(*fields)
+            fraction, seconds, base_seconds = (float(body[name]) for name in ("fraction", "seconds", "base_seconds"))
+            confirmed = bool(body.get("confirmed", False))
+            self.measured[tuple(body["kept"])] = Measurement(fraction, seconds, base_seconds, confirmed)
         else:
             trial = _trial(body)
             self.trials[trial.phase, trial.index] = trial
