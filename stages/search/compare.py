@@ -201,8 +201,9 @@ def _run(setup: Setup, name: str, seed: int, trials: int | None, fit: Fitter | N
     judge = setup.final_evaluator() or setup.evaluator
     leaders = [trial.proposal.counts for trial in finalists(done, setup.settings.finalists)]
     fitted = [fit(counts) if fit else (counts, None) for counts in leaders]
+    within = [found for found in fitted if found[1] is None or found[1] <= setup.share]  # larger ones score better
     judged, (counts, measured) = max(
-        ((judge(counts), (counts, measured)) for counts, measured in fitted), key=lambda found: found[0].score
+        ((judge(found[0]), found) for found in within or fitted), key=lambda pair: pair[0].score
     )
     return Run(
         strategy=name,

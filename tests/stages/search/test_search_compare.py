@@ -86,6 +86,14 @@ def test_the_best_is_judged_after_it_was_brought_within_a_measured_budget() -> N
     assert found.runs[0].score == ready.final_evaluator()(floors).score
 
 
+def test_a_leader_above_the_measured_budget_is_not_preferred_for_scoring_better() -> None:
+    ready = setup(trials=12, images=60, finalists=3)
+    whole, floors = ready.space.sizes, ready.space.floors
+    answers = iter([(whole, ready.share + 0.1), (floors, ready.share - 0.1), (whole, ready.share + 0.1)])
+    found = compare(ready, ["random"], [0], fit=lambda counts: next(answers))
+    assert found.runs[0].counts == tuple(floors.tolist())
+
+
 def test_of_the_leaders_the_judge_prefers_the_best() -> None:
     ready = setup(trials=12, images=60, finalists=3)
     search = Search(InProcess(ready.evaluator), removed=ready.removed)
