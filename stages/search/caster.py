@@ -36,6 +36,8 @@ class Caster:
         for module in self.twin.modules():
             if _is_pointwise(module):
                 module.__class__ = _Pointwise
+            elif _is_centred_depthwise(module):
+                module.__class__ = _Depthwise
         members = [member.parameter for group in ids for member in graph[group].members]
         self.touched = list(dict.fromkeys(members))
         canonical = {id(tensor): name for name, tensor in named_tensors(self.twin).items()}
@@ -75,6 +77,29 @@ class _Pointwise(nn.Conv2d):
         pixels = input.permute(0, 2, 3, 1).reshape(-1, channels)
         out = F.linear(pixels, weight.reshape(-1, channels), bias)
         return out.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+class _Depthwise(nn.Conv2d):
+    """A depthwise convolution that knows what padding makes of a map of one pixel: a factor per channel.
+
+    PyTorch takes such a map for contiguous, and the backward of a depthwise convolution in that layout is slow.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.shape[2:] != (1, 1):
+            return super()._conv_forward(input, weight, bias)
+        rows, columns = weight.shape[2:]
+        out = input * weight[:, :, rows // 2, columns // 2, None]
+        return out if bias is None else out + bias[:, None, None]
+
+
+def _is_centred_depthwise(module: nn.Module) -> bool:
+    """Whether the output's only pixel lies under the kernel's middle for an input of one pixel."""
+    if type(module) is not nn.Conv2d or module.padding_mode != "zeros" or module.dilation != (1, 1):
+        return False
+    if isinstance(module.padding, str) or not module.groups == module.in_channels == module.out_channels:
+        return False
+    return all(size % 2 and pad == size // 2 for size, pad in zip(module.kernel_size, module.padding, strict=True))
 
 
 def _is_pointwise(module: nn.Module) -> bool:

@@ -201,7 +201,7 @@ def distil(model: nn.Module, lessons: Sequence[tuple[Tensor, Tensor]], steps: in
 
     On the softened divergence alone: a score must not depend on labels more than the user's choice of score does.
     """
-    optimizer = torch.optim.SGD(model.requires_grad_(True).parameters(), RATE, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(model.requires_grad_(True).parameters(), RATE, momentum=0.9, nesterov=True, fused=True)
     with batch_statistics(norms_of(model)):
         for step, (x, wanted) in enumerate(itertools.islice(itertools.cycle(lessons), steps)):
             optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP)

@@ -24,14 +24,16 @@ Removed = Callable[[Counts], float]
 
 ENOUGH = 8  # scored candidates before a forecast means anything
 CARRIED = 0.25  # halving: the share of candidates that is carried on from each glance
-WINDOW = 32  # latest candidates that a bar is drawn from: a policy that learns must not carry on all it proposes
+WINDOW = 32  # latest candidates that a bar is drawn from
+AHEAD = 8  # next candidates over which a share that was missed is made up for
 
 
 @dataclass(frozen=True)
 class Hurdles:
     """Forecasts after each glance, and the score they must promise for a candidate to be carried on.
 
-    A policy that learns proposes ever more that would pass; the hurdle rises by as much as too many did.
+    A policy that learns proposes ever more that would pass; the next ones are let through only as far as makes up
+    for what passed so far, down to none but those that promise more than all of the latest.
     """
 
     steps: tuple[tuple[Forecast, float], ...]
@@ -42,10 +44,11 @@ class Hurdles:
         """From the trials so far."""
         steps = []
         for glance, forecast in enumerate(_forecasts(trials, removed)):
-            known = [t for t in trials if len(t.outcome.rungs) > glance][-WINDOW:]
-            passed = float(np.mean([not t.outcome.stopped or len(t.outcome.rungs) > glance + 1 for t in known]))
-            share = CARRIED * min(1.0, CARRIED / passed) if passed else CARRIED
-            hopes = [forecast(t.outcome.rungs[glance], removed(t.proposal.counts)) for t in known]
+            known = [t for t in trials if len(t.outcome.rungs) > glance]
+            met = known[ENOUGH:]  # before them there was no bar
+            passed = sum(not t.outcome.stopped or len(t.outcome.rungs) > glance + 1 for t in met)
+            share = float(np.clip((CARRIED * (len(met) + AHEAD) - passed) / AHEAD, 0, 2 * CARRIED))
+            hopes = [forecast(t.outcome.rungs[glance], removed(t.proposal.counts)) for t in known[-WINDOW:]]
             steps.append((forecast, float(np.quantile(hopes, 1 - share))))
         return cls(tuple(steps), removed)
 

@@ -1,6 +1,6 @@
 """Search candidates per second: ours against a loop of deepcopy + Torch-Pruning + the same fit, training and scoring.
 
-    python tests/bench/candidates.py [--net NAME] [--images 384,1500] [--steps 0,16] [--candidates 10] [--trials 100]
+    python tests/bench/candidates.py [--net NAME] [--images 384,1500] [--steps 0,16] [--candidates 10] [--trials 150]
 
 Same network, images, budget share and threads; each side runs in its own process, so that its peak memory is its
 own. A candidate is cut physically, trained for `--steps` steps of distillation (64 images each; 0: not at all),
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--images", default="384,1500")
     parser.add_argument("--steps", default="0,16")
     parser.add_argument("--candidates", type=int, default=10)
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=150)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()

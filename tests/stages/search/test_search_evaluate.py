@@ -12,7 +12,7 @@ from search_nets import setup, trained
 
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.prune import ChannelPlan, CostModel, prune
-from stages.search.caster import Caster, _is_pointwise, _Pointwise
+from stages.search.caster import Caster, _Depthwise, _is_centred_depthwise, _is_pointwise, _Pointwise
 from stages.search.executor import InProcess, Pool
 
 
@@ -107,6 +107,39 @@ def test_pointwise_convolutions_of_the_twin_are_matrix_products_with_the_same_re
     others = {"stride": 2}, {"groups": 3, "out_channels": 6}, {"padding": 1}, {"kernel_size": 3}
     for changed in others:
         assert not _is_pointwise(torch.nn.Conv2d(**{"in_channels": 12, "out_channels": 7, "kernel_size": 1, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("size", "bias", "stride"), [((1, 1), True, 1), ((1, 1), False, 2), ((2, 2), False, 2), ((1, 3), True, 1)]
+)
+def test_depthwise_convolutions_of_the_twin_are_factors_on_one_pixel_with_the_same_result_and_gradient(
+    size: tuple[int, int], bias: bool, stride: int
+) -> None:
+    settings = {"kernel_size": (3, 5), "padding": (1, 2), "stride": stride, "groups": 6, "bias": bias}
+    plain = torch.nn.Conv2d(6, 6, **settings).double()
+    factor = copy.deepcopy(plain)
+    assert _is_centred_depthwise(factor)
+    factor.__class__ = _Depthwise
+    x = torch.randn(4, 6, *size, dtype=torch.float64)
+    results = []
+    for conv in (plain, factor):
+        source = x.clone().requires_grad_()
+        out = conv(source)
+        (out**2).sum().backward()
+        results.append((out, source.grad, *(parameter.grad for parameter in conv.parameters())))
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"padding": 0}, {"padding": "same"}, {"kernel_size": 2}, {"groups": 3}, {"out_channels": 12}, {"dilation": 2},
+     {"padding_mode": "circular"}],
+)  # fmt: skip
+def test_other_convolutions_stay_as_they_are(changed: dict[str, object]) -> None:
+    usual = {"in_channels": 6, "out_channels": 6, "kernel_size": 3, "padding": 1, "groups": 6}
+    assert _is_centred_depthwise(torch.nn.Conv2d(**usual))
+    assert not _is_centred_depthwise(torch.nn.Conv2d(**usual | changed))
 
 
 def test_scoring_leaves_the_original_untouched() -> None:

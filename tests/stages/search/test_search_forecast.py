@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -66,6 +67,19 @@ def test_hurdles_ask_less_of_the_glance_where_less_is_cut() -> None:
     gentle, harsh = (hurdles.bars(np.array([cut])) for cut in (1.0, 3.0))
     assert [h - g for g, h in zip(gentle, harsh, strict=True)] == pytest.approx([2 * 0.2 / 0.5] * 2, rel=0.1)
     assert Hurdles.of(many(7), removed).bars(np.array([1.0])) == (-math.inf, -math.inf)
+
+
+def test_a_policy_that_improves_does_not_carry_on_more_than_the_share() -> None:
+    rng, trials = np.random.default_rng(0), many(8)
+    for index in range(200):
+        glance = -2 + 0.01 * index + 0.3 * rng.standard_normal()
+        bars = Hurdles.of(trials, removed).bars(np.array([1.0]))
+        passed = sum(itertools.takewhile(bool, (glance >= bar for bar in bars)))
+        rungs = (glance,) * min(passed + 1, 2)
+        trials.append(trial(1.0, -1 + 0.5 * glance - 0.2, *rungs, stopped=passed < 2))
+    beyond_first = sum(len(t.outcome.rungs) == 2 for t in trials[8:])
+    assert 0.2 < beyond_first / 200 < 0.3
+    assert sum(not t.outcome.stopped for t in trials[8:]) < 0.35 * beyond_first
 
 
 def test_removed_importance_is_that_of_the_least_important_units() -> None:
