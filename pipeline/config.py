@@ -161,7 +161,7 @@ class SearchConfig(Section):
     distill_steps: int = Field(16, ge=0, le=100_000)
     """Steps of distillation, 64 of the fit images each, that a candidate gets before its score; 0: scored as cut."""
     halving: bool = True
-    """Glance at 64, then 256 images first and train and score only what promises to be in the best quarter."""
+    """Glance at 64, then 256 images first and carry on a quarter from each: only they are trained and scored."""
     finalists: int = Field(5, ge=1, le=1000)
     """Best candidates scored once more, with the warm start, on up to 4 times the images after twice the steps."""
     workers: int = Field(1, ge=1, le=256)

@@ -145,9 +145,9 @@ class Evaluator:
 
     @property
     def glances(self) -> tuple[int, ...]:
-        """How many images each glance takes; those that would take most of them are left out."""
+        """How many images each glance takes; without training those that would take most of them spare nothing."""
         sizes = (max(least, round(len(self.x) * share)) for least, share in GLANCES)
-        return tuple(size for size in sizes if size <= len(self.x) // 2)
+        return tuple(size for size in sizes if size <= len(self.x) // (1 if self.steps else 2))
 
     def __call__(self, counts: Counts, bars: Sequence[float] = ()) -> Outcome:
         """Score counts (G,).

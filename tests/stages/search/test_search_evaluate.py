@@ -157,7 +157,7 @@ def test_whole_network_scores_zero_divergence() -> None:
 
 
 def test_a_bar_ends_the_evaluation_at_a_glance() -> None:
-    ready = setup(images=400)
+    ready = setup(images=400, distill_steps=0)
     counts = ready.projector.logits(np.zeros(len(ready.space)))
     assert ready.evaluator.glances == (64,)
     outcome = ready.evaluator(counts, bars=(1.0, 1.0))
@@ -168,11 +168,12 @@ def test_a_bar_ends_the_evaluation_at_a_glance() -> None:
     assert (plain.score, plain.rungs) == (carried.score, ())
 
 
-def test_glances_grow_with_the_images_and_never_take_most_of_them() -> None:
-    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred."""
-    ready = setup(images=100).evaluator
+def test_glances_grow_with_the_images_and_take_most_of_them_only_before_training() -> None:
+    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred, unless training follows."""
+    ready = setup(images=100, distill_steps=0).evaluator
     few = {n: replace(ready, x=ready.x[:1].expand(n, -1, -1, -1), y=ready.y[:1].expand(n)).glances for n in (600, 3200)}
     assert (ready.glances, few) == ((), {600: (64, 256), 3200: (200, 800)})
+    assert replace(ready, steps=1).glances == (64,)
 
 
 def test_a_glance_is_the_cut_network_in_training_mode_on_the_first_images() -> None:
