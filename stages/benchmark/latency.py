@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from pipeline.errors import RlpError
 from pipeline.runtime import CPU, Worker, find_provider
 from stages.benchmark.fingerprint import cores, resolve_threads
 
+UNDISTURBED = 0.02  # quantile of call times: other work slows most calls, and larger networks more than smaller ones
+
 
 @dataclass(frozen=True)
 class Relative:
-    """One candidate against the base in alternating slots: medians in seconds, and candidate ÷ base."""
+    """One candidate against the base in alternating slots.
+
+    Attributes:
+        seconds, base_seconds: medians.
+        fraction: candidate ÷ base by their undisturbed calls, the 2 % quantile of each.
+    """
 
     seconds: float
     base_seconds: float
@@ -80,23 +88,14 @@ class LatencyWorker:
             "candidate": self._opened("candidate", model, batch, threads),
         }
         rounds = 4
-        medians: dict[str, list[float]] = {"base": [], "candidate": []}
-        logs = []
+        calls: dict[str, list[int]] = {"base": [], "candidate": []}
         for turn in range(rounds):
             order = ("base", "candidate", "candidate", "base")
-            found: dict[str, list[float]] = {"base": [], "candidate": []}
             for side in order if turn % 2 == 0 else order[2:] + order[:2]:
-                nanoseconds = sides[side].slot(seconds=min_time / (2 * rounds), least=2)
-                found[side].append(statistics.median(nanoseconds) / 1e9)
-            logs.append(sum(math.log(value) for value in found["candidate"]) / 2)
-            logs[-1] -= sum(math.log(value) for value in found["base"]) / 2
-            for side, values in found.items():
-                medians[side] += values
-        return Relative(
-            statistics.median(medians["candidate"]),
-            statistics.median(medians["base"]),
-            math.exp(statistics.median(logs)),
-        )
+                calls[side] += sides[side].slot(seconds=min_time / (2 * rounds), least=2)
+        base, candidate = (np.array(calls[side]) / 1e9 for side in ("base", "candidate"))
+        least = [float(np.quantile(times, UNDISTURBED)) for times in (candidate, base)]
+        return Relative(float(np.median(candidate)), float(np.median(base)), least[0] / least[1])
 
     def _opened(self, side: str, model: bytes | Path, batch: int | None, threads: int | None) -> Worker:
         count = resolve_threads(self.threads if threads is None else threads)

@@ -23,6 +23,21 @@ def test_times_and_compares() -> None:
         assert worker.relative(SMALL, min_time=0.01, batch=2).fraction < 0.5
 
 
+def test_a_busy_machine_flatters_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Disturbed:
+        def __init__(self, undisturbed: int, usual: int) -> None:
+            self.calls = [undisturbed] * 4 + [usual] * 36
+
+        def slot(self, seconds: float, least: int) -> list[int]:
+            return self.calls
+
+    sides = {"base": Disturbed(100_000, 300_000), "candidate": Disturbed(50_000, 60_000)}
+    monkeypatch.setattr(LatencyWorker, "_opened", lambda self, side, *_: sides[side])
+    found = LatencyWorker(LARGE).relative(SMALL)
+    assert found.fraction == pytest.approx(0.5)
+    assert (found.seconds, found.base_seconds) == pytest.approx((60e-6, 300e-6))
+
+
 def test_outlives_a_broken_candidate_and_a_dead_child() -> None:
     with LatencyWorker() as worker:
         with pytest.raises(ArtifactError):
