@@ -6,9 +6,11 @@ constant added to all logits, so what is learned is the *distribution* of the bu
 Update: after every batch a few steps of clipped policy gradient (PPO, arXiv 1707.06347, clipped per group),
 advantages normalised over the batch, with an entropy bonus that keeps the spread from vanishing early.
 Critic: a Gaussian process over all trials so far (stages/search/critic.py) picks half of every batch among
-many draws of the actor and many changes of the best candidate; the other half stays as the actor drew it,
-because a batch picked entirely by the critic leaves the gradient too little contrast (it then learns fast for
-60 trials and stalls). The gradient only ever sees real scores.
+many draws of the actor, many changes of the best candidate, of all its groups or of one, and many candidates
+from anywhere, since a better distribution may lie beyond one that is worse (ResNet-20's trunk of 16 channels is
+kept or halved); the other half stays as the actor drew it, because a batch picked entirely by the critic leaves
+the gradient too little contrast (it then learns fast for 60 trials and stalls). The gradient only ever sees
+real scores.
 """
 
 from __future__ import annotations
@@ -27,13 +29,17 @@ CLIP = 0.2
 EPOCHS = 8
 MEAN_STEP, SPREAD_STEP = 0.05, 0.05  # Adam step sizes, in logits and in log spread
 ENTROPY = 0.02
-DRAWS = 48  # draws of the actor that the critic chooses from, and as many changes of the best candidate
-CHANGE = 0.8  # of the actor's spread, for those
-CAUTION = 0.3  # weight of the critic's uncertainty
+DRAWS = 48  # draws of the actor that the critic chooses from, and as many of each other kind
+CHANGE, NUDGE = 0.8, 0.3  # of the actor's spread: for changes of all groups, and beside that of one
+EXTREME = 4.0  # logit; a single group changes to anything between its negative and it
+ANYWHERE, FIRST = 1.0, 3  # spread of candidates from anywhere, and how many of them the first batch holds
+CURIOSITY = 1.0  # weight of the critic's uncertainty
 
 
 class PolicyGradient:
-    """The first batch holds the warm start, which is also among the finalists, and the uniform distribution."""
+    """The first batch holds the warm start, which is also among the finalists, the uniform distribution, and others
+    from anywhere, from which the critic learns what each group does.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem, size = problem, len(problem.space)
@@ -56,13 +62,15 @@ class PolicyGradient:
             return out + self._draw(count)
         plain = -(-count // 2)
         drawn = self._draw(plain)
-        return drawn + self._screened(self._draw(DRAWS) + self._changed(DRAWS), count - plain)
+        pool = self._draw(DRAWS) + self._changed(DRAWS) + self._changed_in_one(DRAWS) + self._anywhere(DRAWS)
+        return drawn + self._screened(pool, count - plain)
 
     def _start(self) -> list[Proposal]:
         equal = np.zeros(len(self.problem.space))
         return [
             Proposal(self.warm, self.mean.copy(), WARM_START),
             Proposal(uniform_counts(self.problem), equal, "uniform"),
+            *self._anywhere(FIRST),
         ]
 
     def _draw(self, count: int) -> list[Proposal]:
@@ -72,13 +80,28 @@ class PolicyGradient:
         actions = self.mean + np.exp(self.log_spread) * noise
         return [Proposal(self.problem.projector.logits(action), action, "policy") for action in actions]
 
+    def _anywhere(self, count: int) -> list[Proposal]:
+        actions = ANYWHERE * self.rng.standard_normal((count, len(self.problem.space)))
+        return [Proposal(self.problem.projector.logits(action), action, "anywhere") for action in actions]
+
     def _changed(self, count: int) -> list[Proposal]:
         """Around the best candidate so far, nearer than the actor draws around its mean."""
-        best = np.array(max(self.seen, key=self.seen.__getitem__))
-        centre = self.problem.space.logits(best).clip(-4, 4)
-        noise = self.rng.standard_normal((count, len(centre)))
-        actions = centre - centre.mean() + CHANGE * np.exp(self.log_spread) * noise
+        actions = self._around_best(count, CHANGE)
         return [Proposal(self.problem.projector.logits(action), action, "change of the best") for action in actions]
+
+    def _changed_in_one(self, count: int) -> list[Proposal]:
+        """The best candidate so far with one group as wide or narrow as may be; the budget moves the others."""
+        actions = self._around_best(count, NUDGE)
+        groups = self.rng.integers(actions.shape[1], size=count)
+        actions[np.arange(count), groups] = self.rng.uniform(-EXTREME, EXTREME, count)
+        return [Proposal(self.problem.projector.logits(action), action, "one group changed") for action in actions]
+
+    def _around_best(self, count: int, share: float) -> Vector:
+        """(count, G) actions around the best candidate's, by a share of the actor's spread."""
+        best = np.array(max(self.seen, key=self.seen.__getitem__))
+        centre = self.problem.space.logits(best).clip(-EXTREME, EXTREME)
+        noise = self.rng.standard_normal((count, len(centre)))
+        return centre - centre.mean() + share * np.exp(self.log_spread) * noise
 
     def _screened(self, draws: list[Proposal], count: int) -> list[Proposal]:
         """The `count` draws that the critic finds most promising among those not scored before."""
@@ -91,7 +114,7 @@ class PolicyGradient:
         known, asked = np.array(list(self.seen)), np.array([draw.counts for draw in new])
         cut = np.array([removed(counts) for counts in known])
         critic = Critic.fit(known / sizes, cut, np.array(list(self.seen.values())))
-        chosen = critic.choose(asked / sizes, np.array([removed(counts) for counts in asked]), count, CAUTION)
+        chosen = critic.choose(asked / sizes, np.array([removed(counts) for counts in asked]), count, CURIOSITY)
         return [new[index] for index in chosen]
 
     def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:
