@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -120,6 +121,17 @@ def test_the_policy_finds_what_uniform_and_chance_do_not() -> None:
         for name in ("uniform", "random", "rl")
     }
     assert min(best["rl"]) > max(best["random"]) > best["uniform"][0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_policy_leaves_the_basin_of_its_warm_start(seed: int) -> None:
+    """The warm start cuts the first group to its floor, nearly whole is far better, and nothing between says so."""
+    task = problem([64, 96, 64, 192, 64, 128], 0.5, seed=seed, trials=60)
+    task = replace(task, importance=(0.02 * task.importance[0], *task.importance[1:]))
+    smooth = sensitive_score(task.space)
+    history = play("rl", task, lambda counts: float(counts[0] >= 56) + 0.3 * smooth(counts))
+    assert history[0][0].counts[0] == task.space.floors[0]
+    assert max(score for _, score in history) > 0.9
 
 
 def test_the_policy_learns_from_rewards_alone() -> None:
