@@ -86,15 +86,15 @@ class Critic:
         mean = cross @ self.weights * self.scale + self.trend.level + self.trend.loss * removed
         return mean, (prior - half.T @ half) * self.scale**2
 
-    def choose(self, points: Array, removed: Array, count: int, caution: float) -> list[int]:
-        """Indices of `count` points to score next: best upper bound mean + caution * deviation, one after the
+    def choose(self, points: Array, removed: Array, count: int, curiosity: float) -> list[int]:
+        """Indices of `count` points to score next: best upper bound mean + curiosity * deviation, one after the
         other, each choice first shrinking the uncertainty that it would resolve, so that they differ.
         """
         mean, covariance = self.predict(points, removed)
         chosen: list[int] = []
         for _ in range(min(count, len(points))):
             variance = np.maximum(np.diag(covariance), 0)
-            bound = mean + caution * np.sqrt(variance)
+            bound = mean + curiosity * np.sqrt(variance)
             bound[chosen] = -np.inf
             pick = int(np.argmax(bound))
             chosen.append(pick)

@@ -25,7 +25,7 @@ LEAST_SHARE, MOST_SHARE = 0.15, 0.95  # of the base's MACs, between which candid
 
 @dataclass(frozen=True)
 class Measurement:
-    """One candidate against the base: fraction = candidate / base, medians in seconds."""
+    """One candidate against the base: fraction = candidate / base by undisturbed calls; medians in seconds."""
 
     fraction: float
     seconds: float

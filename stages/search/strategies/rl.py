@@ -9,8 +9,8 @@ Critic: a Gaussian process over all trials so far (stages/search/critic.py) pick
 many draws of the actor, many changes of the best candidate, of all its groups or of one, and many candidates
 from anywhere, since a better distribution may lie beyond one that is worse (ResNet-20's trunk of 16 channels is
 kept or halved); the other half stays as the actor drew it, because a batch picked entirely by the critic leaves
-the gradient too little contrast (it then learns fast for 60 trials and stalls). The gradient only ever sees
-real scores.
+the gradient too little contrast (it then learns fast for 60 trials and stalls). The gradient sees scores,
+and forecasts of candidates that were given up at a glance, never what the critic predicts.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PolicyGradient:
         self.collapsed_at: int | None = None
 
     def ask(self, room: int) -> list[Proposal]:
-        out = self._start()[:room] if not self.seen else []
+        out = self._start()[: min(room, self.batch)] if not self.seen else []
         count = min(room, self.batch) - len(out)
         if not self.critic_on or len(self.seen) < self.batch:
             return out + self._draw(count)
@@ -78,23 +78,26 @@ class PolicyGradient:
         half = self.rng.standard_normal((-(-count // 2), len(self.problem.space)))
         noise = np.stack([half, -half], axis=1).reshape(-1, half.shape[1])[:count]
         actions = self.mean + np.exp(self.log_spread) * noise
-        return [Proposal(self.problem.projector.logits(action), action, "policy") for action in actions]
+        return self._proposed(actions, "policy")
 
     def _anywhere(self, count: int) -> list[Proposal]:
         actions = ANYWHERE * self.rng.standard_normal((count, len(self.problem.space)))
-        return [Proposal(self.problem.projector.logits(action), action, "anywhere") for action in actions]
+        return self._proposed(actions, "anywhere")
+
+    def _proposed(self, actions: Vector, origin: str) -> list[Proposal]:
+        return [Proposal(self.problem.projector.logits(action), action, origin) for action in actions]
 
     def _changed(self, count: int) -> list[Proposal]:
         """Around the best candidate so far, nearer than the actor draws around its mean."""
         actions = self._around_best(count, CHANGE)
-        return [Proposal(self.problem.projector.logits(action), action, "change of the best") for action in actions]
+        return self._proposed(actions, "change of the best")
 
     def _changed_in_one(self, count: int) -> list[Proposal]:
         """The best candidate so far with one group as wide or narrow as may be; the budget moves the others."""
         actions = self._around_best(count, NUDGE)
         groups = self.rng.integers(actions.shape[1], size=count)
         actions[np.arange(count), groups] = self.rng.uniform(-EXTREME, EXTREME, count)
-        return [Proposal(self.problem.projector.logits(action), action, "one group changed") for action in actions]
+        return self._proposed(actions, "one group changed")
 
     def _around_best(self, count: int, share: float) -> Vector:
         """(count, G) actions around the best candidate's, by a share of the actor's spread."""

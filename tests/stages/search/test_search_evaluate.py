@@ -109,6 +109,11 @@ def test_pointwise_convolutions_of_the_twin_are_matrix_products_with_the_same_re
         assert not _is_pointwise(torch.nn.Conv2d(**{"in_channels": 12, "out_channels": 7, "kernel_size": 1, **changed}))
 
 
+def test_the_twin_has_its_own_kinds_of_convolution() -> None:
+    kinds = {type(module) for module in setup().evaluator._caster.twin.modules()}
+    assert {_Pointwise, _Depthwise} <= kinds
+
+
 @pytest.mark.parametrize(
     ("size", "bias", "stride"), [((1, 1), True, 1), ((1, 1), False, 2), ((2, 2), False, 2), ((1, 3), True, 1)]
 )

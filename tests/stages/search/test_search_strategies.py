@@ -123,6 +123,11 @@ def test_the_policy_finds_what_uniform_and_chance_do_not() -> None:
     assert min(best["rl"]) > max(best["random"]) > best["uniform"][0]
 
 
+def test_a_small_batch_holds_the_warm_start_and_no_more_than_asked() -> None:
+    strategy = STRATEGIES["rl"](problem(SIZES, 0.5, batch=2))
+    assert [proposal.origin for proposal in strategy.ask(8)] == ["warm start", "uniform"]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_policy_leaves_the_basin_of_its_warm_start(seed: int) -> None:
     """The warm start cuts the first group to its floor, nearly whole is far better, and nothing between says so."""
