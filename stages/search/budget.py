@@ -19,6 +19,11 @@ from stages.search.cost import Cost
 from stages.search.space import Counts, Space
 
 Ray = Callable[[float], NDArray[np.float64]]
+"""t -> desired counts (G,)."""
+
+Rays = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""t (B, 1) -> desired counts (B, G)."""
+
 _REACH = 40.0
 _HALVINGS = 28
 
@@ -59,27 +64,32 @@ class Projector:
         return self.cost.of(counts) <= self.limit * (1 + self.slack)
 
     def logits(self, logits: NDArray[np.float64]) -> Counts:
-        """Counts for per-group keep-ratio logits, (G,); adding a constant to all of them changes nothing."""
-        sizes = self.space.sizes
-        centred = np.clip(logits - logits.mean(), -_REACH / 2, _REACH / 2)
-        return self.along(lambda shift: sizes / (1 + np.exp(-(centred + shift))), -_REACH, _REACH)
+        """Counts for per-group keep-ratio logits, (G,) or (B, G); adding a constant to a row changes nothing."""
+        sizes, wishes = self.space.sizes, np.atleast_2d(logits)
+        centred = np.clip(wishes - wishes.mean(axis=1, keepdims=True), -_REACH / 2, _REACH / 2)
+        return self._along(lambda t: sizes / (1 + np.exp(-(centred + t))), -_REACH, _REACH, len(wishes)).reshape(
+            logits.shape
+        )
 
     def along(self, ray: Ray, low: float, high: float) -> Counts:
         """Largest fitting counts on a ray; `ray(t)` must not decrease anywhere as t goes from `low` to `high`."""
-        snap = self.space.snap
-        if self.fits(top := snap(ray(high))):
-            return self._fill(top, ray(high))
-        counts = snap(ray(low))
-        if not self.fits(counts):
-            counts, high = self.space.floors.copy(), low
-        else:
-            for _ in range(_HALVINGS):
-                middle = (low + high) / 2
-                if self.fits(tried := snap(ray(middle))):
-                    low, counts = middle, tried
-                else:
-                    high = middle
-        return self._fill(counts, ray(high))
+        return self._along(lambda t: ray(t.item())[None], low, high, 1)[0]
+
+    def _along(self, rays: Rays, low: float, high: float, rows: int) -> Counts:
+        """As `along` for many rays at once, which is many times quicker than one after the other."""
+        snap, limit = self.space.snap, self.limit * (1 + self.slack)
+        least, most = np.full((rows, 1), low), np.full((rows, 1), high)
+        top, counts = snap(rays(most)), snap(rays(least))
+        all_fit, any_fit = (self.cost.each(ends)[:, None] <= limit for ends in (top, counts))
+        counts = np.where(all_fit, top, np.where(any_fit, counts, self.space.floors))
+        least, most = np.where(all_fit, high, low), np.where(all_fit | any_fit, high, low)  # the others stay there
+        for _ in range(_HALVINGS):
+            middle = (least + most) / 2
+            tried = snap(rays(middle))
+            fits = self.cost.each(tried)[:, None] <= limit
+            counts = np.where(fits, tried, counts)
+            least, most = np.where(fits, middle, least), np.where(fits, most, middle)
+        return np.array([self._fill(*pair) for pair in zip(counts, rays(most), strict=True)], dtype=np.int64)
 
     def _fill(self, counts: Counts, desired: NDArray[np.float64]) -> Counts:
         """Add single blocks while one fits: the group furthest below its wish first, the dearest among equals."""

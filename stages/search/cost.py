@@ -33,6 +33,10 @@ class Cost(Protocol):
         """Cost of one candidate; `counts` (G,) int64."""
         ...
 
+    def each(self, counts: Counts) -> NDArray[np.float64]:
+        """Costs (B,) of candidates (B, G)."""
+        ...
+
     def deltas(self, counts: Counts, steps: Counts) -> NDArray[np.float64]:
         """Change in cost, (G,), when group g alone goes from `counts[g]` to `counts[g] + steps[g]`."""
         ...
@@ -57,9 +61,11 @@ class ProductCost:
     output_base: NDArray[np.float64]
 
     def of(self, counts: Counts) -> float:
-        return float(
-            self.factor @ ((self.inputs @ counts + self.input_base) * (self.outputs @ counts + self.output_base))
-        )
+        return float(self.each(counts[None])[0])
+
+    def each(self, counts: Counts) -> NDArray[np.float64]:
+        into, out = counts @ self.inputs.T + self.input_base, counts @ self.outputs.T + self.output_base
+        return (into * out) @ self.factor
 
     def deltas(self, counts: Counts, steps: Counts) -> NDArray[np.float64]:
         wide_in = self.inputs @ counts + self.input_base

@@ -12,7 +12,6 @@ At a glance batch norms use the statistics of the very images they see, which sa
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from pipeline.training.evaluate import reestimate_batchnorm
 from stages.search.caster import Caster
 from stages.search.space import Counts, Space
 from stages.trace import ChannelGraph
+from stages.trace.slices import rebuild
 
 STEP_IMAGES = 64  # of one step of distillation
 RATE, WARMUP, TEMPERATURE = 0.02, 5, 2.0  # of those steps: SGD with momentum, linear warm-up
@@ -172,7 +172,7 @@ class Evaluator:
     def _recovered(self, model: nn.Module) -> nn.Module:
         """After `steps` of distillation and with fitted batch-norm statistics; the model itself where steps is 0."""
         if self.steps:
-            model = copy.deepcopy(model)
+            model = rebuild(model, {}, ())  # the twin shares tensors with the original
             distil(model, self._lessons, self.steps)
         reestimate_batchnorm(model, self.fit)
         return model
@@ -212,18 +212,18 @@ def distil(model: nn.Module, lessons: Sequence[tuple[Tensor, Tensor]], steps: in
             optimizer.step()
 
 
-def norms_of(model: nn.Module) -> list[nn.Module]:
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
     """Batch norms with running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 @contextmanager
-def batch_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Normalise by each batch's own statistics; nothing but the batch norms is in training mode, so dropout is off."""
+def batch_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Normalise by each batch's own statistics and keep none; only batch norms are in training mode: no dropout."""
     for norm in norms:
-        norm.training = True
+        norm.training, norm.track_running_stats = True, False
     try:
         yield
     finally:
         for norm in norms:
-            norm.training = False
+            norm.training, norm.track_running_stats = False, True

@@ -103,9 +103,12 @@ class LatencyCost:
     metric: str = "latency"
 
     def of(self, counts: Counts) -> float:
+        return float(self.each(counts[None])[0])
+
+    def each(self, counts: Counts) -> Array:
         out, macs = self._sizes(counts)
         per_mac, per_out = self._per_unit
-        return float(self.constant + macs @ per_mac + out @ per_out)
+        return self.constant + macs @ per_mac + out @ per_out
 
     def deltas(self, counts: Counts, steps: Counts) -> Array:
         """Only the layers that a group touches are looked at again."""

@@ -36,12 +36,15 @@ def slice_tensors(tensors: Mapping[str, torch.Tensor], graph: ChannelGraph, keep
     `tensors` holds parameters and buffers by name, such as a state dict.
     """
     changed: dict[str, torch.Tensor] = {}
+    indices: dict[tuple[int, bytes, torch.device], torch.Tensor] = {}  # a batch norm's tensors all lose the same
     for (name, dim), gone in removed_slices(graph, keep).items():
         tensor = changed.get(name, tensors[name])
-        stay = np.ones(tensor.shape[dim], dtype=bool)
-        stay[gone] = False
-        index = torch.from_numpy(np.flatnonzero(stay)).to(tensor.device)
-        changed[name] = tensor.detach().index_select(dim, index)
+        place = tensor.shape[dim], gone.tobytes(), tensor.device
+        if place not in indices:
+            stay = np.ones(tensor.shape[dim], dtype=bool)
+            stay[gone] = False
+            indices[place] = torch.from_numpy(np.flatnonzero(stay)).to(tensor.device)
+        changed[name] = tensor.detach().index_select(dim, indices[place])
     return changed
 
 

@@ -85,7 +85,8 @@ class PolicyGradient:
         return self._proposed(actions, "anywhere")
 
     def _proposed(self, actions: Vector, origin: str) -> list[Proposal]:
-        return [Proposal(self.problem.projector.logits(action), action, origin) for action in actions]
+        counts = self.problem.projector.logits(actions)
+        return [Proposal(row, action, origin) for row, action in zip(counts, actions, strict=True)]
 
     def _changed(self, count: int) -> list[Proposal]:
         """Around the best candidate so far, nearer than the actor draws around its mean."""

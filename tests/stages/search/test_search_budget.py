@@ -56,6 +56,14 @@ def test_projecting_a_projected_candidate_changes_nothing(wish: tuple[Projector,
 
 
 @settings(max_examples=60, deadline=None)
+@given(wishes(), st.lists(st.floats(-4, 4), min_size=1, max_size=6))
+def test_many_wishes_are_projected_as_each_of_them_is(wish: tuple[Projector, np.ndarray], factors: list[float]) -> None:
+    projector, logits = wish
+    many = np.outer(factors, logits)
+    assert projector.logits(many).tolist() == [projector.logits(one).tolist() for one in many]
+
+
+@settings(max_examples=60, deadline=None)
 @given(wishes(), st.integers(0, 11), st.integers(1, 30))
 def test_cost_deltas_are_exact(wish: tuple[Projector, np.ndarray], group: int, step: int) -> None:
     projector, logits = wish

@@ -115,9 +115,10 @@ def test_the_twin_has_its_own_kinds_of_convolution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "bias", "stride"), [((1, 1), True, 1), ((1, 1), False, 2), ((2, 2), False, 2), ((1, 3), True, 1)]
+    ("size", "bias", "stride"),
+    [((1, 1), True, 1), ((1, 1), False, 2), ((2, 2), False, 2), ((2, 2), True, 1), ((1, 3), True, 1)],
 )
-def test_depthwise_convolutions_of_the_twin_are_factors_on_one_pixel_with_the_same_result_and_gradient(
+def test_depthwise_convolutions_of_the_twin_are_sums_on_few_pixels_with_equal_gradients(
     size: tuple[int, int], bias: bool, stride: int
 ) -> None:
     settings = {"kernel_size": (3, 5), "padding": (1, 2), "stride": stride, "groups": 6, "bias": bias}
