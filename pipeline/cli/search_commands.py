@@ -110,4 +110,4 @@ def _subject(settings: Any, folder: Path, trials: int | None, distill_images: in
         sections["search"].pop(name)
     weights = store.sha256_file(folder / "pretrain" / "model.safetensors")
     count = trials or settings.search.trials
-    return {"version": 2, "settings": sections, "weights": weights, "trials": count, "images": distill_images}
+    return {"version": 3, "settings": sections, "weights": weights, "trials": count, "images": distill_images}

@@ -299,7 +299,7 @@ def _header(ctx: StageContext, setup: Setup) -> dict[str, Any]:
     parts = [sha256_file(folder / "model.safetensors"), sha256_file(ctx.input("graph"))]
     parts.append(json.dumps([settings, ctx.config.data.model_dump(mode="json"), ctx.seed], sort_keys=True))
     return {
-        "journal": 2,
+        "journal": 3,
         "groups": list(setup.space.ids),
         "seed": ctx.seed,
         "settings": settings,
