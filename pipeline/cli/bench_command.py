@@ -50,10 +50,7 @@ def bench(
 
     if len(files) < 2:
         raise UsageError("bench needs at least two files", hint="rlp bench base.onnx model.onnx")
-    try:
-        sizes = [int(part) for part in shape.lower().split("x")] if shape else None
-    except ValueError:
-        raise UsageError(f"--shape {shape}: expected sizes such as 3x224x224", hint="leave the batch out") from None
+    sizes = _sizes(shape) if shape else None
     settings = [Setting(provider, b, t, static) for b in batch or [1] for t in threads or [1]]
     protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)
     rows: list[dict[str, Any]] = []
@@ -78,6 +75,15 @@ def bench(
     for item in why:
         show_why(item)
     return {"settings": rows, "why": why, "machine": fingerprint()}
+
+
+def _sizes(shape: str) -> list[int]:
+    from pipeline.errors import UsageError
+
+    try:
+        return [int(part) for part in shape.lower().split("x")]
+    except ValueError:
+        raise UsageError(f"--shape {shape}: expected sizes such as 3x224x224", hint="leave the batch out") from None
 
 
 @contextmanager

@@ -44,27 +44,12 @@ def check(
     Files that belong to no stage are warned of: nothing reads them, so they change no answer.
     """
     from pipeline.cli import running
-    from pipeline.errors import ArtifactError, Refused, UsageError
-    from pipeline.planner import Planner
-    from pipeline.runner import read_run
+    from pipeline.errors import UsageError
 
     limits = (max_accuracy_drop, min_accuracy, min_speedup, max_latency_ms, min_agreement)
     if any(limit is not None and not math.isfinite(limit) for limit in limits):
         raise UsageError("a gate must be a finite number", hint="leave the gate out to ask for nothing")
-    config, _ = read_run(run)
-    chain = running.stages_of(config)
-    steps = Planner(chain, config, run, outside=False).plan()
-    stages = [{"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps]
-    bad = [s for s in steps if s.action != "reuse"]
-    doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
-    doc["unlisted"] = running.strangers(run, chain, config.rounds)
-    for name in doc["unlisted"]:
-        console.warn(f"{run / name}: belongs to no stage of this run, and nothing reads it")
-    if bad:
-        told = [f"{s.stage.name}: {s.reason}" for s in bad]
-        again = f"rlp stage {bad[0].stage.name} --run {shlex.quote(str(run))} --force"
-        hint = f"{again}, then rlp pipeline run for what follows"
-        raise attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
+    doc = _intact(run)
     summary = running.load_summary(run)
     base, final, speed = summary["base"], summary["final"], summary["speedup"]
     drop = 100 * (base["accuracy"] - final["accuracy"])
@@ -81,7 +66,39 @@ def check(
     ]
     doc["gates"] = [gate for gate in gates if gate]
     doc["passed"] = all(gate["passed"] for gate in doc["gates"])
-    console.say(f"{run}: {len(steps)} stages intact and fresh")
+    _tell(doc)
+    return doc
+
+
+def _intact(run: Path) -> dict[str, Any]:
+    """The document without gates; ArtifactError when a stage is damaged or stale."""
+    from pipeline.cli import running
+    from pipeline.errors import ArtifactError
+    from pipeline.planner import Planner
+    from pipeline.runner import read_run
+
+    config, _ = read_run(run)
+    chain = running.stages_of(config)
+    steps = Planner(chain, config, run, outside=False).plan()
+    stages = [{"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps]
+    doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
+    doc["unlisted"] = running.strangers(run, chain, config.rounds)
+    for name in doc["unlisted"]:
+        console.warn(f"{run / name}: belongs to no stage of this run, and nothing reads it")
+    bad = [stage for stage in stages if not stage["fresh"]]
+    if bad:
+        told = [f"{stage['stage']}: {stage['reason']}" for stage in bad]
+        again = f"rlp stage {bad[0]['stage']} --run {shlex.quote(str(run))} --force"
+        hint = f"{again}, then rlp pipeline run for what follows"
+        raise attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
+    return doc
+
+
+def _tell(doc: dict[str, Any]) -> None:
+    """The gates as a table; Refused when one is missed."""
+    from pipeline.errors import Refused
+
+    console.say(f"{doc['run']}: {len(doc['stages'])} stages intact and fresh")
     rows = [
         ("ok" if g["passed"] else "MISSED", g["gate"], _text(g["value"]), f"{g['sign']} {g['limit']:.6g}")
         for g in doc["gates"]
@@ -93,7 +110,6 @@ def check(
         told = [f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}" for g in missed]
         hint = "raise distill.epochs or search.budget, or loosen the gate"
         raise attach(Refused(told[0], hint=hint, details=told[1:]), doc)
-    return doc
 
 
 def _gate(name: str, value: float | None, limit: float | None, most: bool = False) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,8 +56,7 @@ def compare(
 
     file = find_config(config)
     settings, folder = load_config(file, sets or ()), run_dir or running.default_run_dir(file)
-    names = list(dict.fromkeys(name.strip() for name in strategies.split(",") if name.strip()))
-    _refuse_unknown(names)
+    names = _known(strategies)
     running.execute(settings, str(file), folder, last="trace", resume_command=f"rlp search compare {config}")
     again = range(min(seeds, distill_seeds or seeds)) if distill else range(0)
     with store.lock(folder), running.user_modules(settings, str(file)), ExitStack() as stack:
@@ -69,7 +67,7 @@ def compare(
             names,
             range(seeds),
             trials=trials,
-            recover=ready.recover if distill else None,
+            recover=ready.recover if again else None,
             recover_seeds=again,
             fit=ready.fit,
             on_run=journal.on_run,
@@ -82,23 +80,23 @@ def compare(
         "seeds": seeds,
         "budget": {"metric": ready.setup.metric, "share": ready.setup.share},
         "trials": trials or settings.search.trials,
-        "distill": recipe if distill else None,
+        "distill": recipe if again else None,
         **found.to_dict(),
     }
-    for row in doc["differences"]:
-        row |= {edge: row[edge] if math.isfinite(row[edge]) else None for edge in ("low", "high")}
     show(doc, settings.search.score)
     return doc
 
 
-def _refuse_unknown(names: list[str]) -> None:
-    """An unknown strategy is refused before any work."""
+def _known(strategies: str) -> list[str]:
+    """Their names, each once; an unknown one is refused before any work."""
     from pipeline.errors import UsageError
     from stages.search.strategies import STRATEGIES
 
+    names = list(dict.fromkeys(name.strip() for name in strategies.split(",") if name.strip()))
     for name in names:
         if name not in STRATEGIES:
             raise UsageError(f"unknown search strategy {name!r}", hint=f"one of {', '.join(STRATEGIES)}")
+    return names
 
 
 def _subject(settings: Any, folder: Path, trials: int | None, distill_images: int | None) -> dict[str, Any]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline import console
 from pipeline.cli.common import SetOption, command
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+
+Opened = tuple["Config", str, Path]
+"""Settings, where they come from, and the run's folder."""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,28 +51,16 @@ def stage(
     """Run one stage of a run; the stages before it must be there and fresh."""
     from pipeline.artifacts import kinds_of
     from pipeline.cli import running
-    from pipeline.config_load import build_config, find_config, load_config
     from pipeline.errors import UsageError
     from pipeline.manifest import read_manifest
-    from pipeline.runner import read_run
 
     if (config is None) == (run is None):
-        raise UsageError(
-            "give either --config CONFIG or --run RUN", hint=f"rlp stage {name} --config configs/quickstart.yaml"
-        )
+        raise UsageError("give --config CONFIG or --run RUN", hint=f"rlp stage {name} --run artifacts/quickstart")
     if against:
         if name != "benchmark":
             raise UsageError("--against is for the benchmark", hint="rlp stage benchmark --run RUN --against FILE.onnx")
         sets = [*(sets or ()), f"benchmark.against={json.dumps([str(path) for path in against])}"]
-    if config is not None:
-        file = find_config(config)
-        settings, origin = load_config(file, sets or ()), str(file)
-        folder = run_dir or running.default_run_dir(file)
-    else:
-        assert run is not None
-        recorded, origin = read_run(run)
-        settings = build_config(recorded.model_dump(mode="json"), sets or ())
-        folder = run
+    settings, origin, folder = _of_run(run, sets) if run else _of_config(str(config), run_dir, sets)
     options = {"--config": config, "--run": str(run) if run else None, "--run-dir": str(run_dir) if run_dir else None}
     steps = running.execute(
         settings,
@@ -87,3 +82,19 @@ def stage(
         console.say(path)
     reason = {"action": step.action, "reason": step.reason}
     return {"run": str(folder), "stage": name, **reason, "summary": manifest["summary"], "outputs": outputs}
+
+
+def _of_config(config: str, run_dir: Path | None, sets: list[str] | None) -> Opened:
+    from pipeline.cli import running
+    from pipeline.config_load import find_config, load_config
+
+    file = find_config(config)
+    return load_config(file, sets or ()), str(file), run_dir or running.default_run_dir(file)
+
+
+def _of_run(run: Path, sets: list[str] | None) -> Opened:
+    from pipeline.config_load import build_config
+    from pipeline.runner import read_run
+
+    recorded, origin = read_run(run)
+    return build_config(recorded.model_dump(mode="json"), sets or ()), origin, run

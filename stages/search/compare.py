@@ -82,6 +82,11 @@ class Difference:
         """ "better", "worse" or "not shown"; of the reference."""
         return "not shown" if not self.shown else "better" if self.mean > 0 else "worse"
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, which has no infinity: None for the ends of an interval that has none."""
+        ends = {end: value if math.isfinite(value) else None for end, value in (("low", self.low), ("high", self.high))}
+        return {**asdict(self), **ends, "verdict": self.verdict}
+
 
 @dataclass(frozen=True)
 class Correlation:
@@ -125,7 +130,7 @@ class Comparison:
         return rows
 
     def to_dict(self) -> dict[str, Any]:
-        differences = [{**asdict(d), "verdict": d.verdict} for d in self.differences]
+        differences = [d.to_dict() for d in self.differences]
         found = self.correlation
         return {
             "table": self.table(),
