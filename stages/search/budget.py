@@ -67,9 +67,8 @@ class Projector:
         """Counts for per-group keep-ratio logits, (G,) or (B, G); adding a constant to a row changes nothing."""
         sizes, wishes = self.space.sizes, np.atleast_2d(logits)
         centred = np.clip(wishes - wishes.mean(axis=1, keepdims=True), -_REACH / 2, _REACH / 2)
-        return self._along(lambda t: sizes / (1 + np.exp(-(centred + t))), -_REACH, _REACH, len(wishes)).reshape(
-            logits.shape
-        )
+        counts = self._along(lambda t: sizes / (1 + np.exp(-(centred + t))), -_REACH, _REACH, len(wishes))
+        return counts.reshape(logits.shape)
 
     def along(self, ray: Ray, low: float, high: float) -> Counts:
         """Largest fitting counts on a ray; `ray(t)` must not decrease anywhere as t goes from `low` to `high`."""
