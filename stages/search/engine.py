@@ -17,7 +17,8 @@ from stages.search.executor import Bars, Executor
 from stages.search.halving import Hurdles, estimates
 from stages.search.space import Counts
 from stages.search.strategies import WARM_START, Proposal, Strategy
-from stages.search.trial import Key, Trial
+from stages.search.strategies.base import Key
+from stages.search.trial import Trial
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Search:
             known = self.recorded.get((phase, first + offset))
             if known is None:
                 continue
-            if known.key == _key(proposal):
+            if known.key == proposal.key:
                 results[offset] = replace(known, proposal=proposal)
                 self._remember(results[offset], True)
             else:
@@ -78,12 +79,12 @@ class Search:
         todo: dict[Key, list[int]] = {}
         for offset, proposal in enumerate(proposals):
             if offset not in results:
-                todo.setdefault(_key(proposal), []).append(offset)
+                todo.setdefault(proposal.key, []).append(offset)
         hurdles = Hurdles.of(alike, self.removed) if alike is not None else None
         bars = {key: hurdles.bars(np.array(key)) if hurdles else () for key in todo}
         fresh = [offsets for key, offsets in todo.items() if not self._known(key, bars[key])]
         self.check()
-        jobs = [(proposals[offsets[0]].counts, bars[_key(proposals[offsets[0]])]) for offsets in fresh]
+        jobs = [(proposals[offsets[0]].counts, bars[proposals[offsets[0]].key]) for offsets in fresh]
         for job, outcome in self.executor.run(jobs):
             offset = fresh[job][0]
             results[offset] = Trial(phase, first + offset, proposals[offset], outcome)
@@ -106,10 +107,6 @@ class Search:
         if held is None or held.stopped:
             self.memory[trial.key] = trial.outcome
         self.on_trial(trial, replayed)
-
-
-def _key(proposal: Proposal) -> Key:
-    return tuple(proposal.counts.tolist())
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stages.search.evaluate import Outcome
-from stages.search.strategies import Proposal
-
-Key = tuple[int, ...]
+from stages.search.strategies.base import Key, Proposal
 
 
 @dataclass(frozen=True)
@@ -28,4 +26,4 @@ class Trial:
 
     @property
     def key(self) -> Key:
-        return tuple(self.proposal.counts.tolist())
+        return self.proposal.key

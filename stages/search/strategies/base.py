@@ -14,6 +14,7 @@ from stages.search.budget import Projector
 from stages.search.space import Counts, Removal, Space
 
 Vector = NDArray[np.float64]
+Key = tuple[int, ...]
 WARM_START = "warm start"  # origin of the candidate that a strategy starts from
 
 
@@ -62,6 +63,11 @@ class Proposal:
     origin: str
     eligible: bool = True
     step: int = 0
+
+    @property
+    def key(self) -> Key:
+        """The counts, hashable."""
+        return tuple(self.counts.tolist())
 
 
 class Strategy(Protocol):

@@ -9,7 +9,8 @@ Critic: a Gaussian process over all trials so far (stages/search/critic.py) pick
 many draws of the actor, many changes of the best candidate, of all its groups or of one, and many candidates
 from anywhere, since a better distribution may lie beyond one that is worse (ResNet-20's trunk of 16 channels is
 kept or halved); the other half stays as the actor drew it, because a batch picked entirely by the critic leaves
-the gradient too little contrast (it then learns fast for 60 trials and stalls). The gradient sees scores,
+the gradient too little contrast (it then learns fast for 60 trials and stalls). What the actor draws again costs
+no trial: the gradient sees it with the score it has, and the critic picks something new. The gradient sees scores,
 and forecasts of candidates that were given up at a glance, never what the critic predicts.
 """
 
@@ -20,8 +21,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.search.critic import Critic
-from stages.search.strategies.base import WARM_START, Problem, Proposal, Vector, greedy_counts, uniform_counts
+from stages.search.strategies.base import WARM_START, Key, Problem, Proposal, Vector, greedy_counts, uniform_counts
 
+POLICY = "policy"  # origin of what the actor drew
 BATCH = 8
 START_SPREAD = 0.55  # logits: keep ratio 0.5 varies between about 0.37 and 0.63
 LEAST_SPREAD = 0.05  # below this the mean's neighbours round to the same blocks
@@ -34,6 +36,7 @@ CHANGE, NUDGE = 0.8, 0.3  # of the actor's spread: for changes of all groups, an
 EXTREME = 4.0  # logit; a single group changes to anything between its negative and it
 ANYWHERE, FIRST = 1.0, 3  # spread of candidates from anywhere, and how many of them the first batch holds
 CURIOSITY = 1.0  # weight of the critic's uncertainty
+ENOUGH = 2  # scored candidates from which the critic says anything
 
 
 class PolicyGradient:
@@ -52,18 +55,24 @@ class PolicyGradient:
         self.log_spread: Vector = np.full(size, np.log(START_SPREAD))
         self.moments = np.zeros((2, 2, size))
         self.updates = 0
-        self.seen: dict[tuple[int, ...], float] = {}
+        self.seen: dict[Key, float] = {}
+        self.repeats: list[Proposal] = []
         self.collapsed_at: int | None = None
 
     def ask(self, room: int) -> list[Proposal]:
         out = self._start()[: min(room, self.batch)] if not self.seen else []
         count = min(room, self.batch) - len(out)
-        if not self.critic_on or len(self.seen) < self.batch:
+        if not self.critic_on or len(self.seen) < ENOUGH:
             return out + self._draw(count)
-        plain = -(-count // 2)
-        drawn = self._draw(plain)
+        new: dict[Key, Proposal] = {}
+        for draw in self._draw(-(-count // 2)):
+            key = draw.key
+            if key in self.seen or key in new:
+                self.repeats.append(draw)
+            else:
+                new[key] = draw
         pool = self._draw(DRAWS) + self._changed(DRAWS) + self._changed_in_one(DRAWS) + self._anywhere(DRAWS)
-        return drawn + self._screened(pool, count - plain)
+        return [*new.values(), *self._screened([draw for draw in pool if draw.key not in new], count - len(new))]
 
     def _start(self) -> list[Proposal]:
         equal = np.zeros(len(self.problem.space))
@@ -78,7 +87,7 @@ class PolicyGradient:
         half = self.rng.standard_normal((-(-count // 2), len(self.problem.space)))
         noise = np.stack([half, -half], axis=1).reshape(-1, half.shape[1])[:count]
         actions = self.mean + np.exp(self.log_spread) * noise
-        return self._proposed(actions, "policy")
+        return self._proposed(actions, POLICY)
 
     def _anywhere(self, count: int) -> list[Proposal]:
         actions = ANYWHERE * self.rng.standard_normal((count, len(self.problem.space)))
@@ -109,7 +118,7 @@ class PolicyGradient:
 
     def _screened(self, draws: list[Proposal], count: int) -> list[Proposal]:
         """The `count` draws that the critic finds most promising among those not scored before."""
-        fresh = {tuple(draw.counts.tolist()): draw for draw in draws}
+        fresh = {draw.key: draw for draw in draws}
         new = [draw for key, draw in fresh.items() if key not in self.seen]
         if len(new) <= count:
             return new + draws[: count - len(new)]
@@ -123,15 +132,15 @@ class PolicyGradient:
 
     def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:
         for proposal, score in zip(proposals, scores, strict=True):
-            self.seen[tuple(proposal.counts.tolist())] = score
-        values = np.array(scores)
+            self.seen[proposal.key] = score
+        self._note_collapse(proposals)
+        known = [*proposals, *self.repeats]
+        values = np.array([*scores, *(self.seen[draw.key] for draw in self.repeats)])
+        self.repeats = []
         if len(values) < 2 or values.std() == 0:
-            self._note_collapse(proposals)
             return
         advantage = np.clip((values - values.mean()) / values.std(), -2, 2)
-        actions = np.array([proposal.action for proposal in proposals])
-        self._update(actions, advantage)
-        self._note_collapse(proposals)
+        self._update(np.array([proposal.action for proposal in known]), advantage)
 
     def _update(self, actions: Vector, advantage: Vector) -> None:
         old_mean, old_log = self.mean.copy(), self.log_spread.copy()
@@ -162,7 +171,8 @@ class PolicyGradient:
             self.log_spread = self.log_spread + move
 
     def _note_collapse(self, proposals: Sequence[Proposal]) -> None:
-        same = len({tuple(p.counts.tolist()) for p in proposals}) == 1 and len(proposals) > 1
+        drawn = [*(p for p in proposals if p.origin == POLICY), *self.repeats]
+        same = len(drawn) > 1 and len({draw.key for draw in drawn}) == 1
         if self.collapsed_at is None and same:
             self.collapsed_at = len(self.seen)
 
@@ -174,5 +184,5 @@ class PolicyGradient:
             return []
         return [
             f"the policy collapsed to a constant after {self.collapsed_at} distinct candidates: "
-            "further trials repeat it; lower search.trials or search.align"
+            "it draws nothing new; lower search.trials or search.align"
         ]

@@ -152,6 +152,15 @@ def test_the_policy_learns_from_rewards_alone() -> None:
     assert state["mean"].argmax() == 2
 
 
+@pytest.mark.parametrize(("sizes", "distinct"), [([16] * 3 + [32] * 3 + [64] * 3, 55), ([32] * 5, 45)])
+def test_the_policy_spends_no_trial_on_what_it_has_seen(sizes: list[int], distinct: int) -> None:
+    """Few groups of few blocks, as in a ResNet-20, where draws often round to the same counts."""
+    for seed in range(4):
+        task = problem(sizes, 0.5, seed=seed, trials=60)
+        history = play("rl", task, sensitive_score(task.space))
+        assert len({proposal.key for proposal, _ in history}) >= distinct
+
+
 def test_a_collapsed_policy_is_reported() -> None:
     """Two groups with one block each to give: soon every draw rounds to the same candidate."""
     task = problem([32, 32], 0.75, align=16, trials=64)
