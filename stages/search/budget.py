@@ -61,7 +61,11 @@ class Projector:
 
     def fits(self, counts: Counts) -> bool:
         """Whether these counts are within the budget."""
-        return self.cost.of(counts) <= self.limit * (1 + self.slack)
+        return self.cost.of(counts) <= self._ceiling
+
+    @property
+    def _ceiling(self) -> float:
+        return self.limit * (1 + self.slack)
 
     def logits(self, logits: NDArray[np.float64]) -> Counts:
         """Counts for per-group keep-ratio logits, (G,) or (B, G); adding a constant to a row changes nothing."""
@@ -76,7 +80,7 @@ class Projector:
 
     def _along(self, rays: Rays, low: float, high: float, rows: int) -> Counts:
         """As `along` for many rays at once, which is many times quicker than one after the other."""
-        snap, limit = self.space.snap, self.limit * (1 + self.slack)
+        snap, limit = self.space.snap, self._ceiling
         least, most = np.full((rows, 1), low), np.full((rows, 1), high)
         top, counts = snap(rays(most)), snap(rays(least))
         all_fit, any_fit = (self.cost.each(ends)[:, None] <= limit for ends in (top, counts))
@@ -92,7 +96,7 @@ class Projector:
 
     def _fill(self, counts: Counts, desired: NDArray[np.float64]) -> Counts:
         """Add single blocks while one fits: the group furthest below its wish first, the dearest among equals."""
-        counts, blocks, limit = counts.copy(), self.space.blocks, self.limit * (1 + self.slack)
+        counts, blocks, limit = counts.copy(), self.space.blocks, self._ceiling
         room = limit - self.cost.of(counts)
         while True:
             steps = self.space.up(counts)

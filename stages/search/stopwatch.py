@@ -16,9 +16,9 @@ from stages.export import OnnxSlicer, export_proto
 from stages.search.budget import Projector
 from stages.search.evaluate import Ranking
 from stages.search.space import Counts, Space
+from stages.search.strategies.base import Key
 from stages.trace import ChannelGraph
 
-Key = tuple[int, ...]
 CONFIRMING = 5  # times as long a timing decides about a finalist
 LEAST_SHARE, MOST_SHARE = 0.15, 0.95  # of the base's MACs, between which candidates for the table are drawn
 
