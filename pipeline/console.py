@@ -1,6 +1,7 @@
 """The only module that writes to the terminal: human, json or quiet.
 
-Data goes to stdout, progress and hints to stderr. No markup is interpreted in text that comes from users.
+Data goes to stdout, progress and hints to stderr. No markup is interpreted in text that comes from
+users.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.table import Table
 from pipeline.errors import RlpError
 
 if TYPE_CHECKING:
-    from pipeline.planner import Step
+    from pipeline.run.planner import Step
 
 Mode = Literal["human", "json", "quiet"]
 PLAIN_EVERY_S = 30.0
@@ -58,8 +59,12 @@ def _write(text: str) -> None:
 def _console(stderr: bool = False) -> Console:
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
     columns = os.environ.get("COLUMNS", "")
-    width = max(40, int(columns)) if columns.isdecimal() and int(columns) else (120 if piped else None)
-    return _Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width, soft_wrap=piped)
+    width = (
+        max(40, int(columns)) if columns.isdecimal() and int(columns) else (120 if piped else None)
+    )
+    return _Console(
+        stderr=stderr, markup=False, highlight=False, emoji=False, width=width, soft_wrap=piped
+    )
 
 
 def say(text: str = "") -> None:
@@ -79,12 +84,24 @@ def warn(text: str) -> None:
     _console(stderr=True).print(f"warning: {text}", style="yellow")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", right: Sequence[str] = ()) -> None:
-    """A table on stdout; columns named in `right` are aligned to the right. Nothing in json or quiet mode."""
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    title: str = "",
+    right: Sequence[str] = (),
+) -> None:
+    """A table on stdout; columns named in `right` are aligned to the right. Nothing in json or
+    quiet mode.
+    """
     if mode != "human":
         return
     drawn = Table(
-        title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
     )
     for column in columns:
         drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -138,7 +155,9 @@ def size(n: float) -> str:
 
 
 class RunWatcher:
-    """Shows a run: one line a stage, a live bar below it on a terminal, a plain line every 30 s elsewhere."""
+    """Shows a run: one line a stage, a live bar below it on a terminal, a plain line every 30 s
+    elsewhere.
+    """
 
     def __init__(self) -> None:
         self._live: Progress | None = None
@@ -174,9 +193,14 @@ class RunWatcher:
     def end(self, step: Step, summary: Mapping[str, Any], seconds: float) -> None:
         self.close()
         shown = ", ".join(
-            f"{key.replace('_', ' ')} {_value(key, value)}" for key, value in summary.items() if _plain(value)
+            f"{key.replace('_', ' ')} {_value(key, value)}"
+            for key, value in summary.items()
+            if _plain(value)
         )
-        note(f"      {step.stage.name:<9} done in {duration(seconds)}" + (f": {shown}" if shown else ""))
+        note(
+            f"      {step.stage.name:<9} done in {duration(seconds)}"
+            + (f": {shown}" if shown else "")
+        )
 
     def close(self) -> None:
         """Take the live bar away; also after an error."""

@@ -43,14 +43,20 @@ class UsageError(RlpError):
 
 
 class ArtifactError(RlpError):
-    """An artefact or model file is missing, damaged, of the wrong kind, stale, or refused as unsafe."""
+    """An artefact or model file is missing, damaged, of the wrong kind, stale, or refused as
+    unsafe.
+    """
 
     exit_code = 3
-    usual_hint = "rlp check RUN names the stage that re-makes a file of a run; get a file of your own anew"
+    usual_hint = (
+        "rlp check RUN names the stage that re-makes a file of a run; get a file of your own anew"
+    )
 
 
 class EnvironmentProblem(RlpError):
-    """Missing extra, device, provider, disk, permission, memory, or data that cannot be obtained."""
+    """Missing extra, device, provider, disk, permission, memory, or data that cannot be
+    obtained.
+    """
 
     exit_code = 4
     usual_hint = "rlp doctor shows what this machine can do"
@@ -67,6 +73,8 @@ class Interrupted(RlpError):
 
     exit_code = 130
 
-    def __init__(self, message: str = "interrupted", *, signal_number: int = 2, hint: str = "") -> None:
+    def __init__(
+        self, message: str = "interrupted", *, signal_number: int = 2, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = 128 + signal_number

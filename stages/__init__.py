@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.stage import Stage
+    from pipeline.run.stage import Stage
 
 STAGES = (
     "pretrain",  # config, data           → base_model   train the baseline, or adopt given weights

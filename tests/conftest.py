@@ -1,10 +1,13 @@
-"""Fixtures for every test. Through this file the folder is on `sys.path`: `import fake_run` works below it."""
+"""Fixtures for every test. Through this file the folder is on `sys.path`: `import fake_run`
+works below it.
+"""
 
 from __future__ import annotations
 
 import os
 
-# Before torch is imported: test processes that share the cores must not each spin a thread on every one of them.
+# Before torch is imported: test processes that share the cores must not each spin a thread on every
+# one of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fake_run
@@ -19,11 +22,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The eight stages replaced by fakes that write small files within milliseconds; see `fake_run`."""
+    """The eight stages replaced by fakes that write small files within milliseconds; see
+    `fake_run`.
+    """
     fake_run.install(monkeypatch.setattr)
 
 
 @pytest.fixture
 def rlp(capsys: pytest.CaptureFixture[str]) -> fake_run.Rlp:
-    """`rlp("check", run)` runs the command line in this process and gives `.code`, `.out`, `.err`, `.json()`."""
+    """`rlp("check", run)` runs the command line in this process and gives `.code`, `.out`,
+    `.err`, `.json()`.
+    """
     return fake_run.Rlp(capsys.readouterr)

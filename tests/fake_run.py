@@ -1,4 +1,5 @@
-"""A product of fake stages: the real names, kinds and files, but each writes a few bytes that depend on its inputs.
+"""A product of fake stages: the real names, kinds and files, but each writes a few bytes that
+depend on its inputs.
 
 In tests: the fixture `fakes`, then `finished(folder)` or `execute(folder, ...)`. As a program,
 `python tests/fake_run.py pipeline run CONFIG …` is the command line `rlp` over these stages.
@@ -16,12 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import runner, store
-from pipeline.artifacts import KINDS, kinds_of
-from pipeline.config_load import build_config
-from pipeline.planner import EVERYTHING, Planner, Selection, Step
-from pipeline.rounds import chain
-from pipeline.stage import Stage, StageContext
+from pipeline.config.load import build_config
+from pipeline.run import runner, store
+from pipeline.run.artifacts import KINDS, kinds_of
+from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.run.rounds import chain
+from pipeline.run.stage import Stage, StageContext
 
 STEPS = 6  # of the fake search, journalled in ctx.work
 READS: dict[str, tuple[str, ...]] = {
@@ -37,11 +38,12 @@ READS: dict[str, tuple[str, ...]] = {
 
 
 class Fake(Stage):
-    """Writes every file of its kinds; the bytes are a function of its name, the seed and its inputs.
+    """Writes every file of its kinds; the bytes are a function of its name, the seed and its
+    inputs.
 
-    They do not depend on its own section but for `search.trials`: any other change re-runs the stage to the
-    same bytes, so that what follows may be reused. `steps_log`, when set, gets one byte a step of the search; at `gate`
-    the search waits for a test in another process.
+    They do not depend on its own section but for `search.trials`: any other change re-runs the
+    stage to the same bytes, so that what follows may be reused. `steps_log`, when set, gets one
+    byte a step of the search; at `gate` the search waits for a test in another process.
     """
 
     steps_log = ""
@@ -67,7 +69,9 @@ class Fake(Stage):
                 raise ctx.interrupted()
             store.write_json(journal, {"done": step + 1})
             if self.gate and step == 1:
-                open(f"{self.gate}.begun", "wb").close()  # both are FIFOs: waits for the test, twice
+                open(
+                    f"{self.gate}.begun", "wb"
+                ).close()  # both are FIFOs: waits for the test, twice
                 open(f"{self.gate}.go", "rb").close()
             if self.steps_log:
                 with open(self.steps_log, "ab") as log:
@@ -78,15 +82,31 @@ class Fake(Stage):
 
 def _content(kind: str, name: str, digest: str) -> bytes:
     if name == "summary.json":
-        side = {"accuracy": 0.9, "macs": 1000, "params": 100, "bytes": 400, "latency_ms": {"p50": 1.0, "p90": 1.5}}
-        speed = {"ratio": 2.0, "ci95": [1.9, 2.1], "verdict": "faster", "provider": "CPUExecutionProvider"}
+        side = {
+            "accuracy": 0.9,
+            "macs": 1000,
+            "params": 100,
+            "bytes": 400,
+            "latency_ms": {"p50": 1.0, "p90": 1.5},
+        }
+        speed = {
+            "ratio": 2.0,
+            "ci95": [1.9, 2.1],
+            "verdict": "faster",
+            "provider": "CPUExecutionProvider",
+        }
         return store.dump_json(
             {
                 "schema_version": 1,
                 "run": "fake",
                 "data": {"name": "fake", "label": "fake images", "test_images": 10},
                 "base": side,
-                "final": {**side, "accuracy": 0.88, "macs": 500, "latency_ms": {"p50": 0.5, "p90": 0.7}},
+                "final": {
+                    **side,
+                    "accuracy": 0.88,
+                    "macs": 500,
+                    "latency_ms": {"p50": 0.5, "p90": 0.7},
+                },
                 "speedup": {**speed, "batch": 1, "threads": 1},
                 "parity": {"top1_agreement": 1.0, "max_abs": 1e-6},
                 "report": "report/report.html",
@@ -101,7 +121,12 @@ def _content(kind: str, name: str, digest: str) -> bytes:
 
 def _stage(name: str) -> Stage:
     sections = ("model", "data", "pretrain") if name == "pretrain" else (name,)
-    attributes = {"name": name, "title": f"faking {name}", "sections": sections, "reads": READS[name]}
+    attributes = {
+        "name": name,
+        "title": f"faking {name}",
+        "sections": sections,
+        "reads": READS[name],
+    }
     attributes |= {"repeats": name in ("trace", "search", "prune", "distill")}
     if name in ("trace", "search", "prune"):
         attributes |= {"continues": {"base_model": "final_model"}}
@@ -118,7 +143,12 @@ class Card:
     content: str = "0" * 64
 
     def to_dict(self) -> dict[str, Any]:
-        shape = {"classes": ["a", "b"], "image_shape": [3, 8, 8], "counts": {"train": [5, 5]}, "skipped": {}}
+        shape = {
+            "classes": ["a", "b"],
+            "image_shape": [3, 8, 8],
+            "counts": {"train": [5, 5]},
+            "skipped": {},
+        }
         return {"sha256": self.content, **shape}
 
 
@@ -154,7 +184,8 @@ class Watcher:
 def install(setattr_: Callable[[Any, str, Any], None] = setattr, durable: bool = False) -> None:
     """Put the fakes where the command line and the runner look for stages and images.
 
-    `durable`: really fsync. It decides nothing unless the machine itself crashes, and costs most of the time here.
+    `durable`: really fsync. It decides nothing unless the machine itself crashes, and costs most of
+    the time here.
     """
     if not durable:
         setattr_(os, "fsync", lambda handle: None)
@@ -163,14 +194,18 @@ def install(setattr_: Callable[[Any, str, Any], None] = setattr, durable: bool =
     setattr_(runner, "_seed", lambda seed: None)
 
 
-def execute(run: Path, sets: Sequence[str] = (), stages: Sequence[Stage] = STAGES, **choice: Any) -> Watcher:
+def execute(
+    run: Path, sets: Sequence[str] = (), stages: Sequence[Stage] = STAGES, **choice: Any
+) -> Watcher:
     """Run the fakes over `run`; `choice` is `first`, `last`, `force` or `accept_edited`."""
     watcher = Watcher()
     accept = choice.pop("accept_edited", False)
     config = build_config({}, sets)
     stages = chain(stages, config.rounds)
     selection = Selection.of(stages, choice.get("first"), choice.get("last"), choice.get("force"))
-    request = runner.Request(stages, config, run, "fake.yaml", selection, "rlp pipeline run fake.yaml", accept)
+    request = runner.Request(
+        stages, config, run, "fake.yaml", selection, "rlp pipeline run fake.yaml", accept
+    )
     runner.execute(request, watcher)
     return watcher
 
@@ -189,7 +224,9 @@ def plan(run: Path, sets: Sequence[str] = (), selection: Selection = EVERYTHING)
 
 
 def committed(run: Path, but: str = "") -> dict[str, bytes]:
-    """Every committed byte that a result consists of: outputs, not the manifests with their dates; not `but`."""
+    """Every committed byte that a result consists of: outputs, not the manifests with their
+    dates; not `but`.
+    """
     return {
         f"{stage.name}/{name}": (run / stage.name / name).read_bytes()
         for stage in STAGES

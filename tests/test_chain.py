@@ -53,7 +53,9 @@ def make_images(root: Path) -> None:
             folder.mkdir(parents=True)
             for index in range(count):
                 pixels = generator.integers(0, 120, (16, 16, 3))
-                pixels[(slice(0, 8), slice(None)) if name == "top" else (slice(None), slice(0, 8))] += 100
+                pixels[
+                    (slice(0, 8), slice(None)) if name == "top" else (slice(None), slice(0, 8))
+                ] += 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
 
 
@@ -64,7 +66,9 @@ def rlp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A folder with a config, a network, images and a finished run `run`; and what the run printed."""
+    """A folder with a config, a network, images and a finished run `run`; and what the run
+    printed.
+    """
     home = tmp_path_factory.mktemp("elsewhere")
     make_images(home / "my images")
     (home / "my_nets.py").write_text(NETS)
@@ -105,7 +109,17 @@ def test_typing_it_again_runs_nothing(finished: tuple[Path, dict[str, Any]]) -> 
 
 
 def test_a_search_key_reruns_search_and_what_follows(finished: tuple[Path, dict[str, Any]]) -> None:
-    done = rlp("pipeline", "plan", "my.yaml", "--run-dir", "run", "--set", "search.trials=7", "--json", cwd=finished[0])
+    done = rlp(
+        "pipeline",
+        "plan",
+        "my.yaml",
+        "--run-dir",
+        "run",
+        "--set",
+        "search.trials=7",
+        "--json",
+        cwd=finished[0],
+    )
     rows = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
     assert [rows[name]["action"] for name in STAGES] == ["reuse"] * 2 + ["run"] * 6
     assert rows["search"]["reason"] == "search.trials 6 → 7"
@@ -155,7 +169,10 @@ EPOCHS = ("--set", "pretrain.epochs=12")
     [
         ("pretrain", EPOCHS),
         ("distill", ()),
-        ("distill", ("--set", "distill.augment.flip=false")),  # nothing augmented: the teacher is asked once
+        (
+            "distill",
+            ("--set", "distill.augment.flip=false"),
+        ),  # nothing augmented: the teacher is asked once
     ],
     ids=["pretrain", "distill", "distill from remembered logits"],
 )
@@ -189,12 +206,18 @@ def test_two_runs_and_a_killed_one_give_the_same_weights(
 
 
 def _killed_in(home: Path, stage: str, arguments: list[str]) -> bool:
-    """Run the stage anew and SIGKILL it once it has written a checkpoint; False when it came to its end first."""
+    """Run the stage anew and SIGKILL it once it has written a checkpoint; False when it came to
+    its end first.
+    """
     shutil.rmtree(home / "run" / stage, ignore_errors=True)
     command = [sys.executable, "-P", "-c", "from pipeline.cli import main; main()", *arguments]
-    child = subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     work = home / "run" / ".work" / stage
-    while child.poll() is None and len(list(work.glob("*.json"))) < 2:  # needs.json, then the first checkpoint's
+    while (
+        child.poll() is None and len(list(work.glob("*.json"))) < 2
+    ):  # needs.json, then the first checkpoint's
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL) if child.poll() is None else None
     child.wait()

@@ -1,4 +1,6 @@
-"""The shipped configs load, their number is known, and the schema beside them is the current one."""
+"""The shipped configs load, their number is known, and the schema beside them is the current
+one.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.running import user_modules
-from pipeline.config_load import bundled_configs, find_config, load_config, schema_text
+from pipeline.config.load import bundled_configs, find_config, load_config, schema_text
 from pipeline.errors import EnvironmentProblem
 
 FOLDER = Path(__file__).parents[1] / "configs"
@@ -17,11 +19,15 @@ SHIPPED = ("mobilenet_cifar.yaml", "quickstart.yaml", "resnet20_cifar.yaml")
 
 def test_every_shipped_config_is_listed_here() -> None:
     assert tuple(sorted(path.name for path in FOLDER.glob("*.yaml"))) == SHIPPED
-    assert tuple(bundled_configs()) == SHIPPED, "the package does not carry the configs of the checkout"
+    assert tuple(bundled_configs()) == SHIPPED, (
+        "the package does not carry the configs of the checkout"
+    )
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_config_loads_from_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_config_loads_from_anywhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config(find_config(f"configs/{name}")) == load_config(FOLDER / name)
 
@@ -34,15 +40,29 @@ def test_shipped_config_opens_with_what_it_is_for(name: str) -> None:
 
 
 def test_schema_is_current() -> None:
-    assert (FOLDER / "schema.json").read_text(encoding="utf-8") == schema_text(), "make schema writes it anew"
+    assert (FOLDER / "schema.json").read_text(encoding="utf-8") == schema_text(), (
+        "make schema writes it anew"
+    )
 
 
 def test_the_way_out_of_absent_images_resets_what_belongs_to_them() -> None:
-    """The command in the hint must run: weights, mean and std of CIFAR-10 do not fit the images in the package."""
+    """The command in the hint must run: weights, mean and std of CIFAR-10 do not fit the images
+    in the package.
+    """
     config = load_config(FOLDER / "resnet20_cifar.yaml")
-    with pytest.raises(EnvironmentProblem) as caught, user_modules(config, "configs/resnet20_cifar.yaml"):
+    with (
+        pytest.raises(EnvironmentProblem) as caught,
+        user_modules(config, "configs/resnet20_cifar.yaml"),
+    ):
         raise EnvironmentProblem("no images", hint="--set data.source=embedded")
     words = shlex.split(caught.value.hint)
     assert words[:4] == ["rlp", "pipeline", "run", "configs/resnet20_cifar.yaml"]
-    other = load_config(FOLDER / "resnet20_cifar.yaml", [word for word in words[4:] if word != "--set"])
-    assert (other.data.source, other.model.weights, other.data.mean, other.data.std) == ("embedded", None, None, None)
+    other = load_config(
+        FOLDER / "resnet20_cifar.yaml", [word for word in words[4:] if word != "--set"]
+    )
+    assert (other.data.source, other.model.weights, other.data.mean, other.data.std) == (
+        "embedded",
+        None,
+        None,
+        None,
+    )

@@ -13,12 +13,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
-ENGINES = {  # stages whose engines a stage may import, besides its own: trace ← prune ← search → export, benchmark
+# stages whose engines a stage may import, besides its own: trace ← prune ← search → export,
+# benchmark
+ENGINES = {
     "prune": {"trace"},
     "search": {"trace", "prune", "export", "benchmark"},
 }
 UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")
-HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "matplotlib", "pyarrow", "PIL", "pydantic", "psutil")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "matplotlib",
+    "pyarrow",
+    "PIL",
+    "pydantic",
+    "psutil",
+)
 
 
 @cache
@@ -57,10 +70,16 @@ def test_sources_are_found() -> None:
 
 
 def test_pipeline_knows_no_stage() -> None:
-    assert {name for name in _importers("stages") if name.startswith("pipeline/") and "/cli/" not in name} == set()
+    assert {
+        name
+        for name in _importers("stages")
+        if name.startswith("pipeline/") and "/cli/" not in name
+    } == set()
 
 
-@pytest.mark.parametrize(("package", "home"), [("typer", "pipeline/cli/"), ("rich", "pipeline/console.py")])
+@pytest.mark.parametrize(
+    ("package", "home"), [("typer", "pipeline/cli/"), ("rich", "pipeline/console.py")]
+)
 def test_terminal_libraries_stay_at_home(package: str, home: str) -> None:
     found = _importers(package)
     assert found
@@ -88,19 +107,35 @@ def test_stage_modules_are_imported_by_the_list_of_stages_alone() -> None:
 
 
 def test_only_the_console_prints() -> None:
-    allowed = {"pipeline/console.py", "pipeline/runtime/worker.py"}  # the worker answers its parent over a pipe
-    printers = {str(path.relative_to(ROOT)) for path in SOURCES for name, _ in _calls(path) if name == "print"}
+    allowed = {
+        "pipeline/console.py",
+        "pipeline/runtime/worker.py",
+    }  # the worker answers its parent over a pipe
+    printers = {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        for name, _ in _calls(path)
+        if name == "print"
+    }
     assert printers <= allowed
 
 
 def test_nothing_is_pickled() -> None:
-    assert _importers("dill") | _importers("joblib") | _importers("shelve") | _importers("marshal") == set()
+    assert (
+        _importers("dill") | _importers("joblib") | _importers("shelve") | _importers("marshal")
+        == set()
+    )
     wrong = []
     for path in SOURCES:
         for name, call in _calls(path):
-            safe = any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in call.keywords)
+            safe = any(
+                k.arg == "weights_only" and getattr(k.value, "value", None) is True
+                for k in call.keywords
+            )
             unsafe = name.startswith("pickle.") or name in UNSAFE
-            allows = any(k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in call.keywords)
+            allows = any(
+                k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in call.keywords
+            )
             if unsafe or allows or (name == "torch.load" and not safe):
                 wrong.append(f"{path.relative_to(ROOT)}:{call.lineno}: {name}")
     assert wrong == []
@@ -118,7 +153,9 @@ def test_nothing_is_evaluated_or_run_through_a_shell() -> None:
 
 def _fresh(code: str) -> str:
     """What a fresh interpreter prints."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 
@@ -132,7 +169,9 @@ def test_help_imports_nothing_heavy_and_takes_little_time() -> None:
         f"print(sum(os.times()[:2]), *(name for name in {HEAVY} if name in sys.modules))"
     )
     best, heavy = 9.0, ""
-    for _ in range(3):  # processor time, not wall time; the least of three, as other processes cost caches
+    for _ in range(
+        3
+    ):  # processor time, not wall time; the least of three, as other processes cost caches
         seconds, _, heavy = _fresh(code).partition(" ")
         best = min(best, float(seconds))
     assert heavy == ""

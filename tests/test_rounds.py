@@ -1,4 +1,6 @@
-"""Several rounds: a chain of committed stages like any other, every number against the network as it came."""
+"""Several rounds: a chain of committed stages like any other, every number against the network
+as it came.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import pytest
 from test_chain import NETS, make_images, rlp
 
 from pipeline.cli import main
-from pipeline.store import read_json
+from pipeline.run.store import read_json
 
 pytestmark = pytest.mark.slow
 
@@ -31,15 +33,23 @@ benchmark: {batches: [1], min_seconds: 0.1, min_runs: 10, launches: 2, profile: 
 """
 
 REPEATED = ("trace", "search", "prune", "distill")
-CHAIN = ("pretrain", *(f"round-1/{name}" for name in REPEATED), *REPEATED, "export", "benchmark", "report")
+CHAIN = (
+    "pretrain",
+    *(f"round-1/{name}" for name in REPEATED),
+    *REPEATED,
+    "export",
+    "benchmark",
+    "report",
+)
 
-# Runs the stages up to distill in forked children that the kernel ends after a random share of processor time.
+# Runs the stages up to distill in forked children that the kernel ends after a random share of
+# processor time.
 KILLER = """
 import json, os, random, signal, sys
 import torch.export
-import pipeline.cli, pipeline.runner, pipeline.rounds, stages.distill.stage, stages.search.stage, stages.trace
+import pipeline.cli, pipeline.run.runner, pipeline.run.rounds, stages.distill.stage, stages.search.stage, stages.trace
 from pipeline.cli.running import stages_of
-from pipeline.config_load import load_config
+from pipeline.config.load import load_config
 stages_of(load_config(__import__("pathlib").Path("my.yaml")))
 random.seed(0)
 statuses = []
@@ -61,7 +71,9 @@ print(json.dumps(statuses))
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A folder with a config, a network, images and a finished run `run`; and what the run printed."""
+    """A folder with a config, a network, images and a finished run `run`; and what the run
+    printed.
+    """
     home = tmp_path_factory.mktemp("rounds")
     make_images(home / "images")
     (home / "my_nets.py").write_text(NETS)
@@ -72,7 +84,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 @pytest.fixture
-def home(finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of it, as the current folder."""
     copy = Path(shutil.copytree(finished[0], tmp_path / "home"))
     monkeypatch.chdir(copy)
@@ -95,11 +109,16 @@ def search_of(home: Path, place: str) -> dict[str, Any]:
 
 def weights(home: Path) -> list[str]:
     """Hashes of what both rounds left."""
-    manifests = [json.loads((home / "run" / p / "manifest.json").read_text()) for p in ("round-1/distill", "distill")]
+    manifests = [
+        json.loads((home / "run" / p / "manifest.json").read_text())
+        for p in ("round-1/distill", "distill")
+    ]
     return [manifest["outputs"]["model.safetensors"]["sha256"] for manifest in manifests]
 
 
-def test_two_rounds_share_the_budget_and_count_from_the_original(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_two_rounds_share_the_budget_and_count_from_the_original(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
     home, doc = finished
     assert [row["stage"] for row in doc["stages"]] == list(CHAIN)
     first, last = search_of(home, "round-1/search"), search_of(home, "search")
@@ -140,7 +159,9 @@ def test_each_round_starts_from_the_one_before_and_learns_from_the_original(
     assert "round-1/trace/graph.json" in inputs["round-1/search"]
 
 
-def test_typing_it_again_runs_nothing_and_check_passes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_typing_it_again_runs_nothing_and_check_passes(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, doc, _ = here(capsys, "pipeline", "run", "my.yaml", "--run-dir", "run")
     assert code == 0
     assert [row["action"] for row in doc["stages"]] == ["reuse"] * len(CHAIN)
@@ -165,7 +186,9 @@ def test_one_flipped_byte_in_an_earlier_round_is_found_and_its_stage_named(
     assert here(capsys, "check", "run")[0] == 0
 
 
-def test_stage_of_an_earlier_round_runs_alone(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_of_an_earlier_round_runs_alone(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (home / "run" / "round-1" / "search" / "plan.json").read_bytes()
     code, doc, _ = here(capsys, "stage", "round-1/search", "--run", "run", "--force")
     assert code == 0
@@ -178,11 +201,26 @@ def test_stage_of_an_earlier_round_runs_alone(home: Path, capsys: pytest.Capture
 def test_other_number_of_rounds_says_what_it_re_runs_and_reports_what_is_left(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = here(capsys, "pipeline", "plan", "my.yaml", "--run-dir", "run", "--set", "rounds=3")[1]["stages"]
+    plan = here(capsys, "pipeline", "plan", "my.yaml", "--run-dir", "run", "--set", "rounds=3")[1][
+        "stages"
+    ]
     rows = {row["stage"]: row for row in plan}
     assert list(rows)[1:9] == [f"round-{k}/{name}" for k in (1, 2) for name in REPEATED]
-    assert (rows["round-1/trace"]["action"], rows["round-1/search"]["reason"]) == ("reuse", "rounds 2 → 3")
-    one = ("pipeline", "run", "my.yaml", "--run-dir", "run", "--set", "rounds=1", "--until", "trace")
+    assert (rows["round-1/trace"]["action"], rows["round-1/search"]["reason"]) == (
+        "reuse",
+        "rounds 2 → 3",
+    )
+    one = (
+        "pipeline",
+        "run",
+        "my.yaml",
+        "--run-dir",
+        "run",
+        "--set",
+        "rounds=1",
+        "--until",
+        "trace",
+    )
     code, doc, errors = here(capsys, *one)
     assert code == 0
     assert {row["stage"]: row["action"] for row in doc["stages"]}["trace"] == "run"
@@ -192,11 +230,15 @@ def test_other_number_of_rounds_says_what_it_re_runs_and_reports_what_is_left(
     assert "rounds: 2" in refused[1]["error"]["hint"]
 
 
-def test_unreachable_budget_is_said_in_the_first_round(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_budget_is_said_in_the_first_round(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     too_small = ("--set", "search.budget.macs=0.01", "--until", "round-1/search")
     code, doc, _ = here(capsys, "pipeline", "run", "my.yaml", "--run-dir", "run", *too_small)
     assert code == 2
-    assert "search.budget.macs=0.01 cannot be met: the smallest reachable" in doc["error"]["message"]
+    assert (
+        "search.budget.macs=0.01 cannot be met: the smallest reachable" in doc["error"]["message"]
+    )
 
 
 def test_killed_again_and_again_the_real_chain_ends_with_the_same_weights(home: Path) -> None:
@@ -205,7 +247,12 @@ def test_killed_again_and_again_the_real_chain_ends_with_the_same_weights(home: 
         shutil.rmtree(home / "run" / place)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", KILLER], cwd=home, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-P", "-c", KILLER],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     statuses = json.loads(done.stdout.splitlines()[-1])
@@ -226,7 +273,9 @@ def test_killed_in_the_distillation_of_round_1_it_resumes_to_the_same_weights(ho
         "Folder.save = lambda self, point: (save(self, point), os.kill(os.getpid(), signal.SIGKILL))\n"
         f"from pipeline.cli import main; main({arguments!r})"
     )
-    child = subprocess.run([sys.executable, "-P", "-c", dies], cwd=home, capture_output=True, text=True, timeout=300)
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", dies], cwd=home, capture_output=True, text=True, timeout=300
+    )
     assert child.returncode == -9, child.stderr
     assert (home / "run" / "round-1" / ".work" / "distill" / "checkpoint.json").exists()
     done = rlp(*arguments, cwd=home)

@@ -1,4 +1,6 @@
-"""A network and images that train in milliseconds, and a stage context for them: which half is brighter?"""
+"""A network and images that train in milliseconds, and a stage context for them: which half is
+brighter?
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.data import DataCard, Images, Splits
-from pipeline.stage import SilentReporter, StageContext
-from pipeline.store import sha256_file
+from pipeline.run.stage import SilentReporter, StageContext
+from pipeline.run.store import sha256_file
 from pipeline.training import Recipe
 
 
@@ -39,7 +41,13 @@ def net(seed: int = 0, dropout: float = 0.3) -> nn.Sequential:
 
 
 def recipe(**changes: object) -> Recipe:
-    settings = {"epochs": 3, "batch_size": 16, "lr": 0.05, "label_smoothing": 0.1, "precision": "fp32"}
+    settings = {
+        "epochs": 3,
+        "batch_size": 16,
+        "lr": 0.05,
+        "label_smoothing": 0.1,
+        "precision": "fp32",
+    }
     return Recipe(**(settings | changes))
 
 
@@ -47,7 +55,9 @@ def splits() -> Splits:
     return Splits(train=images(), search=images(40, seed=9))
 
 
-CARD = DataCard("folder", "halves", ("left", "right"), (1, 8, 8), {"train": (68, 68)}, (0.4,), (0.25,), "5" * 64)
+CARD = DataCard(
+    "folder", "halves", ("left", "right"), (1, 8, 8), {"train": (68, 68)}, (0.4,), (0.25,), "5" * 64
+)
 
 
 class Kill(BaseException):
@@ -71,7 +81,9 @@ class Recorder(SilentReporter):
     warn = note
 
 
-def context(root: Path, inputs: dict[str, Path] | None = None, kill_at: int = 0, **sections: Any) -> StageContext:
+def context(
+    root: Path, inputs: dict[str, Path] | None = None, kill_at: int = 0, **sections: Any
+) -> StageContext:
     """A stage's context in `root`, with the model folders of `inputs` by kind."""
     for name in ("out", "work"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -80,5 +92,10 @@ def context(root: Path, inputs: dict[str, Path] | None = None, kill_at: int = 0,
         for kind, folder in (inputs or {}).items()
     }
     return StageContext(
-        Config(**sections), root / "out", root / "work", hashed, reporter=Recorder(kill_at), data_card=CARD
+        Config(**sections),
+        root / "out",
+        root / "work",
+        hashed,
+        reporter=Recorder(kill_at),
+        data_card=CARD,
     )

@@ -1,13 +1,15 @@
-"""Make pipeline/data/embedded/: a class-balanced subset of Fashion-MNIST as two PNG strips and an index.
+"""Make pipeline/data/embedded/: a class-balanced subset of Fashion-MNIST as two PNG strips and an
+index.
 
 Needs the Debian package `dataset-fashion-mnist` (30 MB) and no root:
 
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb unpacked
     python tools/make_embedded.py unpacked
 
-The subset is the first `--train` ÷ 10 (`--test` ÷ 10) images of every class in the order of the original
-files, interleaved by class so that any prefix is balanced. Image k of a strip is its rows 28·k … 28·k + 27.
-Running it again writes the same pixels; the PNG bytes also depend on the version of Pillow's zlib.
+The subset is the first `--train` ÷ 10 (`--test` ÷ 10) images of every class in the order of the
+original files, interleaved by class so that any prefix is balanced. Image k of a strip is its rows
+28·k … 28·k + 27. Running it again writes the same pixels; the PNG bytes also depend on the version
+of Pillow's zlib.
 """
 
 from __future__ import annotations
@@ -21,12 +23,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 OUT = Path(__file__).resolve().parents[1] / "pipeline" / "data" / "embedded"
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Array of uint8 in one gzipped IDX file (magic 0, 0, 8, ndim; then big-endian sizes; then the bytes)."""
+    """Array of uint8 in one gzipped IDX file (magic 0, 0, 8, ndim; then big-endian sizes; then
+    the bytes).
+    """
     raw = gzip.decompress(path.read_bytes())
     ndim = raw[3]
     if raw[:3] != b"\0\0\x08":
@@ -36,14 +51,22 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def balanced(labels: np.ndarray, total: int) -> np.ndarray:
-    """Indices of the first `total` ÷ classes images of every class, interleaved: class 0, 1, … 9, 0, 1, …"""
+    """Indices of the first `total` ÷ classes images of every class, interleaved: class 0, 1, …
+    9, 0, 1, …
+    """
     each = total // len(CLASSES)
-    return np.stack([np.flatnonzero(labels == k)[:each] for k in range(len(CLASSES))], axis=1).reshape(-1)
+    return np.stack(
+        [np.flatnonzero(labels == k)[:each] for k in range(len(CLASSES))], axis=1
+    ).reshape(-1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("unpacked", type=Path, help="folder into which the Debian package was unpacked")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "unpacked", type=Path, help="folder into which the Debian package was unpacked"
+    )
     parser.add_argument("--train", type=int, default=12_000)
     parser.add_argument("--test", type=int, default=2_000)
     args = parser.parse_args()

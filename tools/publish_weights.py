@@ -1,8 +1,11 @@
-"""Put the weights of a finished `rlp stage pretrain` into pretrained_model/ and record how they came about.
+"""Put the weights of a finished `rlp stage pretrain` into pretrained_model/ and record how they
+came about.
 
-    python tools/publish_weights.py artifacts/RUN mobilenet_v2_cifar10_original --command "rlp stage pretrain ..."
+    python tools/publish_weights.py artifacts/RUN mobilenet_v2_cifar10_original --command "rlp stage
+    pretrain ..."
 
-Stored in half precision (half the size; the accuracy recorded is that of the stored file, on the test split).
+Stored in half precision (half the size; the accuracy recorded is that of the stored file, on the
+test split).
 """
 
 from __future__ import annotations
@@ -13,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from pipeline import store
 from pipeline.data import load_test
-from pipeline.manifest import read_manifest
 from pipeline.models import load_model
-from pipeline.runner import describe_data, read_run
+from pipeline.run import store
+from pipeline.run.manifest import read_manifest
+from pipeline.run.runner import describe_data, read_run
 from pipeline.training import accuracy
 
 FOLDER = Path(__file__).resolve().parent.parent / "pretrained_model"
@@ -36,13 +39,19 @@ def main() -> None:
         raise SystemExit(f"{args.run}: stage pretrain has not run")
     card = describe_data(config)
     model = load_model(args.run / "pretrain").eval()
-    halves = {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    halves = {
+        name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()
+    }
     digest = store.write_tensors(FOLDER / f"{args.name}.safetensors", halves)
-    model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in halves.items()})
+    model.load_state_dict(
+        {name: t.float() if t.is_floating_point() else t for name, t in halves.items()}
+    )
     with torch.inference_mode():
         score = accuracy(model, load_test(config.data))
     path = FOLDER / "MANIFEST.json"
-    entries = json.loads(path.read_text()) if path.exists() else {"schema_version": 1, "weights": {}}
+    entries = (
+        json.loads(path.read_text()) if path.exists() else {"schema_version": 1, "weights": {}}
+    )
     entries["weights"][f"{args.name}.safetensors"] = {
         "sha256": digest,
         "model": config.model.model_dump(mode="json", exclude={"weights"}),

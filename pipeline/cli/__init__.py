@@ -1,4 +1,6 @@
-"""The `rlp` command. `main` is the error funnel: every way to fail becomes one line, a hint and an exit code."""
+"""The `rlp` command. `main` is the error funnel: every way to fail becomes one line, a hint and
+an exit code.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,28 @@ from pipeline.errors import EnvironmentProblem, Interrupted, RlpError, UsageErro
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point of the console script; always leaves through SystemExit."""
-    # Before torch starts its threads: on a shared core, threads that spin at barriers make a step ten times slower.
+    # Before torch starts its threads: on a shared core, threads that spin at barriers make a step
+    # ten times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    arguments = ["--force=all" if item == "--force" else item for item in (sys.argv[1:] if argv is None else argv)]
+    arguments = [
+        "--force=all" if item == "--force" else item
+        for item in (sys.argv[1:] if argv is None else argv)
+    ]
     _mend_streams()
     code = _run(arguments)
     _reader_left()
     raise SystemExit(code)
 
 
-_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE}
+_ENVIRONMENT = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+}
 
 
 def _mend_streams() -> None:
@@ -69,7 +83,9 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
-        sys.stdout = stdout  # typer takes any broken pipe, that of a worker too, for a reader that left
+        sys.stdout = (
+            stdout  # typer takes any broken pipe, that of a worker too, for a reader that left
+        )
         return 0 if _reader_left() else _bug(end.__context__, arguments)
     except Exception as error:
         if type(error).__name__ == "Exit":  # typer's own way out; its class moved between releases
@@ -89,17 +105,22 @@ def _check_text(arguments: list[str]) -> None:
             item.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"{item!a}: not UTF-8 text", hint="rename the file or folder, or run in a UTF-8 locale"
+                f"{item!a}: not UTF-8 text",
+                hint="rename the file or folder, or run in a UTF-8 locale",
             ) from None
 
 
 def _system(error: OSError) -> RlpError | None:
-    """What the system refused, wherever it did; None for anything that looks like our own mistake."""
+    """What the system refused, wherever it did; None for anything that looks like our own
+    mistake.
+    """
     what = f"{error.filename or 'output'}: {error.strerror}"
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(what, hint="pass a shorter path")
     if error.errno in _ENVIRONMENT:
-        return EnvironmentProblem(what, hint="mend that and type the command again; finished stages are kept")
+        return EnvironmentProblem(
+            what, hint="mend that and type the command again; finished stages are kept"
+        )
     return None
 
 

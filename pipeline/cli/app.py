@@ -1,4 +1,6 @@
-"""The table of commands. Each group lives in a small file of its own and imports nothing heavy at the top."""
+"""The table of commands. Each group lives in a small file of its own and imports nothing heavy
+at the top.
+"""
 
 from __future__ import annotations
 

@@ -19,31 +19,49 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     files: Annotated[
-        list[Path], typer.Argument(metavar="A.onnx B.onnx [...]", help="The base, then what is timed against it.")
+        list[Path],
+        typer.Argument(
+            metavar="A.onnx B.onnx [...]", help="The base, then what is timed against it."
+        ),
     ],
     batch: Annotated[
-        list[int] | None, typer.Option("--batch", min=1, help="Images a call; repeatable. Default 1.")
+        list[int] | None,
+        typer.Option("--batch", min=1, help="Images a call; repeatable. Default 1."),
     ] = None,
     threads: Annotated[
         list[int] | None,
-        typer.Option("--threads", min=0, help="Intra-op threads, 0 for all cores; repeatable. Default 1."),
+        typer.Option(
+            "--threads", min=0, help="Intra-op threads, 0 for all cores; repeatable. Default 1."
+        ),
     ] = None,
-    provider: Annotated[str, typer.Option("--provider", help="Execution provider: cpu, cuda, openvino, …")] = "cpu",
-    static: Annotated[bool, typer.Option("--static", help="Fix the batch size in the graph before timing.")] = False,
+    provider: Annotated[
+        str, typer.Option("--provider", help="Execution provider: cpu, cuda, openvino, …")
+    ] = "cpu",
+    static: Annotated[
+        bool, typer.Option("--static", help="Fix the batch size in the graph before timing.")
+    ] = False,
     shape: Annotated[
-        str | None, typer.Option("--shape", metavar="3x224x224", help="Input sizes, for files that leave them open.")
+        str | None,
+        typer.Option(
+            "--shape", metavar="3x224x224", help="Input sizes, for files that leave them open."
+        ),
     ] = None,
     min_seconds: Annotated[
-        float, typer.Option("--min-seconds", min=0.05, help="Least measured seconds a file and setting.")
+        float,
+        typer.Option("--min-seconds", min=0.05, help="Least measured seconds a file and setting."),
     ] = 2.0,
-    min_runs: Annotated[int, typer.Option("--min-runs", min=10, help="Least timed calls a file and setting.")] = 100,
+    min_runs: Annotated[
+        int, typer.Option("--min-runs", min=10, help="Least timed calls a file and setting.")
+    ] = 100,
     allow_fallback: Annotated[
         bool, typer.Option("--allow-fallback", help="Go on when nodes fall back to the CPU.")
     ] = False,
 ) -> dict[str, Any]:
-    """Time files against the first, interleaved: ratio = time of A / time of B, its interval, and an A/A control.
+    """Time files against the first, interleaved: ratio = time of A / time of B, its interval, and
+    an A/A control.
 
-    Where a file is not faster, both are profiled, in runs of their own, and every cause found gets a sentence.
+    Where a file is not faster, both are profiled, in runs of their own, and every cause found gets
+    a sentence.
     """
     from pipeline.errors import UsageError
     from stages.benchmark import Protocol, Setting, compare_settings, explain, fingerprint
@@ -70,7 +88,12 @@ def bench(
             rows += [item.to_dict() for item in found]
             slow = next((item for item in found if item.verdict != "faster"), None)
             if slow is not None:
-                why.append({"file": str(other), **explain(files[0], other, slow, input_shape=sizes).to_dict()})
+                why.append(
+                    {
+                        "file": str(other),
+                        **explain(files[0], other, slow, input_shape=sizes).to_dict(),
+                    }
+                )
     show_settings(rows)
     for item in why:
         show_why(item)
@@ -83,7 +106,9 @@ def _sizes(shape: str) -> list[int]:
     try:
         return [int(part) for part in shape.lower().split("x")]
     except ValueError:
-        raise UsageError(f"--shape {shape}: expected sizes such as 3x224x224", hint="leave the batch out") from None
+        raise UsageError(
+            f"--shape {shape}: expected sizes such as 3x224x224", hint="leave the batch out"
+        ) from None
 
 
 @contextmanager
@@ -157,7 +182,9 @@ def show_settings(rows: list[dict[str, Any]]) -> None:
 
 
 def denormal_sentence(row: dict[str, Any]) -> str:
-    """Both timings of files with weights below the normal format: as they are, and flushed to zero."""
+    """Both timings of files with weights below the normal format: as they are, and flushed to
+    zero.
+    """
     counts = " and ".join(
         f"{row[side]['denormal_weights']:,} in {Path(row[side]['file']).name}"
         for side in "ab"

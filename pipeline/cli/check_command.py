@@ -18,28 +18,43 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")
+    ],
     max_accuracy_drop: Annotated[
-        float | None, typer.Option(metavar="PTS", min=-100, max=100, help="Most points of test accuracy lost.")
+        float | None,
+        typer.Option(metavar="PTS", min=-100, max=100, help="Most points of test accuracy lost."),
     ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least test accuracy.")
     ] = None,
     min_speedup: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0, help="Least measured speedup; above 1 its interval must also exclude 1."),
+        typer.Option(
+            metavar="X",
+            min=0,
+            help="Least measured speedup; above 1 its interval must also exclude 1.",
+        ),
     ] = None,
     max_latency_ms: Annotated[
         float | None, typer.Option(metavar="MS", min=0, help="Most p50 latency, in milliseconds.")
     ] = None,
-    max_macs: Annotated[int | None, typer.Option(metavar="N", min=0, help="Most multiply-accumulates.")] = None,
-    max_params: Annotated[int | None, typer.Option(metavar="N", min=0, help="Most parameters.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(metavar="N", min=0, help="Largest ONNX file, in bytes.")] = None,
+    max_macs: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Most multiply-accumulates.")
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Most parameters.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Largest ONNX file, in bytes.")
+    ] = None,
     min_agreement: Annotated[
-        float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least top-1 agreement with PyTorch.")
+        float | None,
+        typer.Option(metavar="FRACTION", min=0, max=1, help="Least top-1 agreement with PyTorch."),
     ] = None,
 ) -> dict[str, Any]:
-    """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3 damaged or stale.
+    """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3
+    damaged or stale.
 
     Files that belong to no stage are warned of: nothing reads them, so they change no answer.
     """
@@ -48,7 +63,9 @@ def check(
 
     limits = (max_accuracy_drop, min_accuracy, min_speedup, max_latency_ms, min_agreement)
     if any(limit is not None and not math.isfinite(limit) for limit in limits):
-        raise UsageError("a gate must be a finite number", hint="leave the gate out to ask for nothing")
+        raise UsageError(
+            "a gate must be a finite number", hint="leave the gate out to ask for nothing"
+        )
     doc = _intact(run)
     summary = running.load_summary(run)
     base, final, speed = summary["base"], summary["final"], summary["speedup"]
@@ -57,7 +74,11 @@ def check(
     gates = [
         _gate("accuracy drop, points", drop, max_accuracy_drop, most=True),
         _gate("accuracy", final["accuracy"], min_accuracy),
-        _gate("speedup" + (f" ({speed['verdict']})" if slow else ""), 0.0 if slow else speed["ratio"], min_speedup),
+        _gate(
+            "speedup" + (f" ({speed['verdict']})" if slow else ""),
+            0.0 if slow else speed["ratio"],
+            min_speedup,
+        ),
         _gate("p50 latency, ms", final["latency_ms"]["p50"], max_latency_ms, most=True),
         _gate("MACs", final["macs"], max_macs, most=True),
         _gate("parameters", final["params"], max_params, most=True),
@@ -74,13 +95,15 @@ def _intact(run: Path) -> dict[str, Any]:
     """The document without gates; ArtifactError when a stage is damaged or stale."""
     from pipeline.cli import running
     from pipeline.errors import ArtifactError
-    from pipeline.planner import Planner
-    from pipeline.runner import read_run
+    from pipeline.run.planner import Planner
+    from pipeline.run.runner import read_run
 
     config, _ = read_run(run)
     chain = running.stages_of(config)
     steps = Planner(chain, config, run, outside=False).plan()
-    stages = [{"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps]
+    stages = [
+        {"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps
+    ]
     doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
     doc["unlisted"] = running.strangers(run, chain, config.rounds)
     for name in doc["unlisted"]:
@@ -100,23 +123,39 @@ def _tell(doc: dict[str, Any]) -> None:
 
     console.say(f"{doc['run']}: {len(doc['stages'])} stages intact and fresh")
     rows = [
-        ("ok" if g["passed"] else "MISSED", g["gate"], _text(g["value"]), f"{g['sign']} {g['limit']:.6g}")
+        (
+            "ok" if g["passed"] else "MISSED",
+            g["gate"],
+            _text(g["value"]),
+            f"{g['sign']} {g['limit']:.6g}",
+        )
         for g in doc["gates"]
     ]
     if rows:
         console.table(("", "gate", "value", "limit"), rows, right=("value", "limit"))
     missed = [g for g in doc["gates"] if not g["passed"]]
     if missed:
-        told = [f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}" for g in missed]
+        told = [
+            f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}"
+            for g in missed
+        ]
         hint = "raise distill.epochs or search.budget, or loosen the gate"
         raise attach(Refused(told[0], hint=hint, details=told[1:]), doc)
 
 
-def _gate(name: str, value: float | None, limit: float | None, most: bool = False) -> dict[str, Any] | None:
+def _gate(
+    name: str, value: float | None, limit: float | None, most: bool = False
+) -> dict[str, Any] | None:
     if limit is None:
         return None
     passed = value is not None and (value <= limit + 1e-9 if most else value >= limit - 1e-9)
-    return {"gate": name, "value": value, "limit": limit, "sign": "≤" if most else "≥", "passed": passed}
+    return {
+        "gate": name,
+        "value": value,
+        "limit": limit,
+        "sign": "≤" if most else "≥",
+        "passed": passed,
+    }
 
 
 def _text(value: float | None) -> str:

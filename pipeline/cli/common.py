@@ -1,4 +1,6 @@
-"""What all commands share: `--json`, `--quiet`, `-v`, and the one JSON document with the same keys on failure."""
+"""What all commands share: `--json`, `--quiet`, `-v`, and the one JSON document with the same
+keys on failure.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,17 @@ from pipeline.errors import RlpError
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, e.g. search.trials=20. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one setting, e.g. search.trials=20. Repeatable.",
+    ),
 ]
 _JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")]
-_VERBOSE = Annotated[bool, typer.Option("--verbose", "-v", help="Print more about what is going on.")]
+_VERBOSE = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print more about what is going on.")
+]
 
 _current_keys: tuple[str, ...] = ()
 
@@ -31,9 +39,14 @@ def command(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         hints = typing.get_type_hints(function, include_extras=True)
-        own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
+        own = [
+            p.replace(annotation=hints[p.name])
+            for p in inspect.signature(function).parameters.values()
+        ]
         extra = [
-            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+            inspect.Parameter(
+                option, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+            )
             for option, annotation in (("json", _JSON), ("quiet", _QUIET), ("verbose", _VERBOSE))
         ]
 
@@ -57,7 +70,9 @@ def command(
 
 
 def keys_of(clicked: Any) -> tuple[str, ...]:
-    """Keys of the JSON document of a command as the parser knows it; none for a group of commands."""
+    """Keys of the JSON document of a command as the parser knows it; none for a group of
+    commands.
+    """
     return getattr(getattr(clicked, "callback", None), "json_keys", ())
 
 

@@ -10,13 +10,15 @@ import typer
 from pipeline import console
 from pipeline.cli.common import SetOption, command
 
-app = typer.Typer(help="Configs: list, resolve, schema.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Configs: list, resolve, schema.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @command(app, "ls", keys=("configs",))
 def ls() -> dict[str, Any]:
     """List the configs that travel with rlp."""
-    from pipeline.config_load import bundled_configs
+    from pipeline.config.load import bundled_configs
 
     rows = []
     for name, path in bundled_configs().items():
@@ -28,11 +30,12 @@ def ls() -> dict[str, Any]:
 
 @command(app, "show", keys=("config", "settings"))
 def show(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")], sets: SetOption = None
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")],
+    sets: SetOption = None,
 ) -> dict[str, Any]:
     """Print CONFIG with every default filled in, as YAML."""
-    from pipeline import yaml_nodes
-    from pipeline.config_load import find_config, load_config
+    from pipeline.config import yaml_nodes
+    from pipeline.config.load import find_config, load_config
 
     settings = load_config(find_config(config), sets or ()).model_dump(mode="json")
     console.raw(yaml_nodes.dump(settings))
@@ -42,7 +45,7 @@ def show(
 @command(app, "schema", keys=("schema",))
 def schema() -> dict[str, Any]:
     """Print the JSON Schema: every key with its sentence and bounds."""
-    from pipeline.config_load import schema_text
+    from pipeline.config.load import schema_text
 
     text = schema_text()
     console.raw(text)

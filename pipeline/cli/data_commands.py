@@ -12,7 +12,9 @@ from pipeline.cli.common import command
 from pipeline.errors import EnvironmentProblem
 
 app = typer.Typer(
-    help="Images: which kinds can be read, download, look at a folder.", no_args_is_help=True, rich_markup_mode=None
+    help="Images: which kinds can be read, download, look at a folder.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -29,29 +31,50 @@ def ls() -> dict[str, Any]:
 
 def _show(card: Any) -> dict[str, Any]:
     doc = card.to_dict()
-    console.say(f"{card.label}: {len(card.classes)} classes, images {'×'.join(map(str, card.image_shape))} (c×h×w)")
+    console.say(
+        f"{card.label}: {len(card.classes)} classes, images {'×'.join(map(str, card.image_shape))} (c×h×w)"
+    )
     rows = []
     for split, counts in card.counts.items():
         skipped = card.skipped.get(split, 0)
-        rows.append((split, f"{sum(counts):,}", min(counts), max(counts), skipped, card.split_sha256[split][:16]))
+        rows.append(
+            (
+                split,
+                f"{sum(counts):,}",
+                min(counts),
+                max(counts),
+                skipped,
+                card.split_sha256[split][:16],
+            )
+        )
     console.table(
         ("split", "images", "fewest a class", "most a class", "skipped", "sha256"),
         rows,
         right=("images", "fewest a class", "most a class", "skipped"),
     )
-    console.say("mean " + " ".join(f"{m:.4f}" for m in card.mean) + "   std " + " ".join(f"{s:.4f}" for s in card.std))
+    console.say(
+        "mean "
+        + " ".join(f"{m:.4f}" for m in card.mean)
+        + "   std "
+        + " ".join(f"{s:.4f}" for s in card.std)
+    )
     return doc
 
 
 @command(app, "import", keys=("card",))
 def import_(
     root: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of images in any layout that `rlp data ls` names.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="A folder of images in any layout that `rlp data ls` names."
+        ),
     ],
-    source: Annotated[str, typer.Option("--source", help="Its kind, when it is not recognised by itself.")] = "auto",
+    source: Annotated[
+        str, typer.Option("--source", help="Its kind, when it is not recognised by itself.")
+    ] = "auto",
 ) -> dict[str, Any]:
     """Read a folder of images as a run would, check every image, and say what is in it."""
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
     from pipeline.data import describe
 
     doc = _show(describe(DataConfig(source=source, root=str(root), download=False)))
@@ -61,17 +84,21 @@ def import_(
 
 @command(app, "get", keys=("card",))
 def get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A public data set, such as cifar10.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A public data set, such as cifar10.")
+    ],
     root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put it.")],
 ) -> dict[str, Any]:
     """Download a public data set, verify its checksum, and say what is in it."""
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
     from pipeline.data import describe
     from pipeline.data.sources import EMBEDDED
 
     try:
         doc = _show(describe(DataConfig(source=name, root=str(root), download=True)))
-    except EnvironmentProblem as error:  # there is no config here that could be told to take other images
+    except (
+        EnvironmentProblem
+    ) as error:  # there is no config here that could be told to take other images
         error.hint = error.hint.replace(EMBEDDED, "rlp pipeline run configs/quickstart.yaml")
         raise
     console.note(f"use it with: --set data.root={root}")

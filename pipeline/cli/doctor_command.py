@@ -21,36 +21,49 @@ def register(app: typer.Typer) -> None:
 def doctor(
     target: Annotated[
         bool,
-        typer.Option("--target", help="Time convolutions by width: which channel multiple pays here. About 5 s, kept."),
+        typer.Option(
+            "--target",
+            help="Time convolutions by width: which channel multiple pays here. About 5 s, kept.",
+        ),
     ] = False,
-    provider: Annotated[str, typer.Option("--provider", help="With --target: cpu, cuda, openvino, …")] = "cpu",
+    provider: Annotated[
+        str, typer.Option("--provider", help="With --target: cpu, cuda, openvino, …")
+    ] = "cpu",
     threads: Annotated[
-        int, typer.Option("--threads", min=0, help="With --target: intra-op threads, 0 for all cores.")
+        int,
+        typer.Option("--threads", min=0, help="With --target: intra-op threads, 0 for all cores."),
     ] = 1,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="With --target: time again what is known already.")
     ] = False,
 ) -> dict[str, Any]:
-    """Check packages, processor, memory, disk and execution providers; exit 4 when a run could not work."""
+    """Check packages, processor, memory, disk and execution providers; exit 4 when a run could
+    not work.
+    """
     import psutil
 
     from pipeline.errors import EnvironmentProblem
-    from pipeline.manifest import device, versions
+    from pipeline.run.manifest import device, versions
 
     checks = [_torch(), _torchvision(), _onnxruntime(), _disk()]
     doc: dict[str, Any] = {
         "checks": checks,
         "versions": versions(),
         "device": device(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "providers": _providers(),
         "alignment": None,
     }
-    console.say(f"{doc['device']}, {doc['cores']} cores, {console.size(doc['memory_bytes'])} memory")
+    console.say(
+        f"{doc['device']}, {doc['cores']} cores, {console.size(doc['memory_bytes'])} memory"
+    )
     console.say(", ".join(f"{name} {version}" for name, version in doc["versions"].items()))
     console.table(
-        ("", "check", "what was found"), [("ok" if c["ok"] else "BAD", c["check"], c["found"]) for c in checks]
+        ("", "check", "what was found"),
+        [("ok" if c["ok"] else "BAD", c["check"], c["found"]) for c in checks],
     )
     bad = [c for c in checks if not c["ok"]]
     if bad:
@@ -62,7 +75,9 @@ def doctor(
 
 
 def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
-    """The sweep as a table: microseconds of one layer by width, what a multiple costs, and the one that pays."""
+    """The sweep as a table: microseconds of one layer by width, what a multiple costs, and the
+    one that pays.
+    """
     from stages.benchmark import target_alignment
 
     watcher = console.RunWatcher()
@@ -88,8 +103,12 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
     where = f"{found.provider.removesuffix('ExecutionProvider')}, {found.threads} thread(s), machine {found.machine}"
     console.table(("channels", *(f"{kind} µs" for kind in kinds)), table, title=where)
     costs = [(multiple, f"{cost:.2f}×") for multiple, cost in found.cost.items()]
-    console.table(("multiple of", "time per channel against the best"), costs, right=("multiple of",))
-    console.say(f"channel counts should be multiples of {found.multiple} here: --set search.align={found.multiple}")
+    console.table(
+        ("multiple of", "time per channel against the best"), costs, right=("multiple of",)
+    )
+    console.say(
+        f"channel counts should be multiples of {found.multiple} here: --set search.align={found.multiple}"
+    )
     if known:
         console.note("known from before; --refresh times it again")
     return {**found.to_dict(), "known": known}
@@ -104,7 +123,11 @@ def _torch() -> dict[str, Any]:
         import torch
     except Exception as error:
         return _check("torch", False, str(error), "pip install 'torch>=2.10'")
-    where = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU"
+    where = (
+        f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}"
+        if torch.cuda.is_available()
+        else "CPU"
+    )
     return _check("torch", True, f"{torch.__version__} on {where}")
 
 
@@ -114,9 +137,15 @@ def _torchvision() -> dict[str, Any]:
     try:
         module = torchvision_shim.import_torchvision()
     except Exception as error:
-        return _check("torchvision", False, str(error), "install the torchvision that matches your torch")
-    bridged = " (built for another torch: its two detection operators were declared, classifiers work)"
-    return _check("torchvision", True, module.__version__ + (bridged if torchvision_shim._library else ""))
+        return _check(
+            "torchvision", False, str(error), "install the torchvision that matches your torch"
+        )
+    bridged = (
+        " (built for another torch: its two detection operators were declared, classifiers work)"
+    )
+    return _check(
+        "torchvision", True, module.__version__ + (bridged if torchvision_shim._library else "")
+    )
 
 
 def _providers() -> list[str]:
@@ -130,7 +159,10 @@ def _providers() -> list[str]:
 def _onnxruntime() -> dict[str, Any]:
     found = _providers()
     return _check(
-        "onnxruntime", "CPUExecutionProvider" in found, ", ".join(found) or "missing", "pip install onnxruntime"
+        "onnxruntime",
+        "CPUExecutionProvider" in found,
+        ", ".join(found) or "missing",
+        "pip install onnxruntime",
     )
 
 
@@ -139,4 +171,9 @@ def _disk() -> dict[str, Any]:
     free = shutil.disk_usage(folder).free
     writable = os.access(folder, os.W_OK)
     found = f"{console.size(free)} free in {folder}" + ("" if writable else ", not writable")
-    return _check("disk", writable and free > 500_000_000, found, "free some space, or pass --run-dir DIR elsewhere")
+    return _check(
+        "disk",
+        writable and free > 500_000_000,
+        found,
+        "free some space, or pass --run-dir DIR elsewhere",
+    )

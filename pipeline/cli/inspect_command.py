@@ -18,18 +18,31 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     artefact: Annotated[
-        Path, typer.Argument(metavar="ARTEFACT", help="A file of a run, a model folder, or any .onnx file.")
+        Path,
+        typer.Argument(
+            metavar="ARTEFACT", help="A file of a run, a model folder, or any .onnx file."
+        ),
     ],
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most rows of a table.")] = 200,
 ) -> dict[str, Any]:
-    """Show groups and frozen channels of a graph, widths of a plan, tensors of a model, nodes of an ONNX file."""
+    """Show groups and frozen channels of a graph, widths of a plan, tensors of a model, nodes
+    of an ONNX file.
+    """
     from pipeline.errors import ArtifactError
 
-    path = artefact / "model.json" if artefact.is_dir() and (artefact / "model.json").exists() else artefact
+    path = (
+        artefact / "model.json"
+        if artefact.is_dir() and (artefact / "model.json").exists()
+        else artefact
+    )
     if path.is_dir():
-        raise ArtifactError(f"{path}: a folder without a model.json", hint="name one of the files in it")
+        raise ArtifactError(
+            f"{path}: a folder without a model.json", hint="name one of the files in it"
+        )
     if not path.exists():
-        raise ArtifactError(f"{path}: no such file", hint="rlp pipeline status RUN lists what a run has")
+        raise ArtifactError(
+            f"{path}: no such file", hint="rlp pipeline status RUN lists what a run has"
+        )
     if path.suffix == ".onnx":
         kind, content = "onnx", _onnx(path, limit)
     elif path.suffix == ".safetensors":
@@ -42,8 +55,8 @@ def inspect(
 
 
 def _json(path: Path, limit: int) -> tuple[str, Any]:
-    from pipeline import store
     from pipeline.errors import ArtifactError
+    from pipeline.run import store
 
     content = store.read_json(path, max_bytes=1 << 28)
     shown: dict[str, Callable[[Any, int], None]] = {
@@ -53,7 +66,13 @@ def _json(path: Path, limit: int) -> tuple[str, Any]:
     }
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind is None and isinstance(content, dict):
-        kind = "graph" if {"groups", "layers"} <= content.keys() else "plan" if "keep" in content else path.stem
+        kind = (
+            "graph"
+            if {"groups", "layers"} <= content.keys()
+            else "plan"
+            if "keep" in content
+            else path.stem
+        )
     kind = str(kind or path.stem)
     try:
         shown.get(kind, _show_flat)(content, limit)
@@ -77,11 +96,18 @@ def _show_graph(graph: Any, limit: int) -> None:
         members = ", ".join(f"{name}[{dim}]" for name, dim, *_ in group["members"])
         short = members if len(members) < 60 or console.verbose else members[:57] + "…"
         rows.append(
-            (group["id"], group["size"], "yes" if group["prunable"] else "frozen", group.get("reason") or short)
+            (
+                group["id"],
+                group["size"],
+                "yes" if group["prunable"] else "frozen",
+                group.get("reason") or short,
+            )
         )
     frozen = sum(not group["prunable"] for group in graph["groups"])
     console.say(f"{len(rows)} channel groups, {len(rows) - frozen} prunable, {frozen} frozen")
-    console.table(("group", "units", "prunable", "members, or why not"), _cut(rows, limit), right=("units",))
+    console.table(
+        ("group", "units", "prunable", "members, or why not"), _cut(rows, limit), right=("units",)
+    )
 
 
 def _show_plan(plan: Any, limit: int) -> None:
@@ -91,7 +117,11 @@ def _show_plan(plan: Any, limit: int) -> None:
             console.say(f"{key}: {value}")
     widths = metadata.get("widths", {})
     rows = [(group, len(kept), *_before(widths.get(group))) for group, kept in plan["keep"].items()]
-    console.table(("group", "units kept", "of"), _cut([row[:3] for row in rows], limit), right=("units kept", "of"))
+    console.table(
+        ("group", "units kept", "of"),
+        _cut([row[:3] for row in rows], limit),
+        right=("units kept", "of"),
+    )
 
 
 def _before(width: Any) -> tuple[Any]:
@@ -102,7 +132,10 @@ def _show_manifest(manifest: Any, limit: int) -> None:
     took = console.duration(manifest["duration_s"])
     console.say(f"stage {manifest['stage']}, {manifest['started']}, {took}, {manifest['device']}")
     rows = [("in", name, digest[:16]) for name, digest in manifest["inputs"].items()]
-    rows += [("in", f"{name} (outside the run)", digest[:16]) for name, digest in manifest["external"].items()]
+    rows += [
+        ("in", f"{name} (outside the run)", digest[:16])
+        for name, digest in manifest["external"].items()
+    ]
     rows += [("out", name, entry["sha256"][:16]) for name, entry in manifest["outputs"].items()]
     console.table(("", "file", "sha256"), _cut(rows, limit))
     for name in manifest["accepted_edits"]:
@@ -112,10 +145,14 @@ def _show_manifest(manifest: Any, limit: int) -> None:
 def _flat(content: Any, prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(content, dict):
         return [
-            row for key, value in content.items() for row in _flat(value, f"{prefix}.{key}" if prefix else str(key))
+            row
+            for key, value in content.items()
+            for row in _flat(value, f"{prefix}.{key}" if prefix else str(key))
         ]
     if isinstance(content, list) and any(isinstance(item, (dict, list)) for item in content):
-        return [row for index, value in enumerate(content) for row in _flat(value, f"{prefix}[{index}]")]
+        return [
+            row for index, value in enumerate(content) for row in _flat(value, f"{prefix}[{index}]")
+        ]
     return [(prefix, ", ".join(map(str, content)) if isinstance(content, list) else str(content))]
 
 
@@ -124,21 +161,32 @@ def _show_flat(content: Any, limit: int) -> None:
 
 
 def _lines(path: Path, limit: int) -> Any:
-    from pipeline import store
     from pipeline.errors import ArtifactError
+    from pipeline.run import store
 
     data = store.read_bytes(path, max_bytes=1 << 30)
-    rows = [store.parse_json(line, f"{path}:{n}") for n, line in enumerate(data.splitlines(), 1) if line.strip()]
+    rows = [
+        store.parse_json(line, f"{path}:{n}")
+        for n, line in enumerate(data.splitlines(), 1)
+        if line.strip()
+    ]
     if not all(isinstance(row, dict) for row in rows):
-        raise ArtifactError(f"{path}: not one JSON object a line", hint="rlp check RUN finds what was changed")
-    scalar = [key for key in (rows[0] if rows else {}) if not isinstance(rows[0][key], (dict, list))]
-    shown = [tuple(f"{v:.5g}" if isinstance(v := row.get(key), float) else v for key in scalar) for row in rows]
+        raise ArtifactError(
+            f"{path}: not one JSON object a line", hint="rlp check RUN finds what was changed"
+        )
+    scalar = [
+        key for key in (rows[0] if rows else {}) if not isinstance(rows[0][key], (dict, list))
+    ]
+    shown = [
+        tuple(f"{v:.5g}" if isinstance(v := row.get(key), float) else v for key in scalar)
+        for row in rows
+    ]
     console.table(scalar, _cut(shown, limit))
     return rows
 
 
 def _tensors(path: Path, limit: int) -> Any:
-    from pipeline import store
+    from pipeline.run import store
 
     tensors = store.read_tensors(path)
     rows = [
@@ -146,12 +194,16 @@ def _tensors(path: Path, limit: int) -> Any:
         for name, t in tensors.items()
     ]
     console.table(("tensor", "shape", "dtype"), _cut(rows, limit))
-    return [{"name": name, "shape": list(t.shape), "dtype": str(t.dtype)} for name, t in tensors.items()]
+    return [
+        {"name": name, "shape": list(t.shape), "dtype": str(t.dtype)} for name, t in tensors.items()
+    ]
 
 
 def _onnx(path: Path, limit: int) -> Any:
-    """Read in a child process: whose file it is nobody knows, and a parser that crashes must not take rlp along."""
-    from pipeline import store
+    """Read in a child process: whose file it is nobody knows, and a parser that crashes must
+    not take rlp along.
+    """
+    from pipeline.run import store
     from pipeline.runtime import Worker
 
     size = store.check_regular(path, max_bytes=(2 << 30) - 1)

@@ -12,14 +12,20 @@ from pipeline.cli.common import SetOption, command
 from pipeline.cli.running import SUMMARY_KEYS
 
 app = typer.Typer(
-    help="Run the whole chain, see what would run, see what is there.", no_args_is_help=True, rich_markup_mode=None
+    help="Run the whole chain, see what would run, see what is there.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML config; `rlp config ls` lists the shipped ones.")
+    str,
+    typer.Argument(metavar="CONFIG", help="A YAML config; `rlp config ls` lists the shipped ones."),
 ]
 RunDirOption = Annotated[
-    Path | None, typer.Option("--run-dir", metavar="DIR", help="Where artefacts go; default artifacts/<config name>.")
+    Path | None,
+    typer.Option(
+        "--run-dir", metavar="DIR", help="Where artefacts go; default artifacts/<config name>."
+    ),
 ]
 
 
@@ -29,20 +35,30 @@ def run(
     run_dir: RunDirOption = None,
     sets: SetOption = None,
     first: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Take the stages before this one as they are.")
+        str | None,
+        typer.Option(
+            "--from", metavar="STAGE", help="Take the stages before this one as they are."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+    ] = None,
     force: Annotated[
         str | None,
-        typer.Option("--force", metavar="[=STAGE]", help="Run all selected stages, or one, even when fresh."),
+        typer.Option(
+            "--force", metavar="[=STAGE]", help="Run all selected stages, or one, even when fresh."
+        ),
     ] = None,
     accept_edited: Annotated[
-        bool, typer.Option("--accept-edited", help="Take hand-edited artefacts as they are, and record it.")
+        bool,
+        typer.Option(
+            "--accept-edited", help="Take hand-edited artefacts as they are, and record it."
+        ),
     ] = False,
 ) -> dict[str, Any]:
     """Run CONFIG from trace to report; typing it again resumes, and re-runs only what changed."""
     from pipeline.cli import running
-    from pipeline.config_load import find_config, load_config
+    from pipeline.config.load import find_config, load_config
 
     file = find_config(config)
     folder = run_dir or running.default_run_dir(file)
@@ -75,34 +91,42 @@ def _finish(folder: Path, steps: list[Any], complete: bool) -> dict[str, Any]:
 
 
 def _rows(steps: list[Any]) -> list[dict[str, Any]]:
-    return [{"stage": step.stage.name, "action": step.action, "reason": step.reason} for step in steps]
+    return [
+        {"stage": step.stage.name, "action": step.action, "reason": step.reason} for step in steps
+    ]
 
 
 @command(app, "plan", keys=("run", "stages"))
-def plan(config: ConfigArgument, run_dir: RunDirOption = None, sets: SetOption = None) -> dict[str, Any]:
+def plan(
+    config: ConfigArgument, run_dir: RunDirOption = None, sets: SetOption = None
+) -> dict[str, Any]:
     """Show what `run` would do, stage by stage, with the reason; writes nothing."""
     from pipeline.cli import running
-    from pipeline.config_load import find_config, load_config
-    from pipeline.planner import Planner
-    from pipeline.runner import data_key, describe_data
+    from pipeline.config.load import find_config, load_config
+    from pipeline.run.planner import Planner
+    from pipeline.run.runner import data_key, describe_data
 
     file = find_config(config)
     folder = run_dir or running.default_run_dir(file)
     settings = load_config(file, sets or ())
     with running.user_modules(settings, str(file)):
-        steps = Planner(running.stages_of(settings), settings, folder, data_key(describe_data(settings))).plan()
+        steps = Planner(
+            running.stages_of(settings), settings, folder, data_key(describe_data(settings))
+        ).plan()
     console.table(("stage", "action", "why"), [(s.stage.name, s.action, s.reason) for s in steps])
     return {"run": str(folder), "stages": _rows(steps)}
 
 
 @command(app, "status", keys=("run", "config", "stages"))
 def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")
+    ],
 ) -> dict[str, Any]:
     """Show the stages of a run: fresh or not, sizes, durations."""
     from pipeline.cli import running
-    from pipeline.planner import Planner
-    from pipeline.runner import read_run
+    from pipeline.run.planner import Planner
+    from pipeline.run.runner import read_run
 
     config, name = read_run(run)
     rows: list[dict[str, Any]] = []
@@ -113,7 +137,9 @@ def status(
                 "stage": step.stage.name,
                 "state": running.state(step),
                 "reason": step.reason,
-                "bytes": sum(entry["bytes"] for entry in manifest["outputs"].values()) if manifest else None,
+                "bytes": sum(entry["bytes"] for entry in manifest["outputs"].values())
+                if manifest
+                else None,
                 "duration_s": manifest["duration_s"] if manifest else None,
                 "started": manifest["started"] if manifest else None,
             }
@@ -128,5 +154,10 @@ def status(
         )
         for row in rows
     ]
-    console.table(("stage", "state", "size", "took", "why"), shown, title=f"{run} ({name})", right=("size", "took"))
+    console.table(
+        ("stage", "state", "size", "took", "why"),
+        shown,
+        title=f"{run} ({name})",
+        right=("size", "took"),
+    )
     return {"run": str(run), "config": name, "stages": rows}

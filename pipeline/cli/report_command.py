@@ -16,14 +16,22 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")
+    ],
 ) -> dict[str, Any]:
     """Show the before/after table of RUN and where its page lies."""
     from pipeline.cli import running
-    from pipeline.runner import read_run
+    from pipeline.run.runner import read_run
 
     config, name = read_run(run)
-    running.execute(config, name, run, first="report", resume_command=running.resume_text(("report", str(run)), {}, ()))
+    running.execute(
+        config,
+        name,
+        run,
+        first="report",
+        resume_command=running.resume_text(("report", str(run)), {}, ()),
+    )
     doc = running.load_summary(run)
     running.show_result(doc)
     return doc

@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import console
-from pipeline.artifacts import KINDS
 from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.run.artifacts import KINDS
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.planner import Step
-    from pipeline.stage import Stage
+    from pipeline.config.schema import Config
+    from pipeline.run.planner import Step
+    from pipeline.run.stage import Stage
 
-SUMMARY_KEYS = ("schema_version", "run", "data", "base", "final", "speedup", "parity", "report", "onnx")
+SUMMARY_KEYS = (
+    "schema_version",
+    "run",
+    "data",
+    "base",
+    "final",
+    "speedup",
+    "parity",
+    "report",
+    "onnx",
+)
 
 
 def default_run_dir(config_file: Path) -> Path:
@@ -28,14 +38,16 @@ def default_run_dir(config_file: Path) -> Path:
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """The stages of a run with this config, in order; several rounds repeat some of them."""
-    from pipeline.rounds import chain
+    from pipeline.run.rounds import chain
     from stages import load_stages
 
     return chain(load_stages(), config.rounds)
 
 
 def state(step: Step) -> str:
-    """Of a planned stage, in a word: fresh, stale, missing, damaged, or blocked by one before it."""
+    """Of a planned stage, in a word: fresh, stale, missing, damaged, or blocked by one before
+    it.
+    """
     if step.action == "reuse":
         return "fresh"
     if step.action == "blocked":
@@ -44,9 +56,11 @@ def state(step: Step) -> str:
 
 
 def strangers(run: Path, stages: Sequence[Stage], rounds: int) -> list[str]:
-    """Files and folders of a run that belong to no stage of it, relative to the run; nothing reads them."""
-    from pipeline.manifest import unlisted
-    from pipeline.rounds import leftovers
+    """Files and folders of a run that belong to no stage of it, relative to the run; nothing
+    reads them.
+    """
+    from pipeline.run.manifest import unlisted
+    from pipeline.run.rounds import leftovers
 
     found = [f"{stage.name}/{name}" for stage in stages for name in unlisted(run, stage.name)]
     return found + [f"{folder.name}/" for folder in leftovers(run, rounds)]
@@ -64,9 +78,9 @@ def execute(
     resume_command: str = "",
 ) -> list[Any]:
     """Run the selected stages and return the steps taken."""
-    from pipeline.planner import Selection
-    from pipeline.runner import Request
-    from pipeline.runner import execute as run_stages
+    from pipeline.run.planner import Selection
+    from pipeline.run.runner import Request
+    from pipeline.run.runner import execute as run_stages
 
     stages = stages_of(config)
     selection = Selection.of(stages, first, last, force)
@@ -81,7 +95,8 @@ def execute(
 
 @contextmanager
 def user_modules(config: Config, config_name: str) -> Iterator[None]:
-    """Let `module:factory` be found beside the config file; a hint about images is a command to type.
+    """Let `module:factory` be found beside the config file; a hint about images is a command to
+    type.
 
     The folder goes to the end of `sys.path`: nothing in it can shadow rlp or an installed package.
     """
@@ -92,9 +107,17 @@ def user_modules(config: Config, config_name: str) -> Iterator[None]:
         yield
     except EnvironmentProblem as error:
         offline = "--set data.source=embedded"
-        given = {"model.weights": config.model.weights, "data.mean": config.data.mean, "data.std": config.data.std}
-        own = "".join(f" --set {key}=null" for key, value in given.items() if value)  # they belong to other images
-        error.hint = error.hint.replace(offline, f"rlp pipeline run {shlex.quote(config_name)} {offline}{own}")
+        given = {
+            "model.weights": config.model.weights,
+            "data.mean": config.data.mean,
+            "data.std": config.data.std,
+        }
+        own = "".join(
+            f" --set {key}=null" for key, value in given.items() if value
+        )  # they belong to other images
+        error.hint = error.hint.replace(
+            offline, f"rlp pipeline run {shlex.quote(config_name)} {offline}{own}"
+        )
         raise
 
 
@@ -110,8 +133,10 @@ def resume_text(words: Sequence[str], options: dict[str, str | None], sets: Sequ
 
 
 def run_document(run: Path) -> dict[str, Any]:
-    """`summary.json` of a finished run with usable paths; the same keys, null, while there is none."""
-    from pipeline import store
+    """`summary.json` of a finished run with usable paths; the same keys, null, while there is
+    none.
+    """
+    from pipeline.run import store
 
     doc: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS)
     path = run / KINDS["summary"].maker / KINDS["summary"].files[0]
@@ -149,11 +174,14 @@ def show_result(doc: dict[str, Any]) -> None:
     points = 100 * (final["accuracy"] - base["accuracy"])
     ratio = f"{speed['ratio']:.2f}×  (95 % CI {speed['ci95'][0]:.2f} to {speed['ci95'][1]:.2f})"
     claim = ratio if speed["verdict"] == "faster" else f"{speed['verdict']}: ratio {ratio}"
-    setting = (
-        f"{speed['provider'].removesuffix('ExecutionProvider')}, batch {speed['batch']}, {speed['threads']} thread(s)"
-    )
+    setting = f"{speed['provider'].removesuffix('ExecutionProvider')}, batch {speed['batch']}, {speed['threads']} thread(s)"
     rows = [
-        ("test accuracy (onnxruntime)", f"{base['accuracy']:.2%}", f"{final['accuracy']:.2%}", f"{points:+.2f} points"),
+        (
+            "test accuracy (onnxruntime)",
+            f"{base['accuracy']:.2%}",
+            f"{final['accuracy']:.2%}",
+            f"{points:+.2f} points",
+        ),
         ("MACs", f"{base['macs']:,}", f"{final['macs']:,}", change("macs")),
         ("parameters", f"{base['params']:,}", f"{final['params']:,}", change("params")),
         ("ONNX file", console.size(base["bytes"]), console.size(final["bytes"]), change("bytes")),

@@ -1,4 +1,6 @@
-"""What `rlp search compare` works with: a run's network and images as a set-up, a journal, and the table."""
+"""What `rlp search compare` works with: a run's network and images as a set-up, a journal, and
+the table.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import console, store
+from pipeline import console
+from pipeline.run import store
 
 if TYPE_CHECKING:
     from stages.search.compare import Run
@@ -37,11 +40,17 @@ class Journal:
         old = store.read_json(self.path) if self.path.exists() else {}
         rows = [Run(**{**row, "counts": tuple(row["counts"])}) for row in old.get("runs", ())]
         self.runs = {(run.strategy, run.seed): run for run in rows}
-        self.timed = {tuple(row["kept"]): Measurement(*row["timing"]) for row in old.get("timed", ())}
+        self.timed = {
+            tuple(row["kept"]): Measurement(*row["timing"]) for row in old.get("timed", ())
+        }
 
     def on_run(self, done: int, total: int, run: Run) -> None:
         """Keep a run and say what it found."""
-        cost = f"cost {run.cost:.4g}" if run.measured is None else f"latency {run.measured:.3f} of the base"
+        cost = (
+            f"cost {run.cost:.4g}"
+            if run.measured is None
+            else f"latency {run.measured:.3f} of the base"
+        )
         told = f"{run.strategy} seed {run.seed}: score {run.score:.4f}, {cost}, {run.seconds:.1f} s"
         if run.recovered is not None:
             told += f"; recovered {run.recovered:.2%} in {run.recovery_seconds or 0:.1f} s"
@@ -56,13 +65,21 @@ class Journal:
         self.save()
 
     def save(self) -> None:
-        timed = [{"kept": list(key), "timing": list(asdict(one).values())} for key, one in self.timed.items()]
-        store.write_json(self.path, {"of": self.of, "runs": [asdict(r) for r in self.runs.values()], "timed": timed})
+        timed = [
+            {"kept": list(key), "timing": list(asdict(one).values())}
+            for key, one in self.timed.items()
+        ]
+        store.write_json(
+            self.path,
+            {"of": self.of, "runs": [asdict(r) for r in self.runs.values()], "timed": timed},
+        )
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A set-up whose budget is known, the recovery, and for measured budgets what fits a candidate into them."""
+    """A set-up whose budget is known, the recovery, and for measured budgets what fits a
+    candidate into them.
+    """
 
     setup: Setup
     recover: Callable[[Any, int], float]
@@ -70,8 +87,12 @@ class Prepared:
     distill_images: int
 
 
-def prepared(settings: Any, folder: Path, journal: Journal, distill_images: int | None, stack: ExitStack) -> Prepared:
-    """Base network, graph and images of a run; candidates are timed first where latency is the budget."""
+def prepared(
+    settings: Any, folder: Path, journal: Journal, distill_images: int | None, stack: ExitStack
+) -> Prepared:
+    """Base network, graph and images of a run; candidates are timed first where latency is the
+    budget.
+    """
     from pipeline.data import load_splits
     from pipeline.data.images import balanced_indices
     from pipeline.models import load_model
@@ -90,7 +111,10 @@ def prepared(settings: Any, folder: Path, journal: Journal, distill_images: int 
     setup = prepare(model, graph, splits, search, settings.seed)
     fit: Callable[[Any], tuple[Any, float | None]] | None = None
     if search.budget.latency or search.budget.latency_ms:
-        evaluator, where = setup.evaluator, (search.latency_provider, search.latency_batch, search.latency_threads)
+        evaluator, where = (
+            setup.evaluator,
+            (search.latency_provider, search.latency_batch, search.latency_threads),
+        )
         watch = stack.enter_context(
             Stopwatch(
                 evaluator.model, graph, evaluator.ranking, evaluator.x[:2], *where,
@@ -107,12 +131,16 @@ def prepared(settings: Any, folder: Path, journal: Journal, distill_images: int 
 
         fit = None if search.latency == "predicted" else fitted
     if distill_images and distill_images < len(splits.train):
-        some = splits.train.subset(balanced_indices(splits.train.labels, distill_images, settings.seed))
+        some = splits.train.subset(
+            balanced_indices(splits.train.labels, distill_images, settings.seed)
+        )
         splits = replace(splits, train=some)
     return Prepared(setup, recovery(settings, model, graph, splits, setup), fit, len(splits.train))
 
 
-def recovery(settings: Any, model: Any, graph: Any, splits: Any, setup: Any) -> Callable[[Any, int], float]:
+def recovery(
+    settings: Any, model: Any, graph: Any, splits: Any, setup: Any
+) -> Callable[[Any, int], float]:
     """`(counts, seed) -> accuracy on the search split` after the run's own distillation."""
     from pipeline.training import Recipe, fit
     from stages.distill.engine import recover
@@ -143,12 +171,21 @@ def show(doc: dict[str, Any], score: str) -> None:
             _spread(row, "score", ".4f"),
             _spread(row, "accuracy", ".2%"),
             _spread(row, "recovered", ".2%"),
-            format(row["measured"], ".3f") if timed and row["measured"] is not None else format(row["cost"], ".4g"),
+            format(row["measured"], ".3f")
+            if timed and row["measured"] is not None
+            else format(row["cost"], ".4g"),
             f"{row['seconds']:.1f} s",
         )
         for row in doc["table"]
     ]
-    head = ("strategy", "seeds", "evaluations", f"score ({score})", "accuracy as scored", "after recovery")
+    head = (
+        "strategy",
+        "seeds",
+        "evaluations",
+        f"score ({score})",
+        "accuracy as scored",
+        "after recovery",
+    )
     console.table((*head, "latency, of the base" if timed else "cost", "search"), rows)
     if doc["distill"]:
         told = doc["distill"]
@@ -157,9 +194,13 @@ def show(doc: dict[str, Any], score: str) -> None:
             "± is the standard deviation over seeds; accuracies are on the search split"
         )
     for row in doc["differences"]:
-        low, high = (("–" if row[edge] is None else f"{row[edge]:+.4f}") for edge in ("low", "high"))
+        low, high = (
+            ("–" if row[edge] is None else f"{row[edge]:+.4f}") for edge in ("low", "high")
+        )
         interval = f"{row['mean']:+.4f}, 95 % interval {low} to {high} ({row['seeds']} seeds)"
-        console.say(f"{doc['strategies'][0]} − {row['strategy']}, {row['measure']}: {interval}: {row['verdict']}")
+        console.say(
+            f"{doc['strategies'][0]} − {row['strategy']}, {row['measure']}: {interval}: {row['verdict']}"
+        )
     value = doc["rank_correlation_score_recovered"]
     if value is not None:
         p, count = doc["rank_correlation_p"], doc["rank_correlation_candidates"]

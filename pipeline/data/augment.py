@@ -1,7 +1,7 @@
 """Random changes of a whole batch of small images, from one generator, bit-reproducible on the CPU.
 
-The draws of a batch are made in a fixed order (crop rows, crop columns, flips, cutout rows, cutout columns,
-mixup weight, mixup partners), each only when its setting is on.
+The draws of a batch are made in a fixed order (crop rows, crop columns, flips, cutout rows, cutout
+columns, mixup weight, mixup partners), each only when its setting is on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def crop_and_flip(pixels: Tensor, augment: Augment, generator: torch.Generator) 
 
 
 def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Zero one `side`×`side` square in each image of the normalised batch `x` (B, C, H, W), in place."""
+    """Zero one `side`×`side` square in each image of the normalised batch `x` (B, C, H, W), in
+    place.
+    """
     batch, _, height, width = x.shape
     top = torch.randint(height, (batch, 1), generator=generator) - side // 2
     left = torch.randint(width, (batch, 1), generator=generator) - side // 2
@@ -63,12 +65,17 @@ def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return x.masked_fill_(hole.to(x.device), 0.0)
 
 
-def mixup(x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Blend each image of `x` (B, C, H, W) with another; `y` (B,) int64 becomes (B, classes) float32 probabilities.
+def mixup(
+    x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Blend each image of `x` (B, C, H, W) with another; `y` (B,) int64 becomes (B, classes)
+    float32 probabilities.
 
     One weight for the batch, λ ~ Beta(α, α) mirrored to λ ≥ ½ (Zhang et al., arXiv 1710.09412).
     """
-    gammas = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
+    gammas = torch._standard_gamma(
+        torch.full((2,), alpha, dtype=torch.float64), generator=generator
+    )
     weight = float(gammas.max() / gammas.sum().clamp_min(1e-300))
     partner = torch.randperm(len(x), generator=generator).to(x.device)
     target = F.one_hot(y, classes).float()

@@ -1,8 +1,10 @@
-"""Decoded images kept between runs: `~/.cache/rlp/data/<key>/{card.json, train.npy, …}`, keyed by content.
+"""Decoded images kept between runs: `~/.cache/rlp/data/<key>/{card.json, train.npy, …}`, keyed by
+content.
 
-The key covers the content of the files and every setting that changes the pixels. `card.json` is written
-last and holds the sha256 of the arrays: an entry is whole or absent, and a damaged one is made again.
-Without a folder to write to, nothing is cached and nothing fails; the folder may be deleted at any time.
+The key covers the content of the files and every setting that changes the pixels. `card.json` is
+written last and holds the sha256 of the arrays: an entry is whole or absent, and a damaged one is
+made again. Without a folder to write to, nothing is cached and nothing fails; the folder may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def cache_folder() -> Path | None:
 
 
 def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """The entry `(card, arrays)`, arrays memory-mapped read-only; None when it is absent or damaged."""
+    """The entry `(card, arrays)`, arrays memory-mapped read-only; None when it is absent or
+    damaged.
+    """
     folder = _entry(key)
     if folder is None:
         return None
@@ -54,7 +58,9 @@ def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
 
 
 def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the entry, replacing one of the same key; silently nothing when the folder cannot be written."""
+    """Write the entry, replacing one of the same key; silently nothing when the folder cannot
+    be written.
+    """
     folder = _entry(key)
     if folder is None:
         return

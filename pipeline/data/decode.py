@@ -1,4 +1,6 @@
-"""Encoded images (JPEG, PNG, …): what their headers say, and their pixels; unreadable ones are counted."""
+"""Encoded images (JPEG, PNG, …): what their headers say, and their pixels; unreadable ones are
+counted.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,60 @@ from pipeline.data.sources.base import Encoded
 GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _CHUNK = 256  # images a task: a future costs as much as decoding a small one
-_LUMINANCE = (  # Annex K of the JPEG standard, row by row: the table that libjpeg scales by its quality
-    *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56),
-    *(14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+# Annex K of the JPEG standard, row by row: the table that libjpeg scales by its quality
+_LUMINANCE = (
+    *(
+        16,
+        11,
+        10,
+        16,
+        24,
+        40,
+        51,
+        61,
+        12,
+        12,
+        14,
+        19,
+        26,
+        58,
+        60,
+        55,
+        14,
+        13,
+        16,
+        24,
+        40,
+        57,
+        69,
+        56,
+    ),
+    *(
+        14,
+        17,
+        22,
+        29,
+        51,
+        87,
+        80,
+        62,
+        18,
+        22,
+        37,
+        56,
+        68,
+        109,
+        103,
+        77,
+        24,
+        35,
+        55,
+        64,
+        81,
+        104,
+        113,
+        92,
+    ),
     *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
 )
 
@@ -61,7 +114,9 @@ def encoding(image: Image.Image) -> str:
 
 
 def jpeg_quality(luminance: tuple[int, ...]) -> int | None:
-    """libjpeg's quality setting (1 … 100) that makes this 64-entry luminance table; None when none does."""
+    """libjpeg's quality setting (1 … 100) that makes this 64-entry luminance table; None when
+    none does.
+    """
     return _QUALITIES.get(luminance)
 
 
@@ -92,11 +147,15 @@ def centre(picture: Image.Image, size: int) -> Image.Image:
     scale = size / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
-    return picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return picture.resize((width, height), Image.Resampling.BILINEAR).crop(
+        (left, top, left + size, top + size)
+    )
 
 
 def resize_all(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`pixels` (N, H, W, C) uint8 as (N, height, width, C), bilinear; the same array when nothing changes."""
+    """`pixels` (N, H, W, C) uint8 as (N, height, width, C), bilinear; the same array when
+    nothing changes.
+    """
     if pixels.shape[1:3] == (height, width):
         return pixels
     out = np.empty((len(pixels), height, width, pixels.shape[3]), np.uint8)
@@ -110,7 +169,9 @@ def resize_all(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 def decode_all(
     images: Encoded, *, grey: bool, shape: tuple[int, int], size: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every image in threads: `(pixels, good)`, pixels (N, H, W, C) uint8 of the good ones, good (M,) their indices."""
+    """Every image in threads: `(pixels, good)`, pixels (N, H, W, C) uint8 of the good ones,
+    good (M,) their indices.
+    """
     count = len(images.labels)
     pixels = np.zeros((count, *shape, 1 if grey else 3), np.uint8)
 
@@ -123,7 +184,12 @@ def decode_all(
                 pixels[i], good[i] = array, True
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(some, (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))))
+        list(
+            pool.map(
+                some,
+                (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)),
+            )
+        )
     return (pixels if good.all() else pixels[good]), np.flatnonzero(good)
 
 

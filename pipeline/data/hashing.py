@@ -1,4 +1,6 @@
-"""Content identity of a data set: what the bytes are, not what they are called or when they were written."""
+"""Content identity of a data set: what the bytes are, not what they are called or when they
+were written.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_files(files: Iterable[Path], *, limit: int = FULL_HASH_LIMIT) -> str:
     """One hex sha256 over an ordered list of files.
 
-    It covers, for each file, its size and the sha256 of its bytes. When the files exceed `limit` bytes in
-    all, the bytes are the first and the last 64 KiB of each file (and the size): this sees any change of
-    length and of headers but not one flipped bit in the middle of a large file. File names do not count.
+    It covers, for each file, its size and the sha256 of its bytes. When the files exceed `limit`
+    bytes in all, the bytes are the first and the last 64 KiB of each file (and the size): this sees
+    any change of length and of headers but not one flipped bit in the middle of a large file. File
+    names do not count.
     """
     paths = list(files)
     sizes = [path.stat().st_size for path in paths]

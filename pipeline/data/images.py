@@ -1,4 +1,6 @@
-"""A labelled set of small images, decoded once into one uint8 tensor and served in normalised batches."""
+"""A labelled set of small images, decoded once into one uint8 tensor and served in normalised
+batches.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ class Images:
     """One split: images, labels, class names and the normalisation that belongs to them.
 
     Args:
-        pixels: (N, H, W, C) uint8; may be memory-mapped, is never written to.
-        labels: (N,) int64 in 0 … len(classes) − 1, parallel to `rows` when that is given, else to `pixels`.
-        classes: class names.
-        mean, std: per channel, of pixel values scaled to 0 … 1; computed from these images when absent.
-        rows: (N,) int64, the images of `pixels` that belong to this split; all when absent. A split never
+        pixels: (N, H, W, C) uint8; may be memory-mapped, is never written to. labels: (N,) int64 in
+        0 … len(classes) − 1, parallel to `rows` when that is given, else to `pixels`. classes:
+        class names. mean, std: per channel, of pixel values scaled to 0 … 1; computed from these
+        images when absent. rows: (N,) int64, the images of `pixels` that belong to this split; all
+        when absent. A split never
             copies pixels.
     """
 
@@ -35,16 +37,22 @@ class Images:
         rows: Tensor | None = None,
     ) -> None:
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-            raise ValueError(f"pixels must be uint8 (N, H, W, C), got {pixels.dtype} {tuple(pixels.shape)}")
+            raise ValueError(
+                f"pixels must be uint8 (N, H, W, C), got {pixels.dtype} {tuple(pixels.shape)}"
+            )
         self._set_up(labels, classes, tuple(pixels.shape[1:]))
         if len(labels) != len(pixels if rows is None else rows):
-            raise ValueError(f"{len(labels)} labels for {len(pixels if rows is None else rows)} images")
+            raise ValueError(
+                f"{len(labels)} labels for {len(pixels if rows is None else rows)} images"
+            )
         self._pixels, self._rows = pixels, rows
         if mean is None or std is None:
             mean, std = channel_statistics(pixels if rows is None else pixels[rows])
         self.mean, self.std = tuple(mean), tuple(std)
 
-    def _set_up(self, labels: Tensor, classes: Sequence[str], height_width_channels: tuple[int, ...]) -> None:
+    def _set_up(
+        self, labels: Tensor, classes: Sequence[str], height_width_channels: tuple[int, ...]
+    ) -> None:
         height, width, channels = height_width_channels
         self.labels = labels.to(torch.int64)
         self.classes = tuple(classes)
@@ -64,7 +72,9 @@ class Images:
         return Images(self._pixels, self.labels[indices], self.classes, self.mean, self.std, rows)
 
     def numbered(self) -> Images:
-        """The same images labelled 0 … N-1, for who keeps something of every image; shares the pixels."""
+        """The same images labelled 0 … N-1, for who keeps something of every image; shares the
+        pixels.
+        """
         view = copy.copy(self)
         view.labels = torch.arange(len(self), device=self.labels.device)
         return view
@@ -86,20 +96,24 @@ class Images:
         dtype: torch.dtype = torch.float32,
         channels_last: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(x, y)`: x (B, C, H, W) `dtype`, normalised; y (B,) int64, or (B, classes) float32 under mixup.
+        """Yield `(x, y)`: x (B, C, H, W) `dtype`, normalised; y (B,) int64, or (B, classes) float32
+        under mixup.
 
         Args:
-            batch_size: images a batch; the last one may be smaller unless `drop_last`.
-            shuffle: a new order, drawn from `generator`.
-            augment: random changes, drawn from `generator`.
-            generator: a CPU generator; required by `shuffle` and `augment`, so that a run can be repeated.
-            channels_last: memory format of x; on CPUs convolutions are faster on it.
+            batch_size: images a batch; the last one may be smaller unless `drop_last`. shuffle: a
+            new order, drawn from `generator`. augment: random changes, drawn from `generator`.
+            generator: a CPU generator; required by `shuffle` and `augment`, so that a run can be
+            repeated. channels_last: memory format of x; on CPUs convolutions are faster on it.
         """
         augment = augment or _NOTHING
         if (shuffle or augment != _NOTHING) and generator is None:
             raise ValueError("shuffle and augment need a generator")
-        order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        chunks = [chunk for chunk in order.split(batch_size) if not drop_last or len(chunk) == batch_size]
+        order = (
+            torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
+        )
+        chunks = [
+            chunk for chunk in order.split(batch_size) if not drop_last or len(chunk) == batch_size
+        ]
         for indices, pixels in self._pixel_batches(chunks, augment, generator):
             y = self.labels[indices.to(self.labels.device)]
             x = self._normalise(pixels, dtype, channels_last)
@@ -110,14 +124,18 @@ class Images:
             yield x, y
 
     def take(self, n: int, *, seed: int) -> tuple[Tensor, Tensor]:
-        """A fixed class-balanced draw of min(n, len) images: x (n, C, H, W) float32 normalised, y (n,) int64."""
+        """A fixed class-balanced draw of min(n, len) images: x (n, C, H, W) float32 normalised,
+        y (n,) int64.
+        """
         subset = self.subset(balanced_indices(self.labels, n, seed))
         return next(subset.batches(max(1, len(subset))))
 
     def _pixel_batches(
         self, chunks: list[Tensor], augment: Augment, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(indices, pixels)`, pixels (B, H, W, C) uint8, cropped and flipped as `augment` asks."""
+        """Yield `(indices, pixels)`, pixels (B, H, W, C) uint8, cropped and flipped as
+        `augment` asks.
+        """
         for indices in chunks:
             rows = indices.to(self._pixels.device)
             pixels = self._pixels[rows if self._rows is None else self._rows[rows]]
@@ -131,11 +149,16 @@ class Images:
             self._weights[key] = (scale.to(*key), shift.to(*key))
         scale, shift = self._weights[key]
         x = torch.addcmul(shift, pixels.to(dtype), scale).permute(0, 3, 1, 2)
-        return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        return x.contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        )
 
 
-def channel_statistics(pixels: Tensor, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of `pixels` (N, H, W, C) uint8 scaled to 0 … 1, exact sums.
+def channel_statistics(
+    pixels: Tensor, chunk: int = 4096
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of `pixels` (N, H, W, C) uint8 scaled to 0 … 1, exact
+    sums.
 
     A channel without any variation gets std 1, so that normalising stays finite.
     """
@@ -152,9 +175,11 @@ def channel_statistics(pixels: Tensor, chunk: int = 4096) -> tuple[tuple[float, 
 
 
 def balanced_indices(labels: Tensor, n: int, seed: int) -> Tensor:
-    """Ascending indices of n of the `labels` (N,), as even over the classes as they allow; all when n ≥ N.
+    """Ascending indices of n of the `labels` (N,), as even over the classes as they allow; all when
+    n ≥ N.
 
-    Every class is shuffled by `seed`; then rank 0 of each class, rank 1 of each, … are taken until there are n.
+    Every class is shuffled by `seed`; then rank 0 of each class, rank 1 of each, … are taken until
+    there are n.
     """
     labels = labels.cpu()
     if n >= len(labels):

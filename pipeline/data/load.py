@@ -16,7 +16,7 @@ from pipeline.data.splits import Splits, carve
 from pipeline.data.stream import StreamedImages
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
 _LIMIT_SEED = 0  # `train_limit` and `test_limit` choose the same images whatever the run's seed
 
@@ -24,8 +24,8 @@ _LIMIT_SEED = 0  # `train_limit` and `test_limit` choose the same images whateve
 def load_splits(config: DataConfig, *, seed: int) -> Splits:
     """Train and search images.
 
-    Search is `config.search_fraction` of each class of train, drawn by `seed`, unless the data have a
-    validation split beside train and test: then it is that.
+    Search is `config.search_fraction` of each class of train, drawn by `seed`, unless the data have
+    a validation split beside train and test: then it is that.
 
     Raises ArtifactError, EnvironmentProblem or UsageError as `describe` does.
     """
@@ -70,7 +70,13 @@ def _prepared_once(config: DataConfig, stamp: int) -> Prepared:
 def _images(config: DataConfig, whole: Prepared, split: str) -> Images:
     part, card = whole.parts[split], whole.card
     if part.pixels is not None:
-        return Images(torch.from_numpy(part.pixels), torch.from_numpy(part.labels), card.classes, card.mean, card.std)
+        return Images(
+            torch.from_numpy(part.pixels),
+            torch.from_numpy(part.labels),
+            card.classes,
+            card.mean,
+            card.std,
+        )
     assert part.encoded is not None
     assert part.good is not None
     return StreamedImages(

@@ -1,4 +1,6 @@
-"""Every split of a source, checked, with its card: pixels in memory when they are small, else good rows to stream."""
+"""Every split of a source, checked, with its card: pixels in memory when they are small, else
+good rows to stream.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from pipeline.data.sources import Decoded, Encoded, Source
 from pipeline.errors import ArtifactError, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
 LARGEST_HELD = 96
 """Height or width in pixels up to which images are held decoded in memory."""
@@ -34,7 +36,9 @@ _CACHE_VERSION = 1
 
 @dataclass(frozen=True)
 class Part:
-    """One split: either `pixels`, or `encoded` with the `good` rows of it; `labels` (N,) int64 of the good ones."""
+    """One split: either `pixels`, or `encoded` with the `good` rows of it; `labels` (N,) int64
+    of the good ones.
+    """
 
     labels: np.ndarray
     pixels: np.ndarray | None = None
@@ -52,7 +56,10 @@ def prepare(source: Source, config: DataConfig) -> Prepared:
     """Check and decode every split of `source`. Raises ArtifactError or UsageError."""
     for split in ("train", "test"):
         if split not in source.splits:
-            raise ArtifactError(f"{source.label}: there is no {split} split", hint=f"it has {', '.join(source.splits)}")
+            raise ArtifactError(
+                f"{source.label}: there is no {split} split",
+                hint=f"it has {', '.join(source.splits)}",
+            )
     raw = {split: source.read(split) for split in source.splits}
     for split, part in raw.items():
         _check_labels(part.labels, split, source)
@@ -68,7 +75,9 @@ def prepare(source: Source, config: DataConfig) -> Prepared:
 
 def _check_labels(labels: np.ndarray, split: str, source: Source) -> None:
     if not len(labels):
-        raise ArtifactError(f"{source.label}: the {split} split is empty", hint="fetch the data set again")
+        raise ArtifactError(
+            f"{source.label}: the {split} split is empty", hint="fetch the data set again"
+        )
     outside = np.flatnonzero((labels < 0) | (labels >= len(source.classes)))
     if len(outside):
         row = int(outside[0])
@@ -115,7 +124,9 @@ def _prepare_decoded(
     total = sum(len(part.labels) for part in raw.values())
     stored = raw["train"].pixels.shape[1:3]
     channels = raw["train"].pixels.shape[3]
-    height, width = (config.image_size, config.image_size) if config.image_size is not None else stored
+    height, width = (
+        (config.image_size, config.image_size) if config.image_size is not None else stored
+    )
     megabytes = total * height * width * channels / 1e6
     if megabytes > config.in_memory_mb:
         raise UsageError(
@@ -159,7 +170,9 @@ def _prepare_encoded(
     for split, images in raw.items():
         good = arrays[f"{split}-good"]
         pixels = arrays.get(f"{split}-pixels")
-        parts[split] = Part(images.labels[good], pixels, None if pixels is not None else images, np.array(good))
+        parts[split] = Part(
+            images.labels[good], pixels, None if pixels is not None else images, np.array(good)
+        )
         _check_classes(parts[split].labels, split, source.label, source.classes)
     return card, parts
 
@@ -178,19 +191,28 @@ def _decode_splits(
     arrays: dict[str, np.ndarray] = {}
     for split, images in raw.items():
         if held:
-            pixels, good = decode_all(images, grey=grey, shape=(height, width), size=config.image_size)
+            pixels, good = decode_all(
+                images, grey=grey, shape=(height, width), size=config.image_size
+            )
             arrays[f"{split}-pixels"] = pixels
         else:
             good = _readable(images, surveys[split], grey, height)
         arrays[f"{split}-good"] = good
-    sample = arrays["train-pixels"] if held else _sample(raw["train"], arrays["train-good"], grey, height)
+    sample = (
+        arrays["train-pixels"]
+        if held
+        else _sample(raw["train"], arrays["train-good"], grey, height)
+    )
     mean, std = channel_statistics(torch.from_numpy(sample))
     card = DataCard(
         source=source.kind,
         label=_label(source, encodings),
         classes=source.classes,
         image_shape=(1 if grey else 3, height, width),
-        counts={s: _counts(images.labels[arrays[f"{s}-good"]], source.classes) for s, images in raw.items()},
+        counts={
+            s: _counts(images.labels[arrays[f"{s}-good"]], source.classes)
+            for s, images in raw.items()
+        },
         mean=mean,
         std=std,
         sha256=_whole(identities),
@@ -202,12 +224,19 @@ def _decode_splits(
     return card, arrays
 
 
-def _shape(source: Source, sizes: Counter[tuple[int, int]], image_size: int | None) -> tuple[int, int]:
-    """Height and width that the network sees. Raises UsageError when the images differ and no size is set."""
+def _shape(
+    source: Source, sizes: Counter[tuple[int, int]], image_size: int | None
+) -> tuple[int, int]:
+    """Height and width that the network sees. Raises UsageError when the images differ and no
+    size is set.
+    """
     if image_size is not None:
         return image_size, image_size
     if not sizes:
-        raise ArtifactError(f"{source.label}: not one image can be read", hint="look at the files, or fetch them again")
+        raise ArtifactError(
+            f"{source.label}: not one image can be read",
+            hint="look at the files, or fetch them again",
+        )
     if len(sizes) > 1:
         low, high = min(sizes), max(sizes)
         raise UsageError(
@@ -229,7 +258,9 @@ def _readable(images: Encoded, found: Survey, grey: bool, size: int) -> np.ndarr
     good = np.setdiff1d(np.arange(len(images.labels)), np.array(found.bad, np.int64))
     if len(good) > FULL_CHECK:
         return good
-    return np.array([i for i in good if try_decode(images, int(i), grey=grey, size=size) is not None], np.int64)
+    return np.array(
+        [i for i in good if try_decode(images, int(i), grey=grey, size=size) is not None], np.int64
+    )
 
 
 def _sample(images: Encoded, good: np.ndarray, grey: bool, size: int) -> np.ndarray:
@@ -245,7 +276,11 @@ def _label(source: Source, encodings: Counter[str]) -> str:
     name, count = encodings.most_common(1)[0]
     if not name.startswith("JPEG") or count < 0.99 * encodings.total():
         return source.label
-    return source.label[:-1] + f", {name})" if source.label.endswith(")") else f"{source.label} ({name})"
+    return (
+        source.label[:-1] + f", {name})"
+        if source.label.endswith(")")
+        else f"{source.label} ({name})"
+    )
 
 
 def _check_skipped(card: DataCard, cap: float) -> None:
@@ -263,7 +298,9 @@ def _with_settings(card: DataCard, config: DataConfig) -> DataCard:
     for name in ("mean", "std"):
         given = getattr(config, name)
         if given is not None and len(given) != card.in_channels:
-            raise UsageError(f"data.{name} has {len(given)} numbers, the images have {card.in_channels} channel(s)")
+            raise UsageError(
+                f"data.{name} has {len(given)} numbers, the images have {card.in_channels} channel(s)"
+            )
     if config.std is not None and min(config.std) <= 0:
         raise UsageError("data.std must be positive")
     label, mean, std = config.label or card.label, config.mean or card.mean, config.std or card.std

@@ -1,4 +1,6 @@
-"""Three splits by construction: train for weights, search for every choice, test for the final numbers only."""
+"""Three splits by construction: train for weights, search for every choice, test for the final
+numbers only.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from pipeline.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Splits:
-    """All that training, search and distillation get to see; nothing leads from here to the test images."""
+    """All that training, search and distillation get to see; nothing leads from here to the
+    test images.
+    """
 
     train: Images
     search: Images
@@ -28,8 +32,12 @@ def carve(images: Images, fraction: float, seed: int) -> Splits:
     return Splits(train=images.subset(kept), search=images.subset(held))
 
 
-def stratified(labels: Tensor, fraction: float, seed: int, classes: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Ascending indices `(held, kept)` of `labels` (N,): round(fraction · n) of each class held, at least one."""
+def stratified(
+    labels: Tensor, fraction: float, seed: int, classes: tuple[str, ...]
+) -> tuple[Tensor, Tensor]:
+    """Ascending indices `(held, kept)` of `labels` (N,): round(fraction · n) of each class
+    held, at least one.
+    """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     shuffled = labels.cpu()[order]
     held = torch.zeros(len(labels), dtype=torch.bool)

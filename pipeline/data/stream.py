@@ -1,4 +1,6 @@
-"""Images too large to be held decoded: read, decoded and cropped by loader processes, behind the same interface."""
+"""Images too large to be held decoded: read, decoded and cropped by loader processes, behind
+the same interface.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ WORTH_WORKERS = 256
 class StreamedImages(Images):
     """As `Images`, but every batch is decoded when it is asked for.
 
-    Evaluation takes the shorter side resized to `size` and the middle size × size; `Augment(crop=…)` takes a random
-    resized crop instead. Every image draws from a seed of its own, so that the number of workers changes nothing.
+    Evaluation takes the shorter side resized to `size` and the middle size × size;
+    `Augment(crop=…)` takes a random resized crop instead. Every image draws from a seed of its own,
+    so that the number of workers changes nothing.
 
     Args:
         images: the encoded images of one split.
@@ -57,7 +60,14 @@ class StreamedImages(Images):
         rows = self._rows[indices]
         size, grey, workers = self._size, self._grey, self._workers
         return StreamedImages(
-            self._encoded, rows, self.classes, self.mean, self.std, size=size, grey=grey, workers=workers
+            self._encoded,
+            rows,
+            self.classes,
+            self.mean,
+            self.std,
+            size=size,
+            grey=grey,
+            workers=workers,
         )
 
     def to(self, device: torch.device | str) -> StreamedImages:
@@ -84,7 +94,9 @@ class StreamedImages(Images):
 
 
 class _Pictures(Dataset):
-    def __init__(self, images: Encoded, rows: Tensor, size: int, grey: bool, augment: Augment, seed: int) -> None:
+    def __init__(
+        self, images: Encoded, rows: Tensor, size: int, grey: bool, augment: Augment, seed: int
+    ) -> None:
         self._images, self._rows, self._size, self._grey = images, rows, size, grey
         self._augment, self._seed = augment, seed
 
@@ -105,10 +117,16 @@ class _Pictures(Dataset):
 
         augment = self._augment
         try:
-            picture = decode(self._images.read(row), grey=self._grey, size=None if augment.crop else self._size)
+            picture = decode(
+                self._images.read(row), grey=self._grey, size=None if augment.crop else self._size
+            )
         except (OSError, ValueError, SyntaxError, EOFError):
             raise self._changed(row) from None
-        steps = [v2.RandomResizedCrop(self._size, scale=CROP_SCALE, antialias=True)] if augment.crop else []
+        steps = (
+            [v2.RandomResizedCrop(self._size, scale=CROP_SCALE, antialias=True)]
+            if augment.crop
+            else []
+        )
         steps += [v2.RandomHorizontalFlip()] if augment.flip else []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self._seed + 0x9E3779B9 * (index + 1)) % 2**63)
@@ -122,4 +140,6 @@ class _Pictures(Dataset):
 
 
 def _collate(samples: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.tensor([index for index, _ in samples]), torch.stack([picture for _, picture in samples])
+    return torch.tensor([index for index, _ in samples]), torch.stack(
+        [picture for _, picture in samples]
+    )

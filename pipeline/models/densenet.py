@@ -1,4 +1,6 @@
-"""DenseNet-BC for small images: torchvision's dense blocks behind a 3×3 stem that keeps the resolution."""
+"""DenseNet-BC for small images: torchvision's dense blocks behind a 3×3 stem that keeps the
+resolution.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def densenet(
     num_init_features: int = 24,
     drop_rate: float = 0.0,
 ) -> nn.Module:
-    """DenseNet-BC (arXiv 1608.06993); the defaults are its 100-layer CIFAR net: 0.77 M parameters, 288 M MACs at 32×32.
+    """DenseNet-BC (arXiv 1608.06993); the defaults are its 100-layer CIFAR net: 0.77 M parameters,
+    288 M MACs at 32×32.
 
     Args:
         growth_rate: channels each layer adds.
@@ -26,7 +29,11 @@ def densenet(
         drop_rate: dropout inside the blocks.
     """
     net = import_torchvision().models.DenseNet(
-        growth_rate, tuple(block_config), num_init_features, drop_rate=drop_rate, num_classes=num_classes
+        growth_rate,
+        tuple(block_config),
+        num_init_features,
+        drop_rate=drop_rate,
+        num_classes=num_classes,
     )
     stem = nn.Conv2d(in_channels, num_init_features, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight)

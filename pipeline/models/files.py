@@ -1,4 +1,5 @@
-"""A network on disk without pickle: `model.json` says how to rebuild it, `model.safetensors` holds its tensors.
+"""A network on disk without pickle: `model.json` says how to rebuild it, `model.safetensors` holds
+its tensors.
 
     {"kind": "model", "schema_version": 1,
      "source": "mobilenet_v2", "kwargs": {}, "in_channels": 1, "num_classes": 10,
@@ -19,12 +20,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from pipeline import store
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models import reshape
 from pipeline.models.registry import build_from
 from pipeline.models.source import ModelSource, note_source, source_of
 from pipeline.models.weights import MAX_BYTES, check_finite, compare, named_tensors
+from pipeline.run import store
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
 _MAX_JSON = 64 << 20
@@ -78,16 +79,16 @@ def save_model(
     """Write `model.json` and `model.safetensors` into `folder`, which is made when missing.
 
     Args:
-        model: the network, cut or not; its widths may differ from the source's, its tensor names may not.
-        source: a built-in name, `torchvision:NAME` or `package.module:factory`; absent: where `load_model` or
+        model: the network, cut or not; its widths may differ from the source's, its tensor names
+        may not. source: a built-in name, `torchvision:NAME` or `package.module:factory`; absent:
+        where `load_model` or
             `build_model` got it.
-        kwargs: of the source's factory.
-        in_channels, num_classes: of the source; absent: read off the first convolution and the last linear layer.
-        input_shape: (C, H, W) of one image.
+        kwargs: of the source's factory. in_channels, num_classes: of the source; absent: read off
+        the first convolution and the last linear layer. input_shape: (C, H, W) of one image.
         search_path: folders to look in for the user's own module.
     Raises:
-        UsageError: no source is known, or it does not build.
-        ArtifactError: the source builds a network with other tensors, or a tensor holds NaN or infinity.
+        UsageError: no source is known, or it does not build. ArtifactError: the source builds a
+        network with other tensors, or a tensor holds NaN or infinity.
     """
     folder = Path(folder)
     if isinstance(source, str):
@@ -115,7 +116,9 @@ def save_model(
         widths=widths,
         attributes=attributes,
         weights=WeightsRecord(
-            sha256=digest, tensors=len(tensors), parameters=sum(p.numel() for p in model.parameters())
+            sha256=digest,
+            tensors=len(tensors),
+            parameters=sum(p.numel() for p in model.parameters()),
         ),
     )
     store.write_json(folder / MODEL_FILE, record.model_dump(mode="json"))
@@ -132,18 +135,22 @@ def read_model_file(folder: str | Path) -> ModelFile:
     raw = store.read_json(path, max_bytes=_MAX_JSON)
     if not isinstance(raw, dict) or raw.get("kind") != "model":
         raise ArtifactError(
-            f"{path}: not a model file", hint="a model is a folder with model.json and model.safetensors"
+            f"{path}: not a model file",
+            hint="a model is a folder with model.json and model.safetensors",
         )
     version = raw.get("schema_version")
     if isinstance(version, int) and version > 1:
-        raise ArtifactError(f"{path}: schema version {version}, this rlp reads up to 1", hint="upgrade rlp-cnn")
+        raise ArtifactError(
+            f"{path}: schema version {version}, this rlp reads up to 1", hint="upgrade rlp-cnn"
+        )
     try:
         return ModelFile.model_validate_json(store.dump_json(raw))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ArtifactError(
-            f"{path}: {where}: {first['msg']}", hint="re-make it; a model file is not edited by hand"
+            f"{path}: {where}: {first['msg']}",
+            hint="re-make it; a model file is not edited by hand",
         ) from None
 
 
@@ -151,9 +158,11 @@ def load_model(folder: str | Path, *, search_path: Sequence[Path] = ()) -> nn.Mo
     """The network saved in `folder`, in eval mode, on the CPU, bit for bit.
 
     Args:
-        search_path: folders to look in for the user's own module, besides what is installed and the current folder.
+        search_path: folders to look in for the user's own module, besides what is installed and the
+            current folder.
     Raises:
-        ArtifactError: a file is missing, linked, damaged or unsafe, or the two disagree (first three mismatches).
+        ArtifactError: a file is missing, linked, damaged or unsafe, or the two disagree (first
+            three mismatches).
     """
     folder = Path(folder)
     record = read_model_file(folder)
@@ -165,9 +174,13 @@ def load_model(folder: str | Path, *, search_path: Sequence[Path] = ()) -> nn.Mo
     except UsageError as error:
         raise ArtifactError(f"{folder / MODEL_FILE}: {error.message}", hint=error.hint) from error
     expected = {name: tuple(t.shape) for name, t in named_tensors(model).items()} | record.widths
-    _refuse_mismatch(compare(expected, {name: tuple(t.shape) for name, t in tensors.items()}), folder, tensors)
+    _refuse_mismatch(
+        compare(expected, {name: tuple(t.shape) for name, t in tensors.items()}), folder, tensors
+    )
     reshape.apply(model, record.attributes, tensors, str(folder / MODEL_FILE), record.channels_last)
-    return note_source(model, ModelSource(**{f: getattr(record, f) for f in ModelSource.model_fields})).eval()
+    return note_source(
+        model, ModelSource(**{f: getattr(record, f) for f in ModelSource.model_fields})
+    ).eval()
 
 
 def _refuse_mismatch(mismatches: list[str], folder: Path, tensors: dict[str, Tensor]) -> None:

@@ -24,7 +24,8 @@ _MAGIC = (
 
 
 def guess(data: bytes) -> str:
-    """A few words for people: "an HTML page", "a pickle", "a safetensors file", "unrecognised binary data" …
+    """A few words for people: "an HTML page", "a pickle", "a safetensors file", "unrecognised
+    binary data" …
 
     Args:
         data: the file's bytes, or the first few thousand.

@@ -1,7 +1,8 @@
-"""GoogLeNet for small images: nine inception blocks behind a 3×3 stem, halving the resolution twice.
+"""GoogLeNet for small images: nine inception blocks behind a 3×3 stem, halving the resolution
+twice.
 
-The variant that pruning papers report on CIFAR: batch norm everywhere, the 5×5 branch as two 3×3, no
-auxiliary heads.
+The variant that pruning papers report on CIFAR: batch norm everywhere, the 5×5 branch as two 3×3,
+no auxiliary heads.
 """
 
 from __future__ import annotations
@@ -32,16 +33,24 @@ def _conv(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
 class Inception(nn.Module):
     """Four branches side by side, concatenated over channels."""
 
-    def __init__(self, channels: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int) -> None:
+    def __init__(
+        self, channels: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int
+    ) -> None:
         super().__init__()
         self.branch1 = _conv(channels, one, 1)
         self.branch3 = nn.Sequential(_conv(channels, reduce3, 1), _conv(reduce3, three, 3))
-        self.branch5 = nn.Sequential(_conv(channels, reduce5, 1), _conv(reduce5, five, 3), _conv(five, five, 3))
-        self.branch_pool = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _conv(channels, pool, 1))
+        self.branch5 = nn.Sequential(
+            _conv(channels, reduce5, 1), _conv(reduce5, five, 3), _conv(five, five, 3)
+        )
+        self.branch_pool = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1), _conv(channels, pool, 1)
+        )
         self.out_channels = one + three + five + pool
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.branch1(x), self.branch3(x), self.branch5(x), self.branch_pool(x)], 1)
+        return torch.cat(
+            [self.branch1(x), self.branch3(x), self.branch5(x), self.branch_pool(x)], 1
+        )
 
 
 class GoogLeNet(nn.Module):
@@ -51,7 +60,9 @@ class GoogLeNet(nn.Module):
         width_mult: scales every width.
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, width_mult: float = 1.0) -> None:
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 3, width_mult: float = 1.0
+    ) -> None:
         super().__init__()
         channels = max(1, round(192 * width_mult))
         self.stem = _conv(in_channels, channels, 3)

@@ -1,8 +1,10 @@
-"""MobileNetV2 and V3 for small images: torchvision's blocks, with strides that leave something to look at.
+"""MobileNetV2 and V3 for small images: torchvision's blocks, with strides that leave something to
+look at.
 
-torchvision's nets halve an image five times, so 32×32 would end as 1×1. Here the stem keeps the resolution
-and the stages halve it four times (32 → 2), torchvision's own schedule from the second stage on.
-Halving three times (32 → 4, `strides=[1, 2, 2, 1, 1, 2, 1]`) is more accurate and about twice as slow.
+torchvision's nets halve an image five times, so 32×32 would end as 1×1. Here the stem keeps the
+resolution and the stages halve it four times (32 → 2), torchvision's own schedule from the second
+stage on. Halving three times (32 → 4, `strides=[1, 2, 2, 1, 1, 2, 1]`) is more accurate and about
+twice as slow.
 """
 
 from __future__ import annotations
@@ -70,6 +72,8 @@ def mobilenet_v3(
 
 
 def _stem(conv: nn.Conv2d, in_channels: int, stride: int) -> nn.Conv2d:
-    stem = nn.Conv2d(in_channels, conv.out_channels, conv.kernel_size, stride, conv.padding, bias=False)  # type: ignore[arg-type]
+    stem = nn.Conv2d(
+        in_channels, conv.out_channels, conv.kernel_size, stride, conv.padding, bias=False
+    )  # type: ignore[arg-type]
     nn.init.kaiming_normal_(stem.weight, mode="fan_out")
     return stem

@@ -1,4 +1,6 @@
-"""Where architectures come from: the built-in table, `torchvision:NAME`, or the user's `package.module:factory`."""
+"""Where architectures come from: the built-in table, `torchvision:NAME`, or the user's
+`package.module:factory`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from pipeline.models.torchvision_shim import import_torchvision
 from pipeline.models.vgg import vgg16_bn
 
 if TYPE_CHECKING:
-    from pipeline.config import ModelConfig
+    from pipeline.config.schema import ModelConfig
 
 BUILTIN: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": mobilenet_v2,
@@ -38,14 +40,17 @@ BUILTIN: dict[str, Callable[..., nn.Module]] = {
 def build_model(
     config: ModelConfig, *, in_channels: int, num_classes: int, search_path: Sequence[Path] = ()
 ) -> nn.Module:
-    """The untrained network of `config.source` for images of `in_channels` and `num_classes` classes.
+    """The untrained network of `config.source` for images of `in_channels` and `num_classes`
+    classes.
 
     Args:
         search_path: folders looked through, after everything installed, for the user's own module.
     Raises:
         UsageError: no such source, or its factory refuses the arguments.
     """
-    source = ModelSource(source=config.source, kwargs=config.kwargs, in_channels=in_channels, num_classes=num_classes)
+    source = ModelSource(
+        source=config.source, kwargs=config.kwargs, in_channels=in_channels, num_classes=num_classes
+    )
     return note_source(_build(source, search_path), source)
 
 
@@ -67,7 +72,9 @@ def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:
         factory = BUILTIN[source]
     else:
         raise UsageError(f"model.source {source}: no such network", hint=_suggest(source))
-    arguments = _accepted(factory, {"num_classes": num_classes, "in_channels": in_channels}) | kwargs
+    arguments = (
+        _accepted(factory, {"num_classes": num_classes, "in_channels": in_channels}) | kwargs
+    )
     return _call(factory, source, arguments)
 
 
@@ -79,24 +86,37 @@ def _suggest(source: str) -> str:
 
 
 def _accepted(factory: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """Those of `offered` that the factory's signature takes by name; `**kwargs` alone takes num_classes only."""
+    """Those of `offered` that the factory's signature takes by name; `**kwargs` alone takes
+    num_classes only.
+    """
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
         return {}
     catches_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return {
-        name: value for name, value in offered.items() if name in parameters or (catches_all and name == "num_classes")
+        name: value
+        for name, value in offered.items()
+        if name in parameters or (catches_all and name == "num_classes")
     }
 
 
 def _call(factory: Callable[..., Any], source: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         net = factory(**arguments)
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError, AssertionError) as error:
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise UsageError(
-            f"model.source {source}: its factory refuses ({given}): {error}", hint="mend model.kwargs"
+            f"model.source {source}: its factory refuses ({given}): {error}",
+            hint="mend model.kwargs",
         ) from error
     if not isinstance(net, nn.Module):
         raise UsageError(
@@ -106,16 +126,26 @@ def _call(factory: Callable[..., Any], source: str, arguments: dict[str, Any]) -
     return net
 
 
-def _torchvision(name: str, kwargs: dict[str, Any], in_channels: int, num_classes: int) -> nn.Module:
+def _torchvision(
+    name: str, kwargs: dict[str, Any], in_channels: int, num_classes: int
+) -> nn.Module:
     models = import_torchvision().models
     if name not in models.list_models():
         close = difflib.get_close_matches(name, models.list_models(), n=1)
-        meant = f"did you mean torchvision:{close[0]}?" if close else "torchvision.models.list_models() lists them"
+        meant = (
+            f"did you mean torchvision:{close[0]}?"
+            if close
+            else "torchvision.models.list_models() lists them"
+        )
         raise UsageError(f"model.source torchvision:{name}: no such network", hint=meant)
     defaults: dict[str, Any] = {"num_classes": num_classes, "weights": None}
     if name in ("googlenet", "inception_v3"):
         defaults |= {"aux_logits": False, "init_weights": True}
-    net = _call(lambda **arguments: models.get_model(name, **arguments), f"torchvision:{name}", defaults | kwargs)
+    net = _call(
+        lambda **arguments: models.get_model(name, **arguments),
+        f"torchvision:{name}",
+        defaults | kwargs,
+    )
     if in_channels != 3:
         _replace_stem(net, in_channels)
     return net
@@ -123,7 +153,9 @@ def _torchvision(name: str, kwargs: dict[str, Any], in_channels: int, num_classe
 
 def _replace_stem(net: nn.Module, in_channels: int) -> None:
     """Give the first convolution `in_channels` inputs (torchvision's factories are for three)."""
-    name, conv = next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    name, conv = next(
+        (name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)
+    )
     stem = nn.Conv2d(
         in_channels,
         conv.out_channels,

@@ -1,4 +1,6 @@
-"""Give a freshly built network the widths of a cut one: other tensor shapes, and the integers that go with them."""
+"""Give a freshly built network the widths of a cut one: other tensor shapes, and the integers
+that go with them.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,14 @@ from pipeline.models.weights import compare, named_tensors
 Attributes = dict[str, dict[str, int | tuple[int, ...]]]
 
 
-def differences(fresh: nn.Module, model: nn.Module) -> tuple[dict[str, tuple[int, ...]], Attributes]:
+def differences(
+    fresh: nn.Module, model: nn.Module
+) -> tuple[dict[str, tuple[int, ...]], Attributes]:
     """What `apply` needs to turn `fresh` into the shape of `model`.
 
     Returns:
-        widths, {tensor name: shape}, and attributes, {module name: {attribute: integers}}, where they differ.
+        widths, {tensor name: shape}, and attributes, {module name: {attribute: integers}}, where
+        they differ.
     Raises:
         ArtifactError: the two do not have the same tensor and module names.
     """
@@ -25,7 +30,8 @@ def differences(fresh: nn.Module, model: nn.Module) -> tuple[dict[str, tuple[int
     theirs = {name: tuple(t.shape) for name, t in named_tensors(fresh).items()}
     if mine.keys() != theirs.keys():
         phrases = compare(
-            {n: s for n, s in theirs.items() if n not in mine}, {n: s for n, s in mine.items() if n not in theirs}
+            {n: s for n, s in theirs.items() if n not in mine},
+            {n: s for n, s in mine.items() if n not in theirs},
         )
         raise ArtifactError(
             f"the source builds another network than this {type(model).__name__}: {'; '.join(phrases[:3])}",
@@ -38,7 +44,11 @@ def differences(fresh: nn.Module, model: nn.Module) -> tuple[dict[str, tuple[int
         if name not in built:
             continue
         before = _integers(built[name])
-        changed = {key: value for key, value in _integers(module).items() if key in before and before[key] != value}
+        changed = {
+            key: value
+            for key, value in _integers(module).items()
+            if key in before and before[key] != value
+        }
         if changed:
             attributes[name] = changed
     return widths, attributes
@@ -51,7 +61,8 @@ def apply(
     where: str,
     channels_last: Sequence[str] = (),
 ) -> None:
-    """Set integer attributes and put `tensors` in place, whatever their shape and dtype; tied weights stay tied.
+    """Set integer attributes and put `tensors` in place, whatever their shape and dtype; tied
+    weights stay tied.
 
     Args:
         channels_last: names of 4-dimensional tensors to lay out in that format.
@@ -64,12 +75,14 @@ def apply(
         for key, value in values.items():
             if key not in known or isinstance(known[key], int) != isinstance(value, int):
                 raise ArtifactError(
-                    f"{where}: the network has no whole-number attribute {name}.{key}", hint="re-make the model"
+                    f"{where}: the network has no whole-number attribute {name}.{key}",
+                    hint="re-make the model",
                 )
             setattr(modules[name], key, value)
     targets = named_tensors(model)
     replaced = {
-        id(targets[name]): _like(targets[name], tensor, name in channels_last) for name, tensor in tensors.items()
+        id(targets[name]): _like(targets[name], tensor, name in channels_last)
+        for name, tensor in tensors.items()
     }
     for module in modules.values():
         for slots in (module._parameters, module._buffers):
@@ -81,7 +94,11 @@ def apply(
 def _like(old: Tensor, tensor: Tensor, channels_last: bool) -> Tensor:
     layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
     tensor = torch.empty_like(tensor, memory_format=layout).copy_(tensor)
-    return nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    return (
+        nn.Parameter(tensor, requires_grad=old.requires_grad)
+        if isinstance(old, nn.Parameter)
+        else tensor
+    )
 
 
 def _integers(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
@@ -92,7 +109,9 @@ def _integers(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
             continue
         if isinstance(value, int):
             found[key] = value
-        elif isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value):
+        elif (
+            isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value)
+        ):
             found[key] = tuple(value)
     return found
 
@@ -113,11 +132,17 @@ def guess_num_classes(model: nn.Module) -> int:
 
 
 def channels_last_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Names of the convolution weights that are strided channels last; another layout rounds differently.
+    """Names of the convolution weights that are strided channels last; another layout rounds
+    differently.
 
-    By stride, as the kernels choose: a 1×1 or one-channel weight would count as contiguous in either layout.
+    By stride, as the kernels choose: a 1×1 or one-channel weight would count as contiguous in
+    either layout.
     """
-    return tuple(name for name, w in tensors.items() if w.ndim == 4 and w.stride() == _last(w).stride() != _usual(w))
+    return tuple(
+        name
+        for name, w in tensors.items()
+        if w.ndim == 4 and w.stride() == _last(w).stride() != _usual(w)
+    )
 
 
 def _last(w: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""ResNet for 32×32 images (He et al. 2016, section 4.2): a 3×3 stem and three stages of 16, 32, 64 channels.
+"""ResNet for 32×32 images (He et al. 2016, section 4.2): a 3×3 stem and three stages of 16, 32, 64
+channels.
 
 Parameter names are those of the widely used published weights: `conv1`, `bn1`,
 `layer{1,2,3}.{i}.conv{1,2}`, `layer{1,2,3}.{i}.bn{1,2}`, `linear`.
@@ -31,7 +32,9 @@ class OptionAShortcut(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: Literal["A", "B"]) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shortcut: Literal["A", "B"]
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -51,7 +54,9 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
-def _stage(blocks: int, in_channels: int, out_channels: int, stride: int, shortcut: Literal["A", "B"]) -> nn.Sequential:
+def _stage(
+    blocks: int, in_channels: int, out_channels: int, stride: int, shortcut: Literal["A", "B"]
+) -> nn.Sequential:
     later = [BasicBlock(out_channels, out_channels, 1, shortcut) for _ in range(blocks - 1)]
     return nn.Sequential(BasicBlock(in_channels, out_channels, stride, shortcut), *later)
 

@@ -2,8 +2,8 @@
 
 torchvision's Python code registers fake kernels for `torchvision::nms` at import. When the compiled
 extension cannot be loaded (a CUDA wheel beside a CPU torch, say) those operators do not exist and
-the import dies with "operator torchvision::nms does not exist". Declaring the two schemas first lets
-the import pass; models, datasets and transforms.v2 need neither operator.
+the import dies with "operator torchvision::nms does not exist". Declaring the two schemas first
+lets the import pass; models, datasets and transforms.v2 need neither operator.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ _library: torch.library.Library | None = None  # keeps the declarations alive
 
 
 def import_torchvision() -> ModuleType:
-    """Return the `torchvision` package, declaring its missing operators only when the import needs it."""
+    """Return the `torchvision` package, declaring its missing operators only when the import
+    needs it.
+    """
     global _library
     try:
         import torchvision

@@ -1,7 +1,7 @@
 """Find the user's own `package.module:factory`.
 
-Folders are appended at the end of `sys.path`, so that a module called like one of ours, of the standard
-library's or of an installed package never shadows it.
+Folders are appended at the end of `sys.path`, so that a module called like one of ours, of the
+standard library's or of an installed package never shadows it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,20 @@ def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[...,
     module_name, _, attribute = source.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise UsageError(
-            f"model.source {source}: expected package.module:factory", hint="for example my_nets:small_cnn"
+            f"model.source {source}: expected package.module:factory",
+            hint="for example my_nets:small_cnn",
         )
     if module_name.split(".")[0] in sys.stdlib_module_names:
-        raise UsageError(f"model.source {source}: {module_name} is Python's own", hint="give your module another name")
+        raise UsageError(
+            f"model.source {source}: {module_name} is Python's own",
+            hint="give your module another name",
+        )
     folders = [*search_path, Path.cwd()]
     for folder in map(str, map(Path.resolve, folders)):
         if folder not in sys.path:
-            sys.path.append(folder)  # it stays there: the module may import its neighbours inside its factory
+            sys.path.append(
+                folder
+            )  # it stays there: the module may import its neighbours inside its factory
     importlib.invalidate_caches()
     target = _import(module_name, source, folders)
     for name in attribute.split("."):
@@ -50,21 +56,29 @@ def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[...,
             raise UsageError(f"model.source {source}: {where} defines no {name}", hint=_HINT)
         target = getattr(target, name)
     if not _may_build(target):
-        raise UsageError(f"model.source {source}: {attribute} is no factory of networks", hint=_HINT)
+        raise UsageError(
+            f"model.source {source}: {attribute} is no factory of networks", hint=_HINT
+        )
     return target
 
 
 def _may_build(target: Any) -> bool:
-    """A class of networks, or a function that someone wrote for it: neither torch's own nor Python's.
+    """A class of networks, or a function that someone wrote for it: neither torch's own nor
+    Python's.
 
-    A model.json names the factory and its arguments, and must not reach `subprocess.run` or `torch.hub.load`.
+    A model.json names the factory and its arguments, and must not reach `subprocess.run` or
+    `torch.hub.load`.
     """
     if isinstance(target, functools.partial):
         return _may_build(target.func)
     if inspect.isclass(target):
         return issubclass(target, nn.Module)
     home = str(getattr(target, "__module__", "")).split(".")[0]
-    return inspect.isfunction(target) and home not in sys.stdlib_module_names and home not in _NOT_NETWORKS
+    return (
+        inspect.isfunction(target)
+        and home not in sys.stdlib_module_names
+        and home not in _NOT_NETWORKS
+    )
 
 
 def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
@@ -74,10 +88,12 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
         if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
             looked = ", ".join(dict.fromkeys(str(folder.resolve()) for folder in folders))
             raise UsageError(
-                f"model.source {source}: no module {error.name}", hint=f"looked in installed packages, then {looked}"
+                f"model.source {source}: no module {error.name}",
+                hint=f"looked in installed packages, then {looked}",
             ) from error
         raise UsageError(
-            f"model.source {source}: {module_name} needs {error.name}", hint=f"pip install {error.name}"
+            f"model.source {source}: {module_name} needs {error.name}",
+            hint=f"pip install {error.name}",
         ) from error
     except Exception as error:
         raise UsageError(
@@ -87,14 +103,19 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
 
 
 def source_file(source: str) -> Path | None:
-    """The file of the user's own module, without importing it; None for other sources, or where there is none."""
+    """The file of the user's own module, without importing it; None for other sources, or where
+    there is none.
+    """
     module_name, colon, _ = source.partition(":")
     if not colon or module_name == "torchvision":
         return None
     folders = [Path(entry or ".") for entry in [*sys.path, "."]]
     parts = module_name.split(".")
     for folder in folders:
-        for candidate in (folder.joinpath(*parts).with_suffix(".py"), folder.joinpath(*parts, "__init__.py")):
+        for candidate in (
+            folder.joinpath(*parts).with_suffix(".py"),
+            folder.joinpath(*parts, "__init__.py"),
+        ):
             if candidate.is_file():
                 return candidate
     return None

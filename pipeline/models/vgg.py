@@ -1,14 +1,35 @@
-"""VGG-16 with batch norm for small images: four poolings and a global one, so 28×28 and 32×32 both fit."""
+"""VGG-16 with batch norm for small images: four poolings and a global one, so 28×28 and 32×32
+both fit.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
-_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # 0: halve the resolution
+_WIDTHS = (
+    64,
+    64,
+    0,
+    128,
+    128,
+    0,
+    256,
+    256,
+    256,
+    0,
+    512,
+    512,
+    512,
+    0,
+    512,
+    512,
+    512,
+)  # 0: halve the resolution
 
 
 def vgg16_bn(num_classes: int = 10, in_channels: int = 3, width_mult: float = 1.0) -> nn.Sequential:
-    """VGG-16 (arXiv 1409.1556), one linear layer as the head: 14.7 M parameters, 313 M MACs at 32×32.
+    """VGG-16 (arXiv 1409.1556), one linear layer as the head: 14.7 M parameters, 313 M MACs at
+    32×32.
 
     Args:
         width_mult: scales every width.

@@ -1,4 +1,6 @@
-"""Published weights: safetensors or PyTorch state dicts, loaded without ever running what a pickle names."""
+"""Published weights: safetensors or PyTorch state dicts, loaded without ever running what a
+pickle names.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import store
 from pipeline.errors import ArtifactError
 from pipeline.models import filetype
+from pipeline.run import store
 
 MAX_BYTES = 4 << 30
 _MAX_ENTRIES = 100_000
-_NESTED = ("state_dict", "model_state_dict", "model", "net", "weights", "params", "model_ema", "state_dict_ema")
+_NESTED = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "weights",
+    "params",
+    "model_ema",
+    "state_dict_ema",
+)
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
-_CONVERT = (
-    "save a plain state dict as safetensors: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-)
+_CONVERT = "save a plain state dict as safetensors: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
 
 
 def find_weights(name: str) -> Path:
-    """The file as given, relative to the current folder; else the copy of that name shipped with the package.
+    """The file as given, relative to the current folder; else the copy of that name shipped with
+    the package.
 
     Raises:
         ArtifactError: neither exists.
@@ -42,12 +52,14 @@ def find_weights(name: str) -> Path:
         return shipped / path.name
     known = ", ".join(sorted(p.name for p in shipped.glob("*.safetensors"))) or "none"
     raise ArtifactError(
-        f"{name}: no such weights", hint=f"shipped with the package: {known}; or leave model.weights out to train"
+        f"{name}: no such weights",
+        hint=f"shipped with the package: {known}; or leave model.weights out to train",
     )
 
 
 def how_trained(path: Path) -> dict[str, Any] | None:
-    """What is recorded of shipped weights with the bytes of `path`, whatever it is called: `seed`, `data`, `command` …
+    """What is recorded of shipped weights with the bytes of `path`, whatever it is called: `seed`,
+    `data`, `command` …
 
     None for weights that are not shipped.
     """
@@ -68,11 +80,11 @@ def load_weights(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]
     """Tensors by name, on the CPU, as stored.
 
     Args:
-        path: `.safetensors`, or a state dict saved by torch.save (`.pt`, `.pth`, …, the zip format of torch ≥ 1.6),
-            bare or under a key such as `state_dict`.
+        path: `.safetensors`, or a state dict saved by torch.save (`.pt`, `.pth`, …, the zip format
+            of torch ≥ 1.6), bare or under a key such as `state_dict`.
     Raises:
-        ArtifactError: missing, linked, too large, damaged, another type than its name says, or a pickle that holds
-            more than tensors.
+        ArtifactError: missing, linked, too large, damaged, another type than its name says, or a
+            pickle that holds more than tensors.
     """
     data = store.read_bytes(path, max_bytes=max_bytes)
     if path.suffix.lower() in _TORCH_SUFFIXES:
@@ -80,7 +92,9 @@ def load_weights(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]
     else:
         tensors = _safetensors(path, data)
     if not tensors:
-        raise ArtifactError(f"{path}: holds no tensors", hint="point model.weights at trained weights")
+        raise ArtifactError(
+            f"{path}: holds no tensors", hint="point model.weights at trained weights"
+        )
     check_finite(tensors, str(path))
     return tensors
 
@@ -91,7 +105,11 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     Raises:
         ArtifactError: naming the first three tensors that hold any.
     """
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
     if bad:
         raise ArtifactError(
             f"{where}: NaN or infinity in {_first_three(bad)}",
@@ -100,7 +118,8 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def adopt_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy published weights into `model`, converting to its dtypes; common prefixes (`module.` …) are stripped.
+    """Copy published weights into `model`, converting to its dtypes; common prefixes (`module.` …)
+    are stripped.
 
     Raises:
         ArtifactError: names or shapes do not fit; the first three of each kind are listed.
@@ -109,7 +128,11 @@ def adopt_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     tensors = _without_prefix(tensors, target)
     counters = {name for name in target if name.endswith("num_batches_tracked")}
     mismatches = compare(
-        {name: tuple(t.shape) for name, t in target.items() if name in tensors or name not in counters},
+        {
+            name: tuple(t.shape)
+            for name, t in target.items()
+            if name in tensors or name not in counters
+        },
         {name: tuple(t.shape) for name, t in tensors.items()},
     )
     if mismatches:
@@ -123,16 +146,26 @@ def adopt_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers by name, each tensor once (tied weights under their first name)."""
+    """Parameters and saved buffers by name, each tensor once (tied weights under their first
+    name).
+    """
     saved = model.state_dict(keep_vars=True)
     tensors: dict[str, Tensor] = dict(model.named_parameters())
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}
     return tensors
 
 
-def compare(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """One phrase for every name or shape that differs; shapes first, then missing, then unexpected."""
-    shapes = [f"{n} is {list(given[n])}, expected {list(s)}" for n, s in wanted.items() if n in given and given[n] != s]
+def compare(
+    wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """One phrase for every name or shape that differs; shapes first, then missing, then
+    unexpected.
+    """
+    shapes = [
+        f"{n} is {list(given[n])}, expected {list(s)}"
+        for n, s in wanted.items()
+        if n in given and given[n] != s
+    ]
     missing = [f"{n} {list(s)} is missing" for n, s in wanted.items() if n not in given]
     unexpected = [f"{n} {list(s)} is unexpected" for n, s in given.items() if n not in wanted]
     return shapes + missing + unexpected
@@ -146,7 +179,9 @@ def _more(items: list[str]) -> str:
     return f" and {len(items) - 3} more" if len(items) > 3 else ""
 
 
-def _without_prefix(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefix(
+    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     tensors = dict(tensors)
     while not tensors.keys() & target.keys():
         prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)
@@ -172,7 +207,9 @@ def _safetensors(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ArtifactError(f"{path}: a damaged safetensors file ({error})", hint="download or make it again") from None
+        raise ArtifactError(
+            f"{path}: a damaged safetensors file ({error})", hint="download or make it again"
+        ) from None
 
 
 def _describe(data: bytes) -> str:
@@ -198,26 +235,36 @@ def _unpack(path: Path, data: bytes, max_bytes: int) -> Any:
             f"{path}: refused: a pickle that names {_globals(data)}, not a plain state dict; nothing in it was run",
             hint=_CONVERT,
         ) from None
-    except Exception as error:  # the unpickler meets arbitrary bytes; whatever it raises, the file is at fault
+    except (
+        Exception
+    ) as error:  # the unpickler meets arbitrary bytes; whatever it raises, the file is at fault
         raise ArtifactError(
-            f"{path}: a damaged PyTorch checkpoint ({type(error).__name__})", hint="download or make it again"
+            f"{path}: a damaged PyTorch checkpoint ({type(error).__name__})",
+            hint="download or make it again",
         ) from None
 
 
 def _check_zip(path: Path, data: bytes, max_bytes: int) -> None:
-    """Sum the directory before anything is unpacked; torch.save stores without compression, bombs compress.
+    """Sum the directory before anything is unpacked; torch.save stores without compression, bombs
+    compress.
 
     Raises:
-        ArtifactError: not readable, compressed, entries that add up to more than the file, TorchScript, or no pickle.
+        ArtifactError: not readable, compressed, entries that add up to more than the file,
+            TorchScript, or no pickle.
     """
     try:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ArtifactError(f"{path}: a damaged zip archive ({error})", hint="download or make it again") from None
-    total = sum(entry.file_size for entry in entries)
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or total > min(len(data), max_bytes):
         raise ArtifactError(
-            f"{path}: refused: unpacks to {total} bytes from {len(data)}, as no checkpoint does", hint=_CONVERT
+            f"{path}: a damaged zip archive ({error})", hint="download or make it again"
+        ) from None
+    total = sum(entry.file_size for entry in entries)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or total > min(
+        len(data), max_bytes
+    ):
+        raise ArtifactError(
+            f"{path}: refused: unpacks to {total} bytes from {len(data)}, as no checkpoint does",
+            hint=_CONVERT,
         )
     names = {entry.filename.rpartition("/")[2] for entry in entries}
     if len(entries) > _MAX_ENTRIES or "data.pkl" not in names:
@@ -227,7 +274,9 @@ def _check_zip(path: Path, data: bytes, max_bytes: int) -> None:
 
 
 def _globals(data: bytes) -> str:
-    """The first classes or functions outside torch that the pickle would call, read without running it."""
+    """The first classes or functions outside torch that the pickle would call, read without
+    running it.
+    """
     found: list[str] = []
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))

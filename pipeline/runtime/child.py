@@ -1,12 +1,13 @@
-"""The child process that opens ONNX files, so that a crash of the runtime kills the child and not the run.
+"""The child process that opens ONNX files, so that a crash of the runtime kills the child and not
+the run.
 
 Run by path, as `python -P child.py`, and therefore self-contained: standard library, numpy and
 onnxruntime only, so that it starts in a fraction of a second and that no `pipeline` folder in the
 current directory can shadow it.
 
 Protocol, both ways: one line of JSON; where it has `"payload": n`, n raw bytes follow. A request
-names its `command`; an answer has `ok`, and on failure `kind` and `message`. The child ends when its
-standard input does, so it never outlives its parent.
+names its `command`; an answer has `ok`, and on failure `kind` and `message`. The child ends when
+its standard input does, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Session:
         self.profiling = request["profile"]
         if self.profiling:
             options.enable_profiling = True
-            options.profile_file_prefix = os.path.join(tempfile.mkdtemp(prefix="rlp-profile-"), "nodes")
+            options.profile_file_prefix = os.path.join(
+                tempfile.mkdtemp(prefix="rlp-profile-"), "nodes"
+            )
         provider = request["provider"]
         missing = provider not in ort.get_available_providers()
         if missing:
@@ -91,7 +94,9 @@ class Session:
                 if dims[at] is None:
                     dims[at] = shape[at - 1] if shape and at - 1 < len(shape) else 1
             data = generator.standard_normal([size or 1 for size in dims])
-            self.feed[value.name] = np.ascontiguousarray(data.astype(_ELEMENT.get(value.type, np.float32)))
+            self.feed[value.name] = np.ascontiguousarray(
+                data.astype(_ELEMENT.get(value.type, np.float32))
+            )
         self.binding = None
         if device:
             self._bind(device)
@@ -101,7 +106,9 @@ class Session:
 
         self.binding = self.session.io_binding()
         for name, data in self.feed.items():
-            self.binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(data, device, 0))
+            self.binding.bind_ortvalue_input(
+                name, ort.OrtValue.ortvalue_from_numpy(data, device, 0)
+            )
         for value in self.session.get_outputs():
             self.binding.bind_output(value.name, device)
 
@@ -128,11 +135,15 @@ class Session:
 
 
 class ProviderMissing(RuntimeError):
-    """The execution provider asked for is not in this onnxruntime; the message lists those that are."""
+    """The execution provider asked for is not in this onnxruntime; the message lists those that
+    are.
+    """
 
 
 def warm_up(session: Session, window: float, tolerance: float, limit: float) -> dict:
-    """Run until the medians of the last three windows agree within `tolerance`, at most `limit` seconds."""
+    """Run until the medians of the last three windows agree within `tolerance`, at most `limit`
+    seconds.
+    """
     medians: deque[float] = deque(maxlen=3)
     begin = time.perf_counter()
     runs = 0
@@ -175,7 +186,11 @@ class Child:
     def hello(self, request: dict, payload: bytes | None) -> dict:
         import onnxruntime as ort
 
-        return {"pid": os.getpid(), "onnxruntime": ort.__version__, "available": ort.get_available_providers()}
+        return {
+            "pid": os.getpid(),
+            "onnxruntime": ort.__version__,
+            "available": ort.get_available_providers(),
+        }
 
     def pin(self, request: dict, payload: bytes | None) -> dict:
         """Restrict this process to the given cores; threads made later inherit it."""
@@ -192,11 +207,15 @@ class Child:
 
     def feed(self, request: dict, payload: bytes | None) -> dict:
         self.device = request["device"]
-        self._open_session().make_feed(request["batch"], request["shape"], request["seed"], self.device)
+        self._open_session().make_feed(
+            request["batch"], request["shape"], request["seed"], self.device
+        )
         return {}
 
     def warm(self, request: dict, payload: bytes | None) -> dict:
-        return warm_up(self._open_session(), request["window"], request["tolerance"], request["limit"])
+        return warm_up(
+            self._open_session(), request["window"], request["tolerance"], request["limit"]
+        )
 
     def slot(self, request: dict, payload: bytes | None) -> dict:
         """One timed slot; its first call is run and thrown away: caches are another process's."""
@@ -208,15 +227,21 @@ class Child:
         return {"seconds": self._open_session().copies(request["device"], request["repeats"])}
 
     def infer(self, request: dict, payload: bytes | None) -> dict:
-        """Outputs of one batch. Payload: the input's bytes, C order. Answer's payload: the first output's."""
+        """Outputs of one batch. Payload: the input's bytes, C order. Answer's payload: the
+        first output's.
+        """
         session = self._open_session().session
         value = session.get_inputs()[0]
-        x = np.frombuffer(payload or b"", dtype=_ELEMENT.get(value.type, np.float32)).reshape(request["shape"])
+        x = np.frombuffer(payload or b"", dtype=_ELEMENT.get(value.type, np.float32)).reshape(
+            request["shape"]
+        )
         y = np.ascontiguousarray(session.run(None, {value.name: x})[0])
         return {"shape": list(y.shape), "dtype": str(y.dtype), "payload": y.tobytes()}
 
     def profile(self, request: dict, payload: bytes | None) -> dict:
-        """End profiling and return one row a node: name, op, provider, shapes, runs and median microseconds."""
+        """End profiling and return one row a node: name, op, provider, shapes, runs and median
+        microseconds.
+        """
         session = self._open_session()
         for _ in range(request["runs"]):
             session.once()
@@ -264,8 +289,16 @@ def _node_rows(events: list[dict], skip: int) -> list[dict]:
                 "name": event["name"].removesuffix("_kernel_time"),
                 "op": detail.get("op_name", ""),
                 "provider": detail.get("provider", ""),
-                "inputs": [next(iter(shape.values())) for shape in detail.get("input_type_shape", []) if shape],
-                "outputs": [next(iter(shape.values())) for shape in detail.get("output_type_shape", []) if shape],
+                "inputs": [
+                    next(iter(shape.values()))
+                    for shape in detail.get("input_type_shape", [])
+                    if shape
+                ],
+                "outputs": [
+                    next(iter(shape.values()))
+                    for shape in detail.get("output_type_shape", [])
+                    if shape
+                ],
                 "times": [],
             },
         )
@@ -281,7 +314,9 @@ def _node_rows(events: list[dict], skip: int) -> list[dict]:
 
 def _neighbour(name: str) -> Any:
     """A module of this folder, loaded by path: the folder itself is not importable in the child."""
-    spec = importlib.util.spec_from_file_location(name, os.path.join(os.path.dirname(__file__), f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(
+        name, os.path.join(os.path.dirname(__file__), f"{name}.py")
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -296,7 +331,9 @@ def _failure(error: BaseException) -> dict:
 
 def serve() -> None:
     """Answer requests from standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not land between two answers

@@ -1,4 +1,6 @@
-"""Facts about an ONNX file read off its graph: layers, channels, MACs, denormal weights. Runs in the child process."""
+"""Facts about an ONNX file read off its graph: layers, channels, MACs, denormal weights. Runs
+in the child process.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
 
 
 def describe(path: str) -> dict[str, Any]:
-    """What `rlp inspect` shows: opsets, operators counted, metadata, and the weights of layers, unread.
+    """What `rlp inspect` shows: opsets, operators counted, metadata, and the weights of layers,
+    unread.
 
     Raises ValueError for a file that parses and holds no nodes.
     """
@@ -66,11 +69,23 @@ def _check_external(tensor: onnx.TensorProto, folder: str) -> None:
     path = os.path.join(folder, location)
     inside = os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
     if os.path.isabs(location) or ".." in location.split("/") or not inside or os.path.islink(path):
-        raise ValueError(f"{tensor.name}: its data lie outside the file's own folder ({location!r})")
+        raise ValueError(
+            f"{tensor.name}: its data lie outside the file's own folder ({location!r})"
+        )
 
 
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_FUSED_AFTER = ("Relu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "Add", "Mul")
+_FUSED_AFTER = (
+    "Relu",
+    "Clip",
+    "Sigmoid",
+    "Tanh",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Add",
+    "Mul",
+)
 
 
 def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
@@ -92,8 +107,12 @@ def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
         w, out = dims.get(weight, []), sizes.get(node.output[0], [])
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         group = attributes.get("group", 1)
-        turned = node.op_type in ("ConvTranspose", "MatMul") or not (node.op_type == "Conv" or attributes.get("transB"))
-        leaving, arriving = (w[1], w[0]) if turned and len(w) > 1 else (w[0], w[1]) if len(w) > 1 else (0, 0)
+        turned = node.op_type in ("ConvTranspose", "MatMul") or not (
+            node.op_type == "Conv" or attributes.get("transB")
+        )
+        leaving, arriving = (
+            (w[1], w[0]) if turned and len(w) > 1 else (w[0], w[1]) if len(w) > 1 else (0, 0)
+        )
         if node.op_type == "Conv":
             arriving *= group
         elif node.op_type == "ConvTranspose":
@@ -114,7 +133,9 @@ def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
     return rows
 
 
-def _macs(node: onnx.NodeProto, w: list[int], out: list[int], sizes: dict[str, list[int]], leaving: int) -> int:
+def _macs(
+    node: onnx.NodeProto, w: list[int], out: list[int], sizes: dict[str, list[int]], leaving: int
+) -> int:
     """Multiply-accumulates at batch 1; 0 where a size is unknown."""
     if not w:  # two activations multiplied
         first = sizes.get(node.input[0], [])

@@ -1,4 +1,6 @@
-"""Execution providers: the names people type, onnxruntime's own, and the package that brings each."""
+"""Execution providers: the names people type, onnxruntime's own, and the package that brings
+each.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Provider:
-    """`device` is what IO binding calls the memory it works on; None where host memory is used directly."""
+    """`device` is what IO binding calls the memory it works on; None where host memory is used
+    directly.
+    """
 
     name: str
     short: str

@@ -39,7 +39,11 @@ class Worker:
         self.timeout = timeout
         self.subject = "no file yet"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(place)]
+        places = [
+            place
+            for place in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+            if os.path.isabs(place)
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
         self._process = subprocess.Popen(
             list(command) if command else [sys.executable, "-P", str(_CHILD)],
@@ -84,20 +88,26 @@ class Worker:
         return self._ask("pin", cores=list(cores))["cores"]
 
     def check(self, path: Path, *, label: str = "") -> None:
-        """Run onnx's checker with shape inference on a file, called `label` in errors. Raises ArtifactError."""
+        """Run onnx's checker with shape inference on a file, called `label` in errors. Raises
+        ArtifactError.
+        """
         self.subject = label or str(path)
         self._ask("check", path=str(path))
 
     def scan(self, path: Path, shape: Sequence[int] | None = None) -> dict[str, Any]:
-        """Weights, denormals among them, opsets, nodes, MACs and layers of a file, without a session.
+        """Weights, denormals among them, opsets, nodes, MACs and layers of a file, without a
+        session.
 
-        `shape` is one input's sizes after the batch, for files that leave them open. Raises ArtifactError.
+        `shape` is one input's sizes after the batch, for files that leave them open. Raises
+        ArtifactError.
         """
         self.subject = str(path)
         return self._ask("scan", path=str(path), shape=list(shape) if shape else None)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """Opsets, operators counted, metadata and layers' weight shapes of a file. Raises ArtifactError."""
+        """Opsets, operators counted, metadata and layers' weight shapes of a file. Raises
+        ArtifactError.
+        """
         self.subject = str(path)
         return self._ask("describe", path=str(path))
 
@@ -113,7 +123,8 @@ class Worker:
         profile: bool = False,
         label: str = "",
     ) -> dict[str, Any]:
-        """Open a session and return its inputs, outputs, providers, metadata and the seconds it took.
+        """Open a session and return its inputs, outputs, providers, metadata and the seconds it
+        took.
 
         Args:
             threads: intra-op threads; 0 lets onnxruntime choose.
@@ -122,7 +133,9 @@ class Worker:
             ArtifactError: the file cannot be opened, or opening it killed the child.
             EnvironmentProblem: this onnxruntime lacks the provider.
         """
-        self.subject = label or (str(model) if isinstance(model, Path) else "an ONNX graph in memory")
+        self.subject = label or (
+            str(model) if isinstance(model, Path) else "an ONNX graph in memory"
+        )
         source: dict[str, Any] = {"path": str(model)} if isinstance(model, Path) else {}
         return self._ask(
             "open",
@@ -136,12 +149,25 @@ class Worker:
             **source,
         )
 
-    def feed(self, *, batch: int, shape: Sequence[int] | None = None, seed: int = 0, device: str | None = None) -> None:
+    def feed(
+        self,
+        *,
+        batch: int,
+        shape: Sequence[int] | None = None,
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
         """Make the standard normal input that `slot` runs on; `device` binds it there ("cuda")."""
-        self._ask("feed", batch=batch, shape=list(shape) if shape else None, seed=seed, device=device)
+        self._ask(
+            "feed", batch=batch, shape=list(shape) if shape else None, seed=seed, device=device
+        )
 
-    def warm(self, *, window: float = 0.05, tolerance: float = 0.03, limit: float = 2.0) -> dict[str, Any]:
-        """Run until three windows' medians agree; runs, seconds, stable and the last median in ns."""
+    def warm(
+        self, *, window: float = 0.05, tolerance: float = 0.03, limit: float = 2.0
+    ) -> dict[str, Any]:
+        """Run until three windows' medians agree; runs, seconds, stable and the last median in
+        ns.
+        """
         return self._ask("warm", window=window, tolerance=tolerance, limit=limit)
 
     def slot(self, *, seconds: float, least: int = 1) -> list[int]:
@@ -241,7 +267,11 @@ class Worker:
         kind, message = answer["kind"], answer["message"]
         if kind == "ProviderMissing":
             return missing_provider(fields["provider"], message.split(", "))
-        if kind in ("EPFail", "MemoryError") or "bad allocation" in message or "Failed to allocate" in message:
+        if (
+            kind in ("EPFail", "MemoryError")
+            or "bad allocation" in message
+            or "Failed to allocate" in message
+        ):
             return EnvironmentProblem(
                 f"onnxruntime could not run {self.subject}: {message[:300]}",
                 hint="lower benchmark.batch, or choose another execution provider",
@@ -264,7 +294,9 @@ def _read_exactly(pipe: IO[bytes], size: int) -> bytes:
 
 
 def require_provider(worker: Worker, provider: str) -> None:
-    """Raise EnvironmentProblem, naming the package that brings it, when the child's onnxruntime lacks `provider`."""
+    """Raise EnvironmentProblem, naming the package that brings it, when the child's onnxruntime
+    lacks `provider`.
+    """
     available = worker.hello()["available"]
     if provider not in available:
         raise missing_provider(provider, available)

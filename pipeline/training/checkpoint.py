@@ -32,8 +32,8 @@ class Progress:
 class Checkpoint:
     """What `TrainState.restore` needs.
 
-    tensors: `model.*` parameters and buffers, `momentum.*`, `ema.*` and `best.*` (absent until there are any).
-    progress: JSON-able fields of Progress.
+    tensors: `model.*` parameters and buffers, `momentum.*`, `ema.*` and `best.*` (absent until
+    there are any). progress: JSON-able fields of Progress.
     """
 
     tensors: dict[str, Tensor]
@@ -59,7 +59,8 @@ class TrainState:
     def finish_step(self, model: nn.Module, loss: float) -> None:
         """Count a step and fold the new weights into the average.
 
-        The average follows faster in the beginning: decay = min(ema, (1 + n) / (10 + n)) after n steps.
+        The average follows faster in the beginning: decay = min(ema, (1 + n) / (10 + n)) after n
+        steps.
         """
         progress = self.progress
         progress.step += 1
@@ -80,7 +81,9 @@ class TrainState:
         return model if self.average is None else self.average
 
     def finish_epoch(self, scored: nn.Module, row: dict[str, float]) -> None:
-        """Count an epoch; of equally accurate ones the later is kept, for its smaller learning rate."""
+        """Count an epoch; of equally accurate ones the later is kept, for its smaller learning
+        rate.
+        """
         progress = self.progress
         progress.epoch += 1
         progress.loss_sum = 0.0
@@ -102,7 +105,10 @@ class TrainState:
         if self.average is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        return Checkpoint({name: tensor.detach().clone() for name, tensor in tensors.items()}, asdict(self.progress))
+        return Checkpoint(
+            {name: tensor.detach().clone() for name, tensor in tensors.items()},
+            asdict(self.progress),
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a copy that `checkpoint` made for the same network and recipe."""
@@ -114,7 +120,9 @@ class TrainState:
         for name, parameter in self.model.named_parameters():
             if name in parts["momentum"]:
                 momentum = parts["momentum"][name].to(parameter.device)
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(
+                    parameter
+                ).copy_(momentum)
         if self.average is not None:
             self.average.load_state_dict(parts["ema"])
         device = next(iter(self.model.state_dict().values())).device

@@ -33,7 +33,11 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 def accuracy(
-    model: nn.Module, images: Images, batch_size: int = 256, *, precision: Literal["fp32", "bf16"] = "fp32"
+    model: nn.Module,
+    images: Images,
+    batch_size: int = 256,
+    *,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> float:
     """Top-1 accuracy as a fraction of all `images`, in eval mode; the model is left as it was."""
     device = device_of(model)
@@ -48,7 +52,8 @@ def accuracy(
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
     """Replace running mean and variance of every batch norm by the plain average over `batches`.
 
-    Weights, modes and momenta stay as they were; only batch norms see training mode (dropout stays off).
+    Weights, modes and momenta stay as they were; only batch norms see training mode (dropout stays
+    off).
 
     Args:
         batches: x (B, C, H, W), or tuples that begin with it; without any batch nothing changes.

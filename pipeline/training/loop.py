@@ -1,7 +1,8 @@
 """The training loop that pretraining and distillation share.
 
-Randomness is a function of (seed, epoch) for the data and of (seed, step) for dropout, the learning rate one of the
-step. So a state is weights, momentum, averages and two counters, and a resumed run ends in the same bytes on a CPU.
+Randomness is a function of (seed, epoch) for the data and of (seed, step) for dropout, the learning
+rate one of the step. So a state is weights, momentum, averages and two counters, and a resumed run
+ends in the same bytes on a CPU.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def fit(
     """Train `model` in place on `train`; keep the epoch that is best on `search`.
 
     Args:
-        objective: (model, x, y) -> scalar loss; cross-entropy with the recipe's label smoothing when absent.
-        resume: a state that `callbacks.save` was given for the same recipe, seed and data.
+        objective: (model, x, y) -> scalar loss; cross-entropy with the recipe's label smoothing
+        when absent. resume: a state that `callbacks.save` was given for the same recipe, seed and
+        data.
     Raises:
         Refused: loss, gradient or weights are not finite; what was saved before it stays good.
         Stopped: `callbacks.stopping` said so.
@@ -99,7 +101,14 @@ def fit(
         run.state.load_best(model)
     state = run.state.progress
     model.eval()
-    return Fit(state.history, state.best_epoch, state.best_accuracy, state.precision, state.step, state.seconds)
+    return Fit(
+        state.history,
+        state.best_epoch,
+        state.best_accuracy,
+        state.precision,
+        state.step,
+        state.seconds,
+    )
 
 
 class _Run:
@@ -137,14 +146,20 @@ class _Run:
         if self.recipe.precision != "auto":
             return self.recipe.precision
         x, y = next(self.train.batches(min(64, self.batch_size)))
-        return machine.faster_precision(self.model, x.to(self.device), y.to(self.device), self.objective)
+        return machine.faster_precision(
+            self.model, x.to(self.device), y.to(self.device), self.objective
+        )
 
     def epoch(self) -> None:
         """The rest of the current epoch, its score on the search split, and a save."""
         progress, state = self.state.progress, self.state
         generator = torch.Generator().manual_seed(_mix(self.seed, progress.epoch))
         batches = self.train.batches(
-            self.batch_size, shuffle=True, augment=self.recipe.augment, generator=generator, drop_last=True
+            self.batch_size,
+            shuffle=True,
+            augment=self.recipe.augment,
+            generator=generator,
+            drop_last=True,
         )
         self.model.train()
         for i, (x, y) in enumerate(batches):
@@ -176,7 +191,9 @@ class _Run:
         with autocast(self.device, progress.precision):
             loss = self.objective(self.model, x, y)
         loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.model.parameters() if p.grad is not None]
+        )
         value = float(loss.detach())
         if not (math.isfinite(value) and math.isfinite(float(norm))):
             raise Refused(
@@ -190,7 +207,9 @@ class _Run:
         self.seen += len(x)
 
     def save(self) -> None:
-        """Hand the state over. Refuses one that is not finite: statistics overflow before loss and gradient do."""
+        """Hand the state over. Refuses one that is not finite: statistics overflow before loss
+        and gradient do.
+        """
         progress = self.state.progress
         progress.seconds = time.perf_counter() - self.started
         checkpoint = self.state.checkpoint(self.model)
@@ -230,11 +249,15 @@ def sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD([g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=True)
+    return torch.optim.SGD(
+        [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=True
+    )
 
 
 def _mix(seed: int, counter: int) -> int:
-    """One 63-bit seed from two numbers (splitmix64's finaliser), so that neighbours share nothing."""
+    """One 63-bit seed from two numbers (splitmix64's finaliser), so that neighbours share
+    nothing.
+    """
     z = (seed * 0x9E3779B97F4A7C15 + counter + 0x9E3779B97F4A7C15) & (2**64 - 1)
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)

@@ -17,12 +17,16 @@ from torch import Tensor, nn
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
-CLEARLY_FASTER = 1.25  # below that a probe on a busy machine may be noise, and fp32 is the safer arithmetic
+CLEARLY_FASTER = (
+    1.25  # below that a probe on a busy machine may be noise, and fp32 is the safer arithmetic
+)
 
 
 def cores() -> int:
     """Cores that this process may use: affinity mask and cgroup quota, at least 1."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
@@ -34,21 +38,29 @@ def cores() -> int:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Ask glibc to reuse freed memory instead of handing it back to the kernel; False where that is not possible.
+    """Ask glibc to reuse freed memory instead of handing it back to the kernel; False where that is
+    not possible.
 
-    Every training step frees its activations and asks for the same sizes again. Handed back, they are mapped and
-    zeroed anew page by page; `tests/bench/allocator.py` measures what that costs here.
+    Every training step frees its activations and asks for the same sizes again. Handed back, they
+    are mapped and zeroed anew page by page; `tests/bench/allocator.py` measures what that costs
+    here.
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1) and mallopt(top_pad, 1 << 28))
+        return bool(
+            mallopt(mmap_max, 0)
+            and mallopt(trim_threshold, 2**31 - 1)
+            and mallopt(top_pad, 1 << 28)
+        )
     return False
 
 
 @contextmanager
 def all_cores() -> Iterator[int]:
-    """Compute on every core we may use, no more; OMP_NUM_THREADS, when set, is obeyed. Yields the number."""
+    """Compute on every core we may use, no more; OMP_NUM_THREADS, when set, is obeyed. Yields
+    the number.
+    """
     keep_freed_memory()
     before = torch.get_num_threads()
     threads = before if os.environ.get("OMP_NUM_THREADS") else cores()
@@ -64,7 +76,9 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(device: torch.device, precision: Literal["fp32", "bf16"]) -> AbstractContextManager[None]:
+def autocast(
+    device: torch.device, precision: Literal["fp32", "bf16"]
+) -> AbstractContextManager[None]:
     """bf16 autocast on `device`, or nothing for fp32."""
     if precision == "fp32":
         return nullcontext()
@@ -74,7 +88,8 @@ def autocast(device: torch.device, precision: Literal["fp32", "bf16"]) -> Abstra
 def faster_precision(
     model: nn.Module, x: Tensor, y: Tensor, objective: Objective, rounds: int = 3
 ) -> Literal["fp32", "bf16"]:
-    """Time forward and backward both ways on a copy of `model`, in turn; bf16 only when clearly faster.
+    """Time forward and backward both ways on a copy of `model`, in turn; bf16 only when clearly
+    faster.
 
     The fastest of each counts: whatever else runs on the machine only ever adds time.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.data.augment import Augment
 
 if TYPE_CHECKING:
-    from pipeline.config import TrainingSection
+    from pipeline.config.schema import TrainingSection
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -35,7 +35,9 @@ class Recipe:
     """bf16: autocast; auto: bf16 when a short probe shows it to be clearly faster here."""
 
     @classmethod
-    def from_config(cls, section: TrainingSection, *, epochs: int, lr: float, label_smoothing: float = 0.0) -> Recipe:
+    def from_config(
+        cls, section: TrainingSection, *, epochs: int, lr: float, label_smoothing: float = 0.0
+    ) -> Recipe:
         """The recipe that a config section asks for."""
         return cls(
             epochs=epochs,
@@ -56,7 +58,8 @@ class Recipe:
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
-    """Rate at `step` of `total` (from 0): linear up to the peak, then cosine or linear down to (nearly) zero.
+    """Rate at `step` of `total` (from 0): linear up to the peak, then cosine or linear down to
+    (nearly) zero.
 
     >>> recipe = Recipe(epochs=1, batch_size=1, lr=1.0, warmup=0.5, schedule="linear")
     >>> [learning_rate(recipe, step, 4) for step in range(4)]
@@ -66,4 +69,6 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     if step < warm:
         return recipe.lr * (step + 1) / warm
     done = (step - warm) / max(1, total - warm)
-    return recipe.lr * (1 - done if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+    return recipe.lr * (
+        1 - done if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    )

@@ -1,7 +1,7 @@
 """Checkpoints on disk, and `fit` as a stage runs it: continued after a kill, stopped on request.
 
-A checkpoint is `checkpoint-<step>.safetensors` and then `checkpoint.json`, which names it with its sha256 and is the
-commit; a kill at any instant leaves the old pair or the new one.
+A checkpoint is `checkpoint-<step>.safetensors` and then `checkpoint.json`, which names it with its
+sha256 and is the commit; a kill at any instant leaves the old pair or the new one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pipeline import store
 from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
+from pipeline.run import store
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.loop import Callbacks, Fit, Stopped, fit
 from pipeline.training.machine import Objective, best_device
@@ -22,7 +22,7 @@ from pipeline.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from pipeline.data.splits import Splits
-    from pipeline.stage import StageContext
+    from pipeline.run.stage import StageContext
 
 _FILE = "checkpoint.json"
 _MAX_BYTES = 16 << 30
@@ -32,8 +32,8 @@ class CheckpointFolder:
     """The newest checkpoint of one training in a scratch folder.
 
     Args:
-        folder: exists.
-        belongs_to: plain data that decides the result (recipe, seed, hashes of what is trained and on what); a
+        folder: exists. belongs_to: plain data that decides the result (recipe, seed, hashes of what
+        is trained and on what); a
             checkpoint of anything else is not resumed.
     """
 
@@ -49,7 +49,13 @@ class CheckpointFolder:
         """
         name = f"checkpoint-{checkpoint.progress['step']}.safetensors"
         digest = store.write_tensors(self.folder / name, checkpoint.tensors)
-        record = {"kind": "checkpoint", "schema_version": 1, "of": self.fingerprint, "tensors": name, "sha256": digest}
+        record = {
+            "kind": "checkpoint",
+            "schema_version": 1,
+            "of": self.fingerprint,
+            "tensors": name,
+            "sha256": digest,
+        }
         store.write_sealed(self.folder / _FILE, record | {"progress": checkpoint.progress})
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
@@ -68,7 +74,9 @@ class CheckpointFolder:
         if record["of"] != self.fingerprint:
             return None
         name = Path(record["tensors"]).name
-        tensors = store.read_tensors(self.folder / name, max_bytes=_MAX_BYTES, sha256=record["sha256"])
+        tensors = store.read_tensors(
+            self.folder / name, max_bytes=_MAX_BYTES, sha256=record["sha256"]
+        )
         return Checkpoint(tensors, record["progress"])
 
 
@@ -81,7 +89,8 @@ def fit_resumable(
     objective: Objective | None = None,
     section: str = "pretrain",
 ) -> Fit:
-    """`fit` on the GPU, if there is one, with checkpoints in `ctx.work`; the model comes back on the CPU.
+    """`fit` on the GPU, if there is one, with checkpoints in `ctx.work`; the model comes back on
+    the CPU.
 
     Args:
         belongs_to: see `CheckpointFolder`; recipe and seed are added.
@@ -91,11 +100,15 @@ def fit_resumable(
         Interrupted: a stop was asked for, and the state is saved.
         EnvironmentProblem: out of memory.
     """
-    keeper = CheckpointFolder(ctx.work, {**belongs_to, "recipe": recipe.as_dict(), "seed": ctx.seed})
+    keeper = CheckpointFolder(
+        ctx.work, {**belongs_to, "recipe": recipe.as_dict(), "seed": ctx.seed}
+    )
     callbacks = Callbacks(save=keeper.save, progress=ctx.progress, stopping=ctx.stopping)
     resume = _resume(ctx, keeper)
     device = best_device()
-    train, search = (part if device.type == "cpu" else part.to(device) for part in (splits.train, splits.search))
+    train, search = (
+        part if device.type == "cpu" else part.to(device) for part in (splits.train, splits.search)
+    )
     try:
         return fit(
             model.to(device),
@@ -132,7 +145,11 @@ def _resume(ctx: StageContext, keeper: CheckpointFolder) -> Checkpoint | None:
         return None
     if checkpoint is None:
         if (keeper.folder / _FILE).exists():
-            ctx.note("a checkpoint of other settings, data or weights was set aside; training starts over")
+            ctx.note(
+                "a checkpoint of other settings, data or weights was set aside; training starts over"
+            )
         return None
-    ctx.note(f"resumed after step {checkpoint.progress['step']}, epoch {checkpoint.progress['epoch'] + 1}")
+    ctx.note(
+        f"resumed after step {checkpoint.progress['step']}, epoch {checkpoint.progress['epoch'] + 1}"
+    )
     return checkpoint

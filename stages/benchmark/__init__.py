@@ -1,4 +1,6 @@
-"""Timings that can be believed: interleaved A/B in worker processes, with an interval and a control."""
+"""Timings that can be believed: interleaved A/B in worker processes, with an interval and a
+control.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ class _Batches(Protocol):
     def batches(self, batch_size: int) -> Iterable[tuple[Any, Any]]: ...
 
 
-def onnx_accuracy(path: Path, images: _Batches, *, provider: str = CPU, batch_size: int = 256) -> float:
+def onnx_accuracy(
+    path: Path, images: _Batches, *, provider: str = CPU, batch_size: int = 256
+) -> float:
     """Share of `images` (pipeline.data.Images) that the file names correctly, as a fraction.
 
     Raises:

@@ -1,7 +1,8 @@
-"""Which channel multiple pays on this machine: a sweep of convolutions over widths, timed in onnxruntime.
+"""Which channel multiple pays on this machine: a sweep of convolutions over widths, timed in
+onnxruntime.
 
-Runtimes block channels (8 or 16 at a time on most CPUs). A width off the block either leaves the fast
-layout or is padded up to it, so a network with fewer multiply-accumulates can be slower.
+Runtimes block channels (8 or 16 at a time on most CPUs). A width off the block either leaves the
+fast layout or is padded up to it, so a network with fewer multiply-accumulates can be slower.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Alignment:
     """The sweep and what follows from it.
 
     Attributes:
-        multiple: widths should be multiples of this on this machine.
-        cost: for each multiple m, how much slower per channel the widths are that are multiples of m and
+        multiple: widths should be multiples of this on this machine. cost: for each multiple m, how
+        much slower per channel the widths are that are multiples of m and
             of nothing larger in the list, against the best multiple (1.0 = as good as any).
         machine: id of the fingerprint it belongs to.
     """
@@ -58,16 +59,28 @@ class Alignment:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Alignment:
         """Inverse of `to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
-        rows = tuple(WidthTime(str(row["kind"]), int(row["channels"]), float(row["us"])) for row in found["rows"])
+        rows = tuple(
+            WidthTime(str(row["kind"]), int(row["channels"]), float(row["us"]))
+            for row in found["rows"]
+        )
         multiple, cost = alignment_of(rows)
         if multiple != found["multiple"]:
             raise ValueError("the multiple is not what its own timings say")
-        return cls(multiple, cost, rows, str(found["provider"]), int(found["threads"]), str(found["machine"]))
+        return cls(
+            multiple,
+            cost,
+            rows,
+            str(found["provider"]),
+            int(found["threads"]),
+            str(found["machine"]),
+        )
 
     def for_widths(self, widths: Sequence[int]) -> int:
-        """The multiple for a network with layers this wide: halved until the median layer has 4 steps or more.
+        """The multiple for a network with layers this wide: halved until the median layer has 4
+        steps or more.
 
-        Multiples of 16 would leave a 16-channel layer only whole; ResNet-20's 16, 32 and 64 channels take 8.
+        Multiples of 16 would leave a 16-channel layer only whole; ResNet-20's 16, 32 and 64
+        channels take 8.
         """
         multiple = self.multiple
         while widths and multiple > 1 and statistics.median(widths) < MIN_BLOCKS * multiple:
@@ -88,8 +101,8 @@ def measure_alignment(
 ) -> Alignment:
     """Time 3×3, 1×1 and depthwise convolutions at every width; about five seconds.
 
-    Widths are visited there and back, and the least of the medians counts: other work on the machine
-    only ever adds time.
+    Widths are visited there and back, and the least of the medians counts: other work on the
+    machine only ever adds time.
 
     Args:
         timer: seconds of one call of a graph; None: onnxruntime in a child process.
@@ -114,11 +127,14 @@ def measure_alignment(
     return Alignment(multiple, cost, rows, provider, threads, fingerprint()["id"])
 
 
-def alignment_of(rows: Sequence[WidthTime], tolerance: float = 0.10) -> tuple[int, dict[int, float]]:
+def alignment_of(
+    rows: Sequence[WidthTime], tolerance: float = 0.10
+) -> tuple[int, dict[int, float]]:
     """The smallest multiple whose widths cost at most `tolerance` more per channel than the best.
 
-    A width's cost is its time over that of the fastest width at least as large, scaled by the expected
-    growth (channels² for dense, channels for depthwise convolutions): 1 where it pays to stop there.
+    A width's cost is its time over that of the fastest width at least as large, scaled by the
+    expected growth (channels² for dense, channels for depthwise convolutions): 1 where it pays to
+    stop there.
     """
     penalties: dict[int, list[float]] = {}
     for kind in {row.kind for row in rows}:
@@ -128,10 +144,17 @@ def alignment_of(rows: Sequence[WidthTime], tolerance: float = 0.10) -> tuple[in
         for row in mine:
             near = [rate[w] for w in rate if 0.6 * row.channels <= w <= 1.6 * row.channels]
             penalties.setdefault(_largest(row.channels), []).append(rate[row.channels] / min(near))
-    typical = {multiple: statistics.geometric_mean(values) for multiple, values in sorted(penalties.items())}
+    typical = {
+        multiple: statistics.geometric_mean(values)
+        for multiple, values in sorted(penalties.items())
+    }
     floor = min(typical.values())
     cost = {multiple: value / floor for multiple, value in typical.items()}
-    fine = [multiple for multiple in cost if all(cost[m] <= 1 + tolerance for m in cost if m >= multiple)]
+    fine = [
+        multiple
+        for multiple in cost
+        if all(cost[m] <= 1 + tolerance for m in cost if m >= multiple)
+    ]
     return (min(fine) if fine else max(cost)), cost
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU, Worker, find_provider, require_provider
-from pipeline.store import sha256_file
 from stages.benchmark.intervals import Ratio, percentiles, ratio_intervals, variation, verdict
 from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import Progress, Protocol, Samples, Setting, measure
@@ -16,7 +16,9 @@ from stages.benchmark.protocol import Progress, Protocol, Samples, Setting, meas
 
 @dataclass(frozen=True)
 class Variant:
-    """One file at one setting. Times in milliseconds per call; `cv` is standard deviation over mean."""
+    """One file at one setting. Times in milliseconds per call; `cv` is standard deviation over
+    mean.
+    """
 
     file: str
     sha256: str
@@ -75,7 +77,8 @@ def compare(
     allow_fallback: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Time two files interleaved, each in its own process, with the base against itself as a control.
+    """Time two files interleaved, each in its own process, with the base against itself as a
+    control.
 
     Args:
         provider: execution provider, short or long name; must run every convolution.
@@ -114,7 +117,11 @@ def compare_settings(
     facts = [_facts(a, settings), _facts(b, settings)]
     fallback: dict[str, tuple[str, ...]] = {}
     for name in {find_provider(setting.provider).name for setting in settings} - {CPU}:
-        left = [node for file in (a, b) for node in check_placement(file, name, allow_fallback, input_shape)]
+        left = [
+            node
+            for file in (a, b)
+            for node in check_placement(file, name, allow_fallback, input_shape)
+        ]
         fallback[name] = tuple(left)
     found = measure(a, b, settings, protocol, input_shape=input_shape, progress=progress)
     flushed = _flushed(a, b, settings, protocol, facts, input_shape)
@@ -130,7 +137,12 @@ def _facts(path: Path, settings: Sequence[Setting]) -> dict[str, Any]:
         for setting in settings:
             require_provider(worker, find_provider(setting.provider).name)
         scan = worker.scan(path)
-    return {"file": str(path), "sha256": digest, "bytes": path.stat().st_size, "denormal_weights": scan["denormals"]}
+    return {
+        "file": str(path),
+        "sha256": digest,
+        "bytes": path.stat().st_size,
+        "denormal_weights": scan["denormals"],
+    }
 
 
 def _flushed(
@@ -196,7 +208,11 @@ def _variant(facts: dict[str, Any], calls: list[int], batch: int) -> Variant:
     middle = times["p50"]
     assert middle is not None
     return Variant(
-        **facts, latency_ms=times, runs=len(calls), cv=variation(calls), images_per_s=1000.0 * batch / middle
+        **facts,
+        latency_ms=times,
+        runs=len(calls),
+        cv=variation(calls),
+        images_per_s=1000.0 * batch / middle,
     )
 
 

@@ -1,4 +1,6 @@
-"""Why no gain: where the time went in both files, and one sentence for every cause that the numbers show."""
+"""Why no gain: where the time went in both files, and one sentence for every cause that the
+numbers show.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ class LayerPair:
 class Explanation:
     """Both profiles side by side.
 
-    `causes` says why B is not (much) faster, most important first, or nothing. `peak_gmacs_per_s` is what
-    well-shaped convolutions reach on this machine through the same runtime.
+    `causes` says why B is not (much) faster, most important first, or nothing. `peak_gmacs_per_s`
+    is what well-shaped convolutions reach on this machine through the same runtime.
     """
 
     setting: dict[str, Any]
@@ -54,12 +56,19 @@ class Explanation:
         }
 
 
-def explain(a: Path, b: Path, comparison: Comparison, *, input_shape: list[int] | None = None) -> Explanation:
+def explain(
+    a: Path, b: Path, comparison: Comparison, *, input_shape: list[int] | None = None
+) -> Explanation:
     """Profile both files at the comparison's setting, in runs of their own, and find the causes."""
-    setting = Setting(comparison.provider, comparison.batch, comparison.threads, comparison.static_batch)
+    setting = Setting(
+        comparison.provider, comparison.batch, comparison.threads, comparison.static_batch
+    )
     peak = measured_peak(provider=setting.provider, threads=setting.threads, batch=setting.batch)
     return explain_profiles(
-        profile(a, setting, input_shape=input_shape), profile(b, setting, input_shape=input_shape), setting, peak
+        profile(a, setting, input_shape=input_shape),
+        profile(b, setting, input_shape=input_shape),
+        setting,
+        peak,
     )
 
 
@@ -74,7 +83,11 @@ def _pairs(a: Profile, b: Profile) -> tuple[LayerPair, ...]:
     sides = [{node.layer: node for node in side.nodes if node.layer} for side in (a, b)]
     names = list(dict.fromkeys([*sides[0], *sides[1]]))
     return tuple(
-        LayerPair(name, (sides[0].get(name) or sides[1][name]).op, *(_facts(side.get(name)) for side in sides))
+        LayerPair(
+            name,
+            (sides[0].get(name) or sides[1][name]).op,
+            *(_facts(side.get(name)) for side in sides),
+        )
         for name in names
     )
 
@@ -111,7 +124,9 @@ def _off_blocked(a: Profile, b: Profile, setting: Setting, peak: float) -> _Foun
     if not lost or share < _NOTABLE:
         return []
     worst = sorted(lost, key=lambda node: -node.us)[:3]
-    examples = ", ".join(f"{node.layer} ({node.channels_in} → {node.channels_out})" for node in worst)
+    examples = ", ".join(
+        f"{node.layer} ({node.channels_in} → {node.channels_out})" for node in worst
+    )
     return [
         (
             share,
@@ -142,12 +157,18 @@ def _padding(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
 
 def _reorders(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
     """Copies between layouts."""
-    mine, before = ([node for node in run.nodes if node.op in REORDERS or node.op == "Transpose"] for run in (b, a))
+    mine, before = (
+        [node for node in run.nodes if node.op in REORDERS or node.op == "Transpose"]
+        for run in (b, a)
+    )
     share = b.share(mine)
     if share < _NOTABLE or share < a.share(before):
         return []
     return [
-        (share, f"{len(mine)} copies between memory layouts take {share:.0%} of the time ({len(before)} in the base)")
+        (
+            share,
+            f"{len(mine)} copies between memory layouts take {share:.0%} of the time ({len(before)} in the base)",
+        )
     ]
 
 
@@ -165,26 +186,42 @@ def _launch_bound(a: Profile, b: Profile, setting: Setting, peak: float) -> _Fou
 
 
 def _memory_bound(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
-    """Depthwise and element-wise nodes move data; fewer multiplications elsewhere do not speed them up."""
-    moving = [node for node in b.nodes if (not node.layer or node.depthwise) and node.op not in REORDERS]
+    """Depthwise and element-wise nodes move data; fewer multiplications elsewhere do not speed
+    them up.
+    """
+    moving = [
+        node for node in b.nodes if (not node.layer or node.depthwise) and node.op not in REORDERS
+    ]
     share = b.share(moving)
     if share < 0.4:
         return []
     ops = sorted({node.op if not node.depthwise else "depthwise Conv" for node in moving})
     return [
-        (share / 2, f"{share:.0%} of the time is in nodes bound by memory rather than arithmetic: {', '.join(ops[:5])}")
+        (
+            share / 2,
+            f"{share:.0%} of the time is in nodes bound by memory rather than arithmetic: {', '.join(ops[:5])}",
+        )
     ]
 
 
 def _unshrunk(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
     """Layers as wide as before."""
     was = {node.layer: (node.channels_in, node.channels_out) for node in a.nodes if node.layer}
-    same = [n for n in b.nodes if n.layer and n.macs and was.get(n.layer) == (n.channels_in, n.channels_out)]
+    same = [
+        n
+        for n in b.nodes
+        if n.layer and n.macs and was.get(n.layer) == (n.channels_in, n.channels_out)
+    ]
     share = b.share(same)
     if not same or share < 0.3:
         return []
     names = ", ".join(node.layer for node in sorted(same, key=lambda node: -node.us)[:3])
-    return [(share, f"{len(same)} layers kept their width and take {share:.0%} of the time, above all {names}")]
+    return [
+        (
+            share,
+            f"{len(same)} layers kept their width and take {share:.0%} of the time, above all {names}",
+        )
+    ]
 
 
 def _small_cut(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
@@ -201,7 +238,10 @@ def _fallback(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
     if not away:
         return []
     return [
-        (share, f"{len(away)} nodes ran on {away[0].provider} instead of {setting.provider}: {share:.0%} of the time")
+        (
+            share,
+            f"{len(away)} nodes ran on {away[0].provider} instead of {setting.provider}: {share:.0%} of the time",
+        )
     ]
 
 
@@ -210,7 +250,10 @@ def _denormals(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
     if not b.denormals:
         return []
     return [
-        (1.0, f"{b.denormals} denormal weights slow the processor down; export the file again, which sets them to zero")
+        (
+            1.0,
+            f"{b.denormals} denormal weights slow the processor down; export the file again, which sets them to zero",
+        )
     ]
 
 
@@ -219,7 +262,12 @@ def _near_peak(a: Profile, b: Profile, setting: Setting, peak: float) -> _Found:
     rate = b.macs / b.us / 1e3 if b.us else 0.0
     if not peak or rate < 0.6 * peak:
         return []
-    return [(0.1, f"the file runs at {rate:.0f} of this machine's {peak:.0f} GMAC/s: only fewer multiplications help")]
+    return [
+        (
+            0.1,
+            f"the file runs at {rate:.0f} of this machine's {peak:.0f} GMAC/s: only fewer multiplications help",
+        )
+    ]
 
 
 _CAUSES: tuple[Callable[[Profile, Profile, Setting, float], _Found], ...] = (

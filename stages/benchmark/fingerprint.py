@@ -30,7 +30,9 @@ _STABLE = ("cpu", "flags", "cores", "quota", "system", "versions")
 
 
 def fingerprint() -> dict[str, Any]:
-    """JSON-able facts, None for what the system does not tell; `id` is of what does not change by the hour."""
+    """JSON-able facts, None for what the system does not tell; `id` is of what does not change
+    by the hour.
+    """
     facts: dict[str, Any] = {
         "cpu": _cpu_name(),
         "flags": _flags(),
@@ -62,14 +64,19 @@ def cpu_quota() -> float | None:
     if text:
         limit, _, period = text.partition(" ")
         return None if limit == "max" else int(limit) / int(period or 100_000)
-    quota, each = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    quota, each = (
+        _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+        _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    )
     if quota and each and int(quota) > 0:
         return int(quota) / int(each)
     return None
 
 
 def resolve_threads(threads: int) -> int:
-    """`threads`, or for 0 as many as there are usable cores: more than the quota only makes them wait."""
+    """`threads`, or for 0 as many as there are usable cores: more than the quota only makes
+    them wait.
+    """
     if threads > 0:
         return threads
     usable, quota = len(allowed_cores()), cpu_quota()
@@ -77,7 +84,9 @@ def resolve_threads(threads: int) -> int:
 
 
 def cores(threads: int) -> list[int]:
-    """Cores to pin `threads` to: the last ones, since the first serve interrupts; none when there are too few."""
+    """Cores to pin `threads` to: the last ones, since the first serve interrupts; none when
+    there are too few.
+    """
     usable = allowed_cores()
     return usable[-threads:] if threads <= len(usable) else usable
 

@@ -21,7 +21,23 @@ import numpy as np
 FASTER, SLOWER, NO_DIFFERENCE = "faster", "slower", "no difference shown"
 
 # Student's t, 97.5 %, by degrees of freedom
-_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_T975 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
 _Z975 = 1.960
 
 P90_SAMPLES, P99_SAMPLES = 64, 660
@@ -37,7 +53,11 @@ class Ratio:
 
 
 def ratio_intervals(
-    rounds: Sequence[Sequence[float]], control: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0
+    rounds: Sequence[Sequence[float]],
+    control: Sequence[Sequence[float]],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[Ratio, Ratio]:
     """Ratio of the comparison and of the control, each with its 95 % interval.
 
@@ -58,15 +78,23 @@ def ratio_intervals(
     )
 
 
-def _interval(rounds: Sequence[Sequence[float]], centre: float, half: float, resamples: int, seed: int) -> Ratio:
+def _interval(
+    rounds: Sequence[Sequence[float]], centre: float, half: float, resamples: int, seed: int
+) -> Ratio:
     low, high = bootstrap(rounds, resamples=resamples, seed=seed)
     return Ratio(
-        math.exp(centre), math.exp(min(low, centre - half, centre)), math.exp(max(high, centre + half, centre))
+        math.exp(centre),
+        math.exp(min(low, centre - half, centre)),
+        math.exp(max(high, centre + half, centre)),
     )
 
 
-def bootstrap(rounds: Sequence[Sequence[float]], *, resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean over launches of the median over rounds, rounds resampled."""
+def bootstrap(
+    rounds: Sequence[Sequence[float]], *, resamples: int, seed: int
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean over launches of the median over rounds, rounds
+    resampled.
+    """
     generator = np.random.default_rng(seed)
     total = np.zeros(resamples)
     for launch in rounds:
@@ -83,7 +111,9 @@ def student_t975(freedom: int) -> float:
 
 
 def verdict(ratio: Ratio, control: Ratio) -> str:
-    """`faster` or `slower` only when the interval excludes 1 and the ratio lies outside the control's interval."""
+    """`faster` or `slower` only when the interval excludes 1 and the ratio lies outside the
+    control's interval.
+    """
     spread = max(abs(math.log(control.low)), abs(math.log(control.high)))
     if ratio.low > 1 and math.log(ratio.value) > spread:
         return FASTER

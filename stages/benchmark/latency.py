@@ -1,4 +1,6 @@
-"""Candidates timed by the hundred: one child that lives on, another one when a candidate kills it."""
+"""Candidates timed by the hundred: one child that lives on, another one when a candidate kills
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from pipeline.errors import RlpError
 from pipeline.runtime import CPU, Worker, find_provider
 from stages.benchmark.fingerprint import cores, resolve_threads
 
-UNDISTURBED = 0.02  # quantile of call times: other work slows most calls, and larger networks more than smaller ones
+# quantile of call times: other work slows most calls, and larger networks more than smaller ones
+UNDISTURBED = 0.02
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class LatencyWorker:
         self.batch, self.threads, self.input_shape = batch, threads, input_shape
         self._base = base
         self._workers: dict[str, Worker] = {}
-        self._base_at: tuple[int, int] | None = None  # threads and batch that the base's session is open at
+        self._base_at: tuple[int, int] | None = (
+            None  # threads and batch that the base's session is open at
+        )
 
     def __enter__(self) -> LatencyWorker:
         return self
@@ -67,7 +72,12 @@ class LatencyWorker:
         self._workers.clear()
 
     def time(
-        self, model: bytes | Path, *, batch: int | None = None, threads: int | None = None, min_time: float = 0.1
+        self,
+        model: bytes | Path,
+        *,
+        batch: int | None = None,
+        threads: int | None = None,
+        min_time: float = 0.1,
     ) -> float:
         """Median seconds of a call, over at least `min_time` seconds and 5 calls, after a warm-up.
 
@@ -78,9 +88,16 @@ class LatencyWorker:
         return statistics.median(worker.slot(seconds=min_time, least=5)) / 1e9
 
     def relative(
-        self, model: bytes | Path, *, batch: int | None = None, threads: int | None = None, min_time: float = 0.1
+        self,
+        model: bytes | Path,
+        *,
+        batch: int | None = None,
+        threads: int | None = None,
+        min_time: float = 0.1,
     ) -> Relative:
-        """Candidate and base in ABBA slots, `min_time` seconds each at least. Raises as `time` does."""
+        """Candidate and base in ABBA slots, `min_time` seconds each at least. Raises as `time`
+        does.
+        """
         if self._base is None:
             raise ValueError("LatencyWorker was made without a base")
         sides = {
@@ -97,7 +114,9 @@ class LatencyWorker:
         least = [float(np.quantile(times, UNDISTURBED)) for times in (candidate, base)]
         return Relative(float(np.median(candidate)), float(np.median(base)), least[0] / least[1])
 
-    def _opened(self, side: str, model: bytes | Path, batch: int | None, threads: int | None) -> Worker:
+    def _opened(
+        self, side: str, model: bytes | Path, batch: int | None, threads: int | None
+    ) -> Worker:
         count = resolve_threads(self.threads if threads is None else threads)
         size = self.batch if batch is None else batch
         worker = self._workers.get(side)
@@ -109,7 +128,9 @@ class LatencyWorker:
             return worker
         try:
             worker.pin(cores(count))
-            worker.open(model, provider=self.provider.name, threads=count, label=f"a {side} graph in memory")
+            worker.open(
+                model, provider=self.provider.name, threads=count, label=f"a {side} graph in memory"
+            )
             worker.feed(batch=size, shape=self.input_shape, device=self.provider.device)
             worker.warm(window=0.01, tolerance=0.1, limit=0.3)
         except RlpError:

@@ -1,4 +1,6 @@
-"""A profile by layer: what the runtime's fused nodes were called in the file, and how each was laid out."""
+"""A profile by layer: what the runtime's fused nodes were called in the file, and how each was
+laid out.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ BLOCKED, PLAIN = "blocked", "plain"
 class NodeTime:
     """One node of the optimised graph.
 
-    `layer` is the weight's name in the file, empty for nodes without one. `layout` of a convolution is
-    "blocked" where onnxruntime moved it to its channel-blocked kernels, then `padded` counts the
+    `layer` is the weight's name in the file, empty for nodes without one. `layout` of a convolution
+    is "blocked" where onnxruntime moved it to its channel-blocked kernels, then `padded` counts the
     multiply-accumulates spent on channels that exist only to fill the last block.
     """
 
@@ -66,12 +68,18 @@ class Profile:
             "us": self.us,
             "macs": self.macs,
             "gmacs_per_s": self.macs / self.us / 1e3 if self.us else 0.0,
-            "nodes": [{key: value for key, value in asdict(node).items() if value != ""} for node in self.nodes],
+            "nodes": [
+                {key: value for key, value in asdict(node).items() if value != ""}
+                for node in self.nodes
+            ],
         }
 
 
-def profile(path: Path, setting: Setting, *, input_shape: Sequence[int] | None = None, runs: int = 30) -> Profile:
-    """Run the file in a child with onnxruntime's profiler on. Perturbs timings: never used for a ratio.
+def profile(
+    path: Path, setting: Setting, *, input_shape: Sequence[int] | None = None, runs: int = 30
+) -> Profile:
+    """Run the file in a child with onnxruntime's profiler on. Perturbs timings: never used for a
+    ratio.
 
     MACs are those of a whole call, `setting.batch` images.
     """
@@ -95,7 +103,9 @@ def profile(path: Path, setting: Setting, *, input_shape: Sequence[int] | None =
 
 
 def layer_names(layers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Every name by which a profile may call a layer: its node, its value, or a value that it was fused with."""
+    """Every name by which a profile may call a layer: its node, its value, or a value that it
+    was fused with.
+    """
     names: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for value in layer["values"][1:]:
@@ -136,7 +146,9 @@ def _multiplies(op: str) -> bool:
 
 
 def _padded(row: dict[str, Any], layer: dict[str, Any], macs: int) -> int:
-    """MACs on the zeros that fill the last block: the weight as the kernel sees it against the weight as stored."""
+    """MACs on the zeros that fill the last block: the weight as the kernel sees it against the
+    weight as stored.
+    """
     if len(row["inputs"]) < 2 or len(row["inputs"][1]) < 2 or not layer["out"] or not layer["in"]:
         return 0
     stored = layer["out"] * layer["in"] // layer["group"]

@@ -1,4 +1,6 @@
-"""On which execution provider every node really ran: a silent fall-back to the CPU makes a timing a lie."""
+"""On which execution provider every node really ran: a silent fall-back to the CPU makes a
+timing a lie.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ from typing import Any
 from pipeline.errors import EnvironmentProblem
 from pipeline.runtime import CPU, Worker, find_provider
 
-HEAVY = ("Conv", "FusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "Gemm", "FusedGemm", "MatMul", "QGemm")
+HEAVY = (
+    "Conv",
+    "FusedConv",
+    "ConvTranspose",
+    "ConvInteger",
+    "QLinearConv",
+    "Gemm",
+    "FusedGemm",
+    "MatMul",
+    "QGemm",
+)
 
 
 def misplaced(rows: Sequence[dict[str, Any]], provider: str) -> list[str]:
@@ -18,7 +30,10 @@ def misplaced(rows: Sequence[dict[str, Any]], provider: str) -> list[str]:
 
 
 def check_placement(
-    path: Path, provider: str, allow_fallback: bool = False, input_shape: Sequence[int] | None = None
+    path: Path,
+    provider: str,
+    allow_fallback: bool = False,
+    input_shape: Sequence[int] | None = None,
 ) -> list[str]:
     """Heavy nodes of the file that fall back to the CPU, found by a short profiled run.
 
@@ -34,7 +49,11 @@ def check_placement(
     left = misplaced(rows, chosen.name) if chosen.name != CPU else []
     dropped = chosen.name not in opened["providers"]
     if (left or dropped) and not allow_fallback:
-        what = f"{len(left)} heavy nodes ({left[0]} …) ran elsewhere" if left else "the session dropped it"
+        what = (
+            f"{len(left)} heavy nodes ({left[0]} …) ran elsewhere"
+            if left
+            else "the session dropped it"
+        )
         raise EnvironmentProblem(
             f"{path.name} does not run on {chosen.name}: {what}",
             hint="check the provider's libraries and driver with `rlp doctor`, or pass --allow-fallback",

@@ -7,8 +7,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def conv_chain(channels: int, size: int, *, kernel: int = 3, depthwise: bool = False, repeat: int = 4) -> bytes:
-    """A chain of `repeat` equal convolutions with ReLU: (batch, channels, size, size) float32, same padding."""
+def conv_chain(
+    channels: int, size: int, *, kernel: int = 3, depthwise: bool = False, repeat: int = 4
+) -> bytes:
+    """A chain of `repeat` equal convolutions with ReLU: (batch, channels, size, size) float32,
+    same padding.
+    """
     generator = np.random.default_rng(0)
     group = channels if depthwise else 1
     nodes, weights, value = [], [], "input"
@@ -19,7 +23,9 @@ def conv_chain(channels: int, size: int, *, kernel: int = 3, depthwise: bool = F
         weights.append(numpy_helper.from_array(np.zeros(channels, np.float32), f"b{index}"))
         pads = [kernel // 2] * 4
         inputs, name = [value, f"w{index}", f"b{index}"], f"conv{index}"
-        nodes.append(helper.make_node("Conv", inputs, [f"c{index}"], name=name, group=group, pads=pads))
+        nodes.append(
+            helper.make_node("Conv", inputs, [f"c{index}"], name=name, group=group, pads=pads)
+        )
         nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
         value = f"r{index}"
     nodes.append(helper.make_node("GlobalAveragePool", [value], ["logits"]))
@@ -36,7 +42,9 @@ def conv_chain(channels: int, size: int, *, kernel: int = 3, depthwise: bool = F
     return model.SerializeToString()
 
 
-def conv_chain_macs(channels: int, size: int, *, kernel: int = 3, depthwise: bool = False, repeat: int = 4) -> int:
+def conv_chain_macs(
+    channels: int, size: int, *, kernel: int = 3, depthwise: bool = False, repeat: int = 4
+) -> int:
     """Multiply-accumulates of `conv_chain` for one image."""
     inputs = 1 if depthwise else channels
     return repeat * channels * inputs * kernel * kernel * size * size

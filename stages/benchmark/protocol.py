@@ -29,7 +29,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed: provider, images a call, intra-op threads (0: all cores), the batch fixed in the graph or not."""
+    """What is timed: provider, images a call, intra-op threads (0: all cores), the batch fixed
+    in the graph or not.
+    """
 
     provider: str = CPU
     batch: int = 1
@@ -65,7 +67,9 @@ class Protocol:
 
 @dataclass
 class Samples:
-    """Of one setting: calls of A, B and the control in ns; log-ratios A/B and A/control, a list a launch."""
+    """Of one setting: calls of A, B and the control in ns; log-ratios A/B and A/control, a list
+    a launch.
+    """
 
     calls: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
     ratios: list[list[float]] = field(default_factory=list)
@@ -102,7 +106,9 @@ def measure(
                 _rounds(workers, launch, protocol, samples)
                 device = find_provider(setting.provider).device
                 if device and launch == protocol.launches - 1:
-                    samples.copies_ms = {key: 1e3 * workers[i].copies(device) for i, key in enumerate("ab")}
+                    samples.copies_ms = {
+                        key: 1e3 * workers[i].copies(device) for i, key in enumerate("ab")
+                    }
                 if progress:
                     progress(launch * len(settings) + index + 1, total)
     return found
@@ -152,13 +158,18 @@ def _rounds(workers: Sequence[Worker], launch: int, protocol: Protocol, samples:
         base, other, again = (sum(values) / 2 for values in logs)
         ratios.append(base - other)
         control.append(base - again)
-        least = 3 if math.exp(max(base, other)) < 20e6 else 1  # a median of three where that is cheap
+        least = (
+            3 if math.exp(max(base, other)) < 20e6 else 1
+        )  # a median of three where that is cheap
         enough = (
             len(ratios) >= protocol.min_rounds
             and min(spent) >= protocol.min_seconds / protocol.launches * 1e9
             and min(runs) >= protocol.min_runs / protocol.launches
         )
-        late = len(ratios) >= 2 and time.monotonic() - begin > protocol.limit_seconds / protocol.launches
+        late = (
+            len(ratios) >= 2
+            and time.monotonic() - begin > protocol.limit_seconds / protocol.launches
+        )
         if enough or late:
             break
     samples.ratios.append(ratios)

@@ -9,12 +9,18 @@ from stages.benchmark.probes import conv_chain, conv_chain_macs
 _SHAPES = ((64, 28, 3), (128, 14, 3), (256, 14, 1))
 
 
-def measured_peak(*, provider: str = CPU, threads: int = 1, batch: int = 1, min_time: float = 0.1) -> float:
-    """Best rate of a few well-shaped convolutions through the same runtime, in GMAC/s (half of GFLOP/s)."""
+def measured_peak(
+    *, provider: str = CPU, threads: int = 1, batch: int = 1, min_time: float = 0.1
+) -> float:
+    """Best rate of a few well-shaped convolutions through the same runtime, in GMAC/s (half of
+    GFLOP/s).
+    """
     best = 0.0
     with LatencyWorker(provider=provider, threads=threads, batch=batch) as worker:
         for channels, size, kernel in _SHAPES:
-            seconds = worker.time(conv_chain(channels, size, kernel=kernel, repeat=6), min_time=min_time)
+            seconds = worker.time(
+                conv_chain(channels, size, kernel=kernel, repeat=6), min_time=min_time
+            )
             macs = batch * conv_chain_macs(channels, size, kernel=kernel, repeat=6)
             best = max(best, macs / seconds / 1e9)
     return best

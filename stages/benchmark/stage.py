@@ -8,9 +8,9 @@ from typing import Any
 from pipeline.data import load_test
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.models import read_model_file
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import read_json, sha256_file, write_json
 from pipeline.runtime import Worker
-from pipeline.stage import Stage, StageContext
-from pipeline.store import read_json, sha256_file, write_json
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.comparison import Comparison, compare_settings
 from stages.benchmark.explain import explain
@@ -40,7 +40,9 @@ class BenchmarkStage(Stage):
             try:
                 found[f"benchmark.against {name}"] = sha256_file(Path(name))
             except ArtifactError as error:
-                raise ArtifactError(error.message, hint="benchmark.against names it; relative to here") from None
+                raise ArtifactError(
+                    error.message, hint="benchmark.against names it; relative to here"
+                ) from None
         return found
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
@@ -49,7 +51,11 @@ class BenchmarkStage(Stage):
         _same_files(files, read_json(ctx.input("parity")))
         runs = 1 + len(settings.against)
         comparisons = _compare(ctx, files["base"], files["final"], 0, runs)
-        document: dict[str, Any] = {"kind": "benchmark", "schema_version": 1, "settings": _rows(comparisons)}
+        document: dict[str, Any] = {
+            "kind": "benchmark",
+            "schema_version": 1,
+            "settings": _rows(comparisons),
+        }
         images = load_test(ctx.config.data)
         document |= self._accuracy(ctx, files, document["settings"], images)
         document["against"] = [
@@ -66,15 +72,21 @@ class BenchmarkStage(Stage):
     def _accuracy(
         self, ctx: StageContext, files: dict[str, Path], rows: list[dict[str, Any]], images: Any
     ) -> dict[str, Any]:
-        """What was paid and what was bought, for both files; test images are read here and nowhere before."""
-        found: dict[str, Any] = {"data": {"label": getattr(ctx.data_card, "label", ""), "test_images": len(images)}}
+        """What was paid and what was bought, for both files; test images are read here and
+        nowhere before.
+        """
+        found: dict[str, Any] = {
+            "data": {"label": getattr(ctx.data_card, "label", ""), "test_images": len(images)}
+        }
         for role, kind, side in (("base", "base_model", "a"), ("final", "final_model", "b")):
             if ctx.stopping():
                 raise ctx.interrupted()
             with Worker() as worker:
                 costs = worker.scan(files[role])
             found[role] = {
-                "accuracy": onnx_accuracy(files[role], images, provider=ctx.config.benchmark.provider),
+                "accuracy": onnx_accuracy(
+                    files[role], images, provider=ctx.config.benchmark.provider
+                ),
                 "macs": costs["macs"],
                 "params": read_model_file(ctx.input(kind)).weights.parameters,
                 "bytes": rows[0][side]["bytes"],
@@ -97,15 +109,21 @@ def _compare(ctx: StageContext, base: Path, other: Path, index: int, runs: int) 
         base,
         other,
         setting_list(settings),
-        protocol=Protocol(min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches),
+        protocol=Protocol(
+            min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches
+        ),
         input_shape=_input_shape(ctx),
         allow_fallback=settings.allow_fallback,
         progress=progress,
     )
 
 
-def _further(ctx: StageContext, base: Path, path: Path, images: Any, index: int, runs: int) -> dict[str, Any]:
-    """A file of `benchmark.against`: the base's rival by the same protocol; accuracy where it takes the same images."""
+def _further(
+    ctx: StageContext, base: Path, path: Path, images: Any, index: int, runs: int
+) -> dict[str, Any]:
+    """A file of `benchmark.against`: the base's rival by the same protocol; accuracy where it
+    takes the same images.
+    """
     found = _compare(ctx, base, path, index, runs)
     with Worker() as worker:
         costs = worker.scan(path, _input_shape(ctx))
@@ -116,7 +134,9 @@ def _further(ctx: StageContext, base: Path, path: Path, images: Any, index: int,
         ctx.note(f"{path.name} was timed but not scored: {error.message}")
     first = found[0]
     low, high = first.ci95
-    ctx.note(f"{path.name} against the base: {first.verdict}, ratio {first.ratio:.2f} ({low:.2f} to {high:.2f})")
+    ctx.note(
+        f"{path.name} against the base: {first.verdict}, ratio {first.ratio:.2f} ({low:.2f} to {high:.2f})"
+    )
     facts = {"sha256": first.b.sha256, "bytes": first.b.bytes, "macs": costs["macs"]}
     return {"file": path.name, **facts, "accuracy": accuracy, "settings": _rows(found)}
 
@@ -138,7 +158,9 @@ def _alignment(ctx: StageContext) -> dict[str, Any] | None:
 
 
 def setting_list(settings: Any) -> list[Setting]:
-    """Batch sizes paired with threads; the last number of threads serves all further batch sizes."""
+    """Batch sizes paired with threads; the last number of threads serves all further batch
+    sizes.
+    """
     threads = list(settings.threads) or [1]
     threads += [threads[-1]] * (len(settings.batches) - len(threads))
     return [
@@ -151,7 +173,10 @@ def _same_files(files: dict[str, Path], parity: dict[str, Any]) -> None:
     """The files timed must be those whose parity was checked."""
     for role, path in files.items():
         if parity[role]["sha256"] != sha256_file(path):
-            raise ArtifactError(f"{path}: not the file whose parity was checked", hint="rlp stage export re-makes it")
+            raise ArtifactError(
+                f"{path}: not the file whose parity was checked",
+                hint="rlp stage export re-makes it",
+            )
 
 
 def _input_shape(ctx: StageContext) -> list[int] | None:
@@ -171,7 +196,11 @@ def _summary(ctx: StageContext, document: dict[str, Any]) -> dict[str, Any]:
     first = document["settings"][0]
     why = document.get("why", {}).get("causes", [])
     if first["verdict"] != "faster":
-        ctx.warn(f"{first['verdict']} than the base" if first["verdict"] == "slower" else "no speedup could be shown")
+        ctx.warn(
+            f"{first['verdict']} than the base"
+            if first["verdict"] == "slower"
+            else "no speedup could be shown"
+        )
         for cause in why:
             ctx.note(cause)
     for row in [first, *(row["settings"][0] for row in document["against"])]:

@@ -1,8 +1,9 @@
-"""The channel multiple of this machine, measured once: `~/.cache/rlp/alignment/<machine>-<provider>-<threads>t.json`.
+"""The channel multiple of this machine, measured once:
+`~/.cache/rlp/alignment/<machine>-<provider>-<threads>t.json`.
 
-The key is the fingerprint of processor, limits and versions, so that another runtime is measured anew. The file
-carries its own hash; a damaged one, or one of another machine, is measured again. Without a folder to write to,
-nothing is kept and nothing fails.
+The key is the fingerprint of processor, limits and versions, so that another runtime is measured
+anew. The file carries its own hash; a damaged one, or one of another machine, is measured again.
+Without a folder to write to, nothing is kept and nothing fails.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from pipeline.data.cache import cache_folder
 from pipeline.errors import RlpError
+from pipeline.run.store import read_sealed, write_sealed
 from pipeline.runtime import CPU, Worker, find_provider, require_provider
-from pipeline.store import read_sealed, write_sealed
 from stages.benchmark.alignment import Alignment, measure_alignment
 from stages.benchmark.fingerprint import fingerprint, resolve_threads
 
@@ -51,13 +52,21 @@ def target_alignment(
     if path is not None:
         with contextlib.suppress(RlpError, OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_sealed(path, {"kind": KIND, "schema_version": SCHEMA_VERSION, "alignment": found.to_dict()})
+            write_sealed(
+                path, {"kind": KIND, "schema_version": SCHEMA_VERSION, "alignment": found.to_dict()}
+            )
     return found, False
 
 
 def known_alignment(*, provider: str = CPU, threads: int = 1) -> Alignment | None:
-    """What was measured here before, None when nothing was or the file is damaged or another machine's."""
-    name, count, machine = find_provider(provider).name, resolve_threads(threads), fingerprint()["id"]
+    """What was measured here before, None when nothing was or the file is damaged or another
+    machine's.
+    """
+    name, count, machine = (
+        find_provider(provider).name,
+        resolve_threads(threads),
+        fingerprint()["id"],
+    )
     path = _path(machine, name, count)
     if path is None:
         return None
@@ -66,9 +75,15 @@ def known_alignment(*, provider: str = CPU, threads: int = 1) -> Alignment | Non
         found = Alignment.from_dict(kept["alignment"])
     except (RlpError, OSError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return None
-    return found if (found.machine, found.provider, found.threads) == (machine, name, count) else None
+    return (
+        found if (found.machine, found.provider, found.threads) == (machine, name, count) else None
+    )
 
 
 def _path(machine: str, provider: str, threads: int) -> Path | None:
     folder = cache_folder()
-    return folder / "alignment" / f"{machine}-{find_provider(provider).short}-{threads}t.json" if folder else None
+    return (
+        folder / "alignment" / f"{machine}-{find_provider(provider).short}-{threads}t.json"
+        if folder
+        else None
+    )

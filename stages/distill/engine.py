@@ -20,7 +20,7 @@ from pipeline.training import Fit, accuracy, cross_entropy, reestimate_batchnorm
 from pipeline.training.machine import Objective, best_device
 
 if TYPE_CHECKING:
-    from pipeline.config import DistillConfig
+    from pipeline.config.schema import DistillConfig
     from pipeline.data.images import Images
     from pipeline.data.splits import Splits
 
@@ -46,11 +46,18 @@ class Recovery:
 
 
 def recover(
-    student: nn.Module, teacher: nn.Module, splits: Splits, config: DistillConfig, *, seed: int, train: Trainer
+    student: nn.Module,
+    teacher: nn.Module,
+    splits: Splits,
+    config: DistillConfig,
+    *,
+    seed: int,
+    train: Trainer,
 ) -> Recovery:
     """Bring `student` in place as near to `teacher` as the config's budget allows.
 
-    Kept is the best epoch on `splits.search`, unless it is worse than no training by more than a standard error.
+    Kept is the best epoch on `splits.search`, unless it is worse than no training by more than a
+    standard error.
 
     Args:
         train: runs the epochs on the objective and the images that it is given.
@@ -70,10 +77,18 @@ def recover(
         return Recovery(teacher_accuracy, cut, batchnorm, best, kept, None)
     before = _state(student)
     fitted = train(student, *lesson(config, teacher, splits.train))
-    # The plan was chosen by its score on these very images before any training, which flatters `best`.
+    # The plan was chosen by its score on these very images before any training, which flatters
+    # `best`.
     chance = math.sqrt(best * (1 - best) / len(splits.search))
     if fitted.best_accuracy >= best - chance:
-        return Recovery(teacher_accuracy, cut, batchnorm, fitted.best_accuracy, f"epoch {fitted.best_epoch}", fitted)
+        return Recovery(
+            teacher_accuracy,
+            cut,
+            batchnorm,
+            fitted.best_accuracy,
+            f"epoch {fitted.best_epoch}",
+            fitted,
+        )
     student.load_state_dict(before)
     return Recovery(teacher_accuracy, cut, batchnorm, best, kept, fitted)
 
@@ -81,19 +96,24 @@ def recover(
 def lesson(config: DistillConfig, teacher: nn.Module, images: Images) -> tuple[Objective, Images]:
     """The loss of `config.mode`, and the images to train on.
 
-    Images that are never changed are shown to the teacher once, before the first epoch; augmented ones every time.
+    Images that are never changed are shown to the teacher once, before the first epoch; augmented
+    ones every time.
     """
     if config.mode == "finetune":
         return cross_entropy(), images
     repeats = config.epochs > 1 and Augment(**config.augment.model_dump()) == Augment()
     if repeats and len(images) * images.num_classes <= _MOST_LOGITS:
         wanted = teacher_logits(teacher, images)
-        return remembered(wanted, images.labels, config.temperature, config.alpha), images.numbered()
+        return remembered(
+            wanted, images.labels, config.temperature, config.alpha
+        ), images.numbered()
     return distillation(teacher, config.temperature, config.alpha), images
 
 
 def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
-    """The loss at the top of this module; the teacher, in eval mode, sees the same augmented batch."""
+    """The loss at the top of this module; the teacher, in eval mode, sees the same augmented
+    batch.
+    """
     teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
     def loss(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -107,7 +127,9 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
 
 
 def remembered(wanted: Tensor, labels: Tensor, temperature: float, alpha: float) -> Objective:
-    """The same loss from logits (N, classes) and labels (N,) of all images; its `y` (B,) are the images' places."""
+    """The same loss from logits (N, classes) and labels (N,) of all images; its `y` (B,) are
+    the images' places.
+    """
 
     def loss(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         nonlocal wanted, labels
@@ -118,7 +140,9 @@ def remembered(wanted: Tensor, labels: Tensor, temperature: float, alpha: float)
 
 
 def teacher_logits(teacher: nn.Module, images: Images) -> Tensor:
-    """Logits (N, classes) float32 of all `images`, in their order and unaugmented; the teacher stays as it was."""
+    """Logits (N, classes) float32 of all `images`, in their order and unaugmented; the teacher
+    stays as it was.
+    """
     device = best_device()
     seen = copy.deepcopy(teacher).to(device).eval()
     with torch.inference_mode():
@@ -128,7 +152,9 @@ def teacher_logits(teacher: nn.Module, images: Images) -> Tensor:
 
 def _loss(given: Tensor, wanted: Tensor, y: Tensor, temperature: float, alpha: float) -> Tensor:
     given = given.float()
-    student, teacher = (F.log_softmax(logits.float() / temperature, 1) for logits in (given, wanted))
+    student, teacher = (
+        F.log_softmax(logits.float() / temperature, 1) for logits in (given, wanted)
+    )
     divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return alpha * temperature**2 * divergence + (1 - alpha) * F.cross_entropy(given, y)
 
@@ -136,8 +162,14 @@ def _loss(given: Tensor, wanted: Tensor, y: Tensor, temperature: float, alpha: f
 def bn_batches(images: Images, config: DistillConfig, seed: int) -> list[Tensor]:
     """A seeded, class-balanced draw of `config.bn_images` train images, in batches (B, C, H, W)."""
     x, _ = images.take(config.bn_images, seed=seed)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))  # no batch of one class only
-    return [x[rows].contiguous(memory_format=torch.channels_last) for rows in order.split(256) if len(rows) > 1]
+    order = torch.randperm(
+        len(x), generator=torch.Generator().manual_seed(seed)
+    )  # no batch of one class only
+    return [
+        x[rows].contiguous(memory_format=torch.channels_last)
+        for rows in order.split(256)
+        if len(rows) > 1
+    ]
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -9,15 +9,17 @@ from torch import nn
 
 from pipeline.data import Images, Splits, load_splits
 from pipeline.models import load_model, save_model
-from pipeline.stage import Stage, StageContext
-from pipeline.store import sha256_file, write_json
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import sha256_file, write_json
 from pipeline.training import Fit, Recipe, fit_resumable
 from pipeline.training.machine import Objective, all_cores
 from stages.distill.engine import Recovery, recover
 
 
 class DistillStage(Stage):
-    """Interrupted and typed again, it continues at its last checkpoint and ends in the same bytes (on a CPU)."""
+    """Interrupted and typed again, it continues at its last checkpoint and ends in the same
+    bytes (on a CPU).
+    """
 
     name = "distill"
     title = "recover accuracy from the original network"

@@ -1,4 +1,6 @@
-"""Denormal weights: numbers too small for the normal float format, on which many CPUs are ten times slower."""
+"""Denormal weights: numbers too small for the normal float format, on which many CPUs are ten
+times slower.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16}
+_FLOATS = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.FLOAT16: np.float16,
+}
 
 
 def count_denormals(proto: onnx.ModelProto) -> int:
     """Weights that are not zero but smaller than the smallest normal number of their type."""
-    return sum(int(_denormal(numpy_helper.to_array(tensor)).sum()) for tensor in _float_tensors(proto))
+    return sum(
+        int(_denormal(numpy_helper.to_array(tensor)).sum()) for tensor in _float_tensors(proto)
+    )
 
 
 def flush_denormals(proto: onnx.ModelProto) -> int:
@@ -22,7 +30,9 @@ def flush_denormals(proto: onnx.ModelProto) -> int:
         tiny = _denormal(values)
         count = int(tiny.sum())
         if count:
-            tensor.CopyFrom(numpy_helper.from_array(np.where(tiny, values.dtype.type(0), values), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(np.where(tiny, values.dtype.type(0), values), tensor.name)
+            )
             flushed += count
     return flushed
 
@@ -35,7 +45,9 @@ def _float_tensors(proto: onnx.ModelProto) -> list[TensorProto]:
         for attribute in node.attribute
         if attribute.HasField("t")
     ]
-    return [tensor for tensor in [*proto.graph.initializer, *constants] if tensor.data_type in _FLOATS]
+    return [
+        tensor for tensor in [*proto.graph.initializer, *constants] if tensor.data_type in _FLOATS
+    ]
 
 
 def _denormal(values: np.ndarray) -> np.ndarray:

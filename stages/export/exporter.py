@@ -1,4 +1,6 @@
-"""From a network to one self-contained ONNX file, through torch.export, checked in a child process."""
+"""From a network to one self-contained ONNX file, through torch.export, checked in a child
+process.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def export_onnx(
     _tidy(proto, metadata or {})
     data = proto.SerializeToString(deterministic=True)
     if len(data) > _LIMIT:
-        raise Refused(f"{path.name}: {len(data)} bytes; one ONNX file holds at most 2 GB", hint="prune more")
+        raise Refused(
+            f"{path.name}: {len(data)} bytes; one ONNX file holds at most 2 GB", hint="prune more"
+        )
     _write_checked(path, data, verify)
     return ExportReport(
         path=str(path),
@@ -122,7 +126,12 @@ def export_proto(
 
 
 def _first_that_works(
-    model: nn.Module, example: torch.Tensor, input_name: str, output_name: str, opset: int | None, only: str | None
+    model: nn.Module,
+    example: torch.Tensor,
+    input_name: str,
+    output_name: str,
+    opset: int | None,
+    only: str | None,
 ) -> tuple[onnx.ModelProto, str, str]:
     failures: list[str] = []
     model, example = _plain_strides(model).eval(), _plain(example)
@@ -130,7 +139,11 @@ def _first_that_works(
         if only not in (None, name):
             continue
         try:
-            return function(model, example, input_name, output_name, opset), name, "; ".join(failures)
+            return (
+                function(model, example, input_name, output_name, opset),
+                name,
+                "; ".join(failures),
+            )
         except (KeyboardInterrupt, MemoryError):
             raise
         except Exception as error:  # exporters raise anything; the reason is kept and shown
@@ -143,19 +156,25 @@ def _first_that_works(
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy with row-major strides, also where a dimension of size 1 makes `contiguous()` a no-op."""
+    """A copy with row-major strides, also where a dimension of size 1 makes `contiguous()` a
+    no-op.
+    """
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def _plain_strides(model: nn.Module) -> nn.Module:
-    """A copy without channels-last tensors, which would leave fixed strides, hence widths, in an exported graph."""
+    """A copy without channels-last tensors, which would leave fixed strides, hence widths, in
+    an exported graph.
+    """
     copied = copy.deepcopy(model)
     for tensor in (*copied.parameters(), *copied.buffers()):
         tensor.data = _plain(tensor.data)
     return copied
 
 
-def _with_dynamo(model: nn.Module, x: torch.Tensor, input_name: str, output_name: str, opset: int | None) -> Any:
+def _with_dynamo(
+    model: nn.Module, x: torch.Tensor, input_name: str, output_name: str, opset: int | None
+) -> Any:
     if x.shape[0] < 2:  # torch.export specialises on sizes 0 and 1
         x = x.repeat(2, *[1] * (x.ndim - 1))
     with _quiet(), torch.no_grad():
@@ -176,7 +195,9 @@ def _with_dynamo(model: nn.Module, x: torch.Tensor, input_name: str, output_name
     return proto
 
 
-def _with_torchscript(model: nn.Module, x: torch.Tensor, input_name: str, output_name: str, opset: int | None) -> Any:
+def _with_torchscript(
+    model: nn.Module, x: torch.Tensor, input_name: str, output_name: str, opset: int | None
+) -> Any:
     buffer = io.BytesIO()
     with _quiet(), torch.no_grad():
         torch.onnx.export(
@@ -193,7 +214,9 @@ def _with_torchscript(model: nn.Module, x: torch.Tensor, input_name: str, output
 
 
 def _tidy(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
-    """Drop the exporter's stack traces (paths of this machine) and per-value notes; add our metadata."""
+    """Drop the exporter's stack traces (paths of this machine) and per-value notes; add our
+    metadata.
+    """
     for field in (proto.graph.node, proto.graph.input, proto.graph.output, proto.graph.value_info):
         for item in field:
             del item.metadata_props[:]
@@ -242,8 +265,12 @@ def check_file(path: Path, *, label: str = "") -> dict[str, Any]:
     return opened
 
 
-def class_metadata(classes: list[str], mean: list[float], std: list[float], image_shape: list[int]) -> dict[str, str]:
-    """Metadata that lets a deployment feed the file: pixels scaled to 0..1, then (x - mean) / std, NCHW."""
+def class_metadata(
+    classes: list[str], mean: list[float], std: list[float], image_shape: list[int]
+) -> dict[str, str]:
+    """Metadata that lets a deployment feed the file: pixels scaled to 0..1, then (x - mean) /
+    std, NCHW.
+    """
     return {
         "classes": json.dumps(classes, ensure_ascii=False),
         "mean": json.dumps(mean),
@@ -254,7 +281,9 @@ def class_metadata(classes: list[str], mean: list[float], std: list[float], imag
 
 
 def _main_opset(proto: onnx.ModelProto) -> int:
-    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    return next(
+        (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,9 @@
 """Give every initialiser of an exported graph the name of the parameter it came from.
 
-The exporter keeps most names, but merges initialisers of equal value (all the fresh batch norms of an
-untrained network become one), and calls a transposed linear weight `val_17`. Cutting channels needs
-them apart and named, so: the module that a node came from is in the node's notes, and among that
-module's own parameters the one with the same values gives the name.
+The exporter keeps most names, but merges initialisers of equal value (all the fresh batch norms of
+an untrained network become one), and calls a transposed linear weight `val_17`. Cutting channels
+needs them apart and named, so: the module that a node came from is in the node's notes, and among
+that module's own parameters the one with the same values gives the name.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _BIASED = ("Conv", "ConvTranspose", "Gemm")
 def name_initializers(proto: onnx.ModelProto, model: nn.Module) -> None:
     """Rename and un-share initialisers in place.
 
-    A linear weight that was transposed becomes `<name>_transposed`; a bias that several layers shared
-    becomes one `<weight>_bias` each. What matches no parameter keeps its name.
+    A linear weight that was transposed becomes `<name>_transposed`; a bias that several layers
+    shared becomes one `<weight>_bias` each. What matches no parameter keeps its name.
     """
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     uses = Counter(name for node in proto.graph.node for name in node.input if name in tensors)
@@ -34,7 +34,12 @@ def name_initializers(proto: onnx.ModelProto, model: nn.Module) -> None:
     for node in proto.graph.node:
         own = _own_parameters(node, modules)
         for slot, name in enumerate(node.input):
-            if name not in tensors or tensors[name].size < 2 or tensors[name].dtype.kind != "f" or name in own:
+            if (
+                name not in tensors
+                or tensors[name].size < 2
+                or tensors[name].dtype.kind != "f"
+                or name in own
+            ):
                 continue
             better = _match(tensors[name], own)
             if better is None and slot == 2 and node.op_type in _BIASED and uses[name] > 1:
@@ -57,7 +62,11 @@ def _own_parameters(node: onnx.NodeProto, modules: dict[str, nn.Module]) -> dict
         return {}
     module, prefix = modules[scope], f"{scope}." if scope else ""
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    return {prefix + name: tensor.detach().cpu().numpy() for name, tensor in tensors if tensor.is_floating_point()}
+    return {
+        prefix + name: tensor.detach().cpu().numpy()
+        for name, tensor in tensors
+        if tensor.is_floating_point()
+    }
 
 
 def _match(values: np.ndarray, own: dict[str, np.ndarray]) -> str | None:
@@ -65,7 +74,11 @@ def _match(values: np.ndarray, own: dict[str, np.ndarray]) -> str | None:
         if candidate.shape == values.shape and np.array_equal(candidate, values):
             return name
     for name, candidate in own.items():
-        if candidate.ndim == 2 and candidate.T.shape == values.shape and np.array_equal(candidate.T, values):
+        if (
+            candidate.ndim == 2
+            and candidate.T.shape == values.shape
+            and np.array_equal(candidate.T, values)
+        ):
             return name + TRANSPOSED
     return None
 
@@ -74,7 +87,9 @@ def _rebuild(proto: onnx.ModelProto, made: dict[str, np.ndarray]) -> None:
     used = {name for node in proto.graph.node for name in node.input}
     used |= {value.name for value in proto.graph.output}
     kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
-    added = [numpy_helper.from_array(np.ascontiguousarray(values), name) for name, values in made.items()]
+    added = [
+        numpy_helper.from_array(np.ascontiguousarray(values), name) for name, values in made.items()
+    ]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend([*kept, *added])
     stale = {value.name for value in proto.graph.value_info} - {

@@ -55,7 +55,9 @@ class ParityRow:
                 f"{100 * self.accuracy_torch:.2f} % in PyTorch"
             )
         if not self.max_rel <= max_rel:
-            found.append(f"{where}: outputs differ by up to {self.max_rel:.1e} of the largest, {max_rel:.0e} allowed")
+            found.append(
+                f"{where}: outputs differ by up to {self.max_rel:.1e} of the largest, {max_rel:.0e} allowed"
+            )
         return found
 
 
@@ -124,17 +126,17 @@ def check_parity(
     """Compare the file, run in a child process, with `model` in eval mode.
 
     Args:
-        x, y: real images (N, C, H, W) float32 normalised, and their classes (N,) int64.
-        batches: batch sizes; batch 1 uses the first `single_images` images only.
-        min_top1_agreement: share of images on which both must name the same class.
-        max_accuracy_drop: how much lower the accuracy may be in onnxruntime, as a fraction.
-        max_rel: largest output difference, as a fraction of the largest output of that image; None: 1e-4
+        x, y: real images (N, C, H, W) float32 normalised, and their classes (N,) int64. batches:
+        batch sizes; batch 1 uses the first `single_images` images only. min_top1_agreement: share
+        of images on which both must name the same class. max_accuracy_drop: how much lower the
+        accuracy may be in onnxruntime, as a fraction. max_rel: largest output difference, as a
+        fraction of the largest output of that image; None: 1e-4
             where all providers are the CPU (float32 round-off is about 1e-6), else 1e-2 (TF32, float16).
         allow_fallback: go on when the session drops a provider.
     Raises:
         ArtifactError, EnvironmentProblem: the file or the provider cannot be used.
     """
-    from pipeline.store import sha256_file
+    from pipeline.run.store import sha256_file
 
     if max_rel is None:
         max_rel = 1e-4 if set(providers) == {CPU} else 1e-2
@@ -151,8 +153,12 @@ def check_parity(
             for batch in batches:
                 count = min(len(x), single_images) if batch == 1 else len(x)
                 outputs = onnx_outputs(worker, x[:count].numpy(), batch)
-                rows.append(compare_outputs(reference[:count], outputs, y[:count].numpy(), provider, batch))
-    return ParityReport(tuple(rows), min_top1_agreement, max_accuracy_drop, max_rel, sha256_file(onnx_path))
+                rows.append(
+                    compare_outputs(reference[:count], outputs, y[:count].numpy(), provider, batch)
+                )
+    return ParityReport(
+        tuple(rows), min_top1_agreement, max_accuracy_drop, max_rel, sha256_file(onnx_path)
+    )
 
 
 def torch_outputs(model: nn.Module, x: torch.Tensor, batch: int = 64) -> np.ndarray:
@@ -175,7 +181,9 @@ def onnx_outputs(worker: Worker, x: np.ndarray, batch: int) -> np.ndarray:
 def compare_outputs(
     reference: np.ndarray, outputs: np.ndarray, y: np.ndarray, provider: str = CPU, batch: int = 1
 ) -> ParityRow:
-    """One row from two arrays (N, classes) and the true classes (N,). NaN counts as the largest difference."""
+    """One row from two arrays (N, classes) and the true classes (N,). NaN counts as the largest
+    difference.
+    """
     gap = np.abs(outputs.astype(np.float64) - reference.astype(np.float64))
     gap = np.where(np.isfinite(gap), gap, np.finfo(np.float64).max)
     largest = np.maximum(np.abs(reference).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -1,11 +1,12 @@
-"""A candidate's ONNX graph in milliseconds: slices of the base graph's initialisers instead of another export.
+"""A candidate's ONNX graph in milliseconds: slices of the base graph's initialisers instead of
+another export.
 
     base.onnx   conv.weight (8, 3, 3, 3)   conv.weight_bias (8)   fc.weight (10, 8)
     plan        {"conv": (0, 2, 3, 7)}
     candidate   conv.weight (4, 3, 3, 3)   conv.weight_bias (4)   fc.weight (10, 4)
 
-Three things follow the widths besides weights: the bias a batch norm was folded into (named after the
-weight), the `group` of a depthwise convolution, and constant shapes of reshapes.
+Three things follow the widths besides weights: the bias a batch norm was folded into (named after
+the weight), the `group` of a depthwise convolution, and constant shapes of reshapes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class _Plan(Protocol):
 
 
 class _Rule(NamedTuple):
-    """Along one dim of one parameter: unit u of `group` owns `indices[u]`, shape (units, slices per unit)."""
+    """Along one dim of one parameter: unit u of `group` owns `indices[u]`, shape (units, slices
+    per unit).
+    """
 
     group: str
     indices: np.ndarray
@@ -53,7 +56,8 @@ def slice_onnx(base: onnx.ModelProto, graph: _Graph, plan: _Plan) -> onnx.ModelP
         graph: its channel groups.
         plan: kept units by group id; a group that is not named keeps all.
     Raises:
-        Refused: the graph has something that cannot be cut this way; export the pruned network instead.
+        Refused: the graph has something that cannot be cut this way; export the pruned network
+            instead.
     """
     return OnnxSlicer(base, graph).slice(plan.keep)
 
@@ -69,8 +73,12 @@ class OnnxSlicer:
         del self._skeleton.graph.initializer[:]
         del self._skeleton.graph.value_info[:]
         parameters = _rules_by_parameter(graph)
-        self._rules = {tensor.name: _rules_for(tensor.name, parameters, base) for tensor in self._tensors}
-        self._arrays = {t.name: numpy_helper.to_array(t) for t in self._tensors if self._rules[t.name]}
+        self._rules = {
+            tensor.name: _rules_for(tensor.name, parameters, base) for tensor in self._tensors
+        }
+        self._arrays = {
+            t.name: numpy_helper.to_array(t) for t in self._tensors if self._rules[t.name]
+        }
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._tensors}
         self._free_reshapes(base)
         self._check_names(graph)
@@ -114,7 +122,9 @@ class OnnxSlicer:
         """The sliced array, or None when nothing of it goes."""
         values: np.ndarray | None = None
         for dim, rules in self._rules[name].items():
-            dead = [rule.indices[removed[rule.group]].ravel() for rule in rules if rule.group in removed]
+            dead = [
+                rule.indices[removed[rule.group]].ravel() for rule in rules if rule.group in removed
+            ]
             if not dead:
                 continue
             values = self._arrays[name] if values is None else values
@@ -124,11 +134,15 @@ class OnnxSlicer:
         return None if values is None else np.ascontiguousarray(values)
 
     def _fix_groups(self, result: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """A depthwise convolution has as many groups as inputs; other grouped ones keep their number."""
+        """A depthwise convolution has as many groups as inputs; other grouped ones keep their
+        number.
+        """
         for node in result.graph.node:
             if node.op_type not in ("Conv", "ConvTranspose") or node.input[1] not in shapes:
                 continue
-            group = next((attribute for attribute in node.attribute if attribute.name == "group"), None)
+            group = next(
+                (attribute for attribute in node.attribute if attribute.name == "group"), None
+            )
             old, new = self._shapes[node.input[1]], shapes[node.input[1]]
             if group is None or group.i == 1:
                 continue
@@ -137,24 +151,33 @@ class OnnxSlicer:
                 group.i = group.i * new[0] // old[0]
 
     def _free_reshapes(self, base: onnx.ModelProto) -> None:
-        """Write constant shapes so that they hold for any width: batch copied, the channel entry inferred."""
-        constants = {t.name: numpy_helper.to_array(t) for t in base.graph.initializer if len(t.dims) == 1}
+        """Write constant shapes so that they hold for any width: batch copied, the channel
+        entry inferred.
+        """
+        constants = {
+            t.name: numpy_helper.to_array(t) for t in base.graph.initializer if len(t.dims) == 1
+        }
         known = _static_shapes(base)
         fresh: dict[str, np.ndarray] = {}
         for node in self._skeleton.graph.node:
             if node.op_type == "Slice" and _cuts_channels(node, constants):
                 raise Refused(
-                    f"{node.name} slices channels at fixed positions", hint="export the pruned network instead"
+                    f"{node.name} slices channels at fixed positions",
+                    hint="export the pruned network instead",
                 )
             if node.op_type != "Reshape" or node.input[1] not in constants:
                 continue
-            target = free_shape(known.get(node.input[0]), [int(size) for size in constants[node.input[1]]])
+            target = free_shape(
+                known.get(node.input[0]), [int(size) for size in constants[node.input[1]]]
+            )
             if target is None:
                 continue
             name = f"{node.output[0]}_shape"
             fresh[name] = np.asarray(target, dtype=np.int64)
             node.input[1] = name
-            for attribute in [attribute for attribute in node.attribute if attribute.name == "allowzero"]:
+            for attribute in [
+                attribute for attribute in node.attribute if attribute.name == "allowzero"
+            ]:
                 node.attribute.remove(attribute)
         self._tensors += [numpy_helper.from_array(values, name) for name, values in fresh.items()]
         self._rules.update({name: {} for name in fresh})
@@ -162,7 +185,9 @@ class OnnxSlicer:
         self._tensors = [tensor for tensor in self._tensors if tensor.name in used]
 
     def _check_names(self, graph: _Graph) -> None:
-        """Refuse weights of convolutions and linear layers that carry no parameter's name: they could not be cut."""
+        """Refuse weights of convolutions and linear layers that carry no parameter's name: they
+        could not be cut.
+        """
         names = {*graph.parameters, *getattr(graph, "aliases", {})}
         for node in self._skeleton.graph.node:
             if node.op_type not in _HEAVY or node.input[1] not in self._shapes:
@@ -194,7 +219,9 @@ def _rules_for(name: str, parameters: Mapping[str, Rules], base: onnx.ModelProto
         return {1 - dim: rules for dim, rules in parameters[plain].items()}
     weight = name.removesuffix(FOLDED_BIAS)
     if weight != name and weight in parameters:
-        transposed = any(node.op_type == "ConvTranspose" and weight in node.input for node in base.graph.node)
+        transposed = any(
+            node.op_type == "ConvTranspose" and weight in node.input for node in base.graph.node
+        )
         outputs = parameters[weight].get(1 if transposed else 0)
         return {0: outputs} if outputs else {}
     return {}
@@ -203,15 +230,21 @@ def _rules_for(name: str, parameters: Mapping[str, Rules], base: onnx.ModelProto
 def free_shape(given: Sequence[int | None] | None, target: list[int]) -> list[int] | None:
     """A reshape target that holds for any channel count, or None to leave it alone.
 
-    `given` is the input's shape with None for the batch. The first entry is copied (0); one entry is
-    inferred (-1): where sizes are merged (C, H, W -> C·H·W) the merged one; where the channels are
-    split (C -> g, C/g) the last, as in `x.view(b, groups, c // groups, h, w)`.
+    `given` is the input's shape with None for the batch. The first entry is copied (0); one entry
+    is inferred (-1): where sizes are merged (C, H, W -> C·H·W) the merged one; where the channels
+    are split (C -> g, C/g) the last, as in `x.view(b, groups, c // groups, h, w)`.
 
         free_shape([None, 64, 7, 7], [-1, 3136])           -> [0, -1]
         free_shape([None, 116, 8, 8], [-1, 2, 58, 8, 8])    -> [0, 2, -1, 8, 8]
         free_shape([None, 58, 2, 8, 8], [-1, 116, 8, 8])    -> [0, -1, 8, 8]
     """
-    if given is None or given[0] is not None or len(target) < 2 or target[0] not in (-1, 0) or -1 in target[1:]:
+    if (
+        given is None
+        or given[0] is not None
+        or len(target) < 2
+        or target[0] not in (-1, 0)
+        or -1 in target[1:]
+    ):
         return None
     rest = list(given[1:])
     same = 0  # entries that agree from the end: height and width

@@ -11,9 +11,9 @@ from torch import nn
 
 from pipeline.data import load_splits
 from pipeline.models import load_model
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import sha256_file, write_json
 from pipeline.runtime import CPU, find_provider
-from pipeline.stage import Stage, StageContext
-from pipeline.store import sha256_file, write_json
 from stages.export.exporter import DYNAMO, TORCHSCRIPT, ExportReport, class_metadata, export_onnx
 from stages.export.parity import ParityReport, check_parity
 
@@ -75,8 +75,12 @@ def _images(ctx: StageContext) -> _Images:
     """Parity images of the search split, and what the files should say about their input."""
     search = load_splits(ctx.config.data, seed=ctx.seed).search
     x, y = search.take(ctx.config.export.images, seed=_DRAW)
-    metadata = class_metadata(list(search.classes), list(search.mean), list(search.std), list(search.image_shape))
-    return _Images(x.contiguous(), y, {**metadata, "data": getattr(ctx.data_card, "label", "") or ""})
+    metadata = class_metadata(
+        list(search.classes), list(search.mean), list(search.std), list(search.image_shape)
+    )
+    return _Images(
+        x.contiguous(), y, {**metadata, "data": getattr(ctx.data_card, "label", "") or ""}
+    )
 
 
 def _export(
@@ -89,7 +93,9 @@ def _export(
     missed = ""
     for name in names:
         only = None if name == DYNAMO and settings.exporter == "auto" else name
-        report = export_onnx(model, images.x[:2], path, metadata=metadata, opset=settings.opset, exporter=only)
+        report = export_onnx(
+            model, images.x[:2], path, metadata=metadata, opset=settings.opset, exporter=only
+        )
         report = replace(report, fallback=missed or report.fallback)
         parity = check_parity(
             model,
@@ -102,7 +108,9 @@ def _export(
             allow_fallback=ctx.config.benchmark.allow_fallback,
         )
         if report.fallback and not missed:
-            ctx.warn(f"{path.name} was written by the {report.exporter} exporter, because {report.fallback}")
+            ctx.warn(
+                f"{path.name} was written by the {report.exporter} exporter, because {report.fallback}"
+            )
         if report.denormals_flushed:
             ctx.note(f"{path.name}: {report.denormals_flushed} denormal weights set to zero")
         if parity.passed:

@@ -1,4 +1,6 @@
-"""The pretrain stage: config and images in; the base model out, trained here or adopted from given weights."""
+"""The pretrain stage: config and images in; the base model out, trained here or adopted from
+given weights.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.data import load_splits
-from pipeline.models import adopt_weights, build_model, find_weights, how_trained, load_weights, save_model
+from pipeline.models import (
+    adopt_weights,
+    build_model,
+    find_weights,
+    how_trained,
+    load_weights,
+    save_model,
+)
 from pipeline.models.user_source import source_file
-from pipeline.stage import Stage, StageContext
-from pipeline.store import sha256_file, write_json
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import sha256_file, write_json
 from pipeline.training import Recipe, accuracy, fit_resumable
 from pipeline.training.machine import all_cores, best_device
 
@@ -23,7 +32,9 @@ if TYPE_CHECKING:
 
 
 class PretrainStage(Stage):
-    """Interrupted and typed again, training continues at its last checkpoint and ends in the same bytes (on a CPU)."""
+    """Interrupted and typed again, training continues at its last checkpoint and ends in the
+    same bytes (on a CPU).
+    """
 
     name = "pretrain"
     title = "train the base network, or adopt given weights"
@@ -53,8 +64,14 @@ class PretrainStage(Stage):
         splits = load_splits(ctx.config.data, seed=ctx.seed)
         with torch.random.fork_rng():
             torch.manual_seed(ctx.seed)
-            model = build_model(ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes)
-        record = self._adopt(ctx, model, splits) if ctx.config.model.weights else self._train(ctx, model, splits)
+            model = build_model(
+                ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes
+            )
+        record = (
+            self._adopt(ctx, model, splits)
+            if ctx.config.model.weights
+            else self._train(ctx, model, splits)
+        )
         save_model(model, ctx.out, input_shape=card.image_shape)
         write_json(ctx.out / "data.json", {"kind": "data", "schema_version": 1, **card.to_dict()})
         write_json(ctx.out / "train.json", {"kind": "train", "schema_version": 1, **record})
@@ -70,7 +87,9 @@ class PretrainStage(Stage):
             score = accuracy(model.to(memory_format=torch.channels_last), splits.search)  # type: ignore[call-overload]
         ctx.note(f"{name}: {score:.2%} on the search split")
         if seen := _seen_search_images(ctx, path):
-            ctx.warn(f"{name}: {seen}, so they have seen images of this search split; the test split is untouched")
+            ctx.warn(
+                f"{name}: {seen}, so they have seen images of this search split; the test split is untouched"
+            )
         weights = {"name": path.name, "sha256": sha256_file(path)}
         return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
 
@@ -104,11 +123,16 @@ class PretrainStage(Stage):
     def _identity(self, ctx: StageContext) -> Mapping[str, Any]:
         parts = self.depends(ctx.config)
         parts.pop("pretrain", None)  # the recipe says it
-        return {"depends": parts, "external": self.external(ctx.config), "data": ctx.data_card.sha256}
+        return {
+            "depends": parts,
+            "external": self.external(ctx.config),
+            "data": ctx.data_card.sha256,
+        }
 
 
 def _seen_search_images(ctx: StageContext, weights: Path) -> str:
-    """Why shipped weights were trained on images that this run chooses by; empty when they were not, or are unknown.
+    """Why shipped weights were trained on images that this run chooses by; empty when they were
+    not, or are unknown.
 
     The search split is carved by the seed, from images in the order in which their files hold them.
     """

@@ -1,6 +1,8 @@
-"""Cutting channels: plans, physical surgery, the silenced reference, importance, and what a cut costs."""
+"""Cutting channels: plans, physical surgery, the silenced reference, importance, and what a cut
+costs.
+"""
 
-from stages.prune.costs import CostModel, LayerRow
+from pipeline.channels.costs import CostModel, LayerRow
 from stages.prune.importance import CRITERIA, rank_channels
 from stages.prune.plan import ChannelPlan
 from stages.prune.proof import Proof, prove, prove_order

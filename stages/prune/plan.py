@@ -12,16 +12,18 @@ from typing import Any
 
 import torch
 
+from pipeline.channels.graph import ChannelGraph, ChannelGroup
+from pipeline.channels.index_ranges import indices_of, runs_of
 from pipeline.errors import ArtifactError, UsageError
-from stages.trace.graph import ChannelGraph, ChannelGroup
-from stages.trace.runs import indices_of, runs_of
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """`keep[group id]` lists the units that stay, ascending; groups that are not named stay whole."""
+    """`keep[group id]` lists the units that stay, ascending; groups that are not named stay
+    whole.
+    """
 
     keep: dict[str, tuple[int, ...]]
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +43,10 @@ class ChannelPlan:
             importance: {group id: (size,) scores}; by default the L2 norm on the traced model.
         """
         if not 0 <= cut < 1:
-            raise UsageError(f"cut must be at least 0 and below 1, got {cut}", hint="0.5 removes half of every group")
+            raise UsageError(
+                f"cut must be at least 0 and below 1, got {cut}",
+                hint="0.5 removes half of every group",
+            )
         if multiple_of < 1:
             raise UsageError(f"multiple_of must be at least 1, got {multiple_of}")
         criterion = "given"
@@ -54,7 +59,9 @@ class ChannelPlan:
             scores = importance.get(group.id, torch.zeros(group.size))
             best = torch.argsort(torch.as_tensor(scores), descending=True, stable=True)[:count]
             keep[group.id] = tuple(sorted(best.tolist()))
-        return ChannelPlan(keep, {"strategy": "uniform", "cut": cut, "multiple_of": multiple_of, "by": criterion})
+        return ChannelPlan(
+            keep, {"strategy": "uniform", "cut": cut, "multiple_of": multiple_of, "by": criterion}
+        )
 
     def counts(self) -> dict[str, int]:
         """Units that stay: what `CostModel` asks for."""
@@ -62,7 +69,11 @@ class ChannelPlan:
 
     def check(self, graph: ChannelGraph) -> None:
         """Raise ArtifactError, with the first three problems, unless the plan fits the graph."""
-        problems = [problem for group, units in self.keep.items() if (problem := _problem(graph, group, units))]
+        problems = [
+            problem
+            for group, units in self.keep.items()
+            if (problem := _problem(graph, group, units))
+        ]
         if problems:
             raise ArtifactError(
                 f"the plan does not fit this network: {problems[0]}",
@@ -71,9 +82,12 @@ class ChannelPlan:
             )
 
     def to_json(self) -> str:
-        """One group a line, units as runs ("0-31,40"); `from_json` and `to_json` are byte-identical inverses."""
+        """One group a line, units as runs ("0-31,40"); `from_json` and `to_json` are
+        byte-identical inverses.
+        """
         keep = ",\n".join(
-            f"    {json.dumps(g, ensure_ascii=False)}: {json.dumps(runs_of(u))}" for g, u in self.keep.items()
+            f"    {json.dumps(g, ensure_ascii=False)}: {json.dumps(runs_of(u))}"
+            for g, u in self.keep.items()
         )
         metadata = json.dumps(self.metadata, ensure_ascii=False, allow_nan=False)
         body = f"{{\n{keep}\n  }}" if keep else "{}"
@@ -89,13 +103,20 @@ class ChannelPlan:
                     f"plan has schema version {data['schema_version']}, this program reads {SCHEMA_VERSION}",
                     hint="run the search stage again",
                 )
-            return ChannelPlan({str(g): indices_of(units) for g, units in data["keep"].items()}, dict(data["metadata"]))
+            return ChannelPlan(
+                {str(g): indices_of(units) for g, units in data["keep"].items()},
+                dict(data["metadata"]),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"not a channel plan: {error}", hint="run the search stage again") from error
+            raise ArtifactError(
+                f"not a channel plan: {error}", hint="run the search stage again"
+            ) from error
 
 
 def aligned(group: ChannelGroup, count: int, multiple_of: int) -> int:
-    """The number of units nearest to `count` whose channels are a multiple of `multiple_of`; never 0."""
+    """The number of units nearest to `count` whose channels are a multiple of `multiple_of`;
+    never 0.
+    """
     step = multiple_of // gcd(multiple_of, group.channels_per_unit)
     if step >= group.size:
         return group.size if step > 1 else max(1, min(count, group.size))
@@ -121,7 +142,8 @@ def _default_importance(graph: ChannelGraph) -> tuple[Mapping[str, torch.Tensor]
     model = graph.source
     if model is None:
         warnings.warn(
-            "this graph has no model at hand: channels are ranked by position; pass importance=", stacklevel=3
+            "this graph has no model at hand: channels are ranked by position; pass importance=",
+            stacklevel=3,
         )
         return {}, "position"
     return rank_channels(model, graph, "l2"), "l2"

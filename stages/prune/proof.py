@@ -1,4 +1,6 @@
-"""Evidence that a cut changed nothing else: cut against silenced, and the order of units that must not matter."""
+"""Evidence that a cut changed nothing else: cut against silenced, and the order of units that
+must not matter.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.surgery import named_tensors, rebuild
 from pipeline.errors import Refused
 from stages.prune.plan import ChannelPlan
 from stages.prune.surgery import mask, prune
 from stages.trace.capture import mode
-from stages.trace.graph import ChannelGraph
-from stages.trace.slices import named_tensors, rebuild
 from stages.trace.verify import tensors_of
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Largest difference between two outputs in float64, absolute and relative to the largest reference output."""
+    """Largest difference between two outputs in float64, absolute and relative to the largest
+    reference output.
+    """
 
     max_abs: float
     relative: float
@@ -31,14 +35,21 @@ def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequ
     """Run the cut and the silenced network in eval mode and float64 on `inputs`.
 
     Raises:
-        Refused: the cut network does not run, or its output has another shape, or one of the outputs is not finite.
+        Refused: the cut network does not run, or its output has another shape, or one of the
+            outputs is not finite.
     """
     wide = copy.deepcopy(model).double()
-    return _difference(lambda: prune(wide, graph, plan), lambda: mask(wide, graph, plan), inputs, "cut")
+    return _difference(
+        lambda: prune(wide, graph, plan), lambda: mask(wide, graph, plan), inputs, "cut"
+    )
 
 
-def prove_order(model: nn.Module, graph: ChannelGraph, inputs: Sequence[Any], *, seed: int = 0) -> Proof:
-    """Shuffle the units of every prunable group consistently; the output must stay. Needs no reference answer."""
+def prove_order(
+    model: nn.Module, graph: ChannelGraph, inputs: Sequence[Any], *, seed: int = 0
+) -> Proof:
+    """Shuffle the units of every prunable group consistently; the output must stay. Needs no
+    reference answer.
+    """
     wide = copy.deepcopy(model).double()
     return _difference(lambda: permuted(wide, graph, seed=seed), lambda: wide, inputs, "shuffled")
 
@@ -61,22 +72,31 @@ def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Modu
 
 
 def _difference(
-    one: Callable[[], nn.Module], reference: Callable[[], nn.Module], inputs: Sequence[Any], what: str
+    one: Callable[[], nn.Module],
+    reference: Callable[[], nn.Module],
+    inputs: Sequence[Any],
+    what: str,
 ) -> Proof:
     """Networks are built one after the other, so that only one lives at a time."""
-    inputs = [item.double() if torch.is_tensor(item) and item.is_floating_point() else item for item in inputs]
+    inputs = [
+        item.double() if torch.is_tensor(item) and item.is_floating_point() else item
+        for item in inputs
+    ]
     expected = _outputs(reference(), inputs)
     network = one()
     try:
         found = _outputs(network, inputs)
     except Exception as error:
         raise Refused(
-            f"the {what} network does not run: {error}", hint="freeze the groups concerned with trace.freeze"
+            f"the {what} network does not run: {error}",
+            hint="freeze the groups concerned with trace.freeze",
         ) from error
     worst = relative = 0.0
     for a, b in zip(found, expected, strict=True):
         if a.shape != b.shape:
-            raise Refused(f"the {what} network's output has shape {tuple(a.shape)}, not {tuple(b.shape)}")
+            raise Refused(
+                f"the {what} network's output has shape {tuple(a.shape)}, not {tuple(b.shape)}"
+            )
         if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
             raise Refused(
                 f"the output of the {what} network, or of the one it is compared with, is not finite",

@@ -1,4 +1,6 @@
-"""The prune stage: cut the planned channels out, and commit only with the proof that cut equals masked."""
+"""The prune stage: cut the planned channels out, and commit only with the proof that cut equals
+masked.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import ArtifactError, Refused
-from pipeline.stage import Stage, StageContext
-from pipeline.store import write_json
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import write_json
 
 
 class PruneStage(Stage):
-    """Compares the cut network with the silenced one in float64 on real images of the search split."""
+    """Compares the cut network with the silenced one in float64 on real images of the search
+    split.
+    """
 
     name = "prune"
     title = "cutting channels, and proving cut == masked"
@@ -35,9 +39,12 @@ class PruneStage(Stage):
         unknown = [group for group in plan.keep if group not in graph]
         if unknown:
             raise ArtifactError(
-                f"plan.json: made for another network, {unknown[0]} is no group", hint="rlp stage search"
+                f"plan.json: made for another network, {unknown[0]} is no group",
+                hint="rlp stage search",
             )
-        x, _ = load_splits(ctx.config.data, seed=ctx.seed).search.take(ctx.config.prune.images, seed=ctx.seed)
+        x, _ = load_splits(ctx.config.data, seed=ctx.seed).search.take(
+            ctx.config.prune.images, seed=ctx.seed
+        )
         proof = prove(model, graph, plan, (x,))
         if not proof.relative <= ctx.config.prune.tolerance:
             raise Refused(
@@ -58,7 +65,12 @@ class PruneStage(Stage):
         document = {
             "kind": "cut",
             "schema_version": 1,
-            "proof": {**asdict(proof), "images": len(x), "tolerance": ctx.config.prune.tolerance, "dtype": "float64"},
+            "proof": {
+                **asdict(proof),
+                "images": len(x),
+                "tolerance": ctx.config.prune.tolerance,
+                "dtype": "float64",
+            },
             **counts,
             "layers": {
                 "before": [asdict(row) for row in first.layers()],

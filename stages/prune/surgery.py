@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.surgery import cut, named_tensors, silence, slice_tensors
 from pipeline.errors import ArtifactError
 from stages.prune.plan import ChannelPlan
-from stages.trace.graph import ChannelGraph
-from stages.trace.slices import cut, named_tensors, silence, slice_tensors
 
 
 def prune(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
     """A new network without the channels that the plan drops; `model` stays as it is.
 
-    Parameters and buffers are sliced, module attributes (`out_channels`, `groups`, `num_features` …) follow;
-    training mode, requires_grad, shared modules and hooks are kept.
+    Parameters and buffers are sliced, module attributes (`out_channels`, `groups`, `num_features`
+    …) follow; training mode, requires_grad, shared modules and hooks are kept.
 
     Raises:
         ArtifactError: plan and graph, or graph and model, do not belong together.
@@ -30,11 +30,17 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
     return silence(model, graph, plan.keep)
 
 
-def sliced_tensors(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> dict[str, torch.Tensor]:
-    """Only the parameters and buffers that a cut changes, by name: `load_state_dict(strict=False)` of a cut twin."""
+def sliced_tensors(
+    model: nn.Module, graph: ChannelGraph, plan: ChannelPlan
+) -> dict[str, torch.Tensor]:
+    """Only the parameters and buffers that a cut changes, by name:
+    `load_state_dict(strict=False)` of a cut twin.
+    """
     _check(model, graph, plan)
     changed = slice_tensors(named_tensors(model), graph, plan.keep)
-    changed.update({alias: changed[name] for alias, name in graph.aliases.items() if name in changed})
+    changed.update(
+        {alias: changed[name] for alias, name in graph.aliases.items() if name in changed}
+    )
     return changed
 
 
@@ -50,5 +56,7 @@ def _check(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> None:
         if shapes.get(name) != graph.parameters.get(name)
     ]
     raise ArtifactError(
-        f"the graph is not of this network: {wrong[0]}", hint="trace this very network again", details=wrong[1:3]
+        f"the graph is not of this network: {wrong[0]}",
+        hint="trace this very network again",
+        details=wrong[1:3],
     )

@@ -1,4 +1,6 @@
-"""What the page says about the search: sentences, tables and plots, of the last round and of all rounds."""
+"""What the page says about the search: sentences, tables and plots, of the last round and of
+all rounds.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ def channel_sentence(search: Document, graph: Document) -> str:
 def search_sentence(search: Document) -> str:
     """What was asked, what was realised, how hard was looked."""
     budget = search["budget"]
-    realised = budget["realised"][budget["metric"]]["fraction"] if budget["metric"] in budget["realised"] else None
+    realised = (
+        budget["realised"][budget["metric"]]["fraction"]
+        if budget["metric"] in budget["realised"]
+        else None
+    )
     got = "" if realised is None else f", realised {realised:.1%}"
     metric = METRICS[budget["metric"]]
     steps = search["best"].get("distill_steps", 0)
@@ -131,7 +137,9 @@ def layer_rows(cut: Document) -> list[dict[str, str]]:
                 "type": before["type"],
                 "into": f"{before['in_channels']:,} → {after['in_channels']:,}",
                 "out": f"{before['out_channels']:,} → {after['out_channels']:,}",
-                "kept": f"{after['out_channels'] / before['out_channels']:.0%}" if before["out_channels"] else "",
+                "kept": f"{after['out_channels'] / before['out_channels']:.0%}"
+                if before["out_channels"]
+                else "",
                 "macs": f"{before['macs']:,} → {after['macs']:,}",
                 "share": f"{after['macs'] / before['macs']:.0%}",
             }
@@ -140,41 +148,67 @@ def layer_rows(cut: Document) -> list[dict[str, str]]:
 
 
 def search_plot(rounds: Sequence[Round]) -> str:
-    """Candidates of the learned policy with the controls; empty for strategies that do not search."""
+    """Candidates of the learned policy with the controls; empty for strategies that do not
+    search.
+    """
     curves = []
     for number, one in enumerate(rounds, 1):
         points = one.search["curve"]
         controls = {
-            r["strategy"]: r["score"] for r in one.search["strategies"] if r["strategy"] != one.search["strategy"]
+            r["strategy"]: r["score"]
+            for r in one.search["strategies"]
+            if r["strategy"] != one.search["strategy"]
         }
         if sum(not point["stopped"] for point in points) > 1:
-            scores, best, stopped = ([point[key] for point in points] for key in ("score", "best", "stopped"))
+            scores, best, stopped = (
+                [point[key] for point in points] for key in ("score", "best", "stopped")
+            )
             curves.append(Curve(f"round {number}", scores, best, stopped, controls))
-    return plots.search_curve(curves, unit_of(rounds[-1].search)) if len(curves) == len(rounds) else ""
+    return (
+        plots.search_curve(curves, unit_of(rounds[-1].search)) if len(curves) == len(rounds) else ""
+    )
 
 
 def pareto_plot(search: Document, trials: Sequence[Document]) -> str:
-    """Candidates that saw all images by what they cost: latency where it is the budget, MACs, parameters.
+    """Candidates that saw all images by what they cost: latency where it is the budget, MACs,
+    parameters.
 
     Args:
         trials: lines of trials.jsonl.
     """
-    whole = [t for t in trials if t.get("phase") == search["strategy"] and t["eligible"] and not t["stopped"]]
+    whole = [
+        t
+        for t in trials
+        if t.get("phase") == search["strategy"] and t["eligible"] and not t["stopped"]
+    ]
     if len({tuple(trial["kept"]) for trial in whole}) < 2:
         return ""
     top = next(row for row in search["strategies"] if row["strategy"] == search["strategy"])
-    plan = next((t for t in whole if t["kept"] == [group["kept"] for group in search["groups"]]), top)
+    plan = next(
+        (t for t in whole if t["kept"] == [group["kept"] for group in search["groups"]]), top
+    )
     controls = [row for row in search["strategies"] if row["strategy"] != search["strategy"]]
     base_ms = search.get("latency", {}).get("base_ms")
-    metrics = {"latency": ("predicted latency, ms", base_ms)} if base_ms and "latency" in whole[0] else {}
-    metrics |= {"macs": ("MACs of one image, millions", 1e-6), "params": ("parameters, millions", 1e-6)}
+    metrics = (
+        {"latency": ("predicted latency, ms", base_ms)} if base_ms and "latency" in whole[0] else {}
+    )
+    metrics |= {
+        "macs": ("MACs of one image, millions", 1e-6),
+        "params": ("parameters, millions", 1e-6),
+    }
     budget = search["budget"]
     panels = []
     for metric, (label, unit) in list(metrics.items())[:2]:
         limit = budget["limit"] * unit if budget["metric"] == metric else None
-        near = {row["strategy"]: (row[metric] * unit, row["score"]) for row in controls if metric in row}
+        near = {
+            row["strategy"]: (row[metric] * unit, row["score"]) for row in controls if metric in row
+        }
         points = [(trial[metric] * unit, trial["score"]) for trial in whole]
-        panels.append(CostPanel(label, points, (plan.get(metric, top[metric]) * unit, plan["score"]), near, limit))
+        panels.append(
+            CostPanel(
+                label, points, (plan.get(metric, top[metric]) * unit, plan["score"]), near, limit
+            )
+        )
     return plots.pareto(panels, unit_of(search))
 
 
@@ -184,7 +218,11 @@ def latency_sentence(search: Document) -> str:
     if not found:
         return ""
     cross, fresh = found["median_error_cross_validated"], found["median_error_fresh"]
-    after = f", and {fresh:.1%} on {len(found['fresh'])} candidates timed after it was fitted" if found["fresh"] else ""
+    after = (
+        f", and {fresh:.1%} on {len(found['fresh'])} candidates timed after it was fitted"
+        if found["fresh"]
+        else ""
+    )
     measured = f", measured {found['measured']:.1%}" if found["measured"] else ""
     return (
         f"The latency table was fitted to {found['samples']} candidates timed on this machine ({found['provider']}, "
@@ -195,9 +233,16 @@ def latency_sentence(search: Document) -> str:
 
 
 def latency_plot(search: Document) -> str:
-    """Prediction against measurement for candidates timed after the table was fitted; empty below two."""
+    """Prediction against measurement for candidates timed after the table was fitted; empty
+    below two.
+    """
     found = search.get("latency")
     pairs = (
-        [(p["predicted"] * found["base_ms"], p["measured"] * found["base_ms"]) for p in found["fresh"]] if found else []
+        [
+            (p["predicted"] * found["base_ms"], p["measured"] * found["base_ms"])
+            for p in found["fresh"]
+        ]
+        if found
+        else []
     )
     return plots.predicted_against_measured(pairs) if len(pairs) > 1 else ""

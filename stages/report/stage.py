@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from pipeline.artifacts import KINDS
-from pipeline.manifest import device, read_manifest, versions
-from pipeline.stage import Stage, StageContext
-from pipeline.store import parse_json, read_bytes, read_json, write_bytes, write_json
+from pipeline.run.artifacts import KINDS
+from pipeline.run.manifest import device, read_manifest, versions
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import parse_json, read_bytes, read_json, write_bytes, write_json
 from stages.report import search_view, timing_view, view
 from stages.report.search_view import Round
 from stages.report.summary import summarise
@@ -32,10 +32,17 @@ class ReportStage(Stage):
     def run(self, ctx: StageContext) -> dict[str, Any]:
         found = {kind: _read(ctx, kind) for kind in _JSON}
         found["trials"] = _lines(ctx, "trials")
-        earlier = [[_read(ctx, f"round-{number}/{kind}") for kind in _ROUND] for number in range(1, self.rounds)]
-        found["rounds"] = [Round(*documents) for documents in [*earlier, [found[kind] for kind in _ROUND]]]
+        earlier = [
+            [_read(ctx, f"round-{number}/{kind}") for kind in _ROUND]
+            for number in range(1, self.rounds)
+        ]
+        found["rounds"] = [
+            Round(*documents) for documents in [*earlier, [found[kind] for kind in _ROUND]]
+        ]
         onnx = f"{KINDS['onnx'].maker}/{KINDS['onnx'].files[0]}"
-        summary = summarise(ctx.run_name, found["benchmark"], found["parity"], "report/report.html", onnx)
+        summary = summarise(
+            ctx.run_name, found["benchmark"], found["parity"], "report/report.html", onnx
+        )
         write_json(ctx.out / "summary.json", summary)
         write_bytes(ctx.out / "report.html", _page(ctx, found, summary).encode())
         speedup = summary["speedup"]
@@ -65,7 +72,9 @@ def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any
     earlier = {source: None for source in ctx.places.values() if "/" in source}
     manifests = {stage: read_manifest(run, stage) for stage in (*earlier, *places)}
     template = resources.files("stages.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
     search, benchmark, rounds = found["search"], found["benchmark"], found["rounds"]
     settings = ctx.config.model_dump(mode="json")
     machine = benchmark["machine"]
@@ -83,7 +92,11 @@ def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any
         roofline=timing_view.roofline_sentence(benchmark),
         alignment=timing_view.alignment_block(search, benchmark, found["plan"]),
         channels=search_view.channel_sentence(search, found["graph"]),
-        frozen=[(group["id"], group["reason"]) for group in found["graph"]["groups"] if not group["prunable"]],
+        frozen=[
+            (group["id"], group["reason"])
+            for group in found["graph"]["groups"]
+            if not group["prunable"]
+        ],
         proof=view.proof_sentence(found["cut"]),
         search_sentence=search_view.search_sentence(search),
         rounds=search_view.round_rows(rounds) if len(rounds) > 1 else [],
@@ -104,7 +117,11 @@ def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any
         commands=_commands(ctx),
         settings_yaml=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
         artefacts=view.artefact_rows(
-            {stage: manifest for stage, manifest in manifests.items() if manifest and stage != "report"}
+            {
+                stage: manifest
+                for stage, manifest in manifests.items()
+                if manifest and stage != "report"
+            }
         ),
         versions=", ".join(f"{name} {version}" for name, version in versions().items()),
         fingerprint=f"Machine {machine['id']}: {machine['system']}.",

@@ -1,4 +1,6 @@
-"""`summary.json`: the numbers of a run for machines, taken from what benchmark and export measured."""
+"""`summary.json`: the numbers of a run for machines, taken from what benchmark and export
+measured.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ def summarise(
             "batch": first["batch"],
             "threads": first["threads"],
         },
-        "parity": {"top1_agreement": parity["final"]["top1_agreement"], "max_abs": parity["final"]["max_abs"]},
+        "parity": {
+            "top1_agreement": parity["final"]["top1_agreement"],
+            "max_abs": parity["final"]["max_abs"],
+        },
         "report": report,
         "onnx": onnx,
     }
@@ -44,4 +49,7 @@ def summarise(
 
 def _side(side: Mapping[str, Any]) -> dict[str, Any]:
     latency = {"p50": side["latency_ms"]["p50"], "p90": side["latency_ms"]["p90"]}
-    return {**{key: side[key] for key in ("accuracy", "macs", "params", "bytes")}, "latency_ms": latency}
+    return {
+        **{key: side[key] for key in ("accuracy", "macs", "params", "bytes")},
+        "latency_ms": latency,
+    }

@@ -1,4 +1,6 @@
-"""What the page says beside the latency table: further files, the machine's limit, and channel counts that pay."""
+"""What the page says beside the latency table: further files, the machine's limit, and channel
+counts that pay.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from stages.report.view import setting_rows
 
 
 def against_rows(benchmark: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Further files timed against the base: rows as of the latency table, with file and accuracy."""
+    """Further files timed against the base: rows as of the latency table, with file and
+    accuracy.
+    """
     return [
         {
             **row,
@@ -23,7 +27,9 @@ def against_rows(benchmark: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def roofline_sentence(benchmark: Mapping[str, Any]) -> str:
-    """How close both files come to what this machine's convolutions reach at best; empty where none was profiled."""
+    """How close both files come to what this machine's convolutions reach at best; empty where
+    none was profiled.
+    """
     why = benchmark.get("why")
     if not why:
         return ""
@@ -34,7 +40,9 @@ def roofline_sentence(benchmark: Mapping[str, Any]) -> str:
 def alignment_block(
     search: Mapping[str, Any], benchmark: Mapping[str, Any], plan: Mapping[str, Any]
 ) -> dict[str, str] | None:
-    """Sentence and plot of the channel multiple that pays on the machine of the benchmark; None where unmeasured."""
+    """Sentence and plot of the channel multiple that pays on the machine of the benchmark; None
+    where unmeasured.
+    """
     measured = benchmark.get("alignment") or search.get("alignment")
     if not measured:
         return None
@@ -48,7 +56,11 @@ def alignment_block(
 def alignment_sentence(alignment: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     """Which multiple pays, what others cost, and what the plan was made with."""
     multiple, used = alignment["multiple"], plan.get("metadata", {}).get("align")
-    costs = [f"{cost:.2f}× at other multiples of {m}" for m, cost in alignment["cost"].items() if cost >= 1.05]
+    costs = [
+        f"{cost:.2f}× at other multiples of {m}"
+        for m, cost in alignment["cost"].items()
+        if cost >= 1.05
+    ]
     lost = f"; time a channel is {', '.join(costs)}" if costs else ""
     made = f" The plan was made with multiples of {used}." if used else ""
     threads = f"{alignment['threads']} thread{'s' if alignment['threads'] != 1 else ''}"

@@ -17,20 +17,27 @@ def headline(speedup: Mapping[str, Any], base: Mapping[str, Any], final: Mapping
     if speedup["verdict"] == "faster":
         return f"{speedup['ratio']:.2f} times as fast ({low:.2f} to {high:.2f}) at {where}; {paid}."
     if speedup["verdict"] == "slower":
-        return (
-            f"Slower: {speedup['ratio']:.2f} times the speed of the base ({low:.2f} to {high:.2f}) at {where}; {paid}."
-        )
+        return f"Slower: {speedup['ratio']:.2f} times the speed of the base ({low:.2f} to {high:.2f}) at {where}; {paid}."
     return f"No difference in speed shown: ratio {speedup['ratio']:.2f} ({low:.2f} to {high:.2f}) at {where}; {paid}."
 
 
-def before_after(base: Mapping[str, Any], final: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def before_after(
+    base: Mapping[str, Any], final: Mapping[str, Any]
+) -> list[tuple[str, str, str, str]]:
     """Rows of the first table."""
     points = 100 * (final["accuracy"] - base["accuracy"])
     rows = [
-        ("test accuracy (onnxruntime)", f"{base['accuracy']:.2%}", f"{final['accuracy']:.2%}", f"{points:+.2f} points")
+        (
+            "test accuracy (onnxruntime)",
+            f"{base['accuracy']:.2%}",
+            f"{final['accuracy']:.2%}",
+            f"{points:+.2f} points",
+        )
     ]
     for key, name in (("macs", "MACs"), ("params", "parameters"), ("bytes", "ONNX file, bytes")):
-        rows.append((name, f"{base[key]:,}", f"{final[key]:,}", f"{final[key] / base[key] - 1:+.1%}"))
+        rows.append(
+            (name, f"{base[key]:,}", f"{final[key]:,}", f"{final[key] / base[key] - 1:+.1%}")
+        )
     for key in ("p50", "p90"):
         before, after = base["latency_ms"][key], final["latency_ms"][key]
         change = f"{after / before - 1:+.1%}" if before and after else ""
@@ -58,7 +65,9 @@ def setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def speedup_plot(settings: Sequence[Mapping[str, Any]]) -> str:
     """All settings, over the widest A/A control."""
-    rows = [(f"batch {s['batch']}, {_threads(s['threads'])}", s["ratio"], *s["ci95"]) for s in settings]
+    rows = [
+        (f"batch {s['batch']}, {_threads(s['threads'])}", s["ratio"], *s["ci95"]) for s in settings
+    ]
     control = max(max(abs(1 - edge) for edge in s["aa_ci95"]) for s in settings)
     return plots.speedups(rows, control)
 

@@ -1,4 +1,6 @@
-"""`search.align: auto`: the channel multiple that pays on this machine, lowered for networks with narrow layers."""
+"""`search.align: auto`: the channel multiple that pays on this machine, lowered for networks
+with narrow layers.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import SearchConfig
+from pipeline.config.schema import SearchConfig
 from pipeline.errors import ArtifactError
-from pipeline.store import read_json, write_json
+from pipeline.run.store import read_json, write_json
 from stages.benchmark import Alignment, target_alignment
 from stages.trace import ChannelGraph
 
@@ -24,11 +26,12 @@ def settle_alignment(
     progress: Callable[[int, int], None] | None = None,
     target: Callable[..., Known] = target_alignment,
 ) -> tuple[SearchConfig, dict[str, Any] | None]:
-    """The settings with a number for `align`, and for the artefact what it was derived from (None: it was given).
+    """The settings with a number for `align`, and for the artefact what it was derived from (None:
+    it was given).
 
     Args:
-        work: scratch folder of the stage; a search that goes on there keeps the alignment it began with, on
-            whichever machine it goes on.
+        work: scratch folder of the stage; a search that goes on there keeps the alignment it began
+            with, on whichever machine it goes on.
         target: what measures or remembers (`stages.benchmark.target_alignment`).
     """
     if settings.align != "auto":
@@ -49,11 +52,17 @@ def _measured(
 ) -> dict[str, Any]:
     found, _ = target(
         provider=settings.latency_provider,
-        before=lambda: note("timing convolutions by width, once for this machine: about five seconds"),
+        before=lambda: note(
+            "timing convolutions by width, once for this machine: about five seconds"
+        ),
         progress=progress,
     )
     used = found.for_widths([group.size * group.channels_per_unit for group in graph.prunable])
-    why = "" if used == found.multiple else f", lowered from {found.multiple} because its layers are narrow"
+    why = (
+        ""
+        if used == found.multiple
+        else f", lowered from {found.multiple} because its layers are narrow"
+    )
     note(f"widths will be multiples of {used}{why}")
     return {**found.to_dict(), "used": used}
 

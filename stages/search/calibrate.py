@@ -1,4 +1,6 @@
-"""Latency budgets: timed candidates make a table to project with; timed finalists make plans that keep the budget."""
+"""Latency budgets: timed candidates make a table to project with; timed finalists make plans
+that keep the budget.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Calibration:
         return self.setup.share
 
 
-def calibrate(setup: Setup, stopwatch: Stopwatch, progress: Callable[[int, int], None]) -> Calibration:
+def calibrate(
+    setup: Setup, stopwatch: Stopwatch, progress: Callable[[int, int], None]
+) -> Calibration:
     """Time candidates of all sizes, fit the table, and project onto the budget with it.
 
     Raises:
@@ -58,11 +62,16 @@ def calibrate(setup: Setup, stopwatch: Stopwatch, progress: Callable[[int, int],
             hint="--set search.budget.latency=0.5 halves it",
         )
     projector = Projector.fraction(space, table, share)
-    return Calibration(replace(setup, projector=projector, share=share, metric="latency"), table, base)
+    return Calibration(
+        replace(setup, projector=projector, share=share, metric="latency"), table, base
+    )
 
 
-def confirmed(calibration: Calibration, stopwatch: Stopwatch, leaders: Sequence[Trial]) -> list[Proposal]:
-    """Leaders, timed; one that misses the budget, or leaves much of it unused, is cut a little more or less.
+def confirmed(
+    calibration: Calibration, stopwatch: Stopwatch, leaders: Sequence[Trial]
+) -> list[Proposal]:
+    """Leaders, timed; one that misses the budget, or leaves much of it unused, is cut a little more
+    or less.
 
     Those for which no width within the budget was found in a few tries are left out.
     """
@@ -73,22 +82,26 @@ def confirmed(calibration: Calibration, stopwatch: Stopwatch, leaders: Sequence[
             origin = trial.proposal.origin
             same = counts.tolist() == trial.proposal.counts.tolist()
             proposal = Proposal(
-                counts, trial.proposal.action, origin if same else f"{origin}, fitted to measured latency"
+                counts,
+                trial.proposal.action,
+                origin if same else f"{origin}, fitted to measured latency",
             )
             found.setdefault(tuple(counts.tolist()), proposal)
     return list(found.values())
 
 
 def within(calibration: Calibration, stopwatch: Stopwatch, wanted: Counts) -> Counts | None:
-    """The candidate nearest to `wanted` in distribution, and largest, that measures within the budget; None after
-    a few tries that all missed it."""
+    """The candidate nearest to `wanted` in distribution, and largest, that measures within the
+    budget; None after a few tries that all missed it."""
     space, projector = calibration.setup.space, calibration.setup.projector
     limit, counts, best = projector.limit, wanted, None
     for _ in range(TRIES):
         fraction = stopwatch.measure(counts).fraction
         if fraction <= calibration.share:
             fraction = stopwatch.confirm(counts).fraction
-        if fraction <= calibration.share and (best is None or projector.cost.of(counts) > projector.cost.of(best)):
+        if fraction <= calibration.share and (
+            best is None or projector.cost.of(counts) > projector.cost.of(best)
+        ):
             best = counts
         if AIM * 0.97 <= fraction / calibration.share <= 1:
             break

@@ -1,10 +1,12 @@
-"""One network that takes on the shape of any candidate, in milliseconds and without copying the rest.
+"""One network that takes on the shape of any candidate, in milliseconds and without copying the
+rest.
 
-`stages.prune.prune` gives every cut network its own modules. A search looks at thousands of candidates one
-after the other, so here one twin of the network is kept, and casting a candidate only puts freshly sliced
-tensors into its modules and sets their width attributes. Every candidate also brings widths that oneDNN has not
-seen, and for each of them compiles kernels, which takes longer than a look at 64 images; the twin's 1×1 convolutions
-are matrix products instead, which need none.
+`stages.prune.prune` gives every cut network its own modules. A search looks at thousands of
+candidates one after the other, so here one twin of the network is kept, and casting a candidate
+only puts freshly sliced tensors into its modules and sets their width attributes. Every candidate
+also brings widths that oneDNN has not seen, and for each of them compiles kernels, which takes
+longer than a look at 64 images; the twin's 1×1 convolutions are matrix products instead, which need
+none.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.channels.surgery import named_tensors, slice_tensors
 from stages.trace import ChannelGraph
-from stages.trace.slices import named_tensors, slice_tensors
 
 Keep = Mapping[str, Sequence[int]]
 
@@ -43,7 +45,9 @@ class Caster:
         members = [member.parameter for group in ids for member in graph[group].members]
         self.touched = list(dict.fromkeys(members))
         canonical = {id(tensor): name for name, tensor in named_tensors(self.twin).items()}
-        self.slots: dict[str, list[tuple[nn.Module, str, bool]]] = {name: [] for name in self.touched}
+        self.slots: dict[str, list[tuple[nn.Module, str, bool]]] = {
+            name: [] for name in self.touched
+        }
         for module in self.twin.modules():
             for key, parameter in module._parameters.items():
                 if canonical.get(id(parameter)) in self.slots:
@@ -53,10 +57,14 @@ class Caster:
                     self.slots[canonical[id(buffer)]].append((module, key, False))
         self.modules = dict(self.twin.named_modules(remove_duplicate=False))
         wanted = set(ids)
-        self.widths = [width for width in graph.widths if any(group in wanted for group, _ in width.follows)]
+        self.widths = [
+            width for width in graph.widths if any(group in wanted for group, _ in width.follows)
+        ]
 
     def cast(self, keep: Keep) -> nn.Module:
-        """The twin as `prune(model, graph, ChannelPlan(keep))` would be; it is the same object at every call."""
+        """The twin as `prune(model, graph, ChannelPlan(keep))` would be; it is the same object
+        at every call.
+        """
         changed = slice_tensors({name: self.whole[name] for name in self.touched}, self.graph, keep)
         for name in self.touched:
             for module, key, trainable in self.slots[name]:
@@ -64,9 +72,15 @@ class Caster:
                     data = changed[name] if name in changed else self.whole[name]
                     module._parameters[key] = nn.Parameter(data, requires_grad=False)
                 else:
-                    module._buffers[key] = changed[name] if name in changed else self.whole[name].clone()
+                    module._buffers[key] = (
+                        changed[name] if name in changed else self.whole[name].clone()
+                    )
         for width in self.widths:
-            lost = sum(share * (self.graph[g].size - len(keep[g])) for g, share in width.follows if g in keep)
+            lost = sum(
+                share * (self.graph[g].size - len(keep[g]))
+                for g, share in width.follows
+                if g in keep
+            )
             _set(self.modules[width.module], width.attribute, width.value - lost)
         return self.twin
 
@@ -84,8 +98,8 @@ class _Pointwise(nn.Conv2d):
 class _Depthwise(nn.Conv2d):
     """A depthwise convolution that on maps of a few pixels is a sum of products, pixel by pixel.
 
-    oneDNN's forward and backward take two to four times as long there, and on maps of one pixel, which PyTorch takes
-    for contiguous, longer still.
+    oneDNN's forward and backward take two to four times as long there, and on maps of one pixel,
+    which PyTorch takes for contiguous, longer still.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -105,7 +119,9 @@ _FEW = 4  # pixels; beyond, the convolution is quicker
 
 @functools.cache
 def _taps(height: int, width: int, rows: int, columns: int, down: int, right: int) -> Tensor:
-    """1 where an input pixel meets an output pixel through a tap of the kernel, else 0: (in, out y, out x, tap)."""
+    """1 where an input pixel meets an output pixel through a tap of the kernel, else 0: (in,
+    out y, out x, tap).
+    """
     with torch.inference_mode(False), torch.no_grad():
         pixels = torch.eye(height * width).view(-1, 1, height, width)
         kernels = torch.eye(rows * columns).view(-1, 1, rows, columns)
@@ -117,9 +133,15 @@ def _is_centred_depthwise(module: nn.Module) -> bool:
     """Whether the padding is half of an odd kernel, and the kernel dense."""
     if type(module) is not nn.Conv2d or module.padding_mode != "zeros" or module.dilation != (1, 1):
         return False
-    if isinstance(module.padding, str) or not module.groups == module.in_channels == module.out_channels:
+    if (
+        isinstance(module.padding, str)
+        or not module.groups == module.in_channels == module.out_channels
+    ):
         return False
-    return all(size % 2 and pad == size // 2 for size, pad in zip(module.kernel_size, module.padding, strict=True))
+    return all(
+        size % 2 and pad == size // 2
+        for size, pad in zip(module.kernel_size, module.padding, strict=True)
+    )
 
 
 def _is_pointwise(module: nn.Module) -> bool:

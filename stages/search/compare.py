@@ -1,8 +1,10 @@
-"""Strategies at equal evaluations: one table with spread, and intervals that say "not shown" when it is not.
+"""Strategies at equal evaluations: one table with spread, and intervals that say "not shown" when
+it is not.
 
-Every strategy gets the same number of candidates, seeds, images and the same budget. Its leaders are then scored
-by one common judge, on more images and after more training than the trials saw, as a search's finalists are; its
-best is what that judge prefers, which, if a recovery is given, is scored after it too.
+Every strategy gets the same number of candidates, seeds, images and the same budget. Its leaders
+are then scored by one common judge, on more images and after more training than the trials saw, as
+a search's finalists are; its best is what that judge prefers, which, if a recovery is given, is
+scored after it too.
 """
 
 from __future__ import annotations
@@ -26,7 +28,23 @@ Fitter = Callable[[Counts], tuple[Counts, float | None]]
 _PERMUTATIONS = 5000
 
 # two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_T95 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,10 @@ class Difference:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no infinity: None for the ends of an interval that has none."""
-        ends = {end: value if math.isfinite(value) else None for end, value in (("low", self.low), ("high", self.high))}
+        ends = {
+            end: value if math.isfinite(value) else None
+            for end, value in (("low", self.low), ("high", self.high))
+        }
         return {**asdict(self), **ends, "verdict": self.verdict}
 
 
@@ -115,12 +136,22 @@ class Comparison:
         for name in dict.fromkeys(run.strategy for run in self.runs):
             every = [run for run in self.runs if run.strategy == name]
             searched = [run for run in every if not run.copied]
-            row: dict[str, Any] = {"strategy": name, "seeds": len(searched), "evaluations": searched[0].evaluations}
-            for measure, runs in (("score", searched), ("accuracy", searched), ("recovered", every)):
+            row: dict[str, Any] = {
+                "strategy": name,
+                "seeds": len(searched),
+                "evaluations": searched[0].evaluations,
+            }
+            for measure, runs in (
+                ("score", searched),
+                ("accuracy", searched),
+                ("recovered", every),
+            ):
                 values = [value for run in runs if (value := getattr(run, measure)) is not None]
                 if values:
                     row[measure] = float(np.mean(values))
-                    row[f"{measure}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                    row[f"{measure}_sd"] = (
+                        float(np.std(values, ddof=1)) if len(values) > 1 else None
+                    )
                     row[f"{measure}_seeds"] = len(values)
             row["cost"] = float(np.mean([run.cost for run in searched]))
             timed = [run.measured for run in searched if run.measured is not None]
@@ -161,15 +192,20 @@ def compare(
 
     Args:
         trials: evaluations each; the setting's when absent. Strategies that do not search use one.
-        recover: `(counts, seed) -> accuracy` of the candidate after distillation.
-        recover_seeds: those of `seeds` whose best candidates are recovered; all when absent.
-        fit: `counts -> (counts, measured fraction)`, brings a best candidate within a measured budget.
-        on_run: called with (done, total, run) after every search and again after every recovery.
-        known: runs made before; what they hold is not repeated.
+        recover: `(counts, seed) -> accuracy` of the candidate after distillation. recover_seeds:
+        those of `seeds` whose best candidates are recovered; all when absent. fit: `counts ->
+        (counts, measured fraction)`, brings a best candidate within a measured budget. on_run:
+        called with (done, total, run) after every search and again after every recovery. known:
+        runs made before; what they hold is not repeated.
     """
     known = known or {}
     again = seeds if recover_seeds is None else [seed for seed in seeds if seed in recover_seeds]
-    fresh = [(name, seed) for seed in seeds for name in strategies if seed == seeds[0] or name not in SEEDLESS]
+    fresh = [
+        (name, seed)
+        for seed in seeds
+        for name in strategies
+        if seed == seeds[0] or name not in SEEDLESS
+    ]
     total = len(fresh) + (len(again) * len(strategies) if recover else 0)
     runs: dict[tuple[str, int], Run] = {}
     for done, (name, seed) in enumerate(fresh):
@@ -199,14 +235,27 @@ def _recovered(run: Run, memo: dict[tuple[tuple[int, ...], int], Run], recover: 
     return run
 
 
-def _run(setup: Setup, name: str, seed: int, trials: int | None, fit: Fitter | None, executor: Executor | None) -> Run:
+def _run(
+    setup: Setup,
+    name: str,
+    seed: int,
+    trials: int | None,
+    fit: Fitter | None,
+    executor: Executor | None,
+) -> Run:
     count = trials or setup.settings.trials
-    search = Search(executor or InProcess(setup.evaluator), halving=setup.settings.halving, removed=setup.removed)
+    search = Search(
+        executor or InProcess(setup.evaluator),
+        halving=setup.settings.halving,
+        removed=setup.removed,
+    )
     done = search.run(name, setup.strategy(name, trials=count, seed=seed), count)
     judge = setup.final_evaluator() or setup.evaluator
     leaders = [trial.proposal.counts for trial in finalists(done, setup.settings.finalists)]
     fitted = [fit(counts) if fit else (counts, None) for counts in leaders]
-    within = [found for found in fitted if found[1] is None or found[1] <= setup.share]  # larger ones score better
+    within = [
+        found for found in fitted if found[1] is None or found[1] <= setup.share
+    ]  # larger ones score better
     judged, (counts, measured) = max(
         ((judge(found[0]), found) for found in within or fitted), key=lambda pair: pair[0].score
     )
@@ -225,7 +274,9 @@ def _run(setup: Setup, name: str, seed: int, trials: int | None, fit: Fitter | N
 
 
 def _differences(runs: Sequence[Run], strategies: Sequence[str]) -> list[Difference]:
-    """Reference minus other, over the seeds that both have a value for; copies of one value show nothing."""
+    """Reference minus other, over the seeds that both have a value for; copies of one value
+    show nothing.
+    """
     reference = [run for run in runs if run.strategy == strategies[0]]
     found = []
     for name in strategies[1:]:
@@ -253,19 +304,28 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def correlation(runs: Sequence[Run]) -> Correlation | None:
-    """One point a distinct candidate, its recoveries averaged; None without recovery or without spread."""
+    """One point a distinct candidate, its recoveries averaged; None without recovery or without
+    spread.
+    """
     points: dict[tuple[int, ...], list[tuple[float, float]]] = {}
     for run in runs:
         if run.recovered is not None:
             points.setdefault(run.counts, []).append((run.score, run.recovered))
     if len(points) < 3:
         return None
-    score, recovered = (_ranks(column) for column in np.array([np.mean(p, axis=0) for p in points.values()]).T)
+    score, recovered = (
+        _ranks(column) for column in np.array([np.mean(p, axis=0) for p in points.values()]).T
+    )
     if score.std() == 0 or recovered.std() == 0:
         return None
     value, rng = float(np.corrcoef(score, recovered)[0, 1]), np.random.default_rng(0)
-    score, recovered = (score - score.mean()) / score.std(), (recovered - recovered.mean()) / recovered.std()
-    drawn = np.array([rng.permutation(score) for _ in range(_PERMUTATIONS)]) @ recovered / len(score)
+    score, recovered = (
+        (score - score.mean()) / score.std(),
+        (recovered - recovered.mean()) / recovered.std(),
+    )
+    drawn = (
+        np.array([rng.permutation(score) for _ in range(_PERMUTATIONS)]) @ recovered / len(score)
+    )
     extreme = int((np.abs(drawn) >= abs(value) - 1e-9).sum())
     return Correlation(value, len(points), (extreme + 1) / (_PERMUTATIONS + 1))
 

@@ -1,11 +1,13 @@
-"""Cost of a candidate as a function of its widths alone, quick enough for thousands of calls a second.
+"""Cost of a candidate as a function of its widths alone, quick enough for thousands of calls a
+second.
 
 A convolution's or linear layer's MACs and parameters are a constant times its input width times its
 output width, and both widths are sums of group counts. So a whole network's cost is
 
     cost(k) = sum over terms t:  c_t * (I_t . k + i_t) * (O_t . k + o_t)
 
-with k the units kept per group: one multiplication per layer, exact in float64 (all integers < 2^53).
+with k the units kept per group: one multiplication per layer, exact in float64 (all integers <
+2^53).
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Cost(Protocol):
         ...
 
     def deltas(self, counts: Counts, steps: Counts) -> NDArray[np.float64]:
-        """Change in cost, (G,), when group g alone goes from `counts[g]` to `counts[g] + steps[g]`."""
+        """Change in cost, (G,), when group g alone goes from `counts[g]` to `counts[g] +
+        steps[g]`.
+        """
         ...
 
 
@@ -64,7 +68,10 @@ class ProductCost:
         return float(self.each(counts[None])[0])
 
     def each(self, counts: Counts) -> NDArray[np.float64]:
-        into, out = counts @ self.inputs.T + self.input_base, counts @ self.outputs.T + self.output_base
+        into, out = (
+            counts @ self.inputs.T + self.input_base,
+            counts @ self.outputs.T + self.output_base,
+        )
         return (into * out) @ self.factor
 
     def deltas(self, counts: Counts, steps: Counts) -> NDArray[np.float64]:
@@ -75,21 +82,38 @@ class ProductCost:
 
     @classmethod
     def macs(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
-        """MACs of one image; `ids` are the groups that `counts` speaks of, all others stay whole."""
-        weighted = [(layer.weight, layer.positions) for layer in graph.layers if layer.weight and layer.positions]
-        return cls._build("macs", graph, ids, weighted, sum(layer.fixed_macs for layer in graph.layers))
+        """MACs of one image; `ids` are the groups that `counts` speaks of, all others stay
+        whole.
+        """
+        weighted = [
+            (layer.weight, layer.positions)
+            for layer in graph.layers
+            if layer.weight and layer.positions
+        ]
+        return cls._build(
+            "macs", graph, ids, weighted, sum(layer.fixed_macs for layer in graph.layers)
+        )
 
     @classmethod
     def params(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
         """Trainable parameters, each counted once however often it is used."""
-        names = dict.fromkeys(graph.aliases.get(name, name) for layer in graph.layers for name in layer.parameters)
+        names = dict.fromkeys(
+            graph.aliases.get(name, name) for layer in graph.layers for name in layer.parameters
+        )
         return cls._build("params", graph, ids, [(name, 1) for name in names], 0)
 
     @classmethod
     def _build(
-        cls, metric: str, graph: ChannelGraph, ids: Sequence[str], weighted: Iterable[tuple[str, int]], constant: int
+        cls,
+        metric: str,
+        graph: ChannelGraph,
+        ids: Sequence[str],
+        weighted: Iterable[tuple[str, int]],
+        constant: int,
     ) -> ProductCost:
-        """One term a parameter: factor x (elements along the first cut dim) x (elements along the second)."""
+        """One term a parameter: factor x (elements along the first cut dim) x (elements along
+        the second).
+        """
         shares = slices_per_unit(graph, ids)
         rows: list[tuple[float, NDArray[np.float64], float, NDArray[np.float64], float]] = []
         nothing = np.zeros(len(ids))
@@ -107,16 +131,22 @@ class ProductCost:
             fixed = float(np.prod([float(n) for dim, n in enumerate(shape) if dim not in cut]))
             rows.append((times * fixed, *widths[0], *widths[1]))
         rows.append((float(constant), nothing, 1.0, nothing, 1.0))
-        factor, outputs, output_base, inputs, input_base = (np.array(column) for column in zip(*rows, strict=True))
+        factor, outputs, output_base, inputs, input_base = (
+            np.array(column) for column in zip(*rows, strict=True)
+        )
         return cls(metric, factor, inputs, outputs, input_base, output_base)
 
 
-def slices_per_unit(graph: ChannelGraph, ids: Sequence[str]) -> dict[str, dict[int, NDArray[np.float64]]]:
+def slices_per_unit(
+    graph: ChannelGraph, ids: Sequence[str]
+) -> dict[str, dict[int, NDArray[np.float64]]]:
     """{parameter: {dim: (G,) slices of it along dim that one unit of each group owns}}."""
     found: dict[str, dict[int, NDArray[np.float64]]] = {}
     for index, group_id in enumerate(ids):
         group = graph[group_id]
         for member in group.members:
             dims = found.setdefault(member.parameter, {})
-            dims.setdefault(member.dim, np.zeros(len(ids)))[index] += len(member.indices) // group.size
+            dims.setdefault(member.dim, np.zeros(len(ids)))[index] += (
+                len(member.indices) // group.size
+            )
     return found

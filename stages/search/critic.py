@@ -4,10 +4,11 @@ Gaussian-process regression with the kernel
 
     k(x, y) = v * mean over groups g of exp(-(x_g - y_g)^2 / 2 l^2)  +  (1 - v) * exp(-|x - y|^2 / 2 G l^2)
 
-The first part says that a group's width has its own effect whatever the others do, which is what makes
-tens of groups learnable from tens of trials; the second lets groups interact. The process describes what a
-straight line over the importance of the cut channels leaves unexplained. l, v and the noise are
-chosen by marginal likelihood (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2.3 and 5.4).
+The first part says that a group's width has its own effect whatever the others do, which is what
+makes tens of groups learnable from tens of trials; the second lets groups interact. The process
+describes what a straight line over the importance of the cut channels leaves unexplained. l, v and
+the noise are chosen by marginal likelihood (Rasmussen & Williams, Gaussian Processes for Machine
+Learning, 2.3 and 5.4).
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Critic:
 
     @classmethod
     def fit(cls, points: Array, removed: Array, scores: Array) -> Critic:
-        """Fit to keep ratios (n, G) in 0..1, importances of what is cut (n,) and scores (n,), n >= 2.
+        """Fit to keep ratios (n, G) in 0..1, importances of what is cut (n,) and scores (n,), n >=
+        2.
 
         Scores more than 4 median deviations below the median are raised to that, so that one broken
         candidate does not flatten the differences among good ones.
@@ -79,7 +81,9 @@ class Critic:
         return cls(points, *best[1], best[2], best[3], trend, scale)
 
     def predict(self, points: Array, removed: Array) -> tuple[Array, Array]:
-        """Mean score (m,) and covariance (m, m) for keep ratios (m, G) and importances of what is cut (m,)."""
+        """Mean score (m,) and covariance (m, m) for keep ratios (m, G) and importances of what
+        is cut (m,).
+        """
         cross = _mix(*_kernels(points, self.points), self.length, self.share)
         prior = _mix(*_kernels(points, points), self.length, self.share)
         half = np.linalg.solve(self.factor, cross.T)
@@ -87,8 +91,9 @@ class Critic:
         return mean, (prior - half.T @ half) * self.scale**2
 
     def choose(self, points: Array, removed: Array, count: int, curiosity: float) -> list[int]:
-        """Indices of `count` points to score next: best upper bound mean + curiosity * deviation, one after the
-        other, each choice first shrinking the uncertainty that it would resolve, so that they differ.
+        """Indices of `count` points to score next: best upper bound mean + curiosity * deviation,
+        one after the other, each choice first shrinking the uncertainty that it would resolve, so
+        that they differ.
         """
         mean, covariance = self.predict(points, removed)
         chosen: list[int] = []
@@ -99,5 +104,7 @@ class Critic:
             pick = int(np.argmax(bound))
             chosen.append(pick)
             column = covariance[:, pick]
-            covariance = covariance - np.outer(column, column) / (variance[pick] + self.noise * self.scale**2 + 1e-12)
+            covariance = covariance - np.outer(column, column) / (
+                variance[pick] + self.noise * self.scale**2 + 1e-12
+            )
         return chosen

@@ -1,7 +1,7 @@
 """The search loop: ask a strategy, score what it proposes, tell it, remember everything.
 
-Scores that an interrupted search recorded are told to the strategy instead of being measured again; as
-strategies are deterministic, the search then continues exactly where it was.
+Scores that an interrupted search recorded are told to the strategy instead of being measured again;
+as strategies are deterministic, the search then continues exactly where it was.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Search:
     """Scores proposals through one executor, one memory and one journal.
 
     Attributes:
-        recorded: trials of an interrupted search by (phase, index).
-        on_trial: called for every new trial as it finishes (the journal), and for replayed ones with True.
-        on_batch: called with the strategy and its trials so far after every batch it was told about.
-        check: called between trials; raises to stop the search.
-        removed: importance of what a candidate cuts, in any unit.
+        recorded: trials of an interrupted search by (phase, index). on_trial: called for every new
+        trial as it finishes (the journal), and for replayed ones with True. on_batch: called with
+        the strategy and its trials so far after every batch it was told about. check: called
+        between trials; raises to stop the search. removed: importance of what a candidate cuts, in
+        any unit.
     """
 
     executor: Executor
@@ -59,12 +59,17 @@ class Search:
         return done
 
     def score(
-        self, phase: str, first: int, proposals: Sequence[Proposal], alike: Sequence[Trial] | None = None
+        self,
+        phase: str,
+        first: int,
+        proposals: Sequence[Proposal],
+        alike: Sequence[Trial] | None = None,
     ) -> list[Trial]:
         """Trials for proposals, in their order, numbered from `first`.
 
         Args:
-            alike: what bars are drawn from; None scores every proposal on all images, without a glance.
+            alike: what bars are drawn from; None scores every proposal on all images, without a
+                glance.
         """
         results: dict[int, Trial] = {}
         for offset, proposal in enumerate(proposals):
@@ -84,7 +89,9 @@ class Search:
         bars = {key: hurdles.bars(np.array(key)) if hurdles else () for key in todo}
         fresh = [offsets for key, offsets in todo.items() if not self._known(key, bars[key])]
         self.check()
-        jobs = [(proposals[offsets[0]].counts, bars[proposals[offsets[0]].key]) for offsets in fresh]
+        jobs = [
+            (proposals[offsets[0]].counts, bars[proposals[offsets[0]].key]) for offsets in fresh
+        ]
         for job, outcome in self.executor.run(jobs):
             offset = fresh[job][0]
             results[offset] = Trial(phase, first + offset, proposals[offset], outcome)
@@ -93,12 +100,16 @@ class Search:
         for key, offsets in todo.items():
             for offset in offsets:
                 if offset not in results:
-                    results[offset] = Trial(phase, first + offset, proposals[offset], self.memory[key], cached=True)
+                    results[offset] = Trial(
+                        phase, first + offset, proposals[offset], self.memory[key], cached=True
+                    )
                     self._remember(results[offset], False)
         return [results[offset] for offset in range(len(proposals))]
 
     def _known(self, key: Key, bars: Bars) -> bool:
-        """Whether memory answers: a candidate stopped early counts as known unless all images are wanted."""
+        """Whether memory answers: a candidate stopped early counts as known unless all images
+        are wanted.
+        """
         found = self.memory.get(key)
         return found is not None and (not found.stopped or max(bars, default=-math.inf) > -math.inf)
 
@@ -119,7 +130,9 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def finalists(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """The best `count`; where they are several, also the warm start: trials are noisy, and it is known to be good."""
+    """The best `count`; where they are several, also the warm start: trials are noisy, and it
+    is known to be good.
+    """
     leaders = ranked(trials)
     start = [trial for trial in leaders[count:] if trial.proposal.origin == WARM_START]
     return leaders[:count] + (start if count > 1 else [])

@@ -1,13 +1,16 @@
-"""What a candidate is worth: cut, trained for a few steps, compared with the original on fixed images.
+"""What a candidate is worth: cut, trained for a few steps, compared with the original on fixed
+images.
 
-How far the cut network is from the original says little about what training will make of it, a few steps of
-distillation say a lot (`tests/bench/fidelity.py`); they cost more than the score. Before them come glances at
-a few of the images, after which most candidates are not carried on (successive halving, Jamieson & Talwalkar,
-arXiv 1502.07943; by which bar: stages/search/halving.py):
+How far the cut network is from the original says little about what training will make of it, a few
+steps of distillation say a lot (`tests/bench/fidelity.py`); they cost more than the score. Before
+them come glances at a few of the images, after which most candidates are not carried on (successive
+halving, Jamieson & Talwalkar, arXiv 1502.07943; by which bar: stages/search/halving.py):
 
-    glance at 64 images --bar--> glance at 256 --bar--> distillation, statistics from the train split, all images
+    glance at 64 images --bar--> glance at 256 --bar--> distillation, statistics from the train
+    split, all images
 
-At a glance batch norms use the statistics of the very images they see, which saves fitting them first.
+At a glance batch norms use the statistics of the very images they see, which saves fitting them
+first.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.channels.surgery import rebuild
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.search.caster import Caster
 from stages.search.space import Counts, Space
 from stages.trace import ChannelGraph
-from stages.trace.slices import rebuild
 
 STEP_IMAGES = 64  # of one step of distillation
 RATE, WARMUP, TEMPERATURE = 0.02, 5, 2.0  # of those steps: SGD with momentum, linear warm-up
@@ -57,7 +60,9 @@ class Outcome:
 
 
 def divergence(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """-KL(teacher || student) of the class probabilities, (N,): 0 for an unchanged network, in nats."""
+    """-KL(teacher || student) of the class probabilities, (N,): 0 for an unchanged network, in
+    nats.
+    """
     gap = F.log_softmax(teacher, 1) - F.log_softmax(student, 1)
     return -(F.softmax(teacher, 1) * gap).sum(1)
 
@@ -93,7 +98,9 @@ class Ranking:
     @classmethod
     def of(cls, space: Space, importance: dict[str, Tensor]) -> Ranking:
         """From importances per group id, (size,); equal ones keep the lower index."""
-        order = tuple(tuple(torch.argsort(-importance[name], stable=True).tolist()) for name in space.ids)
+        order = tuple(
+            tuple(torch.argsort(-importance[name], stable=True).tolist()) for name in space.ids
+        )
         return cls(space.ids, order)
 
     def keep(self, counts: Counts) -> dict[str, tuple[int, ...]]:
@@ -107,9 +114,9 @@ class Evaluator:
     """Scores counts; picklable, so that it can stand in worker processes.
 
     Args:
-        model: the original network, in eval mode; never changed.
-        fit: batches (B, C, H, W) of the train split that batch-norm statistics are fitted to.
-        x, y: scoring images (N, C, H, W) and labels (N,) of the search split, in an order whose prefixes are
+        model: the original network, in eval mode; never changed. fit: batches (B, C, H, W) of the
+        train split that batch-norm statistics are fitted to. x, y: scoring images (N, C, H, W) and
+        labels (N,) of the search split, in an order whose prefixes are
             as balanced as the whole.
         score: a name in SCORES.
         steps: of distillation on `fit` that a candidate gets before its score.
@@ -131,12 +138,16 @@ class Evaluator:
         self._norms = norms_of(self._caster.twin)
 
     def learn_from(self, teacher: nn.Module) -> None:
-        """Measure candidates against this network, which is in eval mode; at first it is the original."""
+        """Measure candidates against this network, which is in eval mode; at first it is the
+        original.
+        """
         with torch.inference_mode():
             logits = [teacher(part) for part in self.x.split(self.batch)]
             lessons = [(part, teacher(part)) for part in self.fit] if self.steps else []
         self.teacher = torch.cat(logits).clone()
-        pairs = (zip(x.split(STEP_IMAGES), y.clone().split(STEP_IMAGES), strict=True) for x, y in lessons)
+        pairs = (
+            zip(x.split(STEP_IMAGES), y.clone().split(STEP_IMAGES), strict=True) for x, y in lessons
+        )
         self._lessons = [pair for pair in itertools.chain.from_iterable(pairs) if len(pair[0]) > 1]
 
     def candidate(self, counts: Counts) -> nn.Module:
@@ -145,7 +156,9 @@ class Evaluator:
 
     @property
     def glances(self) -> tuple[int, ...]:
-        """How many images each glance takes; without training those that would take most of them spare nothing."""
+        """How many images each glance takes; without training those that would take most of
+        them spare nothing.
+        """
         sizes = (max(least, round(len(self.x) * share)) for least, share in GLANCES)
         return tuple(size for size in sizes if size <= len(self.x) // (1 if self.steps else 2))
 
@@ -162,15 +175,21 @@ class Evaluator:
             score, accuracy = self._glance(model, images)
             rungs.append(score)
             if score < bar:
-                return Outcome(score, tuple(rungs), accuracy, images, True, time.perf_counter() - start)
+                return Outcome(
+                    score, tuple(rungs), accuracy, images, True, time.perf_counter() - start
+                )
         model = self._recovered(model)
         with torch.inference_mode():
             logits = torch.cat([model(part) for part in self.x.split(self.batch)])
         score, accuracy = self._compared(logits)
-        return Outcome(score, tuple(rungs), accuracy, len(self.x), False, time.perf_counter() - start)
+        return Outcome(
+            score, tuple(rungs), accuracy, len(self.x), False, time.perf_counter() - start
+        )
 
     def _recovered(self, model: nn.Module) -> nn.Module:
-        """After `steps` of distillation and with fitted batch-norm statistics; the model itself where steps is 0."""
+        """After `steps` of distillation and with fitted batch-norm statistics; the model itself
+        where steps is 0.
+        """
         if self.steps:
             model = rebuild(model, {}, ())  # the twin shares tensors with the original
             distil(model, self._lessons, self.steps)
@@ -184,7 +203,9 @@ class Evaluator:
         return score, correctness(self.teacher, self.teacher, labels).double().mean().item()
 
     def _glance(self, model: nn.Module, images: int) -> tuple[float, float]:
-        """Mean score and accuracy on the first images, batch norms by the statistics of that one batch."""
+        """Mean score and accuracy on the first images, batch norms by the statistics of that
+        one batch.
+        """
         with batch_statistics(self._norms), torch.inference_mode():
             return self._compared(model(self.x[:images]))
 
@@ -197,16 +218,24 @@ class Evaluator:
 
 
 def distil(model: nn.Module, lessons: Sequence[tuple[Tensor, Tensor]], steps: int) -> None:
-    """Train `model` in place over lessons, again and again: images (B, C, H, W) and the teacher's logits (B, classes).
+    """Train `model` in place over lessons, again and again: images (B, C, H, W) and the teacher's
+    logits (B, classes).
 
-    On the softened divergence alone: a score must not depend on labels more than the user's choice of score does.
+    On the softened divergence alone: a score must not depend on labels more than the user's choice
+    of score does.
     """
-    optimizer = torch.optim.SGD(model.requires_grad_(True).parameters(), RATE, momentum=0.9, nesterov=True, fused=True)
+    optimizer = torch.optim.SGD(
+        model.requires_grad_(True).parameters(), RATE, momentum=0.9, nesterov=True, fused=True
+    )
     with batch_statistics(norms_of(model)):
         for step, (x, wanted) in enumerate(itertools.islice(itertools.cycle(lessons), steps)):
             optimizer.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / WARMUP)
-            student, teacher = (F.log_softmax(logits / TEMPERATURE, 1) for logits in (model(x), wanted))
-            loss = TEMPERATURE**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            student, teacher = (
+                F.log_softmax(logits / TEMPERATURE, 1) for logits in (model(x), wanted)
+            )
+            loss = TEMPERATURE**2 * F.kl_div(
+                student, teacher, reduction="batchmean", log_target=True
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -219,7 +248,9 @@ def norms_of(model: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def batch_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Normalise by each batch's own statistics and keep none; only batch norms are in training mode: no dropout."""
+    """Normalise by each batch's own statistics and keep none; only batch norms are in training
+    mode: no dropout.
+    """
     for norm in norms:
         norm.training, norm.track_running_stats = True, False
     try:

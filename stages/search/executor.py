@@ -43,21 +43,27 @@ class InProcess:
 
 
 class Pool:
-    """Worker processes of one thread each; small convolutions gain more from that than from threads inside one.
+    """Worker processes of one thread each; small convolutions gain more from that than from threads
+    inside one.
 
-    A context manager. Workers are spawned, not forked, because a fork of a process whose OpenMP threads
-    are running can hang.
+    A context manager. Workers are spawned, not forked, because a fork of a process whose OpenMP
+    threads are running can hang.
     """
 
     def __init__(self, evaluate: Evaluate, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_install, initargs=(evaluate,))
+        self._pool = ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_install, initargs=(evaluate,)
+        )
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 

@@ -26,7 +26,9 @@ class Forecast:
 
     @classmethod
     def fit(cls, glances: ArrayLike, removed: ArrayLike, scores: ArrayLike) -> Forecast:
-        """From candidates that were scored as a whole; a term that comes out with the wrong sign is left out."""
+        """From candidates that were scored as a whole; a term that comes out with the wrong
+        sign is left out.
+        """
         columns, target = np.array([glances, removed]).T, np.array(scores)
         middle, spread = columns.mean(axis=0), columns.std(axis=0)
         weights, used = np.zeros(2), spread > 1e-12 * (1 + np.abs(middle))
@@ -34,7 +36,9 @@ class Forecast:
             scaled = (columns[:, used] - middle[used]) / spread[used]
             gram = scaled.T @ scaled + RIDGE * np.eye(len(scaled.T))
             weights = np.zeros(2)
-            weights[used] = np.linalg.solve(gram, scaled.T @ (target - target.mean())) / spread[used]
+            weights[used] = (
+                np.linalg.solve(gram, scaled.T @ (target - target.mean())) / spread[used]
+            )
             wrong = weights * (1, -1) < 0
             weights, used = np.where(wrong, 0.0, weights), used & ~wrong
             if not wrong.any():

@@ -1,8 +1,9 @@
-"""Successive halving: which candidates are carried on, and what a strategy is told of those that are not.
+"""Successive halving: which candidates are carried on, and what a strategy is told of those that
+are not.
 
-How far a few images are from the original's answers says little about what training will mend; how important
-the cut channels were says much of the rest, and costs nothing (`tests/bench/fidelity.py`). So candidates are
-compared by a forecast of their score from both.
+How far a few images are from the original's answers says little about what training will mend; how
+important the cut channels were says much of the rest, and costs nothing
+(`tests/bench/fidelity.py`). So candidates are compared by a forecast of their score from both.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ AHEAD = 8  # next candidates over which a share that was missed is made up for
 
 @dataclass(frozen=True)
 class Hurdles:
-    """Forecasts after each glance, and the score they must promise for a candidate to be carried on.
+    """Forecasts after each glance, and the score they must promise for a candidate to be carried
+    on.
 
-    A policy that learns proposes ever more that would pass; the next ones are let through only as far as makes up
-    for what passed so far, down to none but those that promise more than all of the latest.
+    A policy that learns proposes ever more that would pass; the next ones are let through only as
+    far as makes up for what passed so far, down to none but those that promise more than all of the
+    latest.
     """
 
     steps: tuple[tuple[Forecast, float], ...]
@@ -48,7 +51,10 @@ class Hurdles:
             met = known[ENOUGH:]  # before them there was no bar
             passed = sum(not t.outcome.stopped or len(t.outcome.rungs) > glance + 1 for t in met)
             share = float(np.clip((CARRIED * (len(met) + AHEAD) - passed) / AHEAD, 0, 2 * CARRIED))
-            hopes = [forecast(t.outcome.rungs[glance], removed(t.proposal.counts)) for t in known[-WINDOW:]]
+            hopes = [
+                forecast(t.outcome.rungs[glance], removed(t.proposal.counts))
+                for t in known[-WINDOW:]
+            ]
             steps.append((forecast, float(np.quantile(hopes, 1 - share))))
         return cls(tuple(steps), removed)
 
@@ -59,13 +65,19 @@ class Hurdles:
 
 
 def estimates(trials: Sequence[Trial], removed: Removed) -> list[float]:
-    """Scores as a strategy is told them: of a candidate that was stopped, what its last glance promised."""
+    """Scores as a strategy is told them: of a candidate that was stopped, what its last glance
+    promised.
+    """
     forecasts = _forecasts(trials, removed)
     told = []
     for trial in trials:
         outcome, last = trial.outcome, len(trial.outcome.rungs) - 1
         guessed = outcome.stopped and last < len(forecasts)
-        promised = forecasts[last](outcome.rungs[last], removed(trial.proposal.counts)) if guessed else outcome.score
+        promised = (
+            forecasts[last](outcome.rungs[last], removed(trial.proposal.counts))
+            if guessed
+            else outcome.score
+        )
         told.append(promised)
     return told
 

@@ -1,7 +1,8 @@
-"""`trials.jsonl`: one line a trial, on disk before the next one starts, so that a kill costs one trial at most.
+"""`trials.jsonl`: one line a trial, on disk before the next one starts, so that a kill costs one
+trial at most.
 
-The first line says what the search is of; a journal of another search is not continued. A torn last line,
-the mark of a kill in the middle of a write, is dropped and counted.
+The first line says what the search is of; a journal of another search is not continued. A torn last
+line, the mark of a kill in the middle of a write, is dropped and counted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.store import check_regular, disk_errors
+from pipeline.run.store import check_regular, disk_errors
 from stages.search.evaluate import Outcome
 from stages.search.stopwatch import Measurement
 from stages.search.strategies import Proposal
@@ -81,16 +82,22 @@ class Journal:
             raise ValueError("torn")
         body = json.loads(line)
         if body["phase"] == LATENCY:
-            fraction, seconds, base_seconds = (float(body[name]) for name in ("fraction", "seconds", "base_seconds"))
+            fraction, seconds, base_seconds = (
+                float(body[name]) for name in ("fraction", "seconds", "base_seconds")
+            )
             confirmed = bool(body.get("confirmed", False))
-            self.measured[tuple(body["kept"])] = Measurement(fraction, seconds, base_seconds, confirmed)
+            self.measured[tuple(body["kept"])] = Measurement(
+                fraction, seconds, base_seconds, confirmed
+            )
         else:
             trial = _trial(body)
             self.trials[trial.phase, trial.index] = trial
 
     def append_measurement(self, key: tuple[int, ...], measurement: Measurement) -> None:
         """Add one latency measurement, durably."""
-        self._write(_line({"phase": LATENCY, "kept": list(key), **asdict(measurement)}), os.O_APPEND)
+        self._write(
+            _line({"phase": LATENCY, "kept": list(key), **asdict(measurement)}), os.O_APPEND
+        )
 
     def append(self, trial: Trial, costs: Mapping[str, float]) -> None:
         """Add one trial, durably."""
@@ -123,6 +130,13 @@ def _line(body: Mapping[str, Any]) -> bytes:
 
 def _trial(body: Mapping[str, Any]) -> Trial:
     counts = np.array(body["kept"], dtype=np.int64)
-    proposal = Proposal(counts, np.array(body["action"], dtype=np.float64), body["origin"], body["eligible"])
-    outcome = Outcome(**{**{name: body[name] for name in Outcome.__dataclass_fields__}, "rungs": tuple(body["rungs"])})
+    proposal = Proposal(
+        counts, np.array(body["action"], dtype=np.float64), body["origin"], body["eligible"]
+    )
+    outcome = Outcome(
+        **{
+            **{name: body[name] for name in Outcome.__dataclass_fields__},
+            "rungs": tuple(body["rungs"]),
+        }
+    )
     return Trial(body["phase"], int(body["trial"]), proposal, outcome, bool(body["cached"]))

@@ -1,7 +1,9 @@
-"""Rounds: each cuts what the round before left, to its share of the budget, counted from the original network.
+"""Rounds: each cuts what the round before left, to its share of the budget, counted from the
+original network.
 
-A budget b of N rounds is shared out geometrically: after round k the network may cost b ** (k / N) of the original,
-so that every round removes the same fraction of what is there. With b = 0.25 and two rounds: 0.5, then 0.25.
+A budget b of N rounds is shared out geometrically: after round k the network may cost b ** (k / N)
+of the original, so that every round removes the same fraction of what is there. With b = 0.25 and
+two rounds: 0.5, then 0.25.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
-from pipeline.config import Budget, SearchConfig
+from pipeline.config.schema import Budget, SearchConfig
 from pipeline.data import Splits
 from pipeline.errors import UsageError
 from stages.prune import CostModel
@@ -22,7 +24,8 @@ from stages.search.setup import Setup, prepare
 from stages.search.space import Space
 from stages.trace import ChannelGraph
 
-MOST = 0.99  # of what is there: a round that the one before has left nothing to do still cuts this little
+# of what is there: a round that the one before has left nothing to do still cuts this little
+MOST = 0.99
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def _floored(space: Space, original: ChannelGraph, settings: SearchConfig) -> Sp
     return replace(space, floors=np.minimum(np.maximum(space.floors, least), space.sizes))
 
 
-def in_time(setup: Setup, origin: Origin, latency: float, base_seconds: float) -> tuple[Setup, Origin]:
+def in_time(
+    setup: Setup, origin: Origin, latency: float, base_seconds: float
+) -> tuple[Setup, Origin]:
     """The same with a latency budget's share of this round.
 
     Args:
@@ -125,7 +130,9 @@ def in_time(setup: Setup, origin: Origin, latency: float, base_seconds: float) -
         )
     asked = origin.share(budget)
     share = min(MOST, asked / latency)
-    return replace(setup, metric="latency", share=share), replace(origin, asked=asked, latency=latency)
+    return replace(setup, metric="latency", share=share), replace(
+        origin, asked=asked, latency=latency
+    )
 
 
 def judge(evaluator: Evaluator, original: nn.Module) -> None:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from pipeline.config import SearchConfig
+from pipeline.config.schema import SearchConfig
 from pipeline.data import Images, Splits
 from pipeline.errors import Refused, UsageError
 from stages.prune import rank_channels
@@ -28,9 +28,9 @@ class Setup:
     """One search, ready to run.
 
     Attributes:
-        metric, share: the budget asked for, such as "macs" and 0.5.
-        projector: onto that budget; for latency budgets, `stages.search.calibrate.calibrate` puts it in.
-        costs: by metric, exact for any counts of the space.
+        metric, share: the budget asked for, such as "macs" and 0.5. projector: onto that budget;
+        for latency budgets, `stages.search.calibrate.calibrate` puts it in. costs: by metric, exact
+        for any counts of the space.
     """
 
     settings: SearchConfig
@@ -50,9 +50,13 @@ class Setup:
     def strategy(self, name: str, *, trials: int, seed: int | None = None) -> Strategy:
         """A fresh strategy for this problem."""
         if name not in STRATEGIES:
-            raise UsageError(f"unknown search strategy {name!r}", hint=f"one of {', '.join(STRATEGIES)}")
+            raise UsageError(
+                f"unknown search strategy {name!r}", hint=f"one of {', '.join(STRATEGIES)}"
+            )
         values = tuple(self.importance[group].double().numpy() for group in self.space.ids)
-        return STRATEGIES[name](Problem(self.projector, values, self.seed if seed is None else seed, trials))
+        return STRATEGIES[name](
+            Problem(self.projector, values, self.seed if seed is None else seed, trials)
+        )
 
     def cost(self, counts: Counts) -> dict[str, int]:
         """Exact MACs and parameters."""
@@ -64,7 +68,9 @@ class Setup:
         return Removal([self.importance[group].double().numpy() for group in self.space.ids])
 
     def final_evaluator(self) -> Evaluator | None:
-        """One that sees more of the search split and trains longer; None where the trials did all of that already."""
+        """One that sees more of the search split and trains longer; None where the trials did
+        all of that already.
+        """
         more = min(len(self.search_images), FINAL_IMAGES * self.settings.images)
         steps = FINAL_STEPS * self.settings.distill_steps
         if more <= len(self.evaluator.x) and not steps:
@@ -73,7 +79,9 @@ class Setup:
         return replace(self.evaluator, x=x, y=y, steps=steps)
 
 
-def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: SearchConfig, seed: int) -> Setup:
+def prepare(
+    model: nn.Module, graph: ChannelGraph, splits: Splits, settings: SearchConfig, seed: int
+) -> Setup:
     """Space, budget, importance and evaluator; `model` is put in eval mode.
 
     Raises:
@@ -84,8 +92,14 @@ def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: Sea
         raise UsageError("search.align: auto has not been settled", hint="--set search.align=8")
     space = Space.from_graph(graph, align=settings.align, min_keep=settings.min_keep)
     if not len(space):
-        raise Refused("nothing can be pruned: every channel group is frozen", hint="rlp inspect graph.json says why")
-    costs = {"macs": ProductCost.macs(graph, space.ids), "params": ProductCost.params(graph, space.ids)}
+        raise Refused(
+            "nothing can be pruned: every channel group is frozen",
+            hint="rlp inspect graph.json says why",
+        )
+    costs = {
+        "macs": ProductCost.macs(graph, space.ids),
+        "params": ProductCost.params(graph, space.ids),
+    }
     metric, share = next((m, v) for m, v in settings.budget.model_dump().items() if v is not None)
     if metric in costs:
         projector = Projector.fraction(space, costs[metric], share)
@@ -93,16 +107,22 @@ def prepare(model: nn.Module, graph: ChannelGraph, splits: Splits, settings: Sea
         projector = Projector(space, costs["macs"], costs["macs"].of(space.sizes))
     model.eval()
     x, y = splits.train.take(settings.fit_images, seed=seed)
-    importance = rank_channels(model, graph, settings.criterion, list(zip(x.split(BATCH), y.split(BATCH), strict=True)))
+    importance = rank_channels(
+        model, graph, settings.criterion, list(zip(x.split(BATCH), y.split(BATCH), strict=True))
+    )
     evaluator = Evaluator(
         model, graph, Ranking.of(space, importance), x.split(BATCH), *_scoring(splits.search, settings.images, seed),
         score=settings.score, steps=settings.distill_steps,
     )  # fmt: skip
-    return Setup(settings, seed, metric, share, projector, costs, importance, evaluator, splits.search)
+    return Setup(
+        settings, seed, metric, share, projector, costs, importance, evaluator, splits.search
+    )
 
 
 def _scoring(images: Images, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A class-balanced draw in random order, so that its first part is about as balanced as the whole."""
+    """A class-balanced draw in random order, so that its first part is about as balanced as the
+    whole.
+    """
     x, y = images.take(count, seed=seed)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
     return x[order].contiguous(memory_format=torch.channels_last), y[order]

@@ -45,8 +45,8 @@ class Space:
     def from_graph(cls, graph: ChannelGraph, *, align: int, min_keep: float) -> Space:
         """Space over the prunable groups of a graph.
 
-        One unit of a grouped convolution is one channel in each of its groups, so 4 units of a ResNeXt's
-        32-group convolution are 128 channels and already a multiple of 8.
+        One unit of a grouped convolution is one channel in each of its groups, so 4 units of a
+        ResNeXt's 32-group convolution are 128 channels and already a multiple of 8.
 
         Args:
             align: channel widths become multiples of this.
@@ -54,7 +54,9 @@ class Space:
         """
         groups = graph.prunable
         sizes = np.array([group.size for group in groups], dtype=np.int64)
-        blocks = np.array([align // math.gcd(align, group.channels_per_unit) for group in groups], dtype=np.int64)
+        blocks = np.array(
+            [align // math.gcd(align, group.channels_per_unit) for group in groups], dtype=np.int64
+        )
         wanted = np.maximum(np.ceil(sizes * min_keep), 1).astype(np.int64)
         floors = np.minimum(-(-wanted // np.maximum(blocks, 1)) * blocks, sizes)
         return cls(tuple(group.id for group in groups), sizes, blocks, floors)
@@ -65,7 +67,9 @@ class Space:
     def snap(self, desired: NDArray[np.float64]) -> Counts:
         """Nearest allowed counts to real-valued ones; monotone in every entry."""
         last = self.sizes // self.blocks * self.blocks
-        counts = np.minimum(np.floor(desired / self.blocks + 0.5).astype(np.int64) * self.blocks, last)
+        counts = np.minimum(
+            np.floor(desired / self.blocks + 0.5).astype(np.int64) * self.blocks, last
+        )
         counts = np.where(desired * 2 >= last + self.sizes, self.sizes, counts)
         return np.maximum(counts, self.floors)
 
@@ -79,7 +83,9 @@ class Space:
         return np.minimum(np.where(rest > 0, rest, self.blocks), counts - self.floors)
 
     def allows(self, counts: Counts) -> bool:
-        """Whether every group is at or above its floor, not above its size, and on a block or whole."""
+        """Whether every group is at or above its floor, not above its size, and on a block or
+        whole.
+        """
         on_block = (counts % self.blocks == 0) | (counts == self.sizes)
         return bool(np.all(on_block & (counts >= self.floors) & (counts <= self.sizes)))
 
@@ -109,8 +115,12 @@ class Removal:
     """
 
     def __init__(self, importance: Sequence[NDArray[np.float64]]) -> None:
-        self.sums = tuple(np.concatenate([[0.0], np.cumsum(np.sort(values))]) for values in importance)
+        self.sums = tuple(
+            np.concatenate([[0.0], np.cumsum(np.sort(values))]) for values in importance
+        )
 
     def __call__(self, counts: Counts) -> float:
         """Of counts (G,), in the unit of the importance."""
-        return float(sum(sums[len(sums) - 1 - kept] for sums, kept in zip(self.sums, counts, strict=True)))
+        return float(
+            sum(sums[len(sums) - 1 - kept] for sums, kept in zip(self.sums, counts, strict=True))
+        )

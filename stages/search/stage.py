@@ -1,4 +1,6 @@
-"""The search stage: base model, graph and images in; plan, trials and the comparison with the controls out."""
+"""The search stage: base model, graph and images in; plan, trials and the comparison with the
+controls out.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.data import load_splits
 from pipeline.errors import Refused
 from pipeline.models import load_model
-from pipeline.stage import Stage, StageContext
-from pipeline.store import read_json, sha256_file, write_bytes, write_json, write_tensors
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import read_json, sha256_file, write_bytes, write_json, write_tensors
 from pipeline.training.machine import all_cores
 from stages.benchmark import LatencyWorker
 from stages.search.align import settle_alignment
@@ -41,7 +43,9 @@ CONTROLS = ("uniform", "global-taylor")
 
 
 class SearchStage(Stage):
-    """Interrupted and typed again, it continues at the trial it was at and ends with the same plan."""
+    """Interrupted and typed again, it continues at the trial it was at and ends with the same
+    plan.
+    """
 
     name = "search"
     title = "distribute the budget over the channel groups"
@@ -62,12 +66,23 @@ class SearchStage(Stage):
         model, graph = _network(ctx, "")
         first, first_graph = _network(ctx, "original/") if self.round > 1 else (model, graph)
         settings, alignment = settle_alignment(
-            config.search, first_graph, work=ctx.work, note=ctx.note, progress=partial(_on_width, ctx)
+            config.search,
+            first_graph,
+            work=ctx.work,
+            note=ctx.note,
+            progress=partial(_on_width, ctx),
         )
         with all_cores():
             splits = load_splits(config.data, seed=ctx.seed)
             setup, origin = begin_round(
-                model, graph, splits, settings, ctx.seed, original=first_graph, number=self.round, rounds=self.rounds
+                model,
+                graph,
+                splits,
+                settings,
+                ctx.seed,
+                original=first_graph,
+                number=self.round,
+                rounds=self.rounds,
             )
             return _Session(ctx, setup, origin, first, first_graph, alignment).run()
 
@@ -84,7 +99,9 @@ def _on_width(ctx: StageContext, done: int, total: int) -> None:
 
 
 class _Session:
-    """One run of the stage: journal, progress and the three phases (controls, strategy, finalists)."""
+    """One run of the stage: journal, progress and the three phases (controls, strategy,
+    finalists).
+    """
 
     def __init__(
         self,
@@ -132,7 +149,9 @@ class _Session:
             phases["finalists"] = self._finalists(phases[settings.strategy])
         best = (ranked(phases["finalists"]) or ranked(phases[settings.strategy]))[0]
         if search.mismatched:
-            self.ctx.warn(f"{search.mismatched} recorded trials were not those asked for again, and were repeated")
+            self.ctx.warn(
+                f"{search.mismatched} recorded trials were not those asked for again, and were repeated"
+            )
         return self._write(search, strategy, phases, best)
 
     def _calibrate(self, stopwatch: Stopwatch) -> None:
@@ -144,17 +163,32 @@ class _Session:
             self.setup, self.origin = in_time(self.setup, self.origin, **found)
         self.calibration = calibrate(self.setup, stopwatch, self._on_timed)
         self.setup = self.calibration.setup
-        if self.origin.rounds > 1 and self.origin.number == 1:  # better now than after the first of the rounds
+        if (
+            self.origin.rounds > 1 and self.origin.number == 1
+        ):  # better now than after the first of the rounds
             Projector.fraction(self.setup.space, self.calibration.table, last.share)
 
     def _against_first(self, stopwatch: Stopwatch) -> dict[str, float]:
-        """Latency of the network this round starts from against the original's; a search that goes on keeps it."""
+        """Latency of the network this round starts from against the original's; a search that
+        goes on keeps it.
+        """
         path = self.ctx.work / "origin.json"
         if path.exists():
             kept = read_json(path)
             return {name: float(kept[name]) for name in ("latency", "base_seconds")}
-        first = replace(stopwatch, model=self.first, graph=self.first_graph, known={}, _slicer=None, _worker=None)
-        settings = {"provider": stopwatch.provider, "batch": stopwatch.batch, "threads": stopwatch.threads}
+        first = replace(
+            stopwatch,
+            model=self.first,
+            graph=self.first_graph,
+            known={},
+            _slicer=None,
+            _worker=None,
+        )
+        settings = {
+            "provider": stopwatch.provider,
+            "batch": stopwatch.batch,
+            "threads": stopwatch.threads,
+        }
         with LatencyWorker(first.sliced({}), **settings) as worker:  # type: ignore[arg-type]
             found = worker.relative(stopwatch.sliced({}), min_time=5 * stopwatch.min_seconds)
         latency = found.fraction if self.origin.number > 1 else 1.0
@@ -164,16 +198,28 @@ class _Session:
 
     def _search(self, executor: Executor) -> Search:
         hooks = self._on_trial, self._check, self._on_batch
-        return Search(executor, self.journal.trials, *hooks, halving=self.settings.halving, removed=self.setup.removed)
+        return Search(
+            executor,
+            self.journal.trials,
+            *hooks,
+            halving=self.settings.halving,
+            removed=self.setup.removed,
+        )
 
     def _on_batch(self, strategy: Strategy, trials: Sequence[Trial]) -> None:
-        """What the policy has learned, on disk after every batch; the journal alone is what resuming needs."""
+        """What the policy has learned, on disk after every batch; the journal alone is what
+        resuming needs.
+        """
         if state := strategy.state():
             tensors = {name: torch.from_numpy(values) for name, values in state.items()}
-            write_tensors(self.ctx.work / "policy.safetensors", tensors, {"trials": str(len(trials))})
+            write_tensors(
+                self.ctx.work / "policy.safetensors", tensors, {"trials": str(len(trials))}
+            )
 
     def _finalists(self, trials: list[Trial]) -> list[Trial]:
-        """The leaders on more images, so that the plan is not the luckiest of many on few; timed, if that counts."""
+        """The leaders on more images, so that the plan is not the luckiest of many on few;
+        timed, if that counts.
+        """
         timed = self.calibration is not None and self.settings.latency != "predicted"
         evaluator = self.setup.final_evaluator()
         if evaluator is not None and self.origin.number > 1:
@@ -184,14 +230,19 @@ class _Session:
         proposals = [replace(trial.proposal, eligible=True) for trial in leaders]
         if timed:
             proposals = self._in_time(trials)
-        return self._search(InProcess(evaluator or self.setup.evaluator)).score("finalists", 0, proposals)
+        return self._search(InProcess(evaluator or self.setup.evaluator)).score(
+            "finalists", 0, proposals
+        )
 
     def _in_time(self, trials: list[Trial]) -> list[Proposal]:
         """Finalists whose measured latency keeps the budget."""
         assert self.calibration is not None
         assert self.stopwatch is not None
         if self.settings.latency == "measured":
-            key = {trial.key: self.stopwatch.measure(trial.proposal.counts).fraction for trial in ranked(trials)}
+            key = {
+                trial.key: self.stopwatch.measure(trial.proposal.counts).fraction
+                for trial in ranked(trials)
+            }
             trials = [t for t in ranked(trials) if key[t.key] <= self.calibration.share] or trials
         leaders = finalists(trials, self.settings.finalists)
         found = confirmed(self.calibration, self.stopwatch, leaders)
@@ -234,7 +285,9 @@ class _Session:
             return
         self.done += 1
         if trial.proposal.eligible and not trial.outcome.stopped:
-            self.best = max(trial.outcome.score, trial.outcome.score if self.best is None else self.best)
+            self.best = max(
+                trial.outcome.score, trial.outcome.score if self.best is None else self.best
+            )
         each = (time.monotonic() - self.begun) / max(1, self.measured)
         total = 1 if self.settings.strategy in CONTROLS else self.settings.trials
         fields = {"best": self.best, "accuracy": trial.outcome.accuracy, "budget": self._met(trial)}
@@ -251,18 +304,24 @@ class _Session:
     def _costs(self, trial: Trial) -> dict[str, float]:
         return costs(self.setup, self.origin, trial.proposal.counts)
 
-    def _write(self, search: Search, strategy: Strategy, phases: dict[str, list[Trial]], best: Trial) -> dict[str, Any]:
+    def _write(
+        self, search: Search, strategy: Strategy, phases: dict[str, list[Trial]], best: Trial
+    ) -> dict[str, Any]:
         ctx, setup = self.ctx, self.setup
         findings = strategy.findings()
         for finding in findings:
             ctx.warn(finding)
         document = summary(setup, self.origin, search, phases, best, findings)
         if self.calibration is not None and self.stopwatch is not None:
-            document["latency"] = _from_first(report(self.calibration, self.stopwatch, best), self.origin)
+            document["latency"] = _from_first(
+                report(self.calibration, self.stopwatch, best), self.origin
+            )
         if self.alignment is not None:
             document["alignment"] = self.alignment
         state = strategy.state()
-        document["policy"] = {name: [round(float(v), 6) for v in values] for name, values in state.items()}
+        document["policy"] = {
+            name: [round(float(v), 6) for v in values] for name, values in state.items()
+        }
         write_bytes(ctx.out / "plan.json", plan_of(setup, self.origin, best).to_json().encode())
         write_bytes(ctx.out / "trials.jsonl", self.journal.path.read_bytes())
         write_json(ctx.out / "search.json", document)
@@ -276,19 +335,35 @@ class _Session:
             "search_accuracy": best.outcome.accuracy,
             "macs_fraction": realised["macs"]["fraction"],
             "params_fraction": realised["params"]["fraction"],
-            **({"latency_fraction": document["latency"]["measured"]} if "latency" in document else {}),
+            **(
+                {"latency_fraction": document["latency"]["measured"]}
+                if "latency" in document
+                else {}
+            ),
             **{f"score_{name}": controls[name] for name in CONTROLS if name in controls},
         }
 
 
 def _from_first(latency: dict[str, Any], origin: Origin) -> dict[str, Any]:
-    """The latency part of `search.json`, as fractions of the original's latency instead of this round's start."""
+    """The latency part of `search.json`, as fractions of the original's latency instead of this
+    round's start.
+    """
     if origin.rounds == 1:
         return latency
     by = origin.latency
     fresh = [{key: value * by for key, value in pair.items()} for pair in latency["fresh"]]
-    scaled = {key: latency[key] * by for key in ("budget", "predicted", "measured") if latency[key] is not None}
-    return {**latency, **scaled, "base_ms": latency["base_ms"] / by, "fresh": fresh, "round_starts_at": by}
+    scaled = {
+        key: latency[key] * by
+        for key in ("budget", "predicted", "measured")
+        if latency[key] is not None
+    }
+    return {
+        **latency,
+        **scaled,
+        "base_ms": latency["base_ms"] / by,
+        "fresh": fresh,
+        "round_starts_at": by,
+    }
 
 
 def _header(ctx: StageContext, setup: Setup) -> dict[str, Any]:
@@ -297,7 +372,9 @@ def _header(ctx: StageContext, setup: Setup) -> dict[str, Any]:
     settings.pop("workers")
     folder = ctx.input("base_model")
     parts = [sha256_file(folder / "model.safetensors"), sha256_file(ctx.input("graph"))]
-    parts.append(json.dumps([settings, ctx.config.data.model_dump(mode="json"), ctx.seed], sort_keys=True))
+    parts.append(
+        json.dumps([settings, ctx.config.data.model_dump(mode="json"), ctx.seed], sort_keys=True)
+    )
     return {
         "journal": 3,
         "groups": list(setup.space.ids),

@@ -1,4 +1,6 @@
-"""Measured latency of candidates: the base's ONNX graph is exported once, sliced per candidate, and timed."""
+"""Measured latency of candidates: the base's ONNX graph is exported once, sliced per candidate,
+and timed.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,17 @@ from stages.search.strategies.base import Key
 from stages.trace import ChannelGraph
 
 CONFIRMING = 5  # times as long a timing decides about a finalist
-LEAST_SHARE, MOST_SHARE = 0.15, 0.95  # of the base's MACs, between which candidates for the table are drawn
+LEAST_SHARE, MOST_SHARE = (
+    0.15,
+    0.95,
+)  # of the base's MACs, between which candidates for the table are drawn
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One candidate against the base: fraction = candidate / base by undisturbed calls; medians in seconds."""
+    """One candidate against the base: fraction = candidate / base by undisturbed calls; medians
+    in seconds.
+    """
 
     fraction: float
     seconds: float
@@ -60,7 +67,10 @@ class Stopwatch:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._worker is not None:
             self._worker.close()
@@ -82,7 +92,9 @@ class Stopwatch:
         key, first = tuple(counts.tolist()), self.measure(counts)
         if not first.confirmed:
             again = self._time(counts, CONFIRMING * self.min_seconds)
-            self.known[key] = replace(max(first, again, key=lambda one: one.fraction), confirmed=True)
+            self.known[key] = replace(
+                max(first, again, key=lambda one: one.fraction), confirmed=True
+            )
             self.on_measure(key, self.known[key])
         return self.known[key]
 
@@ -99,7 +111,9 @@ class Stopwatch:
     def _open(self) -> LatencyWorker:
         if self._worker is None:
             base = self.sliced({})
-            self._worker = LatencyWorker(base, provider=self.provider, batch=self.batch, threads=self.threads)
+            self._worker = LatencyWorker(
+                base, provider=self.provider, batch=self.batch, threads=self.threads
+            )
         return self._worker
 
 
@@ -107,7 +121,8 @@ def spread_out(space: Space, projector: Projector, count: int, seed: int) -> NDA
     """(count, G) candidates of all sizes and shapes to fit a latency table to.
 
     Args:
-        projector: in MACs; its limit is replaced by shares drawn evenly between 0.15 and 0.95 of the base.
+        projector: in MACs; its limit is replaced by shares drawn evenly between 0.15 and 0.95 of
+            the base.
     """
     rng = np.random.default_rng(seed)
     base, least = projector.cost.of(space.sizes), projector.cost.of(space.floors)

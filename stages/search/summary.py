@@ -16,7 +16,9 @@ SCHEMA_VERSION = 1
 
 
 def plan_of(setup: Setup, origin: Origin, best: Trial) -> ChannelPlan:
-    """The plan of a trial; its metadata say what was asked and what it realises, counted from the original."""
+    """The plan of a trial; its metadata say what was asked and what it realises, counted from
+    the original.
+    """
     counts, space, sizes = best.proposal.counts, setup.space, _sizes(setup, origin)
     metadata = {
         "strategy": setup.settings.strategy,
@@ -27,7 +29,10 @@ def plan_of(setup: Setup, origin: Origin, best: Trial) -> ChannelPlan:
         "budget": budget(setup, origin, best),
         "score": best.outcome.score,
         "search_accuracy": best.outcome.accuracy,
-        "widths": {name: [size, kept] for name, size, kept in zip(space.ids, sizes, counts.tolist(), strict=True)},
+        "widths": {
+            name: [size, kept]
+            for name, size, kept in zip(space.ids, sizes, counts.tolist(), strict=True)
+        },
     }
     return ChannelPlan(setup.evaluator.ranking.keep(counts), metadata)
 
@@ -39,7 +44,9 @@ def _sizes(setup: Setup, origin: Origin) -> list[int]:
 
 
 def costs(setup: Setup, origin: Origin, counts: Counts) -> dict[str, float]:
-    """MACs and parameters; where latency is the budget also that, as predicted, as a fraction of the original's."""
+    """MACs and parameters; where latency is the budget also that, as predicted, as a fraction
+    of the original's.
+    """
     found: dict[str, float] = dict(setup.cost(counts))
     if setup.metric not in found:
         found["latency"] = setup.projector.cost.of(counts) * origin.latency
@@ -47,13 +54,16 @@ def costs(setup: Setup, origin: Origin, counts: Counts) -> dict[str, float]:
 
 
 def budget(setup: Setup, origin: Origin, best: Trial) -> dict[str, Any]:
-    """Asked and realised, as fractions of the original and as absolute counts; latency as predicted."""
+    """Asked and realised, as fractions of the original and as absolute counts; latency as
+    predicted.
+    """
     metric = setup.metric
     asked = setup.share if origin.rounds == 1 else origin.asked
     limit = setup.projector.limit * (origin.latency if metric == "latency" else 1)
     base, after = origin.costs, setup.cost(best.proposal.counts)
     realised = {
-        name: {"base": base[name], "pruned": after[name], "fraction": after[name] / base[name]} for name in base
+        name: {"base": base[name], "pruned": after[name], "fraction": after[name] / base[name]}
+        for name in base
     }
     if metric not in realised:
         realised[metric] = {
@@ -73,7 +83,8 @@ def row(setup: Setup, origin: Origin, trial: Trial, trials: int = 1) -> dict[str
         "score": outcome.score,
         "accuracy": outcome.accuracy,
         "images": outcome.images,
-        "distill_steps": setup.settings.distill_steps * (FINAL_STEPS if trial.phase == "finalists" else 1),
+        "distill_steps": setup.settings.distill_steps
+        * (FINAL_STEPS if trial.phase == "finalists" else 1),
         **costs(setup, origin, trial.proposal.counts),
     }
 
@@ -86,29 +97,42 @@ def curve(trials: Sequence[Trial]) -> list[dict[str, Any]]:
         if trial.proposal.eligible and not trial.outcome.stopped:
             best = trial.outcome.score if best is None else max(best, trial.outcome.score)
         outcome = trial.outcome
-        points.append({"trial": trial.index, "score": outcome.score, "best": best, "stopped": outcome.stopped})
+        points.append(
+            {"trial": trial.index, "score": outcome.score, "best": best, "stopped": outcome.stopped}
+        )
     return points
 
 
 def pareto(setup: Setup, origin: Origin, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Candidates that no other beats in both cost and score, cheapest first; cost is latency if that is the budget."""
+    """Candidates that no other beats in both cost and score, cheapest first; cost is latency if
+    that is the budget.
+    """
     metric = "latency" if setup.metric == "latency" else "macs"
-    points = [(costs(setup, origin, t.proposal.counts)[metric], -t.outcome.score, t) for t in ranked(trials)]
+    points = [
+        (costs(setup, origin, t.proposal.counts)[metric], -t.outcome.score, t)
+        for t in ranked(trials)
+    ]
     front: list[dict[str, Any]] = []
     lowest = float("inf")
     for cost, loss, trial in sorted(points, key=lambda point: point[:2]):
         if loss < lowest:
             lowest = loss
-            front.append({metric: cost, "score": trial.outcome.score, "accuracy": trial.outcome.accuracy})
+            front.append(
+                {metric: cost, "score": trial.outcome.score, "accuracy": trial.outcome.accuracy}
+            )
     return front
 
 
-def groups(setup: Setup, origin: Origin, best: Trial, tops: Mapping[str, Trial]) -> list[dict[str, Any]]:
+def groups(
+    setup: Setup, origin: Origin, best: Trial, tops: Mapping[str, Trial]
+) -> list[dict[str, Any]]:
     """Per group: units in the original, after, and in the best candidate of every strategy."""
     rows = []
     for index, (name, size) in enumerate(zip(setup.space.ids, _sizes(setup, origin), strict=True)):
         others = {strategy: int(trial.proposal.counts[index]) for strategy, trial in tops.items()}
-        rows.append({"id": name, "size": size, "kept": int(best.proposal.counts[index]), "others": others})
+        rows.append(
+            {"id": name, "size": size, "kept": int(best.proposal.counts[index]), "others": others}
+        )
     return rows
 
 
@@ -135,7 +159,9 @@ def summary(
         "budget": budget(setup, origin, best),
         "base": {"score": score, "accuracy": accuracy, **origin.costs},
         "best": row(setup, origin, best),
-        "strategies": [row(setup, origin, found[0], len(phases[name])) for name, found in tops.items() if found],
+        "strategies": [
+            row(setup, origin, found[0], len(phases[name])) for name, found in tops.items() if found
+        ],
         "finalists": [row(setup, origin, trial) for trial in phases.get("finalists", ())],
         "trials": len(main),
         "cache_hits": sum(trial.cached for trial in main),
@@ -143,6 +169,8 @@ def summary(
         "seconds": round(sum(trial.outcome.seconds for trial in everything if not trial.cached), 3),
         "curve": curve(main),
         "pareto": pareto(setup, origin, main),
-        "groups": groups(setup, origin, best, {name: found[0] for name, found in tops.items() if found}),
+        "groups": groups(
+            setup, origin, best, {name: found[0] for name, found in tops.items() if found}
+        ),
         "findings": list(findings),
     }

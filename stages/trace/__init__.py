@@ -1,6 +1,8 @@
-"""Which channels of a network live or die together, exactly, for any classifier torch.export accepts."""
+"""Which channels of a network live or die together, exactly, for any classifier torch.export
+accepts.
+"""
 
-from stages.trace.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
+from pipeline.channels.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
 from stages.trace.tracing import trace
 
 __all__ = ["ChannelGraph", "ChannelGroup", "LayerCost", "Member", "Width", "trace"]

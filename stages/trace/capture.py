@@ -1,8 +1,9 @@
 """What one run of a network looks like to the labelling: calls, shapes, module paths, source lines.
 
-Two ways lead there. `record` listens to PyTorch's dispatcher while the model runs on tensors without values, which
-takes a fraction of a second. Where it gives up, `exported` asks torch.export, which is many times slower and has the
-last word on what can be traced at all. Both see the same ATen operators.
+Two ways lead there. `record` listens to PyTorch's dispatcher while the model runs on tensors
+without values, which takes a fraction of a second. Where it gives up, `exported` asks torch.export,
+which is many times slower and has the last word on what can be traced at all. Both see the same
+ATen operators.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Ref:
 
 @dataclass(frozen=True)
 class Call:
-    """One operator call; `shapes` has one entry per tensor result (None for results that are no tensor)."""
+    """One operator call; `shapes` has one entry per tensor result (None for results that are no
+    tensor).
+    """
 
     index: int
     target: Any
@@ -53,7 +56,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Input:
-    """A placeholder: `kind` is "parameter" (or buffer), "constant" or "input"; `numbers` are a constant's."""
+    """A placeholder: `kind` is "parameter" (or buffer), "constant" or "input"; `numbers` are a
+    constant's.
+    """
 
     index: int
     kind: str
@@ -64,7 +69,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Capture:
-    """All calls of a forward pass; `heard` by the recorder (not exported), `light` if on meta tensors."""
+    """All calls of a forward pass; `heard` by the recorder (not exported), `light` if on meta
+    tensors.
+    """
 
     inputs: tuple[Input, ...]
     calls: tuple[Call, ...]
@@ -76,7 +83,10 @@ class Capture:
 def canonical_names(model: nn.Module) -> dict[str, str]:
     """{every name of a parameter or buffer: the first name of the same tensor}."""
     first: dict[int, str] = {}
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    named = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
@@ -101,13 +111,17 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     from stages.trace import exported, record  # both build on this module
 
     for light in (True, False):
-        with contextlib.suppress(Exception):  # tensor values used, higher-order operators, another torch
+        with contextlib.suppress(
+            Exception
+        ):  # tensor values used, higher-order operators, another torch
             return record.capture(model, example_inputs, light=light)
     return exported.capture(model, example_inputs)
 
 
 def operator_name(target: Any) -> str:
-    """ "conv2d" for torch.ops.aten.conv2d.default; operators of other libraries keep their namespace."""
+    """ "conv2d" for torch.ops.aten.conv2d.default; operators of other libraries keep their
+    namespace.
+    """
     if isinstance(target, torch._ops.OpOverload):
         name = target._schema.name.partition("::")[2]
         return name if target.namespace == "aten" else f"{target.namespace}::{name}"
@@ -115,7 +129,9 @@ def operator_name(target: Any) -> str:
 
 
 def source_line(stack: str) -> str:
-    """Innermost frame outside torch, as "package/file.py:line" without the machine's own folders."""
+    """Innermost frame outside torch, as "package/file.py:line" without the machine's own
+    folders.
+    """
     frames = [(match["file"], match["line"]) for match in _FRAME.finditer(stack)]
     own = [frame for frame in frames if not inside_torch(frame[0])] or frames
     return f"{short_path(own[-1][0])}:{own[-1][1]}" if own else "unknown line"

@@ -1,4 +1,6 @@
-"""A capture from torch.export: the reference for what can be traced, and the fallback of `record`."""
+"""A capture from torch.export: the reference for what can be traced, and the fallback of
+`record`.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,11 @@ def _refusal(error: Exception) -> UsageError:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not inside_torch(f.filename)]
     frames = [f for f in frames if os.path.abspath(f.filename) != os.path.abspath(__file__)]
     trace = source_line(str(error))
-    place = f"{short_path(frames[-1].filename)}:{frames[-1].lineno} ({frames[-1].line})" if frames else trace
+    place = (
+        f"{short_path(frames[-1].filename)}:{frames[-1].lineno} ({frames[-1].line})"
+        if frames
+        else trace
+    )
     what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return UsageError(
         f"torch.export cannot take this model, stopped at {place}: {what}",

@@ -1,4 +1,6 @@
-"""From settled labels to channel groups: units that own slices of the same set of (parameter, dimension)."""
+"""From settled labels to channel groups: units that own slices of the same set of (parameter,
+dimension).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.channels.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
 from stages.trace.capture import Input
-from stages.trace.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
 from stages.trace.labelling import Pass, Use
 from stages.trace.labels import Settled
 from stages.trace.values import Vector
@@ -24,31 +26,45 @@ class Grouping:
     sizes: Vector
 
 
-def build(state: Pass, inputs: Sequence[Input], names: Mapping[str, str], batch: int) -> tuple[ChannelGraph, Settled]:
+def build(
+    state: Pass, inputs: Sequence[Input], names: Mapping[str, str], batch: int
+) -> tuple[ChannelGraph, Settled]:
     """The channel graph of a labelling pass, and the units behind it."""
     settled = state.labels.settle()
     order = {name: position for position, name in enumerate(state.stored)}
     slots = sorted(state.labels.slots.items(), key=lambda item: (order[item[0][0]], item[0][1]))
-    widths = list({(module, name): (module, name, size, v) for module, name, size, v in state.labels.widths}.values())
+    widths = list(
+        {
+            (module, name): (module, name, size, v) for module, name, size, v in state.labels.widths
+        }.values()
+    )
     grouping = _group(state, settled, [s for _, s in slots], [v for *_, v in widths])
     groups = _groups(state, settled, slots, grouping)
     ids = [group.id for group in groups]
     graph = ChannelGraph(
         groups=tuple(groups),
         parameters=dict(state.stored),
-        widths=tuple(sorted(_widths(settled, widths, grouping, ids), key=lambda w: (w.module, w.attribute))),
+        widths=tuple(
+            sorted(_widths(settled, widths, grouping, ids), key=lambda w: (w.module, w.attribute))
+        ),
         layers=tuple(_layers(state, batch)),
         aliases={name: first for name, first in names.items() if name != first},
-        inputs=tuple(source.shape for source in inputs if source.kind == "input" and source.shape is not None),
+        inputs=tuple(
+            source.shape for source in inputs if source.kind == "input" and source.shape is not None
+        ),
         unused=tuple(name for name in state.stored if name not in state.touched),
     )
     return graph, settled
 
 
 def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vector]) -> Grouping:
-    """Same owner set (a sum of fixed 64-bit hashes, multiplicity included), same fate: same group."""
+    """Same owner set (a sum of fixed 64-bit hashes, multiplicity included), same fate: same
+    group.
+    """
     count = len(settled.roots)
-    key = settled.frozen.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + settled.inexact.astype(np.uint64)
+    key = settled.frozen.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + settled.inexact.astype(
+        np.uint64
+    )
     for position, labels in enumerate([*slots, *widths]):
         np.add.at(key, settled.roots[labels[labels > 0]], _hash(position + 1))
     first = np.full(count, np.iinfo(np.int64).max)
@@ -100,13 +116,19 @@ def _groups(
     groups = []
     for number, size in enumerate(grouping.sizes.tolist()):
         owned = members[number]
-        first = min((producers[m.parameter, m.dim], m) for m in owned if (m.parameter, m.dim) in producers)[1]
+        first = min(
+            (producers[m.parameter, m.dim], m) for m in owned if (m.parameter, m.dim) in producers
+        )[1]
         name = first.parameter.removesuffix(".weight")
         taken[name] = taken.get(name, 0) + 1
         reason = state.labels.reasons[-settled.frozen[representative[number]]]
         if not reason and size == 1:
             channels = len(first.indices)
-            reason = "one channel" if channels == 1 else f"ties make all {channels} channels a single unit"
+            reason = (
+                "one channel"
+                if channels == 1
+                else f"ties make all {channels} channels a single unit"
+            )
         groups.append(
             ChannelGroup(
                 id=name if taken[name] == 1 else f"{name}#{taken[name]}",
@@ -129,13 +151,17 @@ def _widths(
         units = settled.roots[labels[labels > 0]]
         owners = grouping.group[units]
         counts = np.bincount(owners[owners >= 0], minlength=len(ids))
-        follows = tuple((ids[g], int(counts[g]) // int(grouping.sizes[g])) for g in np.flatnonzero(counts))
+        follows = tuple(
+            (ids[g], int(counts[g]) // int(grouping.sizes[g])) for g in np.flatnonzero(counts)
+        )
         found.append(Width(module, attribute, value, follows))
     return found
 
 
 def _layers(state: Pass, batch: int) -> list[LayerCost]:
-    """One row for every module that owns parameters, in model order, then rows of weightless multiplications."""
+    """One row for every module that owns parameters, in model order, then rows of weightless
+    multiplications.
+    """
     owned: dict[str, list[str]] = {}
     for name in state.stored:
         if name not in state.buffers:
@@ -147,10 +173,16 @@ def _layers(state: Pass, batch: int) -> list[LayerCost]:
         kind = type(module).__name__ if module is not None else "Parameter"
         first = uses[0] if len(uses) == 1 else None
         if first is None and uses:
-            rows.extend(_row(name, state.uses[name], (name,), batch) for name in names if name in state.uses)
+            rows.extend(
+                _row(name, state.uses[name], (name,), batch) for name in names if name in state.uses
+            )
             names = [name for name in names if name not in state.uses]
         rows.append(_row(path, first or Use(kind, ""), tuple(names), batch))
-    rows.extend(_row(name.removesuffix(":"), use, (), batch) for name, use in state.uses.items() if name.endswith(":"))
+    rows.extend(
+        _row(name.removesuffix(":"), use, (), batch)
+        for name, use in state.uses.items()
+        if name.endswith(":")
+    )
     return rows
 
 

@@ -1,4 +1,6 @@
-"""One labelling pass: walk the captured calls, apply each operator's rule, collect what the labels own."""
+"""One labelling pass: walk the captured calls, apply each operator's rule, collect what the
+labels own.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Use:
 
 @dataclass
 class Pass:
-    """State that the rules see. `choices` says per source line how ambiguous sizes are read (see `rules.moves`)."""
+    """State that the rules see. `choices` says per source line how ambiguous sizes are read
+    (see `rules.moves`).
+    """
 
     model: nn.Module
     choices: Mapping[str, str]
@@ -56,7 +60,9 @@ class Pass:
         return Activation(tuple(shape), None, np.array([self.labels.fixed(reason)], dtype=np.int64))
 
     def stuck(self, values: Any, text: str) -> Any:
-        """Freeze everything that arrives, pin parameters, and return fixed results of the call's shapes."""
+        """Freeze everything that arrives, pin parameters, and return fixed results of the
+        call's shapes.
+        """
         reason = self.why(text)
         for value in flatten(values):
             if isinstance(value, Activation):
@@ -66,12 +72,16 @@ class Pass:
         return self.results(lambda shape: self.fixed(shape, reason))
 
     def results(self, make: Any) -> Any:
-        """`make(shape)` for each tensor result: one value, or a tuple for operators that return several."""
+        """`make(shape)` for each tensor result: one value, or a tuple for operators that return
+        several.
+        """
         made = tuple(Opaque() if shape is None else make(shape) for shape in self.call.shapes)
         return made[0] if len(made) == 1 and not returns_list(self.call) else made
 
     def read(self, parameter: Any, dim: int, labels: Vector) -> bool:
-        """Let `labels` own the slices of `parameter` along its current `dim`; freeze them where that is impossible."""
+        """Let `labels` own the slices of `parameter` along its current `dim`; freeze them where
+        that is impossible.
+        """
         if not isinstance(parameter, Parameter):
             return True
         axis = parameter.axis(dim)
@@ -81,7 +91,9 @@ class Pass:
             self.labels.pin(parameter.name, reason)
             return False
         stored, indices = axis
-        self.labels.attach(parameter.name, stored, self.stored[parameter.name][stored], indices, labels)
+        self.labels.attach(
+            parameter.name, stored, self.stored[parameter.name][stored], indices, labels
+        )
         return True
 
     def rows(self, parameter: Parameter, dim: int) -> Vector:
@@ -89,11 +101,19 @@ class Pass:
         axis = parameter.axis(dim)
         assert axis is not None  # callers check `plain`
         stored, indices = axis
-        return self.labels.produce(parameter.name, stored, self.stored[parameter.name][stored], indices)
+        return self.labels.produce(
+            parameter.name, stored, self.stored[parameter.name][stored], indices
+        )
 
     def owner(self, parameter: Any, kinds: type | tuple[type, ...]) -> str | None:
-        """Path of the module that holds `parameter` (or that makes this call) if it is one of `kinds`."""
-        name = parameter.name.rpartition(".")[0] if isinstance(parameter, Parameter) else self.call.module
+        """Path of the module that holds `parameter` (or that makes this call) if it is one of
+        `kinds`.
+        """
+        name = (
+            parameter.name.rpartition(".")[0]
+            if isinstance(parameter, Parameter)
+            else self.call.module
+        )
         return name if isinstance(self.modules.get(name), kinds) else None
 
     def width(self, module: str | None, attribute: str, labels: Vector) -> None:
@@ -122,8 +142,12 @@ class Pass:
         self.uses.setdefault(f"{key}:", Use(self.call.name, "")).fixed_macs += macs
 
 
-def label(model: nn.Module, captures: Iterable[Capture], choices: Mapping[str, str], open_statistics: bool) -> Pass:
-    """Run the labels through every captured graph of the same model; only the first one's operations are counted."""
+def label(
+    model: nn.Module, captures: Iterable[Capture], choices: Mapping[str, str], open_statistics: bool
+) -> Pass:
+    """Run the labels through every captured graph of the same model; only the first one's
+    operations are counted.
+    """
     from stages.trace.rules import rule_for  # rules import Pass
 
     state = Pass(model, choices, open_statistics)
@@ -154,7 +178,11 @@ def _source(state: Pass, kind: str, name: str, shape: tuple[int, ...] | None) ->
         return Opaque()
     if kind == "parameter":
         return Parameter(name, shape, buffer=name in state.buffers)
-    what = f"model input {name}" if kind == "input" else f"constant tensor {name} is no registered buffer"
+    what = (
+        f"model input {name}"
+        if kind == "input"
+        else f"constant tensor {name} is no registered buffer"
+    )
     return state.fixed(shape, what)
 
 
@@ -187,4 +215,8 @@ def returns_list(call: Call) -> bool:
     if not isinstance(call.target, torch._ops.OpOverload):
         return False
     returned = call.target._schema.returns
-    return len(returned) != 1 or "[]" in str(returned[0].type) or str(returned[0].type).startswith("List")
+    return (
+        len(returned) != 1
+        or "[]" in str(returned[0].type)
+        or str(returned[0].type).startswith("List")
+    )

@@ -1,6 +1,8 @@
-"""The bookkeeping of units: which labels are equal, which must stay and why, which parameter slices they own.
+"""The bookkeeping of units: which labels are equal, which must stay and why, which parameter slices
+they own.
 
-Ties are only collected while tracing; the connected components are computed once, vectorised, at the end.
+Ties are only collected while tracing; the connected components are computed once, vectorised, at
+the end.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ class Labels:
         slot = self.slot(parameter, dim, size)
         order = np.argsort(indices, kind="stable")
         indices, labels = indices[order], labels[order]
-        if len(indices) > 1 and (indices[1:] == indices[:-1]).any():  # an expanded parameter: one slice, many readers
+        if (
+            len(indices) > 1 and (indices[1:] == indices[:-1]).any()
+        ):  # an expanded parameter: one slice, many readers
             first = np.searchsorted(indices, indices)
             self.tie(labels, labels[first])
         self.tie(slot[indices], labels)
@@ -127,7 +131,9 @@ class Settled:
 
 
 def _components(count: int, ties: list[tuple[Vector, Vector]]) -> Vector:
-    """Smallest label of every connected component: hook to the smaller root, jump pointers, repeat."""
+    """Smallest label of every connected component: hook to the smaller root, jump pointers,
+    repeat.
+    """
     roots = np.arange(count, dtype=np.int64)
     if not ties:
         return roots

@@ -1,10 +1,12 @@
-"""A capture by listening: the model runs once without arithmetic while a dispatch mode notes every ATen call.
+"""A capture by listening: the model runs once without arithmetic while a dispatch mode notes every
+ATen call.
 
-It runs on meta tensors, where operators that plainly keep the shape are not even called, or, for models that mix
-devices or look at their tensors, on fake ones.
+It runs on meta tensors, where operators that plainly keep the shape are not even called, or, for
+models that mix devices or look at their tensors, on fake ones.
 
-The mode sits on the PreDispatch key, where torch.export listens too, so that `linear` or `chunk` arrive whole and not
-in the pieces autograd would see. PyTorch has no public way to listen there; if this one changes, `capture` falls back.
+The mode sits on the PreDispatch key, where torch.export listens too, so that `linear` or `chunk`
+arrive whole and not in the pieces autograd would see. PyTorch has no public way to listen there; if
+this one changes, `capture` falls back.
 """
 
 from __future__ import annotations
@@ -25,7 +27,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from stages.trace import shapes
-from stages.trace.capture import Call, Capture, Input, Ref, flatten, inside_torch, mode, operator_name, short_path
+from stages.trace.capture import (
+    Call,
+    Capture,
+    Input,
+    Ref,
+    flatten,
+    inside_torch,
+    mode,
+    operator_name,
+    short_path,
+)
 
 _HERE = os.path.dirname(__file__)
 
@@ -50,7 +62,9 @@ class Recorder(SchemaCheckMode):
         self._alive: list[Any] = []
         self._count = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "prim":  # device, layout: no values
             return func(*args, **kwargs)
@@ -65,7 +79,9 @@ class Recorder(SchemaCheckMode):
                 name=operator_name(func),
                 args=tuple(before[0]),
                 kwargs=before[1],
-                shapes=tuple(tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results),
+                shapes=tuple(
+                    tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results
+                ),
                 module=self.modules[-1] if self.modules else "",
                 line=_caller(),
             )
@@ -76,7 +92,9 @@ class Recorder(SchemaCheckMode):
         return out
 
     def _light(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result's shape by the shortest way: PyTorch's Python decompositions take most of the time otherwise."""
+        """The result's shape by the shortest way: PyTorch's Python decompositions take most of
+        the time otherwise.
+        """
         guard = torch._C._DisablePythonDispatcher()
         try:
             known = shapes.result(operator_name(func), args, kwargs)
@@ -92,11 +110,15 @@ class Recorder(SchemaCheckMode):
         self._bind(tensor, Ref(self.inputs[-1].index))
 
     def ref(self, value: Any) -> Any:
-        """Tensors become references; a real tensor that was not declared is a constant that forward refers to."""
+        """Tensors become references; a real tensor that was not declared is a constant that
+        forward refers to.
+        """
         if not isinstance(value, torch.Tensor):
             return value
         if id(value) not in self._refs:
-            if _place(value) in self._places:  # factory functions hand out a second object for their result
+            if (
+                _place(value) in self._places
+            ):  # factory functions hand out a second object for their result
                 self._bind(value, self._places[_place(value)])
             elif not isinstance(value, FakeTensor) and not value.is_meta:
                 self.declare("constant", self.constants.get(id(value), "outside the model"), value)
@@ -105,7 +127,9 @@ class Recorder(SchemaCheckMode):
         return self._refs[id(value)]
 
     def _refs_in(self, tree: Any) -> Any:
-        """`ref` on every tensor of nested tuples, lists and dicts; what `tree_map` does, many times faster."""
+        """`ref` on every tensor of nested tuples, lists and dicts; what `tree_map` does, many
+        times faster.
+        """
         if isinstance(tree, torch.Tensor):
             return self.ref(tree)
         kind = type(tree)
@@ -123,7 +147,9 @@ class Recorder(SchemaCheckMode):
         return self._count
 
 
-def capture(model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool, training: bool = False) -> Capture:
+def capture(
+    model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool, training: bool = False
+) -> Capture:
     """Run `model` on meta (`light`) or fake tensors; any exception means: try the next way."""
     paths = {id(module): path for path, module in model.named_modules()}
     recorder = Recorder(paths, _attributes(model), light)
@@ -138,20 +164,29 @@ def capture(model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool, t
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         used[name] = stand_in(tensor)
         recorder.declare("parameter", name, used[name])
-    inputs = tree_map(lambda value: stand_in(value) if torch.is_tensor(value) else value, example_inputs)
+    inputs = tree_map(
+        lambda value: stand_in(value) if torch.is_tensor(value) else value, example_inputs
+    )
     for position, leaf in enumerate(tree_leaves(inputs)):
         if isinstance(leaf, torch.Tensor):
             recorder.declare("input", f"#{position}", leaf)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        for context in (preserved(model), mode(model, training), _module_paths(recorder), torch.no_grad()):
+        for context in (
+            preserved(model),
+            mode(model, training),
+            _module_paths(recorder),
+            torch.no_grad(),
+        ):
             stack.enter_context(context)
         for context in (*(() if light else (fake,)), enable_python_dispatcher(), recorder):
             stack.enter_context(context)
         output = torch.func.functional_call(model, used, inputs)
     leaves = tree_leaves(output)
-    if not all(leaf is None or isinstance(leaf, (torch.Tensor, int, float, str)) for leaf in leaves):
+    if not all(
+        leaf is None or isinstance(leaf, (torch.Tensor, int, float, str)) for leaf in leaves
+    ):
         raise Unsupported("an output is no tensor")
     outputs = tuple(recorder.ref(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
     return Capture(tuple(_used_inputs(recorder, outputs)), tuple(recorder.calls), outputs, light)
@@ -170,7 +205,9 @@ def _module_paths(recorder: Recorder) -> Iterator[None]:
     """Keep `recorder.modules` the stack of paths of the modules that are running."""
 
     def enter(module: nn.Module, _: Any) -> None:
-        recorder.modules.append(recorder.paths.get(id(module), recorder.modules[-1] if recorder.modules else ""))
+        recorder.modules.append(
+            recorder.paths.get(id(module), recorder.modules[-1] if recorder.modules else "")
+        )
 
     def leave(*_: Any) -> None:
         recorder.modules.pop()
@@ -197,7 +234,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(random)
         for module, attributes in before:
             now = module.__dict__
-            if now.keys() != attributes.keys() or any(now[key] is not value for key, value in attributes.items()):
+            if now.keys() != attributes.keys() or any(
+                now[key] is not value for key, value in attributes.items()
+            ):
                 module.__dict__.clear()
                 module.__dict__.update(attributes)
 
@@ -213,13 +252,17 @@ def _attributes(model: nn.Module) -> dict[int, str]:
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Where a tensor's elements lie: equal for two objects that are the same view of the same memory."""
+    """Where a tensor's elements lie: equal for two objects that are the same view of the same
+    memory.
+    """
     layout = (tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset(), tensor.dtype)
     return (tensor.untyped_storage()._cdata, *layout)
 
 
 def _caller() -> str:
-    """The innermost frame of the network's own code; in one made of library modules alone there is none."""
+    """The innermost frame of the network's own code; in one made of library modules alone there
+    is none.
+    """
     frame: Any = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename

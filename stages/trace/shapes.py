@@ -1,8 +1,9 @@
 """Results of common operators on meta tensors by their shape formulas.
 
-PyTorch computes these shapes in Python through chains of decompositions, a fifth of a millisecond to over one for each
-call, which is most of the time of a capture. A function here answers the plain case and returns None for any other;
-arguments that do not fit are such a case, so that PyTorch itself says what is wrong.
+PyTorch computes these shapes in Python through chains of decompositions, a fifth of a millisecond
+to over one for each call, which is most of the time of a capture. A function here answers the plain
+case and returns None for any other; arguments that do not fit are such a case, so that PyTorch
+itself says what is wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import torch
 
 
 def like(tensor: torch.Tensor, shape: tuple[int, ...] | None = None) -> torch.Tensor:
-    """A meta tensor of the same type; without `shape`, also of the same shape and order of strides."""
+    """A meta tensor of the same type; without `shape`, also of the same shape and order of
+    strides.
+    """
     if shape is None and not tensor.is_contiguous():
         return torch.empty_like(tensor, device="meta", requires_grad=False)
     return torch.empty(tensor.shape if shape is None else shape, dtype=tensor.dtype, device="meta")
@@ -42,20 +45,38 @@ def _convolution(
     groups: int = 1,
 ) -> torch.Tensor | None:
     """⌊(size + 2·padding − dilation·(kernel − 1) − 1) / stride⌋ + 1 along both edges."""
-    if x.dim() != 4 or weight.dim() != 4 or any(len(option) != 2 for option in (stride, padding, dilation)):
+    if (
+        x.dim() != 4
+        or weight.dim() != 4
+        or any(len(option) != 2 for option in (stride, padding, dilation))
+    ):
         return None
     fits = x.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
-    if isinstance(padding, str) or not fits or not _same_type(x, weight) or not _fits(bias, weight.shape[0]):
+    if (
+        isinstance(padding, str)
+        or not fits
+        or not _same_type(x, weight)
+        or not _fits(bias, weight.shape[0])
+    ):
         return None
     edges = [
         (size + 2 * pad - hole * (kernel - 1) - 1) // step + 1
-        for size, pad, hole, kernel, step in zip(x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True)
+        for size, pad, hole, kernel, step in zip(
+            x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True
+        )
     ]
     return like(x, (x.shape[0], weight.shape[0], *edges)) if min(edges) > 0 else None
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
-    fits = x.dim() > 0 and weight.dim() == 2 and x.shape[-1] == weight.shape[1] and _fits(bias, weight.shape[0])
+def _linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    fits = (
+        x.dim() > 0
+        and weight.dim() == 2
+        and x.shape[-1] == weight.shape[1]
+        and _fits(bias, weight.shape[0])
+    )
     return like(x, (*x.shape[:-1], weight.shape[0])) if fits and _same_type(x, weight) else None
 
 
@@ -64,25 +85,39 @@ def _elementwise(x: torch.Tensor, other: Any, *rest: Any) -> torch.Tensor | None
         return None
     if x.shape == other.shape:
         return like(x)
-    if x.dim() != other.dim() or any(a != b and 1 not in (a, b) for a, b in zip(x.shape, other.shape, strict=True)):
+    if x.dim() != other.dim() or any(
+        a != b and 1 not in (a, b) for a, b in zip(x.shape, other.shape, strict=True)
+    ):
         return None
     return like(x, tuple(b if a == 1 else a for a, b in zip(x.shape, other.shape, strict=True)))
 
 
 def _pooled_to(x: torch.Tensor, size: Any) -> torch.Tensor | None:
-    return like(x, (*x.shape[:2], *size)) if x.dim() == 4 and len(size) == 2 and None not in size else None
+    return (
+        like(x, (*x.shape[:2], *size))
+        if x.dim() == 4 and len(size) == 2 and None not in size
+        else None
+    )
 
 
 def _cat(tensors: Any, dim: int = 0) -> torch.Tensor | None:
     tensors = list(tensors)
     first = tensors[0]
-    if not all(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in tensors) or not first.dim():
+    if (
+        not all(isinstance(tensor, torch.Tensor) and tensor.is_meta for tensor in tensors)
+        or not first.dim()
+    ):
         return None
     dim %= first.dim()
-    beside = [(tensor.dtype, *tensor.shape[:dim], None, *tensor.shape[dim + 1 :]) for tensor in tensors]
+    beside = [
+        (tensor.dtype, *tensor.shape[:dim], None, *tensor.shape[dim + 1 :]) for tensor in tensors
+    ]
     if any(other != beside[0] for other in beside):
         return None
-    return like(first, (*first.shape[:dim], sum(tensor.shape[dim] for tensor in tensors), *first.shape[dim + 1 :]))
+    return like(
+        first,
+        (*first.shape[:dim], sum(tensor.shape[dim] for tensor in tensors), *first.shape[dim + 1 :]),
+    )
 
 
 def _same_type(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.stage import Stage, StageContext
-from pipeline.store import write_bytes
+from pipeline.run.stage import Stage, StageContext
+from pipeline.run.store import write_bytes
 
 
 class TraceStage(Stage):

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.channels.graph import ChannelGraph
 from pipeline.errors import UsageError
 from stages.trace import record
 from stages.trace.capture import Capture, canonical_names, capture
-from stages.trace.graph import ChannelGraph
 from stages.trace.grouping import build
 from stages.trace.labelling import Pass, label
 from stages.trace.labels import Settled
@@ -24,23 +24,30 @@ Inputs = torch.Tensor | tuple[Any, ...] | list[Any]
 _NEXT = {"inner": "outer", "outer": "fixed"}
 
 
-def trace(model: nn.Module, example_inputs: Inputs, *, open_statistics: bool = False) -> ChannelGraph:
+def trace(
+    model: nn.Module, example_inputs: Inputs, *, open_statistics: bool = False
+) -> ChannelGraph:
     """Find every set of channels that lives or dies together.
 
-    The model runs in eval mode on fake tensors; weights, buffers, training mode and random state stay as they are.
+    The model runs in eval mode on fake tensors; weights, buffers, training mode and random state
+    stay as they are.
 
     Args:
-        model: any classifier torch.export accepts.
-        example_inputs: one input, or a tuple of positional inputs, at the size of use.
-        open_statistics: make channels below LayerNorm and GroupNorm(1, …) prunable although the statistics of
+        model: any classifier torch.export accepts. example_inputs: one input, or a tuple of
+        positional inputs, at the size of use. open_statistics: make channels below LayerNorm and
+        GroupNorm(1, …) prunable although the statistics of
             the remaining channels then change; such groups have `exact=False`.
 
     Raises:
         UsageError: torch.export cannot take the model; the message names the line that stopped it.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    inputs = (
+        (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    )
     if not inputs:
-        raise UsageError("trace needs an example input", hint="pass a tensor of the shape the model is used with")
+        raise UsageError(
+            "trace needs an example input", hint="pass a tensor of the shape the model is used with"
+        )
     return _Tracing(model, inputs, open_statistics).graph().bind(model)
 
 
@@ -58,7 +65,9 @@ class _Tracing:
         self.captures = [self.captured, *self._in_training()]
         self.names = canonical_names(self.model)
         first = self.inputs[0]
-        self.batch = max(first.shape[0], 1) if isinstance(first, torch.Tensor) and first.dim() else 1
+        self.batch = (
+            max(first.shape[0], 1) if isinstance(first, torch.Tensor) and first.dim() else 1
+        )
 
     def graph(self) -> ChannelGraph:
         state, graph, settled = self._label(self.choices)
@@ -69,13 +78,17 @@ class _Tracing:
                 wrong = [line for line, ids in lines.items() if trial.problem(ids)]
                 if not wrong:
                     return self._freeze_culprits(trial)
-                self.choices.update({line: _NEXT[self.choices.get(line, "inner")] for line in wrong})
+                self.choices.update(
+                    {line: _NEXT[self.choices.get(line, "inner")] for line in wrong}
+                )
             elif not self._read_otherwise(state, graph):
                 return graph
             state, graph, settled = self._label(self.choices)
 
     def _in_training(self) -> list[Capture]:
-        """A second capture where eval mode leaves parameters unused: auxiliary heads must follow a cut as well."""
+        """A second capture where eval mode leaves parameters unused: auxiliary heads must
+        follow a cut as well.
+        """
         used = {source.name for source in self.captured.inputs}
         if all(name in used for name, _ in self.model.named_parameters()):
             return []
@@ -89,7 +102,9 @@ class _Tracing:
         return state, graph, settled
 
     def _read_otherwise(self, state: Pass, graph: ChannelGraph) -> bool:
-        """Try the other reading of lines that split channels; keep the first that opens more units and holds."""
+        """Try the other reading of lines that split channels; keep the first that opens more
+        units and holds.
+        """
         for line in state.labels.split_lines:
             if line in self.choices:
                 continue
@@ -104,10 +119,15 @@ class _Tracing:
         return False
 
     def _freeze_culprits(self, trial: Trial) -> ChannelGraph:
-        """Groups that forward does not follow for a reason no label shows, such as a size read from another tensor."""
+        """Groups that forward does not follow for a reason no label shows, such as a size read
+        from another tensor.
+        """
         graph = trial.graph
         while culprits := trial.culprits([group.id for group in graph.prunable]):
-            reasons = {group: f"forward does not follow its cut: {problem}" for group, problem in culprits.items()}
+            reasons = {
+                group: f"forward does not follow its cut: {problem}"
+                for group, problem in culprits.items()
+            }
             graph = graph.with_frozen(reasons)
             trial = replace(trial, graph=graph)
         return graph

@@ -1,7 +1,7 @@
 """What flows along the edges while labels are computed: activations, parameters, everything else.
 
-A unit label is an integer > 0. A label < 0 stands for channels that must all stay and leads to the reason
-(`Labels.reason`). 0 is "no label yet" and occurs only inside the tables of `Labels`.
+A unit label is an integer > 0. A label < 0 stands for channels that must all stay and leads to the
+reason (`Labels.reason`). 0 is "no label yet" and occurs only inside the tables of `Labels`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Vector = NDArray[np.int64]
 class Activation:
     """A tensor whose channels lie along at most one dimension.
 
-    `vector[i]` labels every element at index i of `dim`. With `dim=None` the vector has one entry that
-    labels the whole tensor: a fixed tensor, or one whose channels are all the same unit.
+    `vector[i]` labels every element at index i of `dim`. With `dim=None` the vector has one entry
+    that labels the whole tensor: a fixed tensor, or one whose channels are all the same unit.
     """
 
     shape: tuple[int, ...]
@@ -59,9 +59,9 @@ class Activation:
 class Parameter:
     """A parameter or buffer, possibly moved about (viewed, permuted, sliced) since it was read.
 
-    `coordinates[d]` holds, for every element as it is now, its index along dimension d of the stored tensor;
-    None while the tensor is as stored. `computed` marks element-wise functions of it, such as `scale.exp()`;
-    `buffer` tells the two kinds of stored tensor apart.
+    `coordinates[d]` holds, for every element as it is now, its index along dimension d of the
+    stored tensor; None while the tensor is as stored. `computed` marks element-wise functions of
+    it, such as `scale.exp()`; `buffer` tells the two kinds of stored tensor apart.
     """
 
     name: str
@@ -76,12 +76,16 @@ class Parameter:
             return self.coordinates
         ndim = len(self.shape)
         return tuple(
-            torch.arange(size).reshape([-1 if d == k else 1 for d in range(ndim)]).expand(self.shape)
+            torch.arange(size)
+            .reshape([-1 if d == k else 1 for d in range(ndim)])
+            .expand(self.shape)
             for k, size in enumerate(self.shape)
         )
 
     def axis(self, dim: int) -> tuple[int, Vector] | None:
-        """(stored dimension, index along it for each position of `dim`), or None if `dim` mixes dimensions."""
+        """(stored dimension, index along it for each position of `dim`), or None if `dim` mixes
+        dimensions.
+        """
         if self.coordinates is None:
             return dim, np.arange(self.shape[dim], dtype=np.int64)
         for stored, coordinate in enumerate(self.coordinates):
@@ -102,7 +106,11 @@ def varying_dims(labels: torch.Tensor) -> list[int]:
     """Dimensions along which an integer tensor is not constant."""
     found = []
     for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
-        if size > 1 and stride != 0 and bool((labels.narrow(dim, 1, size - 1) != labels.narrow(dim, 0, 1)).any()):
+        if (
+            size > 1
+            and stride != 0
+            and bool((labels.narrow(dim, 1, size - 1) != labels.narrow(dim, 0, 1)).any())
+        ):
             found.append(dim)
     return found
 

@@ -1,8 +1,10 @@
-"""Does forward follow a cut? Sizes may be hard-coded, numbers computed from a width: the network is cut and run.
+"""Does forward follow a cut? Sizes may be hard-coded, numbers computed from a width: the network is
+cut and run.
 
-It runs on tensors without values while its calls are recorded again. They must be the calls of the whole network,
-with the same numbers: `x / x.shape[1]` is a division by 8 there and by 4 here. Where channels themselves pass a
-doubtful size, a wrong cut may keep all shapes, so the outputs are compared with the silenced network's as well.
+It runs on tensors without values while its calls are recorded again. They must be the calls of the
+whole network, with the same numbers: `x / x.shape[1]` is a division by 8 there and by 4 here. Where
+channels themselves pass a doubtful size, a wrong cut may keep all shapes, so the outputs are
+compared with the silenced network's as well.
 """
 
 from __future__ import annotations
@@ -18,17 +20,19 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.surgery import cut, named_tensors, rebuild, removed_slices, silence
 from stages.trace import record
 from stages.trace.capture import Call, Capture, Ref, flatten, inside_torch, mode, short_path
-from stages.trace.graph import ChannelGraph
 from stages.trace.labelling import Pass
 from stages.trace.labels import Settled
 from stages.trace.record import preserved
-from stages.trace.slices import cut, named_tensors, rebuild, removed_slices, silence
 
 
 def doubtful(state: Pass, settled: Settled, graph: ChannelGraph) -> dict[str, set[str]]:
-    """{source line: ids of prunable groups whose units pass a doubtful size there}, in the order of the trace."""
+    """{source line: ids of prunable groups whose units pass a doubtful size there}, in the
+    order of the trace.
+    """
     owner = np.full(len(settled.roots), -1, dtype=np.int64)
     groups = graph.prunable
     for number, group in enumerate(groups):
@@ -76,16 +80,23 @@ class Trial:
         return found or dict.fromkeys(ids, problem)
 
     def _run_empty(self, keep: dict[str, list[int]]) -> str:
-        """One forward pass of the cut network without values, compared call by call where calls can be recorded."""
+        """One forward pass of the cut network without values, compared call by call where calls
+        can be recorded.
+        """
         if self.captured.heard:
             light = self.captured.light
             small = _hollow(self.model, self.graph, keep, "meta" if light else None)
-            return _difference(self.captured, record.capture(small, tuple(self.inputs), light=light))
+            return _difference(
+                self.captured, record.capture(small, tuple(self.inputs), light=light)
+            )
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         with preserved(self.model), torch.no_grad(), fake:
             small = _hollow(self.model, self.graph, keep, None)
             small(
-                *tree_map(lambda v: fake.from_tensor(v, static_shapes=True) if torch.is_tensor(v) else v, self.inputs)
+                *tree_map(
+                    lambda v: fake.from_tensor(v, static_shapes=True) if torch.is_tensor(v) else v,
+                    self.inputs,
+                )
             )
         return ""
 
@@ -98,7 +109,11 @@ class Trial:
                 silence(self.model, self.graph, keep)(*inputs),
             )
         pairs = zip(tensors_of(small), tensors_of(reference), strict=True)
-        return "" if all(_close(a, b) for a, b in pairs) else "the output of the cut network is another one"
+        return (
+            ""
+            if all(_close(a, b) for a, b in pairs)
+            else "the output of the cut network is another one"
+        )
 
 
 def tensors_of(output: Any) -> list[torch.Tensor]:
@@ -115,7 +130,9 @@ def _half(graph: ChannelGraph, ids: Iterable[str]) -> dict[str, list[int]]:
     return keep
 
 
-def _hollow(model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], device: str | None) -> nn.Module:
+def _hollow(
+    model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], device: str | None
+) -> nn.Module:
     """The cut network with tensors that nobody filled."""
     stored = named_tensors(model)
     shapes = {name: list(tensor.shape) for name, tensor in stored.items()}
@@ -125,11 +142,15 @@ def _hollow(model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], d
         name: torch.empty(shapes[name], dtype=tensor.dtype, device=device or tensor.device)
         for name, tensor in stored.items()
     }
-    return rebuild(model, tensors, graph.widths_after({group: len(kept) for group, kept in keep.items()})).eval()
+    return rebuild(
+        model, tensors, graph.widths_after({group: len(kept) for group, kept in keep.items()})
+    ).eval()
 
 
 def _difference(whole: Capture, small: Capture) -> str:
-    """The first call of the cut network that is not the whole network's, sizes aside; "" if there is none."""
+    """The first call of the cut network that is not the whole network's, sizes aside; "" if
+    there is none.
+    """
     for one, other in zip(whole.calls, small.calls, strict=False):
         if (one.target, one.line) != (other.target, other.line):
             return f"{other.line}: the cut network takes another path, {other.name} for {one.name}"
@@ -138,17 +159,25 @@ def _difference(whole: Capture, small: Capture) -> str:
                 return f"{other.line}: {one.name} uses a number that depends on the width, {before} becomes {after}"
     if len(whole.calls) != len(small.calls):
         return "the cut network takes another path"
-    constants, others = ([source for source in c.inputs if source.kind == "constant"] for c in (whole, small))
+    constants, others = (
+        [source for source in c.inputs if source.kind == "constant"] for c in (whole, small)
+    )
     for before, after in zip(constants, others, strict=False):
         if before.numbers != after.numbers:
-            readers = (call.line for call in small.calls if Ref(after.index) in flatten((call.args, call.kwargs)))
+            readers = (
+                call.line
+                for call in small.calls
+                if Ref(after.index) in flatten((call.args, call.kwargs))
+            )
             line, change = next(readers, after.name), f"{before.numbers} becomes {after.numbers}"
             return f"{line}: a constant tensor depends on the width, {change}"
     return ""
 
 
 def _numbers(call: Call) -> list[Any]:
-    """Numbers that take part in arithmetic; integers by schema are sizes, dimensions and strides."""
+    """Numbers that take part in arithmetic; integers by schema are sizes, dimensions and
+    strides.
+    """
     if not isinstance(call.target, torch._ops.OpOverload):
         return []
     found = []
@@ -175,7 +204,11 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _place(error: Exception) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not inside_torch(frame.filename)]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not inside_torch(frame.filename)
+    ]
     frames = [frame for frame in frames if frame.filename != __file__]
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{short_path(frames[-1].filename)}:{frames[-1].lineno}: {text}" if frames else text

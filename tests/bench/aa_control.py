@@ -1,9 +1,10 @@
 """How often the benchmark claims a difference where there is none, and misses one where there is.
 
-    python tests/bench/aa_control.py [--comparisons 20] [--min-seconds 1.0] [--batch 1] [--threads 1]
+    python tests/bench/aa_control.py [--comparisons 20] [--min-seconds 1.0] [--batch 1] [--threads
+    1]
 
-MobileNetV2 at 32×32: the file against itself, then against its half-width cut (multiples of 16), each as many
-times as asked. Prints every ratio with its interval, and the counts.
+MobileNetV2 at 32×32: the file against itself, then against its half-width cut (multiples of 16),
+each as many times as asked. Prints every ratio with its interval, and the counts.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def files(folder: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--comparisons", type=int, default=20)
     parser.add_argument("--min-seconds", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=1)
@@ -52,7 +55,9 @@ def main() -> None:
             verdicts: collections.Counter[str] = collections.Counter()
             ratios = []
             for index in range(arguments.comparisons):
-                row = compare(base, other, batch=arguments.batch, threads=arguments.threads, protocol=protocol)
+                row = compare(
+                    base, other, batch=arguments.batch, threads=arguments.threads, protocol=protocol
+                )
                 verdicts[row.verdict] += 1
                 ratios.append(row.ratio)
                 print(
@@ -61,7 +66,9 @@ def main() -> None:
                     flush=True,
                 )
             spread = statistics.pstdev([math.log(ratio) for ratio in ratios])
-            print(f"{title}: {dict(verdicts)}; ratio {min(ratios):.3f} … {max(ratios):.3f}, sd of log {spread:.4f}\n")
+            print(
+                f"{title}: {dict(verdicts)}; ratio {min(ratios):.3f} … {max(ratios):.3f}, sd of log {spread:.4f}\n"
+            )
 
 
 if __name__ == "__main__":

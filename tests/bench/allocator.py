@@ -11,7 +11,7 @@ import sys
 
 STEP = """
 import sys, time, torch
-from pipeline.config import ModelConfig
+from pipeline.config.schema import ModelConfig
 from pipeline.models import build_model
 from pipeline.training import machine
 if sys.argv[1] == "keep":
@@ -33,15 +33,21 @@ print(10 * 128 / (time.perf_counter() - start))
 
 
 def images_per_second(how: str) -> float:
-    done = subprocess.run([sys.executable, "-c", STEP, how], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STEP, how], capture_output=True, text=True, check=True
+    )
     return float(done.stdout)
 
 
 def main() -> None:
     rows = [(images_per_second("default"), images_per_second("keep")) for _ in range(3)]
     for default, keep in rows:
-        print(f"default {default:7.0f} images/s   keep {keep:7.0f} images/s   ratio {keep / default:.2f}")
-    print(f"median ratio {statistics.median(keep / default for default, keep in rows):.2f}, n = {len(rows)} pairs")
+        print(
+            f"default {default:7.0f} images/s   keep {keep:7.0f} images/s   ratio {keep / default:.2f}"
+        )
+    print(
+        f"median ratio {statistics.median(keep / default for default, keep in rows):.2f}, n = {len(rows)} pairs"
+    )
 
 
 if __name__ == "__main__":

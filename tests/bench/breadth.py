@@ -1,10 +1,12 @@
-"""Every torchvision classifier: trace, uniform cuts of 25 % and 50 %, cut == silenced, order of units without effect.
+"""Every torchvision classifier: trace, uniform cuts of 25 % and 50 %, cut == silenced, order of
+units without effect.
 
     python tests/bench/breadth.py [NAME ...] [--transformers] [--size 64]
 
-One line a network: groups, units that may go, channels that must stay, MACs before and after both cuts, the largest
-relative difference between the cut and the silenced network in float64, the same for shuffled units, seconds.
-Exit code 1 when a difference exceeds 1e-9 or counts differ from torch's own flop counter.
+One line a network: groups, units that may go, channels that must stay, MACs before and after both
+cuts, the largest relative difference between the cut and the silenced network in float64, the same
+for shuffled units, seconds. Exit code 1 when a difference exceeds 1e-9 or counts differ from
+torch's own flop counter.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def survey(name: str, size: int) -> tuple[str, bool, dict[str, int]]:
 
 
 def _macs(model: torch.nn.Module, x: torch.Tensor) -> int:
-    """By torch's own counter, which knows neither fused attention nor the fused encoder layers of eval mode."""
+    """By torch's own counter, which knows neither fused attention nor the fused encoder layers
+    of eval mode.
+    """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
@@ -81,13 +85,21 @@ def _reasons(graph: ChannelGraph) -> dict[str, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--transformers", action="store_true", help="also the ViT, Swin and MaxViT families")
-    parser.add_argument("--size", type=int, default=0, help="edge of the images instead of the usual one (quicker)")
+    parser.add_argument(
+        "--transformers", action="store_true", help="also the ViT, Swin and MaxViT families"
+    )
+    parser.add_argument(
+        "--size", type=int, default=0, help="edge of the images instead of the usual one (quicker)"
+    )
     options = parser.parse_args()
     names = options.names or [*CNNS, *(TRANSFORMERS if options.transformers else ())]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {len(names)} networks; MACs in millions")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {len(names)} networks; MACs in millions"
+    )
     print(f"{'network':20} {'grps':>4} {'units':>7} {'stay':>6} {'MACs':>9} {'-25 %':>9} {'-50 %':>9}"
           f" {'cut':>8} {'order':>8} {'trace':>6} {'prune':>6}")  # fmt: skip
     failed, started = [], time.perf_counter()
@@ -99,7 +111,9 @@ def main() -> int:
                 print(f"{'':25}{channels} stay: {reason}")
         failed += [] if ok else [name]
         gc.collect()
-    print(f"{len(names) - len(failed)} of {len(names)} hold, {time.perf_counter() - started:.0f} s {' '.join(failed)}")
+    print(
+        f"{len(names) - len(failed)} of {len(names)} hold, {time.perf_counter() - started:.0f} s {' '.join(failed)}"
+    )
     return 1 if failed else 0
 
 

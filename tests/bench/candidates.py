@@ -1,18 +1,23 @@
-"""Search candidates per second: ours against a loop of deepcopy + Torch-Pruning + the same fit, training and scoring.
+"""Search candidates per second: ours against a loop of deepcopy + Torch-Pruning + the same fit,
+training and scoring.
 
-    python tests/bench/candidates.py [--net NAME] [--images 384,1500] [--steps 0,16] [--candidates 10] [--trials 150]
+    python tests/bench/candidates.py [--net NAME] [--images 384,1500] [--steps 0,16] [--candidates
+    10] [--trials 150]
 
-Same network, images, budget share and threads; each side runs in its own process, so that its peak memory is its
-own. A candidate is cut physically, trained for `--steps` steps of distillation (64 images each; 0: not at all),
-batch-norm statistics are fitted to one third of the images, and the other two thirds are scored. Three ways are timed:
+Same network, images, budget share and threads; each side runs in its own process, so that its peak
+memory is its own. A candidate is cut physically, trained for `--steps` steps of distillation (64
+images each; 0: not at all), batch-norm statistics are fitted to one third of the images, and the
+other two thirds are scored. Three ways are timed:
 
 * theirs: every candidate is trained and sees every image;
 * ours, every image: the same, with our cutting;
-* ours, in a search: what a candidate costs in a search of so many trials by the default strategy, where glances at
-  few images spare most candidates the rest, and repeated ones are remembered (seconds of proposing included).
+* ours, in a search: what a candidate costs in a search of so many trials by the default strategy,
+  where glances at few images spare most candidates the rest, and repeated ones are remembered
+  (seconds of proposing included).
 
-Times are processor seconds of the one thread (wall seconds with --threads above 1), so that other work on the
-machine disturbs little. The base network is trained for a moment first, or scores would all be alike.
+Times are processor seconds of the one thread (wall seconds with --threads above 1), so that other
+work on the machine disturbs little. The base network is trained for a moment first, or scores would
+all be alike.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pipeline.config import DataConfig, ModelConfig, SearchConfig
+from pipeline.config.schema import DataConfig, ModelConfig, SearchConfig
 from pipeline.data import load_splits
 from pipeline.models import build_model
 from pipeline.training.evaluate import reestimate_batchnorm
@@ -44,7 +49,9 @@ from stages.trace import trace
 
 STEPS = 40  # of training, batch 64
 NETS = {
-    "mobilenet_v2": ModelConfig(source="mobilenet_v2", kwargs={"width_mult": 0.5, "stem_stride": 2}),
+    "mobilenet_v2": ModelConfig(
+        source="mobilenet_v2", kwargs={"width_mult": 0.5, "stem_stride": 2}
+    ),
     "resnet20": ModelConfig(source="resnet20"),
     "densenet": ModelConfig(source="densenet"),
     "googlenet": ModelConfig(source="googlenet"),
@@ -118,9 +125,14 @@ def torch_pruning(net: str, images: int, options: argparse.Namespace) -> dict[st
 def load(net: str):  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     splits = load_splits(DataConfig(source="embedded"), seed=0)
-    model = build_model(NETS[net], in_channels=splits.train.image_shape[0], num_classes=splits.train.num_classes)
+    model = build_model(
+        NETS[net], in_channels=splits.train.image_shape[0], num_classes=splits.train.num_classes
+    )
     model = model.to(memory_format=torch.channels_last).train()
-    optimizer, generator = torch.optim.SGD(model.parameters(), 0.05, 0.9), torch.Generator().manual_seed(0)
+    optimizer, generator = (
+        torch.optim.SGD(model.parameters(), 0.05, 0.9),
+        torch.Generator().manual_seed(0),
+    )
     for step, (x, y) in enumerate(splits.train.batches(64, shuffle=True, generator=generator)):
         if step == STEPS:
             break
@@ -134,12 +146,16 @@ def child(options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(options.threads)
     options.steps = int(options.steps)
     keep_freed_memory()  # for both sides alike
-    found = {"ours": ours, "torch-pruning": torch_pruning}[options.side](options.net, int(options.images), options)
+    found = {"ours": ours, "torch-pruning": torch_pruning}[options.side](
+        options.net, int(options.images), options
+    )
     return found | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--net", default="mobilenet_v2", choices=NETS)
     parser.add_argument("--images", default="384,1500")
     parser.add_argument("--steps", default="0,16")
@@ -154,10 +170,21 @@ def main() -> None:
     print(
         f"{options.net}, {options.threads} thread, {options.candidates} candidates, searches of {options.trials} trials"
     )
-    head = ("images", "steps", "theirs /s", "ours /s, every image", "ratio", "ours /s, in a search", "ratio", "trials")
+    head = (
+        "images",
+        "steps",
+        "theirs /s",
+        "ours /s, every image",
+        "ratio",
+        "ours /s, in a search",
+        "ratio",
+        "trials",
+    )
     print(" | ".join((*head, "on all images", "repeated", "peak MiB ours", "theirs")))
     for images, steps in itertools.product(options.images.split(","), options.steps.split(",")):
-        mine, theirs = (measured(side, images, steps, options) for side in ("ours", "torch-pruning"))
+        mine, theirs = (
+            measured(side, images, steps, options) for side in ("ours", "torch-pruning")
+        )
         slow = theirs["seconds"]
         print(
             f"{images} | {steps} | {1 / slow:.2f} | {1 / mine['seconds']:.2f} | {slow / mine['seconds']:.1f}× | "
@@ -171,7 +198,9 @@ def measured(side: str, images: str, steps: str, options: argparse.Namespace) ->
     arguments = ["--side", side, "--net", options.net, "--images", images, "--steps", steps]
     arguments += ["--trials", str(options.trials)]
     arguments += ["--candidates", str(options.candidates), "--threads", str(options.threads)]
-    out = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
+    out = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, capture_output=True, text=True
+    )
     return dict(json.loads(out.stdout.splitlines()[-1]))
 
 

@@ -2,10 +2,10 @@
 
     python tests/bench/denormals.py [--scale 1e-39] [--share 0.5] [--size 32] [--min-seconds 1.0]
 
-MobileNetV2, a share of every convolution's output channels scaled into the denormal range of float32, as strong
-weight decay or an absorbed batch norm of a dead channel leave them. The file as it is against the file that
-`export_onnx` writes, and against itself with onnxruntime told to treat denormals as zero. Processors differ: a
-factor of 10 on some, nothing on others.
+MobileNetV2, a share of every convolution's output channels scaled into the denormal range of
+float32, as strong weight decay or an absorbed batch norm of a dead channel leave them. The file as
+it is against the file that `export_onnx` writes, and against itself with onnxruntime told to treat
+denormals as zero. Processors differ: a factor of 10 on some, nothing on others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from stages.export import count_denormals, export_onnx
 
 
 def scaled_network(scale: float, share: float) -> nn.Module:
-    """MobileNetV2 whose convolutions have the first `share` of their output channels multiplied by `scale`."""
+    """MobileNetV2 whose convolutions have the first `share` of their output channels multiplied
+    by `scale`.
+    """
     torch.manual_seed(0)
     model = import_torchvision().models.mobilenet_v2(num_classes=10).eval()
     with torch.no_grad():
@@ -44,29 +46,41 @@ def with_denormals(path: Path, model: nn.Module, to: Path) -> None:
         own = weights.get(tensor.name)
         if own is not None and own.ndim == 4:
             flushed = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array(np.where(flushed == 0, own, flushed), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(np.where(flushed == 0, own, flushed), tensor.name)
+            )
     to.write_bytes(proto.SerializeToString())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scale", type=float, default=1e-39)
-    parser.add_argument("--share", type=float, default=0.5, help="of each convolution's output channels")
+    parser.add_argument(
+        "--share", type=float, default=0.5, help="of each convolution's output channels"
+    )
     parser.add_argument("--size", type=int, default=32, help="height and width of the input")
     parser.add_argument("--min-seconds", type=float, default=1.0)
     arguments = parser.parse_args()
     machine = fingerprint()
-    print(f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {machine['versions']['onnxruntime']}, 1 thread")
+    print(
+        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {machine['versions']['onnxruntime']}, 1 thread"
+    )
     model = scaled_network(arguments.scale, arguments.share)
     with tempfile.TemporaryDirectory() as folder:
         clean, dirty = Path(folder) / "exported.onnx", Path(folder) / "denormal.onnx"
         report = export_onnx(model, torch.randn(2, 3, arguments.size, arguments.size), clean)
         with_denormals(clean, model, dirty)
         left, found = (count_denormals(onnx.load(path)) for path in (clean, dirty))
-        print(f"export: {report.denormals_flushed:,} denormal weights set to zero, {left} left; as it is: {found:,}")
+        print(
+            f"export: {report.denormals_flushed:,} denormal weights set to zero, {left} left; as it is: {found:,}"
+        )
         row = compare(dirty, clean, protocol=Protocol(min_seconds=arguments.min_seconds))
     assert row.flushed is not None
-    print(f"as it is              {row.a.latency_ms['p50']:.3f} ms ({row.a.denormal_weights:,} denormal weights)")
+    print(
+        f"as it is              {row.a.latency_ms['p50']:.3f} ms ({row.a.denormal_weights:,} denormal weights)"
+    )
     print(f"exported              {row.b.latency_ms['p50']:.3f} ms ({row.b.denormal_weights:,})")
     print(f"as it is, set to zero {row.flushed['a_p50_ms']:.3f} ms (session.set_denormal_as_zero)")
     print(

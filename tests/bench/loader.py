@@ -1,19 +1,21 @@
-"""Images a second: our batches against a plain DataLoader with per-image transforms, same pixels, same network.
+"""Images a second: our batches against a plain DataLoader with per-image transforms, same pixels,
+same network.
 
     python tests/bench/loader.py                         embedded images
     python tests/bench/loader.py --root FOLDER           any data set that is held in memory
 
-Two plain ways, each with 0 and 2 loader processes and torchvision's transforms on one PIL image at a time (RandomCrop,
-RandomHorizontalFlip, ToTensor, Normalize):
+Two plain ways, each with 0 and 2 loader processes and torchvision's transforms on one PIL image at
+a time (RandomCrop, RandomHorizontalFlip, ToTensor, Normalize):
 
     in memory   as torchvision.datasets.CIFAR10 does it: an array of pixels, Image.fromarray for each
     files       as torchvision.datasets.ImageFolder does it: PNG files on disk (here in the page cache), opened for each
 
-Table one takes the batches and does nothing with them; table two trains on them. Every figure is the median of
-interleaved rounds in this process, after the first batches of a pass (start of processes, prefetched batches).
-`waiting` is the share of a training step that goes by before its batch is there; ours has no process beside it, so
-there it is the whole cost of loading. What a faster loader buys depends on how much there is to compute: hence a
-network of two convolutions beside ResNet-20.
+Table one takes the batches and does nothing with them; table two trains on them. Every figure is
+the median of interleaved rounds in this process, after the first batches of a pass (start of
+processes, prefetched batches). `waiting` is the share of a training step that goes by before its
+batch is there; ours has no process beside it, so there it is the whole cost of loading. What a
+faster loader buys depends on how much there is to compute: hence a network of two convolutions
+beside ResNet-20.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.config import DataConfig, ModelConfig
+from pipeline.config.schema import DataConfig, ModelConfig
 from pipeline.data import Augment, Images, describe, load_splits
 from pipeline.models import build_model
 from pipeline.models.torchvision_shim import import_torchvision
@@ -89,7 +91,9 @@ def files(images: Images, root: Path) -> Dataset:
     datasets = import_torchvision().datasets
     if images.image_shape[0] == 3:
         return datasets.ImageFolder(root, per_image(images))
-    return datasets.ImageFolder(root, per_image(images), loader=lambda path: Image.open(path).convert("L"))
+    return datasets.ImageFolder(
+        root, per_image(images), loader=lambda path: Image.open(path).convert("L")
+    )
 
 
 def tiny(num_classes: int, in_channels: int) -> nn.Module:
@@ -110,12 +114,18 @@ def tiny(num_classes: int, in_channels: int) -> nn.Module:
 def network(name: str, images: Images) -> nn.Module:
     if name == "tiny":
         return tiny(images.num_classes, images.image_shape[0]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = build_model(ModelConfig(source=name), in_channels=images.image_shape[0], num_classes=images.num_classes)
+    model = build_model(
+        ModelConfig(source=name), in_channels=images.image_shape[0], num_classes=images.num_classes
+    )
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def one_pass(batches: Batches, step: Callable[[Tensor, Tensor], None], seconds: float) -> tuple[float, float]:
-    """(images a second, share of the time spent waiting for batches) of one pass, at most `seconds` of it."""
+def one_pass(
+    batches: Batches, step: Callable[[Tensor, Tensor], None], seconds: float
+) -> tuple[float, float]:
+    """(images a second, share of the time spent waiting for batches) of one pass, at most
+    `seconds` of it.
+    """
     seen, waited, begun, asked = 0, 0.0, 0.0, 0.0
     for count, (x, y) in enumerate(batches()):
         now = time.perf_counter()
@@ -147,7 +157,9 @@ def trainer(model: nn.Module, precision: Any) -> Callable[[Tensor, Tensor], None
     return step
 
 
-def compare(ways: dict[str, Batches], step: Callable[[Tensor, Tensor], None], rounds: int, seconds: float) -> list[Any]:
+def compare(
+    ways: dict[str, Batches], step: Callable[[Tensor, Tensor], None], rounds: int, seconds: float
+) -> list[Any]:
     """One row a way: images a second, how much more ours has, and the share of waiting."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
@@ -166,21 +178,30 @@ def compare(ways: dict[str, Batches], step: Callable[[Tensor, Tensor], None], ro
 
 
 def show(title: str, rows: list[Any], waiting: bool) -> None:
-    print(f"\n{title}\n{'':<26}{'images/s':>10}{'ours is':>10}" + (f"{'waiting':>10}" if waiting else ""))
+    print(
+        f"\n{title}\n{'':<26}{'images/s':>10}{'ours is':>10}"
+        + (f"{'waiting':>10}" if waiting else "")
+    )
     for row in rows:
         share = f"{row['waiting']:>10.1%}" if waiting else ""
-        print(f"{row['way']:<26}{row['images_per_s']:>10,}{row['ours_is']:>9.2f}×{share}", flush=True)
+        print(
+            f"{row['way']:<26}{row['images_per_s']:>10,}{row['ours_is']:>9.2f}×{share}", flush=True
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", help="folder of images; the embedded ones when absent")
     parser.add_argument("--images", type=int, default=10_000, help="images of a pass")
     parser.add_argument("--models", default="tiny,resnet20", help="networks of the training loop")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--workers", default="0,2", help="processes of the plain loader")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="most seconds of a pass that are timed")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="most seconds of a pass that are timed"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
@@ -191,16 +212,22 @@ def main() -> None:
     augment = Augment(crop=PADDING, flip=True)
 
     def ours() -> Iterable[tuple[Tensor, Tensor]]:
-        return images.batches(args.batch_size, shuffle=True, augment=augment, generator=generator, drop_last=True)
+        return images.batches(
+            args.batch_size, shuffle=True, augment=augment, generator=generator, drop_last=True
+        )
 
     def plain(data: Dataset, workers: int) -> Batches:
-        return lambda: DataLoader(data, args.batch_size, shuffle=True, num_workers=workers, drop_last=True)
+        return lambda: DataLoader(
+            data, args.batch_size, shuffle=True, num_workers=workers, drop_last=True
+        )
 
     with tempfile.TemporaryDirectory() as folder, all_cores() as threads:
         sets = {"in memory": InMemory(images), "files": files(images, Path(folder))}
         ways: dict[str, Batches] = {"ours": ours}
         for workers in map(int, args.workers.split(",")):
-            ways |= {f"{name}, {workers} processes": plain(data, workers) for name, data in sets.items()}
+            ways |= {
+                f"{name}, {workers} processes": plain(data, workers) for name, data in sets.items()
+            }
         found: dict[str, Any] = {
             "data": describe(config).label,
             "batch_size": args.batch_size,
@@ -211,7 +238,9 @@ def main() -> None:
             "training": {},
         }
         about = f"batch {args.batch_size}, {threads} thread(s), torch {torch.__version__}"
-        print(f"{found['data']}, {len(images):,} images, {about}, load average {found['load_average']:.1f}")
+        print(
+            f"{found['data']}, {len(images):,} images, {about}, load average {found['load_average']:.1f}"
+        )
         show("batches alone", found["loader"], False)
         for name in args.models.split(","):
             model = network(name, images)

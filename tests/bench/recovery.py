@@ -1,14 +1,16 @@
-"""What recovers a uniformly cut network: batch-norm statistics, fine-tuning, or distillation; over several seeds.
+"""What recovers a uniformly cut network: batch-norm statistics, fine-tuning, or distillation; over
+several seeds.
 
     python tests/bench/recovery.py CONFIG [--set KEY=VALUE]... [--seeds 3] [--out FILE]
 
-CONFIG names network, weights and data, and `distill.*` the budget and arithmetic, the same for every row. The cut is
-uniform with L2 importance, to the fraction in `search.budget.macs`. Every choice is made on the search split; the
-table is of the test split, which is opened once a row, at the end. A seed decides the images for the batch-norm
-statistics, the order of the batches and their augmentation; network, cut and splits stay the same.
+CONFIG names network, weights and data, and `distill.*` the budget and arithmetic, the same for
+every row. The cut is uniform with L2 importance, to the fraction in `search.budget.macs`. Every
+choice is made on the search split; the table is of the test split, which is opened once a row, at
+the end. A seed decides the images for the batch-norm statistics, the order of the batches and their
+augmentation; network, cut and splits stay the same.
 
-Each row that is done goes into FILE (artifacts/recovery-CONFIG.json): killed and typed again, the rest is done. Rows
-of other settings, weights, images or torch are never taken over.
+Each row that is done goes into FILE (artifacts/recovery-CONFIG.json): killed and typed again, the
+rest is done. Rows of other settings, weights, images or torch are never taken over.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline import store
-from pipeline.config import Config, DistillConfig
-from pipeline.config_load import find_config, load_config
+from pipeline.config.load import find_config, load_config
+from pipeline.config.schema import Config, DistillConfig
 from pipeline.data import Images, describe, load_splits, load_test
 from pipeline.models import adopt_weights, build_model, find_weights, load_weights
+from pipeline.run import store
 from pipeline.training import Callbacks, Fit, Recipe, accuracy, fit
 from pipeline.training.machine import Objective, all_cores
 from stages.distill import recover
@@ -64,7 +66,9 @@ def uniform_plan(graph: ChannelGraph, fraction: float, align: int) -> ChannelPla
     sys.exit(f"no uniform plan leaves {fraction:.0%} of the MACs")
 
 
-def trainer(config: Config, section: DistillConfig, seed: int) -> Callable[[nn.Module, Objective, Images], Fit]:
+def trainer(
+    config: Config, section: DistillConfig, seed: int
+) -> Callable[[nn.Module, Objective, Images], Fit]:
     splits = load_splits(config.data, seed=config.seed)
     recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
     tell = Callbacks(
@@ -76,7 +80,9 @@ def trainer(config: Config, section: DistillConfig, seed: int) -> Callable[[nn.M
     )
 
     def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
-        return fit(model, images, splits.search, recipe, seed=seed, objective=objective, callbacks=tell)
+        return fit(
+            model, images, splits.search, recipe, seed=seed, objective=objective, callbacks=tell
+        )
 
     return train
 
@@ -100,14 +106,21 @@ class Rows:
             if (row["mode"], row["seed"]) == (mode, seed):
                 return row
         begun = time.perf_counter()
-        row = {"mode": mode, "seed": seed, **make(), "seconds": round(time.perf_counter() - begun, 1)}
+        row = {
+            "mode": mode,
+            "seed": seed,
+            **make(),
+            "seconds": round(time.perf_counter() - begun, 1),
+        }
         self.rows.append(row)
         store.write_json(self.path, {"of": self.of, "rows": self.rows})
         return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=3)
@@ -116,14 +129,20 @@ def main() -> None:
     file = Path(find_config(options.config))
     config = load_config(file, options.set)
     with all_cores() as threads:
-        teacher, splits, test = teacher_of(config), load_splits(config.data, seed=config.seed), load_test(config.data)
+        teacher, splits, test = (
+            teacher_of(config),
+            load_splits(config.data, seed=config.seed),
+            load_test(config.data),
+        )
         graph = trace(teacher, splits.train.take(2, seed=0)[0])
         plan = uniform_plan(graph, config.search.budget.macs or 0.5, config.search.align)
         section, card = config.distill, describe(config.data)
         rows = Rows(
             options.out or Path("artifacts") / f"recovery-{file.stem}.json",
             {
-                "config": config.model_dump(mode="json", include={"seed", "data", "model", "distill"}),
+                "config": config.model_dump(
+                    mode="json", include={"seed", "data", "model", "distill"}
+                ),
                 "plan": plan.to_json(),
                 "weights": store.sha256_file(find_weights(config.model.weights or "")),
                 "data": card.sha256,
@@ -136,10 +155,18 @@ def main() -> None:
             if mode == "cut":
                 return {"test_accuracy": accuracy(student, test)}
             chosen = section.model_copy(update={"mode": mode})
-            found = recover(student, teacher, splits, chosen, seed=seed, train=trainer(config, chosen, seed))
-            return {"test_accuracy": accuracy(student, test), "search_accuracy": found.final, "kept": found.kept}
+            found = recover(
+                student, teacher, splits, chosen, seed=seed, train=trainer(config, chosen, seed)
+            )
+            return {
+                "test_accuracy": accuracy(student, test),
+                "search_accuracy": found.final,
+                "kept": found.kept,
+            }
 
-        base = rows.get("base", 0, lambda: {"test_accuracy": accuracy(teacher, test)})["test_accuracy"]
+        base = rows.get("base", 0, lambda: {"test_accuracy": accuracy(teacher, test)})[
+            "test_accuracy"
+        ]
         costs = CostModel(graph)
         left = costs.macs(plan.counts()) / costs.macs()
         print(
@@ -148,16 +175,22 @@ def main() -> None:
             f"{section.epochs} epoch(s) of {len(splits.train):,} images at lr {section.lr:g}, batch "
             f"{section.batch_size}, {section.precision}; torch {torch.__version__}, {threads} thread(s)"
         )
-        print(f"{'recovery':<24}{'test accuracy, % (a seed each)':<32}{'mean ± sd':>16}{'lost, points':>14}{'s':>7}")
+        print(
+            f"{'recovery':<24}{'test accuracy, % (a seed each)':<32}{'mean ± sd':>16}{'lost, points':>14}{'s':>7}"
+        )
         for mode, name in MODES.items():
             seeds = 1 if mode == "cut" else options.seeds
             found = [rows.get(mode, seed, partial(row, mode, seed)) for seed in range(seeds)]
             scores = [100 * done["test_accuracy"] for done in found]
             spread = f" ± {statistics.stdev(scores):.2f}" if seeds > 1 else ""
             each = " ".join(f"{score:.2f}" for score in scores)
-            mean, seconds = statistics.mean(scores), statistics.mean(done["seconds"] for done in found)
+            mean, seconds = (
+                statistics.mean(scores),
+                statistics.mean(done["seconds"] for done in found),
+            )
             print(
-                f"{name:<24}{each:<32}{f'{mean:.2f}{spread}':>16}{100 * base - mean:>14.2f}{seconds:>7.0f}", flush=True
+                f"{name:<24}{each:<32}{f'{mean:.2f}{spread}':>16}{100 * base - mean:>14.2f}{seconds:>7.0f}",
+                flush=True,
             )
 
 

@@ -1,9 +1,11 @@
-"""Candidates a second: slicing the base's ONNX graph against pruning, exporting and loading each candidate.
+"""Candidates a second: slicing the base's ONNX graph against pruning, exporting and loading each
+candidate.
 
     python tests/bench/slicing_vs_export.py [--size 64] [--candidates 5] [NAME ...]
 
-Both ways end with an open onnxruntime session; their outputs on the same batch are compared. One run, one
-machine, the ratio of medians; the export is the same one that the pipeline uses, without its checks.
+Both ways end with an open onnxruntime session; their outputs on the same batch are compared. One
+run, one machine, the ratio of medians; the export is the same one that the pipeline uses, without
+its checks.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def open_session(data: bytes) -> ort.InferenceSession:
 
 
 def compare(name: str, size: int, candidates: int) -> tuple[float, float, float]:
-    """(median seconds a candidate by slicing, by export; largest output difference relative to the largest output)."""
+    """(median seconds a candidate by slicing, by export; largest output difference relative to
+    the largest output).
+    """
     tv = import_torchvision()
     extra = {"init_weights": False} if name == "googlenet" else {}
     model = tv.models.get_model(name, num_classes=10, weights=None, **extra).eval()
@@ -60,18 +64,25 @@ def compare(name: str, size: int, candidates: int) -> tuple[float, float, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=NAMES)
     parser.add_argument("--size", type=int, default=64, help="height and width of the input")
     parser.add_argument("--candidates", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"{'network':<22}{'slice+load ms':>14}{'export+load ms':>16}{'ratio':>8}{'rel. difference':>17}")
+    print(
+        f"{'network':<22}{'slice+load ms':>14}{'export+load ms':>16}{'ratio':>8}{'rel. difference':>17}"
+    )
     ratios = []
     for name in arguments.names:
         size = max(arguments.size, 96) if name == "googlenet" else arguments.size
         fast, slow, worst = compare(name, size, arguments.candidates)
         ratios.append(slow / fast)
-        print(f"{name:<22}{1e3 * fast:>14.1f}{1e3 * slow:>16.0f}{slow / fast:>7.0f}×{worst:>17.1e}", flush=True)
+        print(
+            f"{name:<22}{1e3 * fast:>14.1f}{1e3 * slow:>16.0f}{slow / fast:>7.0f}×{worst:>17.1e}",
+            flush=True,
+        )
     print(f"median ratio {statistics.median(ratios):.0f}×, least {min(ratios):.0f}×")
 
 

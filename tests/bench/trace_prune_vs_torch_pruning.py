@@ -1,12 +1,14 @@
-"""Trace + prune to half the width against Torch-Pruning 1.6.1: the same networks, one thread each, one run.
+"""Trace + prune to half the width against Torch-Pruning 1.6.1: the same networks, one thread each,
+one run.
 
     python tests/bench/trace_prune_vs_torch_pruning.py [NAME ...]
 
-Seconds are CPU seconds of this process (other work on the machine does not count), both tools warm. With --memory each
-tool runs once more in a forked child, whose peak above the parent is printed. "channels" are output channels of
-convolutions and linear layers that the tool can remove; where Torch-Pruning offers more, EXPLAINED must say why, and
-the same network traced with open_statistics=True must offer at least as many (not timed).
-Exit code 1 when a difference is unexplained.
+Seconds are CPU seconds of this process (other work on the machine does not count), both tools warm.
+With --memory each tool runs once more in a forked child, whose peak above the parent is printed.
+"channels" are output channels of convolutions and linear layers that the tool can remove; where
+Torch-Pruning offers more, EXPLAINED must say why, and the same network traced with
+open_statistics=True must offer at least as many (not timed). Exit code 1 when a difference is
+unexplained.
 """
 
 from __future__ import annotations
@@ -50,26 +52,40 @@ def ours(model: nn.Module, x: torch.Tensor) -> int:
 
 
 def _channels(model: nn.Module, graph: ChannelGraph) -> int:
-    rows = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _WEIGHTED)}
+    rows = {
+        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _WEIGHTED)
+    }
     members = [member for group in graph.prunable for member in group.members]
-    return sum(len(member.indices) for member in members if member.dim == 0 and member.parameter in rows)
+    return sum(
+        len(member.indices) for member in members if member.dim == 0 and member.parameter in rows
+    )
 
 
 def torch_pruning(model: nn.Module, x: torch.Tensor) -> int:
     """Channels of the layers it made narrower; builds its graph and prunes by L2."""
     import torch_pruning as tp
 
-    widths = {name: m.weight.shape[0] for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
+    widths = {
+        name: m.weight.shape[0] for name, m in model.named_modules() if isinstance(m, _WEIGHTED)
+    }
     heads = [m for m in model.modules() if isinstance(m, _WEIGHTED) and m.weight.shape[0] == 1000]
     pruner = tp.pruner.MagnitudePruner(
-        model, x, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5, ignored_layers=heads
+        model,
+        x,
+        importance=tp.importance.MagnitudeImportance(p=2),
+        pruning_ratio=0.5,
+        ignored_layers=heads,
     )
     pruner.step()
-    after = {name: m.weight.shape[0] for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
+    after = {
+        name: m.weight.shape[0] for name, m in model.named_modules() if isinstance(m, _WEIGHTED)
+    }
     return sum(width for name, width in widths.items() if after[name] < width)
 
 
-def timed(tool: Callable[[nn.Module, torch.Tensor], int], model: nn.Module, x: torch.Tensor) -> dict[str, Any]:
+def timed(
+    tool: Callable[[nn.Module, torch.Tensor], int], model: nn.Module, x: torch.Tensor
+) -> dict[str, Any]:
     """CPU seconds and channels, or the error."""
     gc.collect()
     started = time.process_time()
@@ -80,7 +96,9 @@ def timed(tool: Callable[[nn.Module, torch.Tensor], int], model: nn.Module, x: t
     return result | {"seconds": time.process_time() - started}
 
 
-def memory(tool: Callable[[nn.Module, torch.Tensor], int], model: nn.Module, x: torch.Tensor) -> float:
+def memory(
+    tool: Callable[[nn.Module, torch.Tensor], int], model: nn.Module, x: torch.Tensor
+) -> float:
     """MiB above the parent at the peak of a forked child that runs `tool`."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -102,9 +120,13 @@ def _peak() -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--memory", action="store_true", help="peak memory as well; takes twice as long")
+    parser.add_argument(
+        "--memory", action="store_true", help="peak memory as well; takes twice as long"
+    )
     options = parser.parse_args()
     names = options.names or CNNS
     warnings.simplefilter("ignore")
@@ -117,7 +139,11 @@ def main() -> int:
     total, failed, unexplained, slowest = {"ours": 0.0, "tp": 0.0}, [], [], (0.0, "")
     for name in names:
         model, x = build(name), torch.randn(1, 3, *(2 * (299 if name == "inception_v3" else 224,)))
-        mib = [memory(tool, model, x) for tool in (ours, torch_pruning)] if options.memory else [0.0, 0.0]
+        mib = (
+            [memory(tool, model, x) for tool in (ours, torch_pruning)]
+            if options.memory
+            else [0.0, 0.0]
+        )
         mine, theirs = timed(ours, model, x), timed(torch_pruning, copy.deepcopy(model), x)
         if "error" in mine:
             raise SystemExit(f"{name}: {mine['error']}")
@@ -148,7 +174,9 @@ def main() -> int:
 
 def _explained(name: str, theirs: int, model: nn.Module, x: torch.Tensor) -> str:
     """Why Torch-Pruning offers more channels than we do; "" when that is no reason."""
-    reason = next((reason for pattern, reason in EXPLAINED.items() if fnmatch.fnmatch(name, pattern)), "")
+    reason = next(
+        (reason for pattern, reason in EXPLAINED.items() if fnmatch.fnmatch(name, pattern)), ""
+    )
     opened = _channels(model, trace(model, x, open_statistics=True)) if reason else 0
     return f"{opened} on request: {reason}" if opened >= theirs else ""
 

@@ -1,14 +1,17 @@
-"""A finished run's plan against Torch-Pruning at the same MACs: same recovery, same export, same benchmark, one table.
+"""A finished run's plan against Torch-Pruning at the same MACs: same recovery, same export, same
+benchmark, one table.
 
-    python tests/bench/versus_torch_pruning.py CONFIG [--run-dir DIR] [--set KEY=VALUE]... [--epochs N]
-                                               [--images N] [--out DIR]
+    python tests/bench/versus_torch_pruning.py CONFIG [--run-dir DIR] [--set KEY=VALUE]... [--epochs
+                                               N] [--images N] [--out DIR]
 
-CONFIG's run must hold `pretrain/` and `prune/` (`rlp pipeline run CONFIG --until prune`). Torch-Pruning cuts the same
-base by L2 magnitude, uniformly and globally, with its default rounding and with round_to 8 and 16, each time by the
-least ratio that leaves no more MACs than ours. Every network is then distilled by `distill.*` with the same seed,
-exported, and timed against the same base (batch 1, 1 thread). The test split is opened last, through onnxruntime.
+CONFIG's run must hold `pretrain/` and `prune/` (`rlp pipeline run CONFIG --until prune`).
+Torch-Pruning cuts the same base by L2 magnitude, uniformly and globally, with its default rounding
+and with round_to 8 and 16, each time by the least ratio that leaves no more MACs than ours. Every
+network is then distilled by `distill.*` with the same seed, exported, and timed against the same
+base (batch 1, 1 thread). The test split is opened last, through onnxruntime.
 
-Rows are kept in DIR (default: the run's .work/versus) as they are finished: typed again, it goes on where it stopped.
+Rows are kept in DIR (default: the run's .work/versus) as they are finished: typed again, it goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -26,13 +29,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline import store
 from pipeline.cli.running import default_run_dir
-from pipeline.config import Config
-from pipeline.config_load import find_config, load_config
+from pipeline.config.load import find_config, load_config
+from pipeline.config.schema import Config
 from pipeline.data import load_splits, load_test
 from pipeline.data.images import balanced_indices
 from pipeline.models import load_model
+from pipeline.run import store
 from pipeline.training import Recipe, fit
 from pipeline.training.machine import all_cores
 from stages.benchmark import Protocol, compare, onnx_accuracy
@@ -61,7 +64,9 @@ def macs(model: nn.Module, example: torch.Tensor) -> int:
     return total
 
 
-def torch_pruned(base: nn.Module, example: torch.Tensor, limit: int, *, whole: bool, rounding: int | None) -> nn.Module:
+def torch_pruned(
+    base: nn.Module, example: torch.Tensor, limit: int, *, whole: bool, rounding: int | None
+) -> nn.Module:
     """Torch-Pruning's largest network of at most `limit` MACs."""
     import torch_pruning as tp
 
@@ -98,7 +103,9 @@ class Table:
         self.rows: dict[str, dict[str, Any]] = old.get("rows", {}) if old.get("of") == of else {}
 
     def fill(self, name: str, key: str, make: Callable[[], dict[str, Any]]) -> None:
-        """Add what `make` returns to the row unless it has `key` already; a failure is kept as the row's verdict."""
+        """Add what `make` returns to the row unless it has `key` already; a failure is kept as
+        the row's verdict.
+        """
         row = self.rows.setdefault(name, {})
         if key in row or "failed" in row:
             return
@@ -116,14 +123,29 @@ class Table:
         return self.folder / f"{name.replace(' ', '-')}.onnx"
 
     def show(self) -> None:
-        head = ("network", "MACs", "params", "search acc.", "test acc.", "p50 ms", "ratio (95 % CI)", "verdict")
+        head = (
+            "network",
+            "MACs",
+            "params",
+            "search acc.",
+            "test acc.",
+            "p50 ms",
+            "ratio (95 % CI)",
+            "verdict",
+        )
         print(" | ".join(head) + "\n" + " | ".join("---" for _ in head))
         for name, row in self.rows.items():
             if "failed" in row:
                 print(f"{name} | " + " | ".join([""] * 6) + f" | failed: {row['failed'][:80]}")
                 continue
-            ratio = "" if name == "base" else f"{row['ratio']:.2f}× ({row['ci95'][0]:.2f} to {row['ci95'][1]:.2f})"
-            numbers = f"{row['macs']:,} | {row['params']:,} | {row['search']:.2%} | {row['test']:.2%}"
+            ratio = (
+                ""
+                if name == "base"
+                else f"{row['ratio']:.2f}× ({row['ci95'][0]:.2f} to {row['ci95'][1]:.2f})"
+            )
+            numbers = (
+                f"{row['macs']:,} | {row['params']:,} | {row['search']:.2%} | {row['test']:.2%}"
+            )
             print(f"{name} | {numbers} | {row['p50_ms']:.3f} | {ratio} | {row.get('verdict', '')}")
         controls = [row["aa_ci95"] for row in self.rows.values() if "aa_ci95" in row]
         if controls:
@@ -139,7 +161,9 @@ class Contest:
         self.base = load_model(run / "pretrain").eval()
         self.splits = load_splits(config.data, seed=config.seed)
         if images:
-            some = self.splits.train.subset(balanced_indices(self.splits.train.labels, images, config.seed))
+            some = self.splits.train.subset(
+                balanced_indices(self.splits.train.labels, images, config.seed)
+            )
             self.splits = dataclasses.replace(self.splits, train=some)
         self.example = self.splits.search.take(2, seed=0)[0].contiguous()
 
@@ -149,22 +173,55 @@ class Contest:
         recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
 
         def train(model: nn.Module, objective: Any, images: Any) -> Any:
-            return fit(model, images, self.splits.search, recipe, seed=self.config.seed, objective=objective)
+            return fit(
+                model,
+                images,
+                self.splits.search,
+                recipe,
+                seed=self.config.seed,
+                objective=objective,
+            )
 
-        found = recover(student, copy.deepcopy(self.base), self.splits, section, seed=self.config.seed, train=train)
-        return {**self.exported(name, student), "cut": found.cut, "search": found.final, "kept": found.kept}
+        found = recover(
+            student,
+            copy.deepcopy(self.base),
+            self.splits,
+            section,
+            seed=self.config.seed,
+            train=train,
+        )
+        return {
+            **self.exported(name, student),
+            "cut": found.cut,
+            "search": found.final,
+            "kept": found.kept,
+        }
 
     def exported(self, name: str, model: nn.Module) -> dict[str, Any]:
         report = export_onnx(model.eval(), self.example, self.table.onnx(name))
-        sizes = {"macs": macs(model, self.example), "params": sum(p.numel() for p in model.parameters())}
+        sizes = {
+            "macs": macs(model, self.example),
+            "params": sum(p.numel() for p in model.parameters()),
+        }
         return {"onnx": report.sha256, **sizes}
 
     def timed(self, name: str) -> dict[str, Any]:
         settings = self.config.benchmark
-        protocol = Protocol(min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches)
+        protocol = Protocol(
+            min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches
+        )
         found = compare(self.table.onnx("base"), self.table.onnx(name), protocol=protocol)
-        numbers = {"ratio": found.ratio, "ci95": found.ci95, "aa_ci95": found.aa_ci95, "verdict": found.verdict}
-        return {"p50_ms": found.b.latency_ms["p50"], "base_p50_ms": found.a.latency_ms["p50"], **numbers}
+        numbers = {
+            "ratio": found.ratio,
+            "ci95": found.ci95,
+            "aa_ci95": found.aa_ci95,
+            "verdict": found.verdict,
+        }
+        return {
+            "p50_ms": found.b.latency_ms["p50"],
+            "base_p50_ms": found.a.latency_ms["p50"],
+            **numbers,
+        }
 
     def rows(self) -> dict[str, Callable[[], nn.Module]]:
         """Names and how each network is cut."""
@@ -172,28 +229,39 @@ class Contest:
         found: dict[str, Callable[[], nn.Module]] = {"ours": lambda: load_model(self.run / "prune")}
         for whole, kind in ((False, "uniform"), (True, "global")):
             for label, rounding in ROUNDINGS:
-                found[f"torch-pruning {kind} round_to {label}"] = lambda whole=whole, rounding=rounding: torch_pruned(
-                    self.base, self.example, limit, whole=whole, rounding=rounding
+                found[f"torch-pruning {kind} round_to {label}"] = (
+                    lambda whole=whole, rounding=rounding: torch_pruned(
+                        self.base, self.example, limit, whole=whole, rounding=rounding
+                    )
                 )
         return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config")
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--epochs", type=int, help="instead of distill.epochs")
-    parser.add_argument("--images", type=int, help="class-balanced draw of so many train images for recovery")
+    parser.add_argument(
+        "--images", type=int, help="class-balanced draw of so many train images for recovery"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     file = find_config(options.config)
     sets = [*options.set, *([] if options.epochs is None else [f"distill.epochs={options.epochs}"])]
     config, run = load_config(file, sets), options.run_dir or default_run_dir(file)
-    files = [store.sha256_file(run / stage / "model.safetensors") for stage in ("pretrain", "prune")]
+    files = [
+        store.sha256_file(run / stage / "model.safetensors") for stage in ("pretrain", "prune")
+    ]
     settings = config.model_dump(mode="json", include={"seed", "data", "distill", "benchmark"})
-    table = Table(options.out or run / ".work" / "versus", {"files": files, "images": options.images, **settings})
+    table = Table(
+        options.out or run / ".work" / "versus",
+        {"files": files, "images": options.images, **settings},
+    )
     contest = Contest(config, run, options.images, table)
     rows = contest.rows()
     with all_cores():

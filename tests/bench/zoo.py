@@ -1,4 +1,6 @@
-"""torchvision's classifiers, made hard for a proof: nothing that a trained network has is left at 0 or 1."""
+"""torchvision's classifiers, made hard for a proof: nothing that a trained network has is left
+at 0 or 1.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from pipeline.models.torchvision_shim import import_torchvision
 
 models = import_torchvision().models
 
-TRANSFORMERS = tuple(name for name in models.list_models(module=models) if re.match(r"vit_|swin|maxvit", name))
+TRANSFORMERS = tuple(
+    name for name in models.list_models(module=models) if re.match(r"vit_|swin|maxvit", name)
+)
 CNNS = tuple(name for name in models.list_models(module=models) if name not in TRANSFORMERS)
 
 
@@ -39,7 +43,9 @@ def randomise(model: nn.Module) -> None:
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if not tensor.is_floating_point():
                 continue
-            if name.endswith("layer_scale") or (tensor.dim() == 1 and name.endswith(("weight", "var"))):
+            if name.endswith("layer_scale") or (
+                tensor.dim() == 1 and name.endswith(("weight", "var"))
+            ):
                 tensor.uniform_(0.5, 1.5)
             elif tensor.dim() == 1 or name.endswith("mean"):
                 tensor.normal_(0, 0.1)
@@ -49,7 +55,9 @@ def randomise(model: nn.Module) -> None:
 
 
 def _normal(count: int) -> torch.Tensor:
-    """Normal numbers that repeat after a prime length: drawing them all would take longer than tracing."""
+    """Normal numbers that repeat after a prime length: drawing them all would take longer than
+    tracing.
+    """
     start = int(torch.randint(0, _DRAWN.numel(), ()))
     return torch.cat([_DRAWN[start:], _DRAWN.repeat(count // _DRAWN.numel() + 1)])[:count]
 
@@ -59,9 +67,18 @@ _DRAWN = torch.randn(999_983, generator=torch.Generator().manual_seed(0))
 
 @contextlib.contextmanager
 def _cheap_init() -> Iterator[None]:
-    """torchvision's own initialisation takes seconds (truncated normals) and is overwritten anyway."""
+    """torchvision's own initialisation takes seconds (truncated normals) and is overwritten
+    anyway.
+    """
     kept = {}
-    for name in ("trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_", "xavier_uniform_"):
+    for name in (
+        "trunc_normal_",
+        "kaiming_normal_",
+        "kaiming_uniform_",
+        "normal_",
+        "uniform_",
+        "xavier_uniform_",
+    ):
         kept[name] = getattr(nn.init, name)
         setattr(nn.init, name, lambda tensor, *_, **__: tensor)
     try:

@@ -15,7 +15,7 @@ from unittest import mock
 
 import fake_run
 
-from pipeline.manifest import damaged_outputs, read_manifest
+from pipeline.run.manifest import damaged_outputs, read_manifest
 
 OPERATIONS = ("open", "write", "fsync", "rename", "mkdir")
 
@@ -48,7 +48,10 @@ class Disk:
 
     @contextmanager
     def patched(self) -> Iterator[Disk]:
-        real = {name: getattr(os, name) for name in ("open", "fsync", "rename", "replace", "mkdir", "fdopen")}
+        real = {
+            name: getattr(os, name)
+            for name in ("open", "fsync", "rename", "replace", "mkdir", "fdopen")
+        }
 
         def counted(operation: str, name: str) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -65,7 +68,13 @@ class Disk:
             writer.hit = self.hit  # type: ignore[method-assign]
             return writer
 
-        names = {"open": "open", "fsync": "fsync", "rename": "rename", "replace": "rename", "mkdir": "mkdir"}
+        names = {
+            "open": "open",
+            "fsync": "fsync",
+            "rename": "rename",
+            "replace": "rename",
+            "mkdir": "mkdir",
+        }
         replaced = {name: counted(operation, name) for name, operation in names.items()}
         with mock.patch.multiple(os, fdopen=fdopen, **replaced):
             yield self
@@ -86,7 +95,9 @@ def die(_operation: str) -> None:
 
 
 def fork(work: Callable[[], Any], *, log: Path | None = None) -> int:
-    """Run `work` in a forked child and give back its pid; the child ends with 0, or 99 after an exception."""
+    """Run `work` in a forked child and give back its pid; the child ends with 0, or 99 after an
+    exception.
+    """
     pid = os.fork()
     if pid:
         return pid

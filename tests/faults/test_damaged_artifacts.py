@@ -1,4 +1,6 @@
-"""Damaged, stale and foreign artefacts: found before they are used, exit 3, and the stage to re-make is named."""
+"""Damaged, stale and foreign artefacts: found before they are used, exit 3, and the stage to
+re-make is named.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from pathlib import Path
 import fake_run
 import pytest
 
-from pipeline import store
-from pipeline.artifacts import KINDS, kinds_of
 from pipeline.errors import ArtifactError
+from pipeline.run import store
+from pipeline.run.artifacts import KINDS, kinds_of
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -31,7 +33,9 @@ def run(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
-FILES = [f"{s.name}/{name}" for s in fake_run.STAGES for kind in kinds_of(s.name) for name in kind.files]
+FILES = [
+    f"{s.name}/{name}" for s in fake_run.STAGES for kind in kinds_of(s.name) for name in kind.files
+]
 MANIFESTS = [f"{stage.name}/manifest.json" for stage in fake_run.STAGES]
 
 
@@ -41,7 +45,9 @@ def test_every_file_of_a_run_is_tried(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*FILES, *MANIFESTS, "run.json"])
-def test_one_flipped_bit_is_found_and_its_stage_named(run: Path, rlp: fake_run.Rlp, name: str) -> None:
+def test_one_flipped_bit_is_found_and_its_stage_named(
+    run: Path, rlp: fake_run.Rlp, name: str
+) -> None:
     path = run / name
     whole = path.read_bytes()
     for place in (0, len(whole) // 2, len(whole) - 1):
@@ -77,13 +83,17 @@ DAMAGES: dict[str, Damage] = {
     "NaN": lambda p: p.write_bytes(b'{"kind": NaN}\n'),
     "deep": lambda p: p.write_bytes(b"[" * 200_000),
     "wrong kind": lambda p: store.write_json(p, {"kind": "recipe", "schema_version": 1}),
-    "newer schema": lambda p: store.write_json(p, {**json.loads(p.read_bytes()), "schema_version": 99}),
+    "newer schema": lambda p: store.write_json(
+        p, {**json.loads(p.read_bytes()), "schema_version": 99}
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["run.json", "search/manifest.json", "search/plan.json"])
-def test_damaged_file_is_refused_by_every_reader(run: Path, rlp: fake_run.Rlp, name: str, damage: str) -> None:
+def test_damaged_file_is_refused_by_every_reader(
+    run: Path, rlp: fake_run.Rlp, name: str, damage: str
+) -> None:
     DAMAGES[damage](run / name)
     before = fake_run.committed(run, but=name)
     commands = [("check", run), ("stage", "prune", "--run", run), ("report", run)]
@@ -126,7 +136,9 @@ def test_blocked_run_names_file_stage_and_remedy(run: Path) -> None:
         assert f"rlp stage search --run {run} --force" in caught.value.hint
 
 
-def test_paths_in_hints_can_be_pasted_into_a_shell(whole: Path, tmp_path: Path, rlp: fake_run.Rlp) -> None:
+def test_paths_in_hints_can_be_pasted_into_a_shell(
+    whole: Path, tmp_path: Path, rlp: fake_run.Rlp
+) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "a run; rm -rf ü"))
     DAMAGES["truncated"](run / "search" / "plan.json")
     for command in (("check", run), ("stage", "search", "--run", run)):
@@ -149,7 +161,9 @@ def test_missing_manifest_re_runs_that_stage_only(run: Path) -> None:
     assert fake_run.execute(run).ran() == ["search"]
 
 
-def test_stage_folder_that_is_a_file_or_a_link_is_refused_or_replaced(run: Path, rlp: fake_run.Rlp) -> None:
+def test_stage_folder_that_is_a_file_or_a_link_is_refused_or_replaced(
+    run: Path, rlp: fake_run.Rlp
+) -> None:
     (run / "search").rename(run.parent / "elsewhere")
     (run / "search").symlink_to(run.parent / "elsewhere")
     result = rlp("check", run)
@@ -163,8 +177,12 @@ def test_stage_folder_that_is_a_file_or_a_link_is_refused_or_replaced(run: Path,
 
 
 FORGED: dict[str, Callable[[dict], object]] = {
-    "absolute name": lambda m: m["outputs"].update({"/etc/hostname": {**m["outputs"]["plan.json"]}}),
-    "name that climbs out": lambda m: m["outputs"].update({"../run.json": {**m["outputs"]["plan.json"]}}),
+    "absolute name": lambda m: m["outputs"].update(
+        {"/etc/hostname": {**m["outputs"]["plan.json"]}}
+    ),
+    "name that climbs out": lambda m: m["outputs"].update(
+        {"../run.json": {**m["outputs"]["plan.json"]}}
+    ),
     "kind of another stage": lambda m: m["outputs"]["plan.json"].update(kind="graph"),
     "kind that does not exist": lambda m: m["outputs"]["plan.json"].update(kind="nonsense"),
     "no outputs": lambda m: m.pop("outputs"),
@@ -178,7 +196,9 @@ FORGED: dict[str, Callable[[dict], object]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGED)
-def test_manifest_with_a_right_seal_and_wrong_content(run: Path, rlp: fake_run.Rlp, forgery: str) -> None:
+def test_manifest_with_a_right_seal_and_wrong_content(
+    run: Path, rlp: fake_run.Rlp, forgery: str
+) -> None:
     path = run / "search" / "manifest.json"
     manifest = json.loads(path.read_bytes())
     FORGED[forgery](manifest)
@@ -201,8 +221,12 @@ def test_output_that_an_older_rlp_did_not_write_is_made(run: Path) -> None:
     assert fake_run.execute(run).ran() == ["search"]
 
 
-@pytest.mark.parametrize("change", [{"config": {"serach": {}}}, {"config": []}, {"config_name": None}])
-def test_run_file_with_a_right_seal_and_wrong_content(run: Path, rlp: fake_run.Rlp, change: dict) -> None:
+@pytest.mark.parametrize(
+    "change", [{"config": {"serach": {}}}, {"config": []}, {"config_name": None}]
+)
+def test_run_file_with_a_right_seal_and_wrong_content(
+    run: Path, rlp: fake_run.Rlp, change: dict
+) -> None:
     record = json.loads((run / "run.json").read_bytes())
     store.write_sealed(run / "run.json", {**record, **change})
     result = rlp("check", run)
@@ -229,7 +253,9 @@ def test_hand_edited_plan_is_refused_until_accepted(run: Path, rlp: fake_run.Rlp
     assert rlp(*command).code == 0
 
 
-def test_input_that_changes_while_the_stage_runs_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_that_changes_while_the_stage_runs_is_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = fake_run.Fake.run
 
     def meddled(self: fake_run.Fake, ctx: object) -> object:
@@ -243,8 +269,12 @@ def test_input_that_changes_while_the_stage_runs_is_refused(run: Path, monkeypat
     assert fake_run.plan(run)["prune"].action == "blocked"
 
 
-def test_artefact_above_its_size_cap_is_not_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artefact_above_its_size_cap_is_not_read(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = run / "search" / "plan.json"
     os.truncate(plan, KINDS["plan"].max_bytes + 1)
-    monkeypatch.setattr(store, "sha256_file", lambda path: pytest.fail("read it") if path == plan else "0" * 64)
+    monkeypatch.setattr(
+        store, "sha256_file", lambda path: pytest.fail("read it") if path == plan else "0" * 64
+    )
     assert "more than the" in fake_run.plan(run)["search"].reason

@@ -1,4 +1,6 @@
-"""The n-th write, fsync, rename … fails: exit 4 with a path, committed artefacts untouched, the next run completes."""
+"""The n-th write, fsync, rename … fails: exit 4 with a path, committed artefacts untouched, the
+next run completes.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ import fake_run
 import pytest
 from fault_tools import OPERATIONS, Disk, assert_nothing_torn, failing, until_it_passes
 
-from pipeline import store
 from pipeline.errors import EnvironmentProblem
+from pipeline.run import store
 
 pytestmark = pytest.mark.usefixtures("fakes")
 STAGES = fake_run.STAGES[:3]
@@ -70,7 +72,9 @@ def _each_stage_wholly_old_or_new(run: Path, old: dict[str, bytes]) -> None:
         assert all(untouched) or not any(untouched), f"{stage.name} is a mixture of old and new"
 
 
-def test_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path, rlp: fake_run.Rlp) -> None:
+def test_folder_that_cannot_be_made_is_refused_before_any_work(
+    tmp_path: Path, rlp: fake_run.Rlp
+) -> None:
     (tmp_path / "c.yaml").write_text("seed: 0\n")
     (tmp_path / "file").write_text("")
     for folder in ("/proc/rlp-run", tmp_path / "file", tmp_path / "file" / "below"):
@@ -80,7 +84,9 @@ def test_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path: Path, r
         assert len(result.lines("hint")) == 1
 
 
-def test_read_error_of_an_artefact_is_an_environment_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_error_of_an_artefact_is_an_environment_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.json"
     store.write_json(path, {})
 

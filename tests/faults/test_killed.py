@@ -1,4 +1,6 @@
-"""SIGKILL at any instant: re-typing the command resumes, nothing is torn, the result is the uninterrupted one's."""
+"""SIGKILL at any instant: re-typing the command resumes, nothing is torn, the result is the
+uninterrupted one's.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ from pathlib import Path
 
 import fake_run
 import pytest
-from fault_tools import Disk, assert_nothing_left, assert_nothing_torn, die, fork, until_it_passes, wait
+from fault_tools import (
+    Disk,
+    assert_nothing_left,
+    assert_nothing_torn,
+    die,
+    fork,
+    until_it_passes,
+    wait,
+)
 
 pytestmark = pytest.mark.usefixtures("fakes")
 STAGES = fake_run.STAGES[:3]
@@ -22,9 +32,14 @@ def test_killed_at_every_disk_operation_of_a_first_run(tmp_path: Path) -> None:
     assert kills > 50, "the loop met too few operations to mean anything"
 
 
-def test_killed_at_every_disk_operation_of_a_second_run_that_replaces_the_first(tmp_path: Path) -> None:
+def test_killed_at_every_disk_operation_of_a_second_run_that_replaces_the_first(
+    tmp_path: Path,
+) -> None:
     fake_run.execute(tmp_path / "old", stages=STAGES)
-    assert _kill_everywhere(tmp_path, first=tmp_path / "old", operations=("fsync", "rename", "mkdir")) > 50
+    assert (
+        _kill_everywhere(tmp_path, first=tmp_path / "old", operations=("fsync", "rename", "mkdir"))
+        > 50
+    )
 
 
 def _kill_everywhere(tmp_path: Path, first: Path | None, operations: tuple[str, ...]) -> int:
@@ -59,7 +74,8 @@ def _kill_everywhere(tmp_path: Path, first: Path | None, operations: tuple[str, 
 def test_killed_at_random_instants_again_and_again(tmp_path: Path) -> None:
     """At least 25 kills of runs over one folder, each run resumed until it comes to its end.
 
-    The kernel ends the child after a random share of processor time, so that a busy machine changes nothing.
+    The kernel ends the child after a random share of processor time, so that a busy machine changes
+    nothing.
     """
     run, chance, kills = tmp_path / "run", random.Random(0), 0
 
@@ -70,7 +86,9 @@ def test_killed_at_random_instants_again_and_again(tmp_path: Path) -> None:
 
     for seed in range(100):
         began = time.process_time()
-        expected = fake_run.committed(fake_run.finished(tmp_path / f"whole{seed}", [f"seed={seed}"]))
+        expected = fake_run.committed(
+            fake_run.finished(tmp_path / f"whole{seed}", [f"seed={seed}"])
+        )
         whole = time.process_time() - began
         limit = chance.uniform(0.001, whole)
         while (status := wait(fork(doomed))) != 0:
@@ -91,7 +109,9 @@ def test_unfinished_stage_goes_on_from_its_journal(tmp_path: Path) -> None:
     def doomed() -> None:
         watched = fake_run.Fake.steps_log = str(log)
         with Disk(("rename",), 0, die).patched() as disk:
-            disk.action = lambda _: die("") if Path(watched).exists() and Path(watched).stat().st_size >= 3 else None
+            disk.action = lambda _: (
+                die("") if Path(watched).exists() and Path(watched).stat().st_size >= 3 else None
+            )
             disk.hit = lambda operation: disk.action(operation)  # type: ignore[method-assign]
             fake_run.execute(tmp_path / "run")
 

@@ -17,10 +17,16 @@ TWO = ("rounds=2",)
 def files(run: Path) -> dict[str, bytes]:
     """Every committed byte but the manifests with their dates."""
     found = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(run)): path.read_bytes() for path in found if path.name != "manifest.json"}
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in found
+        if path.name != "manifest.json"
+    }
 
 
-def test_killed_at_every_rename_and_folder_of_an_earlier_round_it_ends_the_same(tmp_path: Path) -> None:
+def test_killed_at_every_rename_and_folder_of_an_earlier_round_it_ends_the_same(
+    tmp_path: Path,
+) -> None:
     fake_run.execute(tmp_path / "old", TWO, last="pretrain")
     fake_run.execute(tmp_path / "whole", TWO, last="round-1/search")
     expected = files(tmp_path / "whole")

@@ -1,4 +1,6 @@
-"""The command line as a process: closed pipes, odd locales and widths, a decoy in the current folder, real signals."""
+"""The command line as a process: closed pipes, odd locales and widths, a decoy in the current
+folder, real signals.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +25,29 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return fake_run.finished(tmp_path_factory.mktemp("whole") / "run")
 
 
-def _rlp(*arguments: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[bytes]:
+def _rlp(
+    *arguments: object, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, cwd=cwd, env={**os.environ, **env}, check=False, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, cwd=cwd, env={**os.environ, **env}, check=False, timeout=120
+    )
 
 
 def _shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     line = line.replace("RLP", f"{sys.executable} {PROGRAM}")
     return subprocess.run(
-        ["bash", "-c", line], capture_output=True, env={**os.environ, **env}, check=False, timeout=120
+        ["bash", "-c", line],
+        capture_output=True,
+        env={**os.environ, **env},
+        check=False,
+        timeout=120,
     )
 
 
-@pytest.mark.parametrize("command", ["--help", "config schema", "config schema --json", "pipeline status RUN"])
+@pytest.mark.parametrize(
+    "command", ["--help", "config schema", "config schema --json", "pipeline status RUN"]
+)
 def test_reader_that_leaves_is_no_failure(whole: Path, command: str) -> None:
     code, err = _unread(*command.replace("RUN", str(whole)).split())
     assert (code, err) == (0, b"")
@@ -104,13 +116,17 @@ def test_decoy_in_the_current_folder_is_not_imported(tmp_path: Path) -> None:
 
 def test_installed_command_ignores_the_decoy_too(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("rlp")
-    if not script.exists():  # run from a checkout that is not installed: the same entry point by hand
+    if (
+        not script.exists()
+    ):  # run from a checkout that is not installed: the same entry point by hand
         command = [sys.executable, "-P", "-c", "from pipeline.cli import main; main()"]
     else:
         command = [str(script)]
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('decoy imported')\n")
-    done = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, check=False, timeout=120)
+    done = subprocess.run(
+        [*command, "--version"], cwd=tmp_path, capture_output=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"rlp ")
 
@@ -124,7 +140,9 @@ def test_signal_to_the_process(tmp_path: Path, number: int, code: int) -> None:
     os.mkfifo(f"{gate}.go")
     command = [sys.executable, str(PROGRAM), "pipeline", "run", "fake.yaml"]
     env = {**os.environ, "FAKE_GATE": str(gate)}
-    child = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    child = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
     open(f"{gate}.begun", "rb").close()
     child.send_signal(number)
     open(f"{gate}.go", "wb").close()

@@ -31,7 +31,9 @@ def conv_file(path: Path, channels: int, scale: float = 1.0) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timings too short to be believed, and a peak that is not measured."""
-    short = Protocol(min_seconds=0.02, min_runs=6, launches=2, slot_seconds=0.002, min_rounds=2, warm_limit=0.02)
+    short = Protocol(
+        min_seconds=0.02, min_runs=6, launches=2, slot_seconds=0.002, min_rounds=2, warm_limit=0.02
+    )
     monkeypatch.setattr(stages.benchmark, "Protocol", lambda **given: short)
     explaining = importlib.import_module("stages.benchmark.explain")
     monkeypatch.setattr(explaining, "measured_peak", lambda **setting: 50.0)
@@ -40,7 +42,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_files_against_the_first_denormals_and_why_one_is_not_faster(
     rlp: fake_run.Rlp, tmp_path: Path, quick: None
 ) -> None:
-    base, tiny = conv_file(tmp_path / "base.onnx", 64), conv_file(tmp_path / "tiny.onnx", 64, scale=1e-39)
+    base, tiny = (
+        conv_file(tmp_path / "base.onnx", 64),
+        conv_file(tmp_path / "tiny.onnx", 64, scale=1e-39),
+    )
     result = rlp("bench", base, tiny, conv_file(tmp_path / "small.onnx", 8), "--json")
     document = result.json()
     rows = document["settings"]
@@ -53,13 +58,19 @@ def test_several_files_against_the_first_denormals_and_why_one_is_not_faster(
         assert item["b"]["gmacs_per_s"] > 0
         assert item["peak_gmacs_per_s"] == 50.0
     assert "denormal weights slow" in " ".join(document["why"][0]["causes"])
-    (line,) = [line for line in result.err.splitlines() if line.startswith("warning: denormal weights")]
-    count = sum(np.count_nonzero(numpy_helper.to_array(t)) for t in onnx.load(tiny).graph.initializer)
+    (line,) = [
+        line for line in result.err.splitlines() if line.startswith("warning: denormal weights")
+    ]
+    count = sum(
+        np.count_nonzero(numpy_helper.to_array(t)) for t in onnx.load(tiny).graph.initializer
+    )
     assert f"{count:,} in tiny.onnx" in line
     assert line.count("ms as it is") == line.count("ms flushed") == 2
 
 
-@pytest.mark.parametrize("provider", [p for p in PROVIDERS if p.short != "cpu"], ids=lambda p: p.short)
+@pytest.mark.parametrize(
+    "provider", [p for p in PROVIDERS if p.short != "cpu"], ids=lambda p: p.short
+)
 def test_an_absent_provider_is_exit_4_naming_the_package_that_brings_it(
     rlp: fake_run.Rlp, tmp_path: Path, provider: object
 ) -> None:
@@ -73,7 +84,9 @@ def test_an_absent_provider_is_exit_4_naming_the_package_that_brings_it(
     assert provider.package in result.lines("hint")[0]  # type: ignore[attr-defined]
 
 
-def test_doctor_measures_the_target_once(rlp: fake_run.Rlp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_measures_the_target_once(
+    rlp: fake_run.Rlp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def blocks_of_16(**setting: object) -> Alignment:
@@ -84,7 +97,9 @@ def test_doctor_measures_the_target_once(rlp: fake_run.Rlp, tmp_path: Path, monk
         return measure_alignment(**setting, timer=seconds)  # type: ignore[arg-type]
 
     monkeypatch.setattr(
-        stages.benchmark, "target_alignment", lambda **given: target_alignment(**given, measure=blocks_of_16)
+        stages.benchmark,
+        "target_alignment",
+        lambda **given: target_alignment(**given, measure=blocks_of_16),
     )
     assert rlp("doctor", "--json").json()["alignment"] is None
     first = rlp("doctor", "--target")

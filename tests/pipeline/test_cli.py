@@ -1,4 +1,6 @@
-"""The contract of the command line: exit codes, one `error:` and one `hint:` line, one JSON document."""
+"""The contract of the command line: exit codes, one `error:` and one `hint:` line, one JSON
+document.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ pytestmark = pytest.mark.usefixtures("fakes")
 ENVELOPE = {"ok", "exit_code", "error"}
 
 
-def _commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _commands(
+    group: Any = None, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command with its path, such as `("pipeline", "run")`."""
     group = group or typer.main.get_command(app)
     for name, command in group.commands.items():
@@ -29,7 +33,9 @@ def _commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 
 COMMANDS = dict(_commands())
-NEED_ARGUMENTS = [path for path, command in COMMANDS.items() if any(p.required for p in command.params)]
+NEED_ARGUMENTS = [
+    path for path, command in COMMANDS.items() if any(p.required for p in command.params)
+]
 STATUS = {
     ("pipeline", "run"): "no-such.yaml",
     ("pipeline", "plan"): "no-such.yaml",
@@ -95,7 +101,9 @@ def test_help_of_every_command(rlp: fake_run.Rlp, path: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_unknown_option_is_a_usage_error_with_the_commands_own_keys(rlp: fake_run.Rlp, path: tuple[str, ...]) -> None:
+def test_unknown_option_is_a_usage_error_with_the_commands_own_keys(
+    rlp: fake_run.Rlp, path: tuple[str, ...]
+) -> None:
     result = rlp(*path, "--frob", "--json")
     _assert_failure(result, 2)
     assert result.json().keys() == ENVELOPE | set(COMMANDS[path].callback.json_keys)
@@ -157,7 +165,8 @@ def _assert_failure(result: fake_run.Result, code: int) -> None:
     assert "Traceback" not in result.err
 
 
-# --- a run, start to end ----------------------------------------------------------------------------------------------
+# --- a run, start to end
+# ----------------------------------------------------------------------------------------------
 
 
 def test_run_gives_its_summary_with_paths_that_exist(rlp: fake_run.Rlp, here: Path) -> None:
@@ -173,7 +182,9 @@ def test_run_gives_its_summary_with_paths_that_exist(rlp: fake_run.Rlp, here: Pa
     assert [row["action"] for row in document["stages"]] == ["run"] * 8
     again = rlp("pipeline", "run", "fake.yaml", "--json").json()
     assert [row["action"] for row in again["stages"]] == ["reuse"] * 8
-    assert {k: v for k, v in again.items() if k != "stages"} == {k: v for k, v in document.items() if k != "stages"}
+    assert {k: v for k, v in again.items() if k != "stages"} == {
+        k: v for k, v in document.items() if k != "stages"
+    }
 
 
 def test_run_that_stops_early_has_the_same_keys(rlp: fake_run.Rlp, here: Path) -> None:
@@ -190,27 +201,36 @@ def test_plan_of_a_new_run_writes_nothing(rlp: fake_run.Rlp, here: Path) -> None
     assert [path.name for path in here.iterdir()] == ["fake.yaml"]
 
 
-def test_stage_runs_alone_on_a_run_and_on_a_config(rlp: fake_run.Rlp, whole: Path, here: Path) -> None:
+def test_stage_runs_alone_on_a_run_and_on_a_config(
+    rlp: fake_run.Rlp, whole: Path, here: Path
+) -> None:
     run = Path(shutil.copytree(whole, here / "run"))
     result = rlp("stage", "search", "--run", run, "--set", "search.trials=7", "--json")
     assert (result.code, result.json()["action"]) == (0, "run")
     assert Path(result.json()["outputs"]["plan.json"]).is_file()
     assert rlp("check", run).code == 3, "prune is stale now"
     shutil.copy(whole.parent / "fake.yaml", here)
-    assert rlp("stage", "pretrain", "--config", "fake.yaml", "--json").json()["run"] == "artifacts/fake"
+    assert (
+        rlp("stage", "pretrain", "--config", "fake.yaml", "--json").json()["run"]
+        == "artifacts/fake"
+    )
     assert rlp("stage", "trace", "--json").code == 2
     assert rlp("stage", "trace", "--run", run, "--config", "fake.yaml").code == 2
     assert rlp("stage", "frob", "--run", run).code == 2
 
 
-def test_stage_before_its_input_names_the_stage_that_comes_first(rlp: fake_run.Rlp, here: Path) -> None:
+def test_stage_before_its_input_names_the_stage_that_comes_first(
+    rlp: fake_run.Rlp, here: Path
+) -> None:
     (here / "fake.yaml").write_text("seed: 0\n")
     result = rlp("stage", "prune", "--config", "fake.yaml")
     assert result.code == 3
     assert "rlp stage pretrain --run artifacts/fake" in result.lines("hint")[0]
 
 
-def test_status_and_check_tell_fresh_from_stale_and_missing(rlp: fake_run.Rlp, whole: Path, here: Path) -> None:
+def test_status_and_check_tell_fresh_from_stale_and_missing(
+    rlp: fake_run.Rlp, whole: Path, here: Path
+) -> None:
     run = Path(shutil.copytree(whole, here / "run"))
     rows = rlp("pipeline", "status", run, "--json").json()["stages"]
     assert {row["state"] for row in rows} == {"fresh"}
@@ -263,22 +283,32 @@ def test_speedup_gate_above_one_needs_the_verdict(
 ) -> None:
     real = fake_run._content
     monkeypatch.setattr(
-        fake_run, "_content", lambda *a: real(*a).replace(b'"faster"', b'"no difference shown"').replace(b"1.9", b"0.9")
+        fake_run,
+        "_content",
+        lambda *a: real(*a).replace(b'"faster"', b'"no difference shown"').replace(b"1.9", b"0.9"),
     )
     run = fake_run.finished(here / "run")
     assert rlp("check", run, "--min-speedup", "0.9").code == 0
     assert rlp("check", run, "--min-speedup", "1.1").code == 1
 
 
-# --- what people type -------------------------------------------------------------------------------------------------
+# --- what people type
+# -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a b\nline", "ünï-例 [/a] [bold]x", "quote'\" %s {0} $HOME", "a" * 200])
+@pytest.mark.parametrize(
+    "name", ["a b\nline", "ünï-例 [/a] [bold]x", "quote'\" %s {0} $HOME", "a" * 200]
+)
 def test_run_folder_of_any_name(rlp: fake_run.Rlp, here: Path, name: str) -> None:
     (here / "fake.yaml").write_text("seed: 0\n")
     run = here / name / "run"
     assert rlp("pipeline", "run", "fake.yaml", "--run-dir", run, "--json").json()["run"] == str(run)
-    for command in (("check", run), ("pipeline", "status", run), ("report", run), ("stage", "trace", "--run", run)):
+    for command in (
+        ("check", run),
+        ("pipeline", "status", run),
+        ("report", run),
+        ("stage", "trace", "--run", run),
+    ):
         assert rlp(*command).code == 0
     (run / "trace" / "graph.json").write_text("{}")
     failed = rlp("check", run, "--json")
@@ -327,7 +357,8 @@ def test_json_keeps_progress_off_stdout(rlp: fake_run.Rlp, here: Path) -> None:
     assert "[1/8]" not in result.out
 
 
-# --- bugs -------------------------------------------------------------------------------------------------------------
+# --- bugs
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_broken_pipe_to_a_worker_is_not_taken_for_a_reader_that_left(
@@ -342,7 +373,9 @@ def test_broken_pipe_to_a_worker_is_not_taken_for_a_reader_that_left(
     _assert_failure(rlp("pipeline", "run", "fake.yaml", "--json"), 70)
 
 
-def test_bug_is_one_line_and_a_saved_traceback(rlp: fake_run.Rlp, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_is_one_line_and_a_saved_traceback(
+    rlp: fake_run.Rlp, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: object, ctx: object) -> None:
         raise ZeroDivisionError("oh\nno")
 
@@ -358,7 +391,8 @@ def test_bug_is_one_line_and_a_saved_traceback(rlp: fake_run.Rlp, here: Path, mo
     assert "Traceback" in rlp("pipeline", "run", "fake.yaml").err
 
 
-# --- inspect ----------------------------------------------------------------------------------------------------------
+# --- inspect
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_inspect_shows_files_of_a_run(rlp: fake_run.Rlp, whole: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config
-from pipeline.config_load import all_paths, build_config, find_config, load_config, schema_text
+from pipeline.config.load import all_paths, build_config, find_config, load_config, schema_text
+from pipeline.config.schema import Config
 from pipeline.errors import UsageError
 
 
@@ -19,7 +19,9 @@ def problems(text: str, tmp_path: Path, *sets: str) -> list[str]:
     with pytest.raises(UsageError) as caught:
         load_config(path, sets)
     assert caught.value.hint
-    return [line.replace(f"{tmp_path}/", "") for line in (caught.value.message, *caught.value.details)]
+    return [
+        line.replace(f"{tmp_path}/", "") for line in (caught.value.message, *caught.value.details)
+    ]
 
 
 def test_defaults_are_a_whole_config() -> None:
@@ -35,39 +37,78 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("serach:\n  trials: 3\n", "c.yaml:1: serach: unknown key, did you mean search?"),
-        ("search:\n  trails: 3\n", "c.yaml:2: search.trails: unknown key, did you mean search.trials?"),
+        (
+            "search:\n  trails: 3\n",
+            "c.yaml:2: search.trails: unknown key, did you mean search.trials?",
+        ),
         ("trials: 3\n", "c.yaml:1: trials: unknown key, did you mean search.trials?"),
         (
             "search: {budget: {mac: .5}}\n",
             "c.yaml:1: search.budget.mac: unknown key, did you mean search.budget.macs?",
         ),
         ("zzzqqq: 3\n", "c.yaml:1: zzzqqq: unknown key"),
-        ("search:\n  trials: true\n", "c.yaml:2: search.trials: input should be a valid integer, got True"),
-        ("search:\n  trials: '3'\n", "c.yaml:2: search.trials: input should be a valid integer, got '3'"),
+        (
+            "search:\n  trials: true\n",
+            "c.yaml:2: search.trials: input should be a valid integer, got True",
+        ),
+        (
+            "search:\n  trials: '3'\n",
+            "c.yaml:2: search.trials: input should be a valid integer, got '3'",
+        ),
         ("search:\n  trials: 3.5\n", "c.yaml:2: search.trials: input should be a valid integer"),
-        ("search:\n  trials: 0\n", "c.yaml:2: search.trials: input should be greater than or equal to 1, got 0"),
-        ("search:\n\n  trials: -4\n", "c.yaml:3: search.trials: input should be greater than or equal to 1, got -4"),
+        (
+            "search:\n  trials: 0\n",
+            "c.yaml:2: search.trials: input should be greater than or equal to 1, got 0",
+        ),
+        (
+            "search:\n\n  trials: -4\n",
+            "c.yaml:3: search.trials: input should be greater than or equal to 1, got -4",
+        ),
         ("pretrain: {lr: .nan}\n", "c.yaml:1: pretrain.lr: input should be a finite number"),
         ("pretrain: {lr: .inf}\n", "c.yaml:1: pretrain.lr: input should be a finite number"),
         ("pretrain: {lr: 1e999}\n", "c.yaml:1: pretrain.lr: input should be a finite number"),
-        ("pretrain: {lr: yes}\n", "c.yaml:1: pretrain.lr: input should be a valid number, got 'yes'"),
-        ("pretrain: {lr: true}\n", "c.yaml:1: pretrain.lr: input should be a valid number, got True"),
-        ("search: {budget: {macs: 0}}\n", "c.yaml:1: search.budget.macs: input should be greater than 0, got 0"),
-        ("search: {budget: {macs: 1}}\n", "c.yaml:1: search.budget.macs: input should be less than 1, got 1"),
-        ("search: {budget: {macs: 1.5}}\n", "c.yaml:1: search.budget.macs: input should be less than 1, got 1.5"),
-        ("search: {budget: {macs: -1}}\n", "c.yaml:1: search.budget.macs: input should be greater than 0, got -1"),
+        (
+            "pretrain: {lr: yes}\n",
+            "c.yaml:1: pretrain.lr: input should be a valid number, got 'yes'",
+        ),
+        (
+            "pretrain: {lr: true}\n",
+            "c.yaml:1: pretrain.lr: input should be a valid number, got True",
+        ),
+        (
+            "search: {budget: {macs: 0}}\n",
+            "c.yaml:1: search.budget.macs: input should be greater than 0, got 0",
+        ),
+        (
+            "search: {budget: {macs: 1}}\n",
+            "c.yaml:1: search.budget.macs: input should be less than 1, got 1",
+        ),
+        (
+            "search: {budget: {macs: 1.5}}\n",
+            "c.yaml:1: search.budget.macs: input should be less than 1, got 1.5",
+        ),
+        (
+            "search: {budget: {macs: -1}}\n",
+            "c.yaml:1: search.budget.macs: input should be greater than 0, got -1",
+        ),
         (
             "search:\n  budget:\n    macs: 0.5\n    latency: 0.5\n",
             "c.yaml:2: search.budget: give exactly one of macs, params, latency",
         ),
-        ("search: {budget: {}}\n", "c.yaml:1: search.budget: give exactly one of macs, params, latency"),
+        (
+            "search: {budget: {}}\n",
+            "c.yaml:1: search.budget: give exactly one of macs, params, latency",
+        ),
         ("search: 5\n", "c.yaml:1: search: "),
         ("search: []\n", "c.yaml:1: search: "),
         (
             "benchmark:\n  batches: [1, 0]\n",
             "c.yaml:2: benchmark.batches.1: input should be greater than or equal to 1",
         ),
-        ("data: {search_fraction: 1}\n", "c.yaml:1: data.search_fraction: input should be less than 1, got 1"),
+        (
+            "data: {search_fraction: 1}\n",
+            "c.yaml:1: data.search_fraction: input should be less than 1, got 1",
+        ),
         ("seed: 99999999999999999999999\n", "c.yaml:1: seed: "),
         ("model: {weights: 5}\n", "c.yaml:1: model.weights: input should be a valid string, got 5"),
     ],
@@ -84,7 +125,9 @@ def test_several_faults_are_reported_at_once(tmp_path: Path) -> None:
     assert sorted(keys) == ["distill.alpha", "search.align", "search.trials", "seed", "serach"]
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfea\x00", b"\x80abc", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04\x00\x00"])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfea\x00", b"\x80abc", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04\x00\x00"]
+)
 def test_file_that_is_not_text(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(UsageError, match=r"c\.yaml"):
@@ -104,7 +147,8 @@ def test_byte_order_mark_and_windows_lines_are_fine(tmp_path: Path) -> None:
     assert (config.seed, config.search.trials) == (3, 4)
 
 
-# --- --set ------------------------------------------------------------------------------------------------------------
+# --- --set
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -126,7 +170,8 @@ def test_set_keeps_the_text_as_it_is(item: str, key: str, value: object) -> None
 
 def test_set_takes_numbers_lists_and_the_last_of_two() -> None:
     config = build_config(
-        {}, ["pretrain.lr=1e-3", "benchmark.batches=[1, 8]", "seed=1", "seed=2", "trace.freeze=[a.*]"]
+        {},
+        ["pretrain.lr=1e-3", "benchmark.batches=[1, 8]", "seed=1", "seed=2", "trace.freeze=[a.*]"],
     )
     assert config.pretrain.lr == 0.001
     assert config.benchmark.batches == (1, 8)
@@ -165,11 +210,14 @@ def test_budget_by_set_replaces_the_files(tmp_path: Path) -> None:
 
 def test_fault_of_the_file_is_not_blamed_on_set(tmp_path: Path) -> None:
     found = problems("search:\n  align: 0\n  trials: 5\n", tmp_path, "search.trials=0")
-    assert found[0].startswith("c.yaml:2: search.align") or found[1].startswith("c.yaml:2: search.align")
+    assert found[0].startswith("c.yaml:2: search.align") or found[1].startswith(
+        "c.yaml:2: search.align"
+    )
     assert any(line.startswith("--set: search.trials") for line in found)
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------
+# --- finding
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_config_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

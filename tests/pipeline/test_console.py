@@ -19,20 +19,27 @@ def _human() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.4, "12 s"), (185, "3 min 05 s"), (3600, "60 min 00 s")]
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.4, "12 s"), (185, "3 min 05 s"), (3600, "60 min 00 s")],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("n", "text"), [(0, "0 B"), (812, "812 B"), (3_400, "3.4 kB"), (5e9, "5.0 GB")])
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 B"), (812, "812 B"), (3_400, "3.4 kB"), (5e9, "5.0 GB")]
+)
 def test_size(n: float, text: str) -> None:
     assert console.size(n) == text
 
 
 def test_failure_is_one_line_an_error_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     console.failure(ArtifactError("a\nb [/c] " + "x" * 500, hint="d\n  e", details=["f\rg"]))
-    assert capsys.readouterr().err.splitlines() == ["error: a b [/c] " + "x" * 500, "error: f g", "hint: d e"]
+    assert capsys.readouterr().err.splitlines() == [
+        "error: a b [/c] " + "x" * 500,
+        "error: f g",
+        "hint: d e",
+    ]
 
 
 def test_no_colour_codes_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +81,9 @@ def test_plain_progress_is_one_line_every_thirty_seconds(
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
     watcher = console.RunWatcher()
-    step = SimpleNamespace(stage=SimpleNamespace(name="distill", title="recovering"), action="run", reason="never run")
+    step = SimpleNamespace(
+        stage=SimpleNamespace(name="distill", title="recovering"), action="run", reason="never run"
+    )
     watcher.begin(step, 4, 8)  # type: ignore[arg-type]
     for second in range(1, 91):
         clock.now = 1000.0 + second

@@ -1,4 +1,6 @@
-"""A chain of several rounds, over stages that write a few bytes: what follows what, what is re-run, what is told."""
+"""A chain of several rounds, over stages that write a few bytes: what follows what, what is
+re-run, what is told.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,23 @@ from pathlib import Path
 import fake_run
 import pytest
 
-from pipeline import store
 from pipeline.errors import ArtifactError
-from pipeline.manifest import HashOnce, damaged_outputs, read_manifest
-from pipeline.rounds import chain
-from pipeline.stage import Source
+from pipeline.run import store
+from pipeline.run.manifest import HashOnce, damaged_outputs, read_manifest
+from pipeline.run.rounds import chain
+from pipeline.run.stage import Source
 
 pytestmark = pytest.mark.usefixtures("fakes")
 TWO = ("rounds=2",)
 REPEATED = ("trace", "search", "prune", "distill")
-NAMES = ["pretrain", *(f"round-1/{name}" for name in REPEATED), *REPEATED, "export", "benchmark", "report"]
+NAMES = [
+    "pretrain",
+    *(f"round-1/{name}" for name in REPEATED),
+    *REPEATED,
+    "export",
+    "benchmark",
+    "report",
+]
 
 
 @pytest.fixture
@@ -28,14 +37,22 @@ def run(tmp_path: Path) -> Path:
 def files(run: Path) -> dict[str, bytes]:
     """Every committed byte but the manifests with their dates."""
     found = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(run)): path.read_bytes() for path in found if path.name != "manifest.json"}
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in found
+        if path.name != "manifest.json"
+    }
 
 
 def test_each_round_reads_what_the_one_before_left_and_the_teacher_stays() -> None:
     stages = {stage.name: stage for stage in chain(fake_run.STAGES, 3)}
-    assert [name for name in stages if name.startswith("round-2")] == [f"round-2/{name}" for name in REPEATED]
+    assert [name for name in stages if name.startswith("round-2")] == [
+        f"round-2/{name}" for name in REPEATED
+    ]
     assert stages["round-1/trace"].sources() == {"base_model": Source("pretrain", "base_model")}
-    assert stages["round-2/trace"].sources() == {"base_model": Source("round-1/distill", "final_model")}
+    assert stages["round-2/trace"].sources() == {
+        "base_model": Source("round-1/distill", "final_model")
+    }
     assert stages["prune"].sources() == {
         "base_model": Source("round-2/distill", "final_model"),
         "graph": Source("trace", "graph"),
@@ -43,7 +60,11 @@ def test_each_round_reads_what_the_one_before_left_and_the_teacher_stays() -> No
     }
     assert stages["distill"].sources()["base_model"] == Source("pretrain", "base_model")
     assert stages["export"].sources()["final_model"] == Source("distill", "final_model")
-    assert (stages["round-2/search"].round, stages["search"].round, stages["report"].rounds) == (2, 3, 3)
+    assert (stages["round-2/search"].round, stages["search"].round, stages["report"].rounds) == (
+        2,
+        3,
+        3,
+    )
 
 
 def test_one_round_is_the_chain_as_it_is() -> None:
@@ -59,7 +80,9 @@ def test_from_until_and_force_take_stages_of_a_round(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert fake_run.execute(run, TWO, last="round-1/search").ran() == NAMES[:3]
     assert fake_run.execute(run, TWO, first="round-1/prune", last="trace").ran() == NAMES[3:6]
-    assert fake_run.execute(run, TWO, last="trace", force="round-1/search").ran() == ["round-1/search"]
+    assert fake_run.execute(run, TWO, last="trace", force="round-1/search").ran() == [
+        "round-1/search"
+    ]
     with pytest.raises(ArtifactError, match="prune is blocked: needs search: never run"):
         fake_run.execute(run, TWO, first="prune", last="prune")
 
@@ -96,7 +119,10 @@ def test_status_says_what_blocks_a_stage(run: Path, rlp: fake_run.Rlp) -> None:
     rows = {row["stage"]: row for row in rlp("pipeline", "status", run, "--json").json()["stages"]}
     states = {name: row["state"] for name, row in rows.items()}
     assert [name for name, state in states.items() if state == "damaged"] == ["round-1/search"]
-    assert [name for name, state in states.items() if state == "fresh"] == ["pretrain", "round-1/trace"]
+    assert [name for name, state in states.items() if state == "fresh"] == [
+        "pretrain",
+        "round-1/trace",
+    ]
     assert {states[name] for name in NAMES[3:]} == {"blocked"}
     for name in NAMES[3:]:
         assert rows[name]["reason"].startswith("needs round-1/search: ")

@@ -12,10 +12,10 @@ from typing import Any
 import fake_run
 import pytest
 
-from pipeline import runner, store
 from pipeline.errors import ArtifactError, Interrupted, Locked, UsageError
-from pipeline.planner import Selection
-from pipeline.stage import StageContext
+from pipeline.run import runner, store
+from pipeline.run.planner import Selection
+from pipeline.run.stage import StageContext
 
 pytestmark = pytest.mark.usefixtures("fakes")
 NAMES = list(fake_run.READS)
@@ -29,7 +29,9 @@ def run(tmp_path: Path) -> Path:
 def test_second_run_reuses_everything_and_writes_nothing_into_the_stages(run: Path) -> None:
     before = fake_run.tree(run)
     watcher = fake_run.execute(run)
-    assert [(name, action) for name, action, _ in watcher.steps] == [(name, "reuse") for name in NAMES]
+    assert [(name, action) for name, action, _ in watcher.steps] == [
+        (name, "reuse") for name in NAMES
+    ]
     assert fake_run.tree(run) == before
 
 
@@ -64,7 +66,10 @@ def test_other_images_re_run_what_uses_them(run: Path, monkeypatch: pytest.Monke
 
 
 def test_where_the_images_lie_is_no_reason(run: Path) -> None:
-    assert fake_run.execute(run, ["data.root=/elsewhere", "data.label=x", "data.workers=0"]).ran() == []
+    assert (
+        fake_run.execute(run, ["data.root=/elsewhere", "data.label=x", "data.workers=0"]).ran()
+        == []
+    )
 
 
 def test_new_method_of_a_stage_re_runs_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +79,12 @@ def test_new_method_of_a_stage_re_runs_it(run: Path, monkeypatch: pytest.MonkeyP
     assert watcher.why("trace") == "the stage's method changed"
 
 
-def test_file_outside_the_run_re_runs_the_stage_that_reads_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(fake_run.STAGES[0]), "external", lambda self, config: {"weights.pth": "2" * 64})
+def test_file_outside_the_run_re_runs_the_stage_that_reads_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        type(fake_run.STAGES[0]), "external", lambda self, config: {"weights.pth": "2" * 64}
+    )
     watcher = fake_run.execute(run)
     assert watcher.ran() == ["pretrain"]
     assert watcher.why("pretrain") == "file weights.pth changed"
@@ -94,7 +103,10 @@ def test_plan_says_the_same_as_the_run_and_writes_nothing(run: Path) -> None:
 def test_force_runs_fresh_stages_once(run: Path) -> None:
     assert fake_run.execute(run, force="trace").ran() == ["trace"]
     assert fake_run.execute(run, force="all").ran() == NAMES
-    assert fake_run.execute(run, first="prune", last="distill", force="all").ran() == ["prune", "distill"]
+    assert fake_run.execute(run, first="prune", last="distill", force="all").ran() == [
+        "prune",
+        "distill",
+    ]
 
 
 def test_selection_stops_and_starts_where_it_was_told(tmp_path: Path) -> None:
@@ -102,7 +114,9 @@ def test_selection_stops_and_starts_where_it_was_told(tmp_path: Path) -> None:
     assert fake_run.execute(tmp_path / "run", first="search").ran() == NAMES[3:]
 
 
-def test_stage_whose_input_was_never_made_is_blocked_with_the_command_to_type(tmp_path: Path) -> None:
+def test_stage_whose_input_was_never_made_is_blocked_with_the_command_to_type(
+    tmp_path: Path,
+) -> None:
     run = tmp_path / "run"
     fake_run.execute(run, last="trace")
     with pytest.raises(ArtifactError, match="prune is blocked: needs search: never run") as caught:
@@ -123,7 +137,9 @@ def test_blocked_by_a_later_stage_is_said_before_anything_is_computed(run: Path)
     ("first", "last", "force"),
     [("nope", None, None), (None, "nope", None), (None, None, "nope"), ("report", "trace", None)],
 )
-def test_names_of_stages_are_checked(first: str | None, last: str | None, force: str | None) -> None:
+def test_names_of_stages_are_checked(
+    first: str | None, last: str | None, force: str | None
+) -> None:
     with pytest.raises(UsageError) as caught:
         Selection.of(fake_run.STAGES, first, last, force)
     assert "pretrain, trace, search" in caught.value.hint
@@ -144,7 +160,9 @@ def test_stage_that_does_not_write_what_it_promised_commits_nothing(
     assert fake_run.plan(tmp_path / "run")["pretrain"].action == "reuse"
 
 
-def test_failed_stage_keeps_the_committed_one_and_its_checkpoints(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_stage_keeps_the_committed_one_and_its_checkpoints(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: object, ctx: StageContext) -> dict[str, Any]:
         store.write_json(ctx.work / "checkpoint.json", {"epoch": 3})
         (ctx.out / "half.bin").write_bytes(b"half")
@@ -164,10 +182,13 @@ def test_run_remembers_its_config_and_the_name_of_the_file(run: Path) -> None:
     assert (config.search.trials, name) == (7, "fake.yaml")
 
 
-# --- the lock ---------------------------------------------------------------------------------------------------------
+# --- the lock
+# ---------------------------------------------------------------------------------------------------------
 
 
-def test_second_process_is_refused_at_once_with_pid_and_host(tmp_path: Path, rlp: fake_run.Rlp) -> None:
+def test_second_process_is_refused_at_once_with_pid_and_host(
+    tmp_path: Path, rlp: fake_run.Rlp
+) -> None:
     run = tmp_path / "run"
     pid = _holder(run)
     try:
@@ -177,7 +198,9 @@ def test_second_process_is_refused_at_once_with_pid_and_host(tmp_path: Path, rlp
         (tmp_path / "c.yaml").write_text("seed: 0\n")
         result = rlp("pipeline", "run", tmp_path / "c.yaml", "--run-dir", run, "--json")
         assert result.code == 5
-        assert result.json()["error"]["message"].endswith(f"process {pid} on {socket.gethostname()}")
+        assert result.json()["error"]["message"].endswith(
+            f"process {pid} on {socket.gethostname()}"
+        )
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -207,11 +230,14 @@ def _holder(run: Path) -> int:
     return pid
 
 
-# --- signals ----------------------------------------------------------------------------------------------------------
+# --- signals
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _send(monkeypatch: pytest.MonkeyPatch, *numbers: int, inside: str = "search") -> None:
-    """The stage `inside` sends this process signals when it writes its second journal entry, or at its start."""
+    """The stage `inside` sends this process signals when it writes its second journal entry, or
+    at its start.
+    """
     real = fake_run.Fake.run
 
     def run(self: fake_run.Fake, ctx: StageContext) -> dict[str, Any]:
@@ -223,8 +249,12 @@ def _send(monkeypatch: pytest.MonkeyPatch, *numbers: int, inside: str = "search"
     monkeypatch.setattr(fake_run.Fake, "run", run)
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
-@pytest.mark.parametrize("inside", ["search", "trace"])  # one asks ctx.stopping(), the other does not
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")]
+)
+@pytest.mark.parametrize(
+    "inside", ["search", "trace"]
+)  # one asks ctx.stopping(), the other does not
 @pytest.mark.parametrize("times", [1, 2])
 def test_signal_saves_and_prints_the_command_that_resumes(
     tmp_path: Path,
@@ -238,7 +268,15 @@ def test_signal_saves_and_prints_the_command_that_resumes(
 ) -> None:
     handlers = [signal.getsignal(n) for n in (2, 15)]
     (tmp_path / "a c.yaml").write_text("seed: 0\n")
-    command = ("pipeline", "run", tmp_path / "a c.yaml", "--run-dir", tmp_path / "run", "--set", "search.trials=9")
+    command = (
+        "pipeline",
+        "run",
+        tmp_path / "a c.yaml",
+        "--run-dir",
+        tmp_path / "run",
+        "--set",
+        "search.trials=9",
+    )
     with monkeypatch.context() as patch:
         _send(patch, *[number] * times, inside=inside)
         result = rlp(*command, "--json")
@@ -272,7 +310,11 @@ def test_two_signals_outside_a_stage_end_it_with_the_first_ones_code(
 def test_manifest_says_what_went_in_and_what_came_out(run: Path) -> None:
     manifest = json.loads((run / "search" / "manifest.json").read_bytes())
     assert manifest["inputs"]["trace/graph.json"] == store.sha256_file(run / "trace" / "graph.json")
-    assert manifest["outputs"]["plan.json"]["sha256"] == store.sha256_file(run / "search" / "plan.json")
-    assert manifest["outputs"]["plan.json"]["bytes"] == (run / "search" / "plan.json").stat().st_size
+    assert manifest["outputs"]["plan.json"]["sha256"] == store.sha256_file(
+        run / "search" / "plan.json"
+    )
+    assert (
+        manifest["outputs"]["plan.json"]["bytes"] == (run / "search" / "plan.json").stat().st_size
+    )
     assert manifest["config"]["search"]["trials"] == 100
     assert set(manifest["versions"]) >= {"python", "torch", "rlp-cnn"}

@@ -11,11 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import store
 from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.run import store
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12
+)
 few = settings(
     max_examples=60,
     deadline=None,
@@ -37,7 +45,9 @@ def test_same_object_gives_the_same_bytes(obj: dict[str, Any], chance: Any) -> N
     items = list(obj.items())
     chance.shuffle(items)
     assert store.dump_json(dict(items)) == store.dump_json(obj)
-    assert store.dump_json(json.loads(store.dump_json(obj))) == store.dump_json(obj), "not a fixed point"
+    assert store.dump_json(json.loads(store.dump_json(obj))) == store.dump_json(obj), (
+        "not a fixed point"
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -49,9 +59,13 @@ def test_nan_is_never_written(tmp_path: Path, value: float) -> None:
 
 @few
 @given(st.binary(max_size=200), st.data())
-def test_sealed_file_shows_any_changed_byte(tmp_path: Path, blob: bytes, data: st.DataObject) -> None:
+def test_sealed_file_shows_any_changed_byte(
+    tmp_path: Path, blob: bytes, data: st.DataObject
+) -> None:
     path = tmp_path / "a.json"
-    store.write_sealed(path, {"kind": "k", "schema_version": 1, "blob": blob.hex(), "n": 0.1, "t": "ü"})
+    store.write_sealed(
+        path, {"kind": "k", "schema_version": 1, "blob": blob.hex(), "n": 0.1, "t": "ü"}
+    )
     assert store.read_sealed(path, kind="k", schema_version=1)["blob"] == blob.hex()
     whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
@@ -93,7 +107,9 @@ def test_hash_is_checked_before_parsing(tmp_path: Path) -> None:
         store.read_json(tmp_path / "a.json", sha256="0" * 64)
 
 
-def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_the_old_file_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.write_bytes(tmp_path / "a", b"old")
 
     def fail(*_: object) -> None:
@@ -108,7 +124,9 @@ def test_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, m
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
-def test_data_reach_the_disk_before_the_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_reach_the_disk_before_the_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The order that survives a power cut: fsync the file, rename, fsync the folder."""
     order: list[str] = []
     real_sync, real_replace = os.fsync, os.replace
@@ -136,7 +154,13 @@ def test_regular_files_only(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "fifo")
     assert store.check_regular(tmp_path / "file") == 1
-    for path in (tmp_path, tmp_path / "link", tmp_path / "fifo", Path("/dev/zero"), tmp_path / "nothing"):
+    for path in (
+        tmp_path,
+        tmp_path / "link",
+        tmp_path / "fifo",
+        Path("/dev/zero"),
+        tmp_path / "nothing",
+    ):
         with pytest.raises(ArtifactError):
             store.check_regular(path)
         with pytest.raises(ArtifactError):
@@ -178,7 +202,9 @@ def test_commit_replaces_whatever_is_in_its_place(tmp_path: Path, in_the_way: st
 
 
 @pytest.mark.parametrize("forward", [True, False])
-def test_commit_killed_between_its_renames_is_finished_or_undone(tmp_path: Path, forward: bool) -> None:
+def test_commit_killed_between_its_renames_is_finished_or_undone(
+    tmp_path: Path, forward: bool
+) -> None:
     (tmp_path / ".old-trace").mkdir()
     (tmp_path / ".old-trace" / "manifest.json").write_text("old")
     (tmp_path / ".staging-trace").mkdir()

@@ -9,14 +9,25 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import yaml_nodes
+from pipeline.config import yaml_nodes
 from pipeline.errors import UsageError
 
-PLAIN = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+PLAIN = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 KEYS = st.text("abcdefgh_", min_size=1, max_size=8)
-VALUES = PLAIN | st.text(max_size=9) | st.sampled_from(["1e-3", "no", "007", ".5", "null", "~", "- a", "a: b # c"])
+VALUES = (
+    PLAIN
+    | st.text(max_size=9)
+    | st.sampled_from(["1e-3", "no", "007", ".5", "null", "~", "- a", "a: b # c"])
+)
 DATA = st.dictionaries(
-    KEYS, VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(KEYS, VALUES, max_size=3), max_size=4
+    KEYS,
+    VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(KEYS, VALUES, max_size=3),
+    max_size=4,
 )
 few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -51,7 +62,11 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 
 def test_quoted_scalars_are_text() -> None:
-    assert yaml_nodes.parse("a: '1'\nb: \"true\"\nc: |\n  5\n", "c.yaml")[0] == {"a": "1", "b": "true", "c": "5\n"}
+    assert yaml_nodes.parse("a: '1'\nb: \"true\"\nc: |\n  5\n", "c.yaml")[0] == {
+        "a": "1",
+        "b": "true",
+        "c": "5\n",
+    }
 
 
 @few

@@ -1,4 +1,6 @@
-"""The kinds of images that can be read. Adding one is a file beside this and a line in `SOURCES`."""
+"""The kinds of images that can be read. Adding one is a file beside this and a line in
+`SOURCES`.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,18 @@ from pipeline.data.sources.public import PUBLIC, default_root, download
 from pipeline.errors import ArtifactError, EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
-__all__ = ["EMBEDDED", "PUBLIC", "SOURCES", "Decoded", "Encoded", "Source", "download", "open_source"]
+__all__ = [
+    "EMBEDDED",
+    "PUBLIC",
+    "SOURCES",
+    "Decoded",
+    "Encoded",
+    "Source",
+    "download",
+    "open_source",
+]
 
 SOURCES: dict[str, type[Source]] = {  # tried in this order when data.source is `auto`
     "embedded": Embedded,
@@ -51,11 +62,13 @@ def open_source(config: DataConfig) -> Source:
         close = difflib.get_close_matches(config.source, names, n=1)
         suggestion = f"; did you mean {close[0]!r}?" if close else ""
         raise UsageError(
-            f"data.source: there is no source {config.source!r}{suggestion}", hint=f"one of {', '.join(names)}"
+            f"data.source: there is no source {config.source!r}{suggestion}",
+            hint=f"one of {', '.join(names)}",
         )
     if root is None:
         raise UsageError(
-            "data.root is not set, so there are no images to read", hint=f"--set data.root=FOLDER, or {EMBEDDED}"
+            "data.root is not set, so there are no images to read",
+            hint=f"--set data.root=FOLDER, or {EMBEDDED}",
         )
     if not root.is_dir():
         raise EnvironmentProblem(f"data.root: there is no folder {root}", hint=OFFLINE_HINT)
@@ -68,7 +81,9 @@ def open_source(config: DataConfig) -> Source:
 
 
 def recognise(root: Path) -> type[Source] | None:
-    """The layout that lies in the folder `root`, by names alone; None when it is none of `SOURCES`."""
+    """The layout that lies in the folder `root`, by names alone; None when it is none of
+    `SOURCES`.
+    """
     return next((source for source in SOURCES.values() if source.recognise(root)), None)
 
 
@@ -76,7 +91,9 @@ def _open_public(name: str, root: Path, config: DataConfig) -> Source:
     found = recognise(root) if root.is_dir() else None
     if found is None:
         if not config.download:
-            raise EnvironmentProblem(f"{name} is not in {root} and data.download is off", hint=OFFLINE_HINT)
+            raise EnvironmentProblem(
+                f"{name} is not in {root} and data.download is off", hint=OFFLINE_HINT
+            )
         download(name, root)
         found = recognise(root)
         assert found is not None
@@ -87,6 +104,13 @@ def _open_public(name: str, root: Path, config: DataConfig) -> Source:
             f"{root} holds {source.label} with {len(source.classes)} classes; {name} has {known.classes}",
             hint="--set data.source=auto reads whatever lies in data.root",
         )
-    if tuple(len(source.read(split).labels) for split in ("train", "test") if split in source.splits) == known.images:
-        source.label = known.label  # the whole set, in whatever layout; a part of it keeps the folder's name
+    if (
+        tuple(
+            len(source.read(split).labels) for split in ("train", "test") if split in source.splits
+        )
+        == known.images
+    ):
+        source.label = (
+            known.label
+        )  # the whole set, in whatever layout; a part of it keeps the folder's name
     return source

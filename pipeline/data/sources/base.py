@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split of image files (JPEG, PNG, …) that are decoded later: `read(i)` gives the bytes of image i."""
+    """A split of image files (JPEG, PNG, …) that are decoded later: `read(i)` gives the bytes
+    of image i.
+    """
 
     read: Callable[[int], bytes]
     labels: np.ndarray
@@ -57,7 +59,9 @@ class Source(ABC):
 
     @abstractmethod
     def files(self, split: str) -> tuple[Path, ...]:
-        """Every file that the split is made of, in a fixed order; their content identifies the data."""
+        """Every file that the split is made of, in a fixed order; their content identifies the
+        data.
+        """
 
     @abstractmethod
     def read(self, split: str) -> Decoded | Encoded:
@@ -65,7 +69,9 @@ class Source(ABC):
 
 
 def guess_kind(path: Path) -> str:
-    """What a file that cannot be parsed really is, for a message; empty when there is nothing to add."""
+    """What a file that cannot be parsed really is, for a message; empty when there is nothing
+    to add.
+    """
     try:
         with path.open("rb") as stream:
             head = stream.read(64)

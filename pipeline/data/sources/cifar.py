@@ -1,8 +1,9 @@
 """CIFAR-10 and CIFAR-100 in the binary and in the Python layout, neither of them unpickled.
 
-Binary: records of one label byte (two in CIFAR-100: coarse, fine) and 3,072 bytes, channel by channel.
-Python: those files are pickles. Their md5 is compared with the official one, then the opcodes are walked
-with `pickletools`, which executes nothing, to pick out the one long string of pixels and the list of labels.
+Binary: records of one label byte (two in CIFAR-100: coarse, fine) and 3,072 bytes, channel by
+channel. Python: those files are pickles. Their md5 is compared with the official one, then the
+opcodes are walked with `pickletools`, which executes nothing, to pick out the one long string of
+pixels and the list of labels.
 """
 
 from __future__ import annotations
@@ -18,15 +19,31 @@ from pipeline.data.sources.base import Decoded, Source, guess_kind
 from pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
 _PIXELS = 3 * 32 * 32
 _BINARY = {  # folder: (train files, test files, class names, label bytes)
-    "cifar-10-batches-bin": ([f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"], "batches.meta.txt", 1),
+    "cifar-10-batches-bin": (
+        [f"data_batch_{i}.bin" for i in range(1, 6)],
+        ["test_batch.bin"],
+        "batches.meta.txt",
+        1,
+    ),
     "cifar-100-binary": (["train.bin"], ["test.bin"], "fine_label_names.txt", 2),
 }
 _PYTHON = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}
-_STRUCTURE = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME", "EMPTY_LIST", "LIST", "MARK", "APPEND", "APPENDS"}
+_STRUCTURE = {
+    "PUT",
+    "BINPUT",
+    "LONG_BINPUT",
+    "MEMOIZE",
+    "FRAME",
+    "EMPTY_LIST",
+    "LIST",
+    "MARK",
+    "APPEND",
+    "APPENDS",
+}
 _AGAIN = "fetch the data set again: rlp data get"
 
 
@@ -47,9 +64,16 @@ class CifarBinary(Source):
 
     def __init__(self, folder: Path) -> None:
         train, test, names, self._label_bytes = _BINARY[folder.resolve().name]
-        self._files = {"train": tuple(folder / f for f in train), "test": tuple(folder / f for f in test)}
+        self._files = {
+            "train": tuple(folder / f for f in train),
+            "test": tuple(folder / f for f in test),
+        }
         self.label = "CIFAR-10" if self._label_bytes == 1 else "CIFAR-100"
-        missing = [p for p in (*self._files["train"], *self._files["test"], folder / names) if not p.is_file()]
+        missing = [
+            p
+            for p in (*self._files["train"], *self._files["test"], folder / names)
+            if not p.is_file()
+        ]
         if missing:
             raise ArtifactError(f"{self.label}: {missing[0]} is missing", hint=_AGAIN)
         self.classes = tuple((folder / names).read_text(encoding="utf-8").split())
@@ -83,9 +107,7 @@ class CifarBinary(Source):
 
 class CifarPython(Source):
     kind = "cifar-python"
-    about = (
-        "CIFAR-10/100 as torchvision downloads it: cifar-10-batches-py/ or cifar-100-python/, read without unpickling"
-    )
+    about = "CIFAR-10/100 as torchvision downloads it: cifar-10-batches-py/ or cifar-100-python/, read without unpickling"
     splits = ("train", "test")
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +119,9 @@ class CifarPython(Source):
         self._md5 = {"train": official.train_list, "test": official.test_list}
         self._label_key = "labels" if official.__name__ == "CIFAR10" else "fine_labels"
         meta = official.meta
-        self.classes = tuple(_collect(self._official(meta["filename"], meta["md5"]), meta["key"], str))
+        self.classes = tuple(
+            _collect(self._official(meta["filename"], meta["md5"]), meta["key"], str)
+        )
 
     @classmethod
     def recognise(cls, root: Path) -> bool:
@@ -124,9 +148,14 @@ class CifarPython(Source):
         try:
             raw = path.read_bytes()
         except OSError as error:
-            raise ArtifactError(f"{self.label}: {path} cannot be read ({error.strerror})", hint=_AGAIN) from error
+            raise ArtifactError(
+                f"{self.label}: {path} cannot be read ({error.strerror})", hint=_AGAIN
+            ) from error
         if hashlib.md5(raw, usedforsecurity=False).hexdigest() != md5:
-            raise ArtifactError(f"{self.label}: {path} does not have the official md5, so it is not read", hint=_AGAIN)
+            raise ArtifactError(
+                f"{self.label}: {path} does not have the official md5, so it is not read",
+                hint=_AGAIN,
+            )
         return raw
 
 
@@ -140,13 +169,16 @@ def _longest_string(raw: bytes) -> np.ndarray:
     """The longest string or bytes argument among the opcodes of a pickle, as uint8."""
     arguments = (arg for _, arg, _ in pickletools.genops(raw) if isinstance(arg, str | bytes))
     longest = max(arguments, key=len)
-    return np.frombuffer(longest.encode("latin-1") if isinstance(longest, str) else longest, np.uint8)
+    return np.frombuffer(
+        longest.encode("latin-1") if isinstance(longest, str) else longest, np.uint8
+    )
 
 
 def _collect(raw: bytes, key: str, kind: type) -> list[Any]:
     """The items of the list that follows the string `key` among the opcodes of a pickle.
 
-    Long lists come in runs of MARK item … APPENDS; protocol 0 writes item APPEND item APPEND … SETITEM.
+    Long lists come in runs of MARK item … APPENDS; protocol 0 writes item APPEND item APPEND …
+    SETITEM.
     """
     found: list[Any] = []
     active = between_runs = False

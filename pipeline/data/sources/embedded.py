@@ -1,4 +1,6 @@
-"""The images that travel with the package: real, small, offline (see pipeline/data/embedded/README.md)."""
+"""The images that travel with the package: real, small, offline (see
+pipeline/data/embedded/README.md).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from pipeline.data.sources.base import Decoded, Source
 from pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
 _REINSTALL = "reinstall the package: its embedded images are damaged"
 
@@ -49,7 +51,8 @@ class Embedded(Source):
             return cls(folder, json.loads((folder / "index.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"embedded images: {folder / 'index.json'} cannot be read ({error})", hint=_REINSTALL
+                f"embedded images: {folder / 'index.json'} cannot be read ({error})",
+                hint=_REINSTALL,
             ) from error
 
     def files(self, split: str) -> tuple[Path, ...]:
@@ -64,8 +67,14 @@ class Embedded(Source):
                 f"embedded images: {path} cannot be read ({error.strerror})", hint=_REINSTALL
             ) from error
         if sha256_bytes(raw) != entry["sha256"]:
-            raise ArtifactError(f"embedded images: {path} does not have the recorded sha256", hint=_REINSTALL)
+            raise ArtifactError(
+                f"embedded images: {path} does not have the recorded sha256", hint=_REINSTALL
+            )
         channels, height, width = self._shape
-        pixels = np.array(Image.open(io.BytesIO(raw))).reshape(entry["images"], height, width, channels)
-        labels = np.frombuffer(entry["labels"].encode("ascii"), np.uint8).astype(np.int64) - ord("0")
+        pixels = np.array(Image.open(io.BytesIO(raw))).reshape(
+            entry["images"], height, width, channels
+        )
+        labels = np.frombuffer(entry["labels"].encode("ascii"), np.uint8).astype(np.int64) - ord(
+            "0"
+        )
         return Decoded(pixels, labels)

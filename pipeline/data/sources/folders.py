@@ -1,4 +1,6 @@
-"""Class folders: `train/CLASS/*.jpg` with `val/` or `test/` beside it, or one folder of classes split by us."""
+"""Class folders: `train/CLASS/*.jpg` with `val/` or `test/` beside it, or one folder of classes
+split by us.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ from pipeline.data.sources.base import Encoded, Source
 from pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+)
 _VALIDATION = ("val", "valid", "validation")
 TEST_SHARE = 0.2
 """Share of each class of a single folder that becomes its test split."""
@@ -64,7 +68,9 @@ class Folders(Source):
         labels = np.array([label for _, label in self._listing[split]], np.int64)
         root = self._root
         return Encoded(
-            read=lambda i: paths[i].read_bytes(), labels=labels, name=lambda i: str(paths[i].relative_to(root))
+            read=lambda i: paths[i].read_bytes(),
+            labels=labels,
+            name=lambda i: str(paths[i].relative_to(root)),
         )
 
     def _list_like_train(self, folder: Path) -> Listing:
@@ -90,13 +96,20 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def _list(folder: Path, classes: tuple[str, ...]) -> Listing:
-    """Image files below each class folder, sorted by class and path. Raises ArtifactError for a class without any."""
+    """Image files below each class folder, sorted by class and path. Raises ArtifactError for a
+    class without any.
+    """
     listing: Listing = []
     for k, name in enumerate(classes):
-        files = sorted(p for p in (folder / name).rglob("*") if _is_image(p)) if (folder / name).is_dir() else []
+        files = (
+            sorted(p for p in (folder / name).rglob("*") if _is_image(p))
+            if (folder / name).is_dir()
+            else []
+        )
         if not files:
             raise ArtifactError(
-                f"class {name!r} has no images in {folder}", hint="add images of this class, or remove its folder"
+                f"class {name!r} has no images in {folder}",
+                hint="add images of this class, or remove its folder",
             )
         listing += [(path, k) for path in files]
     return listing
@@ -105,13 +118,16 @@ def _list(folder: Path, classes: tuple[str, ...]) -> Listing:
 def _divide(listing: Listing, root: Path) -> dict[str, Listing]:
     """A fixed fifth of each class as test, chosen by the hash of the file's relative path.
 
-    It depends on no seed, so that every run has the same test images, and adding a file moves few others.
+    It depends on no seed, so that every run has the same test images, and adding a file moves few
+    others.
     """
     parts: dict[str, Listing] = {"train": [], "test": []}
     for k in sorted({label for _, label in listing}):
         mine = [path for path, label in listing if label == k]
         mine.sort(
-            key=lambda p: hashlib.sha256(p.relative_to(root).as_posix().encode("utf-8", "surrogateescape")).digest()
+            key=lambda p: hashlib.sha256(
+                p.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
+            ).digest()
         )
         cut = max(1, round(TEST_SHARE * len(mine)))
         parts["test"] += [(path, k) for path in sorted(mine[:cut])]

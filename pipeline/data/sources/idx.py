@@ -1,4 +1,6 @@
-"""MNIST-like sets: four IDX files, plain or gzipped, as torchvision lays them out or all in one folder."""
+"""MNIST-like sets: four IDX files, plain or gzipped, as torchvision lays them out or all in one
+folder.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,21 @@ from pipeline.data.sources.base import Decoded, Source, guess_kind
 from pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
 _PREFIX = {"train": "train", "test": "t10k"}
-_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_FASHION = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 _KNOWN = {  # folder name in small letters without dashes: (label, class names)
     "mnist": ("MNIST", tuple("0123456789")),
     "fashionmnist": ("Fashion-MNIST", _FASHION),
@@ -36,7 +49,10 @@ class Idx(Source):
         owner = folder.resolve().parent if folder.resolve().name == "raw" else folder.resolve()
         known = _KNOWN.get(owner.name.lower().replace("-", "").replace("_", ""))
         self.label = known[0] if known else owner.name
-        self._pairs = {split: (self._find(split, "images-idx3"), self._find(split, "labels-idx1")) for split in _PREFIX}
+        self._pairs = {
+            split: (self._find(split, "images-idx3"), self._find(split, "labels-idx1"))
+            for split in _PREFIX
+        }
         self.classes = known[1] if known else self._numbered()
 
     @classmethod
@@ -69,12 +85,18 @@ class Idx(Source):
         raise ArtifactError(f"{self.label}: {self._folder / name} is missing", hint=_AGAIN)
 
     def _numbered(self) -> tuple[str, ...]:
-        return tuple(str(k) for k in range(int(read_idx(self._pairs["train"][1]).max(initial=0)) + 1))
+        return tuple(
+            str(k) for k in range(int(read_idx(self._pairs["train"][1]).max(initial=0)) + 1)
+        )
 
 
 def _folder(root: Path) -> Path | None:
     pattern = "train-images-idx3-ubyte*"
-    for candidate in (root, root / "raw", *(root / name / "raw" for name in ("FashionMNIST", "MNIST", "KMNIST"))):
+    for candidate in (
+        root,
+        root / "raw",
+        *(root / name / "raw" for name in ("FashionMNIST", "MNIST", "KMNIST")),
+    ):
         if any(candidate.glob(pattern)):
             return candidate
     return None
@@ -92,9 +114,22 @@ def read_idx(path: Path) -> np.ndarray:
         else:
             raw = path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ArtifactError(f"{path} is damaged: {guess_kind(path) or error}", hint=_AGAIN) from error
+        raise ArtifactError(
+            f"{path} is damaged: {guess_kind(path) or error}", hint=_AGAIN
+        ) from error
     ndim = raw[3] if len(raw) > 3 and raw[:3] == b"\0\0\x08" and raw[3] in (1, 3) else 0
-    shape = tuple(int(n) for n in np.frombuffer(raw[4 : 4 + 4 * ndim], ">i4")) if len(raw) >= 4 + 4 * ndim else ()
-    if not ndim or min(shape, default=-1) < 0 or 4 + 4 * ndim + int(np.prod(shape, dtype=object)) != len(raw):
-        raise ArtifactError(f"{path} is damaged: {guess_kind(path) or 'header and length do not agree'}", hint=_AGAIN)
+    shape = (
+        tuple(int(n) for n in np.frombuffer(raw[4 : 4 + 4 * ndim], ">i4"))
+        if len(raw) >= 4 + 4 * ndim
+        else ()
+    )
+    if (
+        not ndim
+        or min(shape, default=-1) < 0
+        or 4 + 4 * ndim + int(np.prod(shape, dtype=object)) != len(raw)
+    ):
+        raise ArtifactError(
+            f"{path} is damaged: {guess_kind(path) or 'header and length do not agree'}",
+            hint=_AGAIN,
+        )
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()

@@ -1,4 +1,6 @@
-"""Hub-style parquet: `image: struct<bytes, path>`, an integer label, class names in the schema metadata."""
+"""Hub-style parquet: `image: struct<bytes, path>`, an integer label, class names in the schema
+metadata.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +17,38 @@ from pipeline.errors import ArtifactError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.config import DataConfig
+    from pipeline.config.schema import DataConfig
 
-_SPLITS = {"train": "train", "test": "test", "validation": "search", "valid": "search", "val": "search"}
-_SHARD = re.compile(r"^(?P<split>[a-z]+)(?:-(?P<index>\d{5})-of-(?P<total>\d{5})(?:-[0-9a-f]+)?)?\.parquet$")
+_SPLITS = {
+    "train": "train",
+    "test": "test",
+    "validation": "search",
+    "valid": "search",
+    "val": "search",
+}
+_SHARD = re.compile(
+    r"^(?P<split>[a-z]+)(?:-(?P<index>\d{5})-of-(?P<total>\d{5})(?:-[0-9a-f]+)?)?\.parquet$"
+)
 _LABELS = ("label", "fine_label", "labels", "target")
 
 
 class Parquet(Source):
     kind = "parquet"
-    about = "Hub-style parquet files `train-*.parquet`, `test-*.parquet` with image bytes and labels"
+    about = (
+        "Hub-style parquet files `train-*.parquet`, `test-*.parquet` with image bytes and labels"
+    )
 
     def __init__(self, root: Path) -> None:
         self.label = f"{root.resolve().name} (parquet)"
         self._shards = _shards(root)
         self.splits = tuple(sorted(self._shards, key=("train", "search", "test").index))
         if "train" not in self._shards:
-            raise ArtifactError(f"{root}: there is no train split", hint="expected train-00000-of-0000N.parquet")
-        if "test" not in self._shards and "search" in self._shards:  # a validation split is the best test there is
+            raise ArtifactError(
+                f"{root}: there is no train split", hint="expected train-00000-of-0000N.parquet"
+            )
+        if (
+            "test" not in self._shards and "search" in self._shards
+        ):  # a validation split is the best test there is
             self._shards["test"] = self._shards.pop("search")
             self.splits = ("train", "test")
         schema = _schema(self._shards["train"][0])
@@ -70,12 +86,16 @@ class Parquet(Source):
                 parts.append(pq.read_table(path, columns=[name]).column(name))
             except (pa.ArrowException, OSError, KeyError) as error:
                 raise _unreadable(path, error) from error
-        return pa.chunked_array([chunk for part in parts for chunk in part.chunks], type=parts[0].type)
+        return pa.chunked_array(
+            [chunk for part in parts for chunk in part.chunks], type=parts[0].type
+        )
 
     def _labels(self, split: str) -> np.ndarray:
         labels = self._column(split, self._target)
         if labels.null_count:
-            raise ArtifactError(f"{self.label}: {labels.null_count} {split} rows have no {self._target}")
+            raise ArtifactError(
+                f"{self.label}: {labels.null_count} {split} rows have no {self._target}"
+            )
         return labels.to_numpy().astype(np.int64)
 
     def _numbered(self) -> tuple[str, ...]:
@@ -83,7 +103,12 @@ class Parquet(Source):
 
 
 def _parquet_files(root: Path) -> list[Path]:
-    return sorted(p for folder in (root, root / "data") for p in folder.glob("*.parquet") if _SHARD.match(p.name))
+    return sorted(
+        p
+        for folder in (root, root / "data")
+        for p in folder.glob("*.parquet")
+        if _SHARD.match(p.name)
+    )
 
 
 def _shards(root: Path) -> dict[str, tuple[Path, ...]]:
@@ -120,14 +145,21 @@ def _schema(path: Path) -> pa.Schema:
 
 def _unreadable(path: Path, error: Exception) -> ArtifactError:
     reason = str(error).splitlines()[0]
-    return ArtifactError(f"{path} is not a readable parquet file: {guess_kind(path) or reason}", hint="fetch it again")
+    return ArtifactError(
+        f"{path} is not a readable parquet file: {guess_kind(path) or reason}",
+        hint="fetch it again",
+    )
 
 
 def _columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
     """Names of the image and the label column."""
     import pyarrow as pa
 
-    images = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    images = [
+        f.name
+        for f in schema
+        if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0
+    ]
     numbers = [f.name for f in schema if pa.types.is_integer(f.type)]
     named = [name for name in _LABELS if name in numbers]
     if not images or not (named or len(numbers) == 1):

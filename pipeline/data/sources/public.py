@@ -1,7 +1,7 @@
 """Public data sets by name: whatever layout of them lies in `data.root`, else a checked download.
 
-Addresses and checksums are torchvision's own. An archive is summed before it is opened, and a member that
-would land outside the folder stops the extraction.
+Addresses and checksums are torchvision's own. An archive is summed before it is opened, and a
+member that would land outside the folder stops the extraction.
 """
 
 from __future__ import annotations
@@ -59,8 +59,16 @@ PUBLIC: dict[str, Public] = {
         "Fashion-MNIST",
         (60_000, 10_000),
     ),
-    "mnist": Public("MNIST", 10, "MNIST: 60,000 + 10,000 grey images 28×28 (12 MB)", "MNIST", (60_000, 10_000)),
-    "kmnist": Public("KMNIST", 10, "KMNIST: 60,000 + 10,000 grey images 28×28 (21 MB)", "KMNIST", (60_000, 10_000)),
+    "mnist": Public(
+        "MNIST", 10, "MNIST: 60,000 + 10,000 grey images 28×28 (12 MB)", "MNIST", (60_000, 10_000)
+    ),
+    "kmnist": Public(
+        "KMNIST",
+        10,
+        "KMNIST: 60,000 + 10,000 grey images 28×28 (21 MB)",
+        "KMNIST",
+        (60_000, 10_000),
+    ),
 }
 
 
@@ -110,11 +118,15 @@ def extract(archive: Path, root: Path) -> None:
             f"{archive} is refused as unsafe: {error}", hint="remove the archive, fetch it again"
         ) from error
     except (tarfile.TarError, EOFError) as error:
-        raise ArtifactError(f"{archive} is damaged: {error}", hint="remove the archive, fetch it again") from error
+        raise ArtifactError(
+            f"{archive} is damaged: {error}", hint="remove the archive, fetch it again"
+        ) from error
 
 
 def _fetch(urls: list[str], path: Path, md5: str) -> None:
-    """Download the first of `urls` that answers to `path`, unless it is there already; nothing partial is left."""
+    """Download the first of `urls` that answers to `path`, unless it is there already; nothing
+    partial is left.
+    """
     if path.is_file() and _md5(path) == md5:
         return
     problem: Any = None
@@ -122,11 +134,16 @@ def _fetch(urls: list[str], path: Path, md5: str) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         part = Path(name)
         try:
-            with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+            with (
+                os.fdopen(handle, "wb") as out,
+                urllib.request.urlopen(url, timeout=TIMEOUT_S) as response,
+            ):
                 while block := response.read(_CHUNK):
                     out.write(block)
             if _md5(part) != md5:
-                raise ArtifactError(f"{path.name}: the download does not have the official md5, it was thrown away")
+                raise ArtifactError(
+                    f"{path.name}: the download does not have the official md5, it was thrown away"
+                )
             os.replace(part, path)
             return
         except (urllib.error.URLError, TimeoutError, HTTPException) as error:

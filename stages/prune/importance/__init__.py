@@ -1,7 +1,8 @@
-"""How much each unit matters. A criterion scores parameter elements; the scores of a unit's slices are added up.
+"""How much each unit matters. A criterion scores parameter elements; the scores of a unit's slices
+are added up.
 
-To add one: a file here with `elements(model, batches, seed) -> ({parameter name: tensor}, score)`, where `score` is an
-element-wise function of those tensors, and a line in CRITERIA.
+To add one: a file here with `elements(model, batches, seed) -> ({parameter name: tensor}, score)`,
+where `score` is an element-wise function of those tensors, and a line in CRITERIA.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
+from pipeline.channels.graph import ChannelGraph, ChannelGroup
 from pipeline.errors import UsageError
 from stages.prune.importance import bn_scale, l1, l2, random, taylor
-from stages.trace.graph import ChannelGraph, ChannelGroup
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 Score = Callable[[torch.Tensor], torch.Tensor]
 Elements = Callable[[nn.Module, Batches | None, int], tuple[Mapping[str, torch.Tensor], Score]]
-_BLOCK = 1 << 18  # elements that are scored at once: they stay in the processor's cache while they are summed
+_BLOCK = (
+    1 << 18
+)  # elements that are scored at once: they stay in the processor's cache while they are summed
 
 CRITERIA: dict[str, Elements] = {
     "l1": l1.elements,
@@ -30,11 +33,17 @@ CRITERIA: dict[str, Elements] = {
 
 
 def rank_channels(
-    model: nn.Module, graph: ChannelGraph, criterion: str = "l2", batches: Batches | None = None, *, seed: int = 0
+    model: nn.Module,
+    graph: ChannelGraph,
+    criterion: str = "l2",
+    batches: Batches | None = None,
+    *,
+    seed: int = 0,
 ) -> dict[str, torch.Tensor]:
     """Importance of every unit: {group id: (size,) float64}, larger is more important.
 
-    The model's weights, statistics, gradients, training mode and torch's random state stay as they are.
+    The model's weights, statistics, gradients, training mode and torch's random state stay as they
+    are.
 
     Args:
         criterion: a key of CRITERIA. `taylor` needs `batches` of (images, labels).
@@ -44,12 +53,19 @@ def rank_channels(
         UsageError: unknown criterion, or `taylor` without batches.
     """
     if criterion not in CRITERIA:
-        raise UsageError(f"unknown importance criterion {criterion!r}", hint=f"one of {', '.join(CRITERIA)}")
+        raise UsageError(
+            f"unknown importance criterion {criterion!r}", hint=f"one of {', '.join(CRITERIA)}"
+        )
     tensors, score = CRITERIA[criterion](model, batches, seed)
     sums: dict[tuple[str, int], torch.Tensor] = {}
     for name, dims in _read_along(graph).items():
         if name in tensors:
-            sums.update({(name, dim): total for dim, total in _sums(tensors[name].detach(), score, dims).items()})
+            sums.update(
+                {
+                    (name, dim): total
+                    for dim, total in _sums(tensors[name].detach(), score, dims).items()
+                }
+            )
     scores = {group.id: _of_group(graph, group, sums) for group in graph.groups}
     missing = {group_id for group_id, of_units in scores.items() if of_units is None}
     fallback = rank_channels(model, graph, "l2") if missing and criterion != "l2" else {}
@@ -93,7 +109,9 @@ def _sums(tensor: torch.Tensor, score: Score, dims: set[int]) -> dict[int, torch
 
 
 def _rows_and_columns(weight: torch.Tensor, score: Score) -> dict[int, torch.Tensor]:
-    """Both dimensions of a weight (out, in, …) from one pass: in float32 within blocks of rows, float64 beyond."""
+    """Both dimensions of a weight (out, in, …) from one pass: in float32 within blocks of rows,
+    float64 beyond.
+    """
     count = weight.shape[0]
     step = max(1, _BLOCK * count // max(weight.numel(), 1))
     rows, columns = [], torch.zeros(weight.shape[1:], dtype=torch.float64, device=weight.device)

@@ -8,6 +8,10 @@ import torch
 from torch import nn
 
 
-def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> tuple[dict[str, torch.Tensor], Any]:
+def elements(
+    model: nn.Module, batches: Any = None, seed: int = 0
+) -> tuple[dict[str, torch.Tensor], Any]:
     """Scores of convolution and linear weights."""
-    return {name: tensor for name, tensor in model.named_parameters() if tensor.dim() > 1}, torch.abs
+    return {
+        name: tensor for name, tensor in model.named_parameters() if tensor.dim() > 1
+    }, torch.abs

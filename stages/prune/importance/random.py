@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 
-def elements(model: nn.Module, batches: Any = None, seed: int = 0) -> tuple[dict[str, torch.Tensor], Any]:
+def elements(
+    model: nn.Module, batches: Any = None, seed: int = 0
+) -> tuple[dict[str, torch.Tensor], Any]:
     """Scores from a generator of their own; the global random state is not used."""
     generator = torch.Generator().manual_seed(seed)
     scores = {

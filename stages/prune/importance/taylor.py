@@ -19,9 +19,13 @@ from stages.trace.capture import mode
 def elements(
     model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]] | None, seed: int = 0
 ) -> tuple[dict[str, torch.Tensor], Any]:
-    """Scores of all parameters, from the cross-entropy in eval mode; `.grad` is neither read nor written."""
+    """Scores of all parameters, from the cross-entropy in eval mode; `.grad` is neither read
+    nor written.
+    """
     if batches is None:
-        raise UsageError("taylor importance needs calibration batches", hint="pass batches=[(images, labels), …]")
+        raise UsageError(
+            "taylor importance needs calibration batches", hint="pass batches=[(images, labels), …]"
+        )
     parameters = dict(model.named_parameters())
     trainable = {name: parameter.requires_grad for name, parameter in parameters.items()}
     scores = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}

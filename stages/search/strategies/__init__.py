@@ -1,4 +1,6 @@
-"""The strategies. A new one is a file with a class that follows `base.Strategy`, and a line here."""
+"""The strategies. A new one is a file with a class that follows `base.Strategy`, and a line
+here.
+"""
 
 from __future__ import annotations
 

@@ -51,11 +51,10 @@ class Proposal:
     """One candidate to be scored.
 
     Attributes:
-        counts: units kept per group, (G,).
-        action: the numbers that the strategy drew, for the journal.
-        origin: where it comes from, such as "policy" or "warm start".
-        eligible: whether it may become the plan (an intermediate step of `rlpruner` may not).
-        step: candidates of different steps have different budgets; only within one are scores comparable.
+        counts: units kept per group, (G,). action: the numbers that the strategy drew, for the
+        journal. origin: where it comes from, such as "policy" or "warm start". eligible: whether it
+        may become the plan (an intermediate step of `rlpruner` may not). step: candidates of
+        different steps have different budgets; only within one are scores comparable.
     """
 
     counts: Counts
@@ -73,12 +72,14 @@ class Proposal:
 class Strategy(Protocol):
     """Proposes candidates and learns from their scores (higher is better).
 
-    Deterministic: the same problem and the same scores give the same proposals, which is what lets a
-    journal of scores restore an interrupted search exactly.
+    Deterministic: the same problem and the same scores give the same proposals, which is what lets
+    a journal of scores restore an interrupted search exactly.
     """
 
     def ask(self, room: int) -> list[Proposal]:
-        """At most `room` candidates, all to be scored before the next call; empty when it has no more."""
+        """At most `room` candidates, all to be scored before the next call; empty when it has
+        no more.
+        """
         ...
 
     def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:
@@ -112,14 +113,17 @@ def uniform_counts(problem: Problem) -> Counts:
 
 
 def greedy_counts(problem: Problem) -> Counts:
-    """Global ranking: remove the block with the least importance per unit of cost until the budget is met.
+    """Global ranking: remove the block with the least importance per unit of cost until the budget
+    is met.
 
     Importances are compared across groups, so they must be on one scale; first-order Taylor is (it
     estimates the change of the same loss), cf. Molchanov et al., arXiv 1906.10771.
     """
     projector, space, sums = problem.projector, problem.space, problem.removed.sums
     counts = space.sizes.copy()
-    least = 1e-9 * projector.cost.of(space.sizes)  # a block within one of the runtime's blocks saves nothing yet
+    least = 1e-9 * projector.cost.of(
+        space.sizes
+    )  # a block within one of the runtime's blocks saves nothing yet
     while not projector.fits(counts):
         steps = space.down(counts)
         saved = -projector.cost.deltas(counts, -steps)

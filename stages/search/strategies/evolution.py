@@ -9,11 +9,15 @@ import numpy as np
 from pipeline.errors import EnvironmentProblem
 from stages.search.strategies.base import WARM_START, Problem, Proposal, Vector, greedy_counts
 
-SPREAD = 0.5  # of the first population, in logits: keep ratio 0.5 varies between about 0.38 and 0.62
+SPREAD = (
+    0.5  # of the first population, in logits: keep ratio 0.5 varies between about 0.38 and 0.62
+)
 
 
 class Evolution:
-    """Started at the global-taylor distribution, like the learned policy, so that the two can be compared."""
+    """Started at the global-taylor distribution, like the learned policy, so that the two can
+    be compared.
+    """
 
     def __init__(self, problem: Problem) -> None:
         try:
@@ -36,10 +40,14 @@ class Evolution:
             return self._first[:room]
         count = min(room, self.cma.population_size - len(self._scored))
         actions = [self.cma.ask() for _ in range(count)]
-        return [Proposal(self.problem.projector.logits(action), action, "cma-es") for action in actions]
+        return [
+            Proposal(self.problem.projector.logits(action), action, "cma-es") for action in actions
+        ]
 
     def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:
-        drawn = [(p.action, -s) for p, s in zip(proposals, scores, strict=True) if p.origin == "cma-es"]
+        drawn = [
+            (p.action, -s) for p, s in zip(proposals, scores, strict=True) if p.origin == "cma-es"
+        ]
         self._scored.extend(drawn)
         if len(self._scored) == self.cma.population_size:
             self.cma.tell(self._scored)

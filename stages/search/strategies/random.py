@@ -1,4 +1,6 @@
-"""`random`: independent keep ratios, projected onto the budget; the control at equal evaluations."""
+"""`random`: independent keep ratios, projected onto the budget; the control at equal
+evaluations.
+"""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
 """`rl`: an actor-critic over keep ratios, the default.
 
-Actor: an independent Gaussian per group over the logit of its keep ratio, with learned mean and learned
-spread, started at the global-taylor distribution. Actions are projected onto the budget, which ignores a
-constant added to all logits, so what is learned is the *distribution* of the budget.
-Update: after every batch a few steps of clipped policy gradient (PPO, arXiv 1707.06347, clipped per group),
-advantages normalised over the batch, with an entropy bonus that keeps the spread from vanishing early.
-Critic: a Gaussian process over all trials so far (stages/search/critic.py) picks half of every batch among
-many draws of the actor, many changes of the best candidate, of all its groups or of one, and many candidates
-from anywhere, since a better distribution may lie beyond one that is worse (ResNet-20's trunk of 16 channels is
-kept or halved); the other half stays as the actor drew it, because a batch picked entirely by the critic leaves
-the gradient too little contrast (it then learns fast for 60 trials and stalls). What the actor draws again costs
-no trial: the gradient sees it with the score it has, and the critic picks something new. The gradient sees scores,
-and forecasts of candidates that were given up at a glance, never what the critic predicts.
+Actor: an independent Gaussian per group over the logit of its keep ratio, with learned mean and
+learned spread, started at the global-taylor distribution. Actions are projected onto the budget,
+which ignores a constant added to all logits, so what is learned is the *distribution* of the
+budget. Update: after every batch a few steps of clipped policy gradient (PPO, arXiv 1707.06347,
+clipped per group), advantages normalised over the batch, with an entropy bonus that keeps the
+spread from vanishing early. Critic: a Gaussian process over all trials so far
+(stages/search/critic.py) picks half of every batch among many draws of the actor, many changes of
+the best candidate, of all its groups or of one, and many candidates from anywhere, since a better
+distribution may lie beyond one that is worse (ResNet-20's trunk of 16 channels is kept or halved);
+the other half stays as the actor drew it, because a batch picked entirely by the critic leaves the
+gradient too little contrast (it then learns fast for 60 trials and stalls). What the actor draws
+again costs no trial: the gradient sees it with the score it has, and the critic picks something
+new. The gradient sees scores, and forecasts of candidates that were given up at a glance, never
+what the critic predicts.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.search.critic import Critic
-from stages.search.strategies.base import WARM_START, Key, Problem, Proposal, Vector, greedy_counts, uniform_counts
+from stages.search.strategies.base import (
+    WARM_START,
+    Key,
+    Problem,
+    Proposal,
+    Vector,
+    greedy_counts,
+    uniform_counts,
+)
 
 POLICY = "policy"  # origin of what the actor drew
 BATCH = 8
@@ -34,14 +44,17 @@ ENTROPY = 0.02
 DRAWS = 48  # draws of the actor that the critic chooses from, and as many of each other kind
 CHANGE, NUDGE = 0.8, 0.3  # of the actor's spread: for changes of all groups, and beside that of one
 EXTREME = 4.0  # logit; a single group changes to anything between its negative and it
-ANYWHERE, FIRST = 1.0, 3  # spread of candidates from anywhere, and how many of them the first batch holds
+ANYWHERE, FIRST = (
+    1.0,
+    3,
+)  # spread of candidates from anywhere, and how many of them the first batch holds
 CURIOSITY = 1.0  # weight of the critic's uncertainty
 ENOUGH = 2  # scored candidates from which the critic says anything
 
 
 class PolicyGradient:
-    """The first batch holds the warm start, which is also among the finalists, the uniform distribution, and others
-    from anywhere, from which the critic learns what each group does.
+    """The first batch holds the warm start, which is also among the finalists, the uniform
+    distribution, and others from anywhere, from which the critic learns what each group does.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -71,8 +84,16 @@ class PolicyGradient:
                 self.repeats.append(draw)
             else:
                 new[key] = draw
-        pool = self._draw(DRAWS) + self._changed(DRAWS) + self._changed_in_one(DRAWS) + self._anywhere(DRAWS)
-        return [*new.values(), *self._screened([draw for draw in pool if draw.key not in new], count - len(new))]
+        pool = (
+            self._draw(DRAWS)
+            + self._changed(DRAWS)
+            + self._changed_in_one(DRAWS)
+            + self._anywhere(DRAWS)
+        )
+        return [
+            *new.values(),
+            *self._screened([draw for draw in pool if draw.key not in new], count - len(new)),
+        ]
 
     def _start(self) -> list[Proposal]:
         equal = np.zeros(len(self.problem.space))
@@ -83,7 +104,9 @@ class PolicyGradient:
         ]
 
     def _draw(self, count: int) -> list[Proposal]:
-        """Mirrored pairs: m + s*e and m - s*e halve the variance of the gradient of a smooth score."""
+        """Mirrored pairs: m + s*e and m - s*e halve the variance of the gradient of a smooth
+        score.
+        """
         half = self.rng.standard_normal((-(-count // 2), len(self.problem.space)))
         noise = np.stack([half, -half], axis=1).reshape(-1, half.shape[1])[:count]
         actions = self.mean + np.exp(self.log_spread) * noise
@@ -103,7 +126,9 @@ class PolicyGradient:
         return self._proposed(actions, "change of the best")
 
     def _changed_in_one(self, count: int) -> list[Proposal]:
-        """The best candidate so far with one group as wide or narrow as may be; the budget moves the others."""
+        """The best candidate so far with one group as wide or narrow as may be; the budget
+        moves the others.
+        """
         actions = self._around_best(count, NUDGE)
         groups = self.rng.integers(actions.shape[1], size=count)
         actions[np.arange(count), groups] = self.rng.uniform(-EXTREME, EXTREME, count)
@@ -127,7 +152,9 @@ class PolicyGradient:
         known, asked = np.array(list(self.seen)), np.array([draw.counts for draw in new])
         cut = np.array([removed(counts) for counts in known])
         critic = Critic.fit(known / sizes, cut, np.array(list(self.seen.values())))
-        chosen = critic.choose(asked / sizes, np.array([removed(counts) for counts in asked]), count, CURIOSITY)
+        chosen = critic.choose(
+            asked / sizes, np.array([removed(counts) for counts in asked]), count, CURIOSITY
+        )
         return [new[index] for index in chosen]
 
     def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:

@@ -1,11 +1,13 @@
-"""`rlpruner`: the policy of RL-Pruner (arXiv 2411.06463) as published, on honest splits, for reference.
+"""`rlpruner`: the policy of RL-Pruner (arXiv 2411.06463) as published, on honest splits, for
+reference.
 
-One vector of shares PD, one entry a group, summing to 1: how much of a step's cut each group gives up.
-A step removes part of the network; rounds x samples candidates are tried; after a round that improves
-the step's best, PD moves towards the best action and each entry's change is clipped. Constants are the
-published ones. What differs, because the evaluations are limited and the budget is a cost:
-the steps share the budget in equal parts of cost instead of 1 % of the filters each, there are as many
-as the trials allow at 10 rounds x 10 samples (one at least), and no distillation runs between them.
+One vector of shares PD, one entry a group, summing to 1: how much of a step's cut each group gives
+up. A step removes part of the network; rounds x samples candidates are tried; after a round that
+improves the step's best, PD moves towards the best action and each entry's change is clipped.
+Constants are the published ones. What differs, because the evaluations are limited and the budget
+is a cost: the steps share the budget in equal parts of cost instead of 1 % of the filters each,
+there are as many as the trials allow at 10 rounds x 10 samples (one at least), and no distillation
+runs between them.
 """
 
 from __future__ import annotations
@@ -24,12 +26,17 @@ NOISE = 0.04
 FLOOR = 1e-5
 RATE = 0.1
 CLIP = 0.25
-GREEDY, GREEDY_DECAY = 0.4, 0.1  # epsilon at the start, and the share of a step's rounds over which it decays
+GREEDY, GREEDY_DECAY = (
+    0.4,
+    0.1,
+)  # epsilon at the start, and the share of a step's rounds over which it decays
 BUFFER = 10
 
 
 class RLPruner:
-    """Proposals of all steps but the last are over the final budget, hence not eligible as plans."""
+    """Proposals of all steps but the last are over the final budget, hence not eligible as
+    plans.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem, space = problem, problem.space
@@ -50,7 +57,9 @@ class RLPruner:
         stepwise = replace(self.problem.projector, limit=limit)
         most = float(self.problem.space.sizes.max() / share.min())
         start = self.start
-        return stepwise.along(lambda t: np.maximum(start - share * (most ** (1 - t) - 1), 0.0), 0.0, 1.0)
+        return stepwise.along(
+            lambda t: np.maximum(start - share * (most ** (1 - t) - 1), 0.0), 0.0, 1.0
+        )
 
     def _noisy(self, share: Vector) -> Vector:
         noise = self.rng.standard_normal(len(share)) * NOISE * self.rng.uniform(0, 1, len(share))
@@ -65,7 +74,9 @@ class RLPruner:
         for _ in range(min(room, SAMPLES)):
             action = self._noisy(self._parent())
             origin = f"step {self.step + 1}/{self.steps}"
-            out.append(Proposal(self._counts(action), action, origin, eligible=last, step=self.step))
+            out.append(
+                Proposal(self._counts(action), action, origin, eligible=last, step=self.step)
+            )
         return out
 
     def _parent(self) -> Vector:

@@ -1,4 +1,6 @@
-"""What each ATen operator does to labels. An operator that no table names freezes what it touches, with the reason."""
+"""What each ATen operator does to labels. An operator that no table names freezes what it
+touches, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ RULES: dict[str, Rule] = {
 
 
 def rule_for(call: Call) -> Rule:
-    """The operator's own rule, that of its out-of-place twin, the element-wise rule by torch's tag, or `unknown`."""
+    """The operator's own rule, that of its out-of-place twin, the element-wise rule by torch's
+    tag, or `unknown`.
+    """
     if call.name in RULES:
         return RULES[call.name]
     if call.name.endswith("_") and call.name[:-1] in RULES:

@@ -11,12 +11,24 @@ from torch import nn
 from stages.trace.labelling import Pass
 from stages.trace.values import Activation, Parameter, Vector
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 def convolution(state: Pass, bound: dict[str, Any]) -> Any:
     """conv{1,2,3}d and conv_transpose{1,2,3}d, grouped and depthwise ones included."""
-    value, weight, bias, groups = bound["input"], bound["weight"], bound.get("bias"), bound["groups"]
+    value, weight, bias, groups = (
+        bound["input"],
+        bound["weight"],
+        bound.get("bias"),
+        bound["groups"],
+    )
     transposed = state.call.name.startswith("conv_transpose") or bool(bound.get("transposed"))
     shape = state.call.shapes[0] or ()
     channel = len(shape) - (len(weight.shape) - 2) - 1
@@ -25,7 +37,9 @@ def convolution(state: Pass, bound: dict[str, Any]) -> Any:
     arriving = value.along(channel) if isinstance(value, Activation) else None
     if arriving is None or not _plain(weight) or not (bias is None or _plain(bias)):
         state.count_fixed(positions * prod(weight.shape))
-        return state.stuck([value, weight, bias], "the weight is no plain parameter, or channels lie elsewhere")
+        return state.stuck(
+            [value, weight, bias], "the weight is no plain parameter, or channels lie elsewhere"
+        )
     row, column = (1, 0) if transposed else (0, 1)
     layout = {"out_dim": row, "in_dim": column, "groups": groups}
     state.count(weight, state.call.name, positions, **layout)
@@ -41,7 +55,9 @@ def convolution(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(shape, channel, leaving)
 
 
-def _depthwise(state: Pass, weight: Parameter, arriving: Vector, owner: str | None, transposed: bool) -> Vector:
+def _depthwise(
+    state: Pass, weight: Parameter, arriving: Vector, owner: str | None, transposed: bool
+) -> Vector:
     """One input channel a group: its output channels are the same unit."""
     multiplier = weight.shape[1] if transposed else weight.shape[0] // len(arriving)
     leaving = np.repeat(arriving, multiplier)
@@ -52,8 +68,12 @@ def _depthwise(state: Pass, weight: Parameter, arriving: Vector, owner: str | No
     return leaving
 
 
-def _grouped(state: Pass, weight: Parameter, arriving: Vector, groups: int, row: int, column: int) -> Vector:
-    """Equal positions of the groups are tied on both sides, so that all groups stay equally wide."""
+def _grouped(
+    state: Pass, weight: Parameter, arriving: Vector, groups: int, row: int, column: int
+) -> Vector:
+    """Equal positions of the groups are tied on both sides, so that all groups stay equally
+    wide.
+    """
     blocks = arriving.reshape(groups, -1)
     state.labels.tie(blocks, blocks[:1])
     rows = state.rows(weight, row)
@@ -77,7 +97,9 @@ def addmm(state: Pass, bound: dict[str, Any]) -> Any:
 
 
 def matmul(state: Pass, bound: dict[str, Any]) -> Any:
-    """Activation @ parameter is a linear layer; activation @ activation (attention) freezes both."""
+    """Activation @ parameter is a linear layer; activation @ activation (attention) freezes
+    both.
+    """
     left, right = list(bound.values())[:2]
     if isinstance(right, Parameter) and len(right.shape) == 2 and isinstance(left, Activation):
         return _matrix(state, left, right, None, row=1)
@@ -89,7 +111,11 @@ def matmul(state: Pass, bound: dict[str, Any]) -> Any:
 def _matrix(state: Pass, value: Any, weight: Any, bias: Any, row: int) -> Any:
     shape = state.call.shapes[0] or ()
     last = len(shape) - 1
-    if isinstance(value, Activation) and value.dim not in (None, last) and isinstance(weight, Parameter):
+    if (
+        isinstance(value, Activation)
+        and value.dim not in (None, last)
+        and isinstance(weight, Parameter)
+    ):
         return _beside(state, value, weight, bias, row)
     plain = _plain(weight) and (bias is None or (_plain(bias) and len(bias.shape) == 1))
     if not isinstance(value, Activation) or not plain:
@@ -110,7 +136,9 @@ def _matrix(state: Pass, value: Any, weight: Any, bias: Any, row: int) -> Any:
 
 
 def _beside(state: Pass, value: Activation, weight: Parameter, bias: Any, row: int) -> Activation:
-    """A layer over another dimension than the channels (token mixing): channels pass, the layer keeps its widths."""
+    """A layer over another dimension than the channels (token mixing): channels pass, the layer
+    keeps its widths.
+    """
     reason = state.why("acts across positions, not channels")
     state.count(weight, "Linear", prod(value.shape[:-1]), out_dim=row, in_dim=1 - row)
     for parameter in (weight, bias):

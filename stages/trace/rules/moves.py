@@ -1,9 +1,9 @@
 """Data movement: the operator itself is run on the labels.
 
-Where a size could be hard-coded in forward or derived from the channel count, the trace cannot tell.
-`view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions of the pieces are tied;
-the line is noted, and `verify` cuts the network to see. If that fails it tries the other reading ("outer"), then
-freezes the line ("fixed").
+Where a size could be hard-coded in forward or derived from the channel count, the trace cannot
+tell. `view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions
+of the pieces are tied; the line is noted, and `verify` cuts the network to see. If that fails it
+tries the other reading ("outer"), then freezes the line ("fixed").
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def moved(state: Pass, value: Any, move: Move, *, sized: bool = False) -> Any:
     return Activation(tuple(labels.shape), dims[0], along(labels, dims[0]))
 
 
-def _split(state: Pass, labels: torch.Tensor, dims: list[int], choice: str) -> tuple[list[int], torch.Tensor]:
+def _split(
+    state: Pass, labels: torch.Tensor, dims: list[int], choice: str
+) -> tuple[list[int], torch.Tensor]:
     """Channels spread over several dimensions: keep one, tie equal positions along the others."""
     kept = dims[-1] if choice == "inner" else dims[0]
     first = labels
@@ -54,7 +56,10 @@ def _split(state: Pass, labels: torch.Tensor, dims: list[int], choice: str) -> t
     narrowed, small = labels, first
     for dim in range(labels.dim()):
         if dim not in dims:
-            narrowed, small = narrowed.select(dim, 0).unsqueeze(dim), small.select(dim, 0).unsqueeze(dim)
+            narrowed, small = (
+                narrowed.select(dim, 0).unsqueeze(dim),
+                small.select(dim, 0).unsqueeze(dim),
+            )
     state.labels.tie(narrowed.contiguous().numpy(), small.contiguous().numpy())
     return ([kept] if labels.shape[kept] > 1 else []), first
 
@@ -63,7 +68,9 @@ def view(state: Pass, bound: dict[str, Any]) -> Any:
     """view, reshape, unflatten: splits and merges dimensions by given sizes."""
     value, shape = bound["self"], state.call.shapes[0]
     assert shape is not None
-    return moved(state, value, lambda labels: labels.reshape(shape), sized=_sized(value, bound, shape))
+    return moved(
+        state, value, lambda labels: labels.reshape(shape), sized=_sized(value, bound, shape)
+    )
 
 
 def _sized(value: Any, bound: dict[str, Any], shape: tuple[int, ...]) -> bool:
@@ -98,9 +105,16 @@ def expand(state: Pass, bound: dict[str, Any]) -> Any:
     """Explicit broadcast to given sizes."""
     value, shape = bound["self"], state.call.shapes[0]
     assert shape is not None
-    if isinstance(value, Activation) and value.dim is None and value.vector[0] > 0 and value.shape != shape:
+    if (
+        isinstance(value, Activation)
+        and value.dim is None
+        and value.vector[0] > 0
+        and value.shape != shape
+    ):
         return state.stuck([value], "its only channel is broadcast over a given size")
-    return moved(state, value, lambda labels: labels.expand(shape), sized=_grows_beside(value, shape))
+    return moved(
+        state, value, lambda labels: labels.expand(shape), sized=_grows_beside(value, shape)
+    )
 
 
 def _grows_beside(value: Any, shape: tuple[int, ...]) -> bool:
@@ -118,7 +132,10 @@ def index(state: Pass, bound: dict[str, Any]) -> Any:
         return state.stuck([value, indices], "index computed from channels")
     if value.dim in used or (value.dim is None and value.vector[0] > 0):
         return state.stuck([value], "picks channels by position")
-    chosen = tuple(slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64) for item in indices)
+    chosen = tuple(
+        slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64)
+        for item in indices
+    )
     return moved(state, value, lambda labels: labels[chosen])
 
 
@@ -133,7 +150,9 @@ def index_select(state: Pass, bound: dict[str, Any]) -> Any:
 
 
 def pad(state: Pass, bound: dict[str, Any]) -> Any:
-    """Padding beside the channels changes nothing; zero channels (option-A shortcuts) are fixed ones."""
+    """Padding beside the channels changes nothing; zero channels (option-A shortcuts) are fixed
+    ones.
+    """
     value, pads = bound["self"], list(bound.get("pad") or bound.get("padding") or ())
     shape = state.call.shapes[0]
     assert shape is not None

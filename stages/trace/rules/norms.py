@@ -1,4 +1,6 @@
-"""Normalisation and PReLU: parameters join the channels they scale; statistics across channels freeze them."""
+"""Normalisation and PReLU: parameters join the channels they scale; statistics across channels
+freeze them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def per_channel(state: Pass, bound: dict[str, Any]) -> Any:
 
 
 def group_norm(state: Pass, bound: dict[str, Any]) -> Any:
-    """Statistics over blocks of channels: a whole block is one unit, so that the others keep their statistics."""
+    """Statistics over blocks of channels: a whole block is one unit, so that the others keep
+    their statistics.
+    """
     value, groups = bound["input"], bound["num_groups"]
     parameters = [bound.get("weight"), bound.get("bias")]
     labels = value.along(1) if isinstance(value, Activation) else None

@@ -1,7 +1,7 @@
 """Taking tensors apart along the channels and putting them together.
 
-Pieces must keep their relative sizes after a cut, so equal positions of blocks are tied; where the block size was given
-in forward the line is noted as unproven (see `moves`).
+Pieces must keep their relative sizes after a cut, so equal positions of blocks are tied; where the
+block size was given in forward the line is noted as unproven (see `moves`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ Shape = tuple[int, ...]
 
 
 def _blocks(state: Pass, vector: Vector, size: int) -> Vector:
-    """Tie equal positions of consecutive blocks of `size` channels; returns the vector in terms of the first block."""
+    """Tie equal positions of consecutive blocks of `size` channels; returns the vector in terms
+    of the first block.
+    """
     blocks = vector.reshape(-1, size)
     state.labels.tie(blocks, blocks[:1])
     return np.tile(blocks[0], len(blocks))
 
 
-def _cut_points(state: Pass, value: Activation, points: list[int], *, given: bool) -> Activation | None:
+def _cut_points(
+    state: Pass, value: Activation, points: list[int], *, given: bool
+) -> Activation | None:
     """The activation tied so that cutting at `points` stays possible; None when it is not."""
     if given and state.choices.get(state.call.line) in ("outer", "fixed"):
         return None
@@ -38,7 +42,11 @@ def _cut_points(state: Pass, value: Activation, points: list[int], *, given: boo
 
 
 def _hits_channels(value: Any, dim: int) -> bool:
-    return isinstance(value, Activation) and value.dim is not None and value.dim == dim % len(value.shape)
+    return (
+        isinstance(value, Activation)
+        and value.dim is not None
+        and value.dim == dim % len(value.shape)
+    )
 
 
 def slice_(state: Pass, bound: dict[str, Any]) -> Any:
@@ -58,7 +66,11 @@ def slice_(state: Pass, bound: dict[str, Any]) -> Any:
         pairs = value.vector.reshape(-1, step)
         state.labels.tie(pairs, pairs[:, :1])
         return Activation(state.call.shapes[0] or (), value.dim, pairs[:, 0].copy())
-    tied = _cut_points(state, value, [start, end], given=True) if step == 1 and isinstance(start, int) else None
+    tied = (
+        _cut_points(state, value, [start, end], given=True)
+        if step == 1 and isinstance(start, int)
+        else None
+    )
     if tied is None:
         return state.stuck([value], "takes channels by position")
     return Activation(state.call.shapes[0] or (), value.dim, tied.vector[start:end])
@@ -87,8 +99,16 @@ def split(state: Pass, bound: dict[str, Any]) -> Any:
     dim = dim % len(value.shape)
     sizes = [shape[dim] for shape in shapes] if state.call.name != "unbind" else [1] * len(shapes)
     points = [int(point) for point in np.cumsum(sizes)[:-1]]
-    counted = state.call.name in ("chunk", "tensor_split") and "indices" not in bound and len(set(sizes)) == 1
-    tied = _cut_points(state, value, points, given=not counted) if state.call.name != "unbind" else None
+    counted = (
+        state.call.name in ("chunk", "tensor_split")
+        and "indices" not in bound
+        and len(set(sizes)) == 1
+    )
+    tied = (
+        _cut_points(state, value, points, given=not counted)
+        if state.call.name != "unbind"
+        else None
+    )
     if tied is None or (state.call.name in ("chunk", "tensor_split") and not counted):
         return state.stuck([value], "takes channels by position")
     starts = [0, *points]
@@ -112,7 +132,9 @@ def _split_parameter(state: Pass, value: Parameter, dim: int, shapes: list[Shape
 
 def cat(state: Pass, bound: dict[str, Any]) -> Any:
     """Concatenation along the channels appends labels, along another dimension ties them."""
-    return _join(state, list(bound["tensors"]), bound.get("dim", 0) % len(state.call.shapes[0] or (0,)))
+    return _join(
+        state, list(bound["tensors"]), bound.get("dim", 0) % len(state.call.shapes[0] or (0,))
+    )
 
 
 def stack(state: Pass, bound: dict[str, Any]) -> Any:
@@ -150,7 +172,11 @@ def glu(state: Pass, bound: dict[str, Any]) -> Any:
     """First half times the sigmoid of the second."""
     value, shape = bound["self"], state.call.shapes[0] or ()
     if not isinstance(value, Activation) or not _hits_channels(value, bound["dim"]):
-        return value.with_shape(shape, value.dim) if isinstance(value, Activation) else state.stuck([value], "gated")
+        return (
+            value.with_shape(shape, value.dim)
+            if isinstance(value, Activation)
+            else state.stuck([value], "gated")
+        )
     half = len(value.vector) // 2
     return Activation(shape, value.dim, _blocks(state, value.vector, half)[:half])
 
@@ -195,7 +221,11 @@ def im2col(state: Pass, bound: dict[str, Any]) -> Any:
 
 
 def _channels(value: Any) -> Vector | None:
-    return value.along(len(value.shape) - 3) if isinstance(value, Activation) and len(value.shape) >= 3 else None
+    return (
+        value.along(len(value.shape) - 3)
+        if isinstance(value, Activation) and len(value.shape) >= 3
+        else None
+    )
 
 
 RULES = {

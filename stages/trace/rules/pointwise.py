@@ -1,4 +1,6 @@
-"""Element-wise operators with broadcasting: an element of the result belongs to the unit of each operand's element."""
+"""Element-wise operators with broadcasting: an element of the result belongs to the unit of
+each operand's element.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import numpy as np
 from stages.trace.labelling import Pass, flatten
 from stages.trace.values import Activation, Parameter
 
-# f(0) is infinite or undefined: a silenced channel would turn into NaN that a zero weight does not remove.
+# f(0) is infinite or undefined: a silenced channel would turn into NaN that a zero weight does not
+# remove.
 _SINGULAR_OPERAND = {
     "div": "other", "divide": "other", "true_divide": "other", "floor_divide": "other", "remainder": "other",
     "fmod": "other", "reciprocal": "self", "rsqrt": "self", "log": "self", "log2": "self", "log10": "self",
@@ -35,7 +38,11 @@ def same(state: Pass, bound: dict[str, Any]) -> Any:
 def like(state: Pass, bound: dict[str, Any]) -> Any:
     """A new tensor as wide as the operand (`zeros_like`)."""
     value = bound.get("self")
-    return value if isinstance(value, Activation) else state.fixed(state.call.shapes[0] or (), state.why("constant"))
+    return (
+        value
+        if isinstance(value, Activation)
+        else state.fixed(state.call.shapes[0] or (), state.why("constant"))
+    )
 
 
 def created(state: Pass, bound: dict[str, Any]) -> Any:
@@ -54,7 +61,9 @@ def meet(state: Pass, operands: list[Any], shape: tuple[int, ...]) -> Any:
     parameters = [value for value in operands if isinstance(value, Parameter)]
     if not activations:
         return _of_parameters(state, parameters, shape)
-    dims = {value.dim + len(shape) - len(value.shape) for value in activations if value.dim is not None}
+    dims = {
+        value.dim + len(shape) - len(value.shape) for value in activations if value.dim is not None
+    }
     if len(dims) > 1:
         return state.stuck(operands, "channels of the operands lie along different dimensions")
     if not dims:
@@ -75,13 +84,19 @@ def meet(state: Pass, operands: list[Any], shape: tuple[int, ...]) -> Any:
 def _without_channels(
     state: Pass, activations: list[Activation], parameters: list[Parameter], shape: tuple[int, ...]
 ) -> Activation:
-    """Operands of one unit each, or fixed; a unit that is broadcast or meets a parameter cannot be told apart."""
+    """Operands of one unit each, or fixed; a unit that is broadcast or meets a parameter cannot
+    be told apart.
+    """
     units = [value for value in activations if value.vector[0] > 0]
     if not units:
         return Activation(shape, None, activations[0].vector)
     for value in units:
         wide = any(parameter.shape and max(parameter.shape) > 1 for parameter in parameters)
-        if wide or value.shape != shape or any(other.shape not in (shape, ()) for other in activations):
+        if (
+            wide
+            or value.shape != shape
+            or any(other.shape not in (shape, ()) for other in activations)
+        ):
             state.labels.freeze(value.vector, state.why("its only unit is broadcast"))
         state.labels.tie(units[0].vector, value.vector)
     for value in activations:

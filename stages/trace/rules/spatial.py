@@ -1,4 +1,6 @@
-"""Operators that mix elements along some dimensions only: pooling, resizing, reductions, softmax."""
+"""Operators that mix elements along some dimensions only: pooling, resizing, reductions,
+softmax.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,12 @@ def reduced(state: Pass, bound: dict[str, Any]) -> Any:
     given = bound.get("dim", bound.get("dims"))
     dims = {d % ndim for d in ([given] if isinstance(given, int) else given or range(ndim))}
     single = value.dim is None and value.vector[0] > 0
-    if value.dim in dims or (single and bool(dims - {d for d in range(ndim) if value.shape[d] == 1})):
-        return state.stuck([value], "reduces over channels") if not single else _single(state, value)
+    if value.dim in dims or (
+        single and bool(dims - {d for d in range(ndim) if value.shape[d] == 1})
+    ):
+        return (
+            state.stuck([value], "reduces over channels") if not single else _single(state, value)
+        )
     keep = bool(bound.get("keepdim"))
     place = value.dim if keep or value.dim is None else value.dim - sum(d < value.dim for d in dims)
     return state.results(lambda shape: value.with_shape(shape, place))

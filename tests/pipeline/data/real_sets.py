@@ -1,4 +1,6 @@
-"""A few dozen of the embedded real images, written again in every layout that can be read; and a network for them."""
+"""A few dozen of the embedded real images, written again in every layout that can be read; and
+a network for them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from PIL import Image
 from tiny_sets import write_cifar_binary, write_cifar_python, write_idx, write_parquet
 from torch import nn
 
-from pipeline.config import DataConfig
+from pipeline.config.schema import DataConfig
 from pipeline.data.sources.embedded import Embedded
 
 TRAIN, TEST = 50, 10
@@ -41,7 +43,9 @@ def net(num_classes: int = 10, in_channels: int = 3, width: int = 16) -> nn.Sequ
 def real_images(split: str, count: int) -> Pairs:
     """The first `count // 10` images of each class, classes in turn."""
     embedded = Embedded.open(None, DataConfig(source="embedded")).read(split)
-    rows = np.stack([np.flatnonzero(embedded.labels == k)[: count // 10] for k in range(10)], axis=1).reshape(-1)
+    rows = np.stack(
+        [np.flatnonzero(embedded.labels == k)[: count // 10] for k in range(10)], axis=1
+    ).reshape(-1)
     return [(embedded.pixels[row, :, :, 0], int(embedded.labels[row])) for row in rows]
 
 
@@ -82,7 +86,11 @@ def idx(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """train/, val/ and test/."""
-    for folder, split, count in (("train", "train", TRAIN), ("val", "test", TEST), ("test", "test", TEST)):
+    for folder, split, count in (
+        ("train", "train", TRAIN),
+        ("val", "test", TEST),
+        ("test", "test", TEST),
+    ):
         _class_folders(root / folder, real_images(split, count))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_sets import picture, rows, write_parquet
 
-from pipeline.config import DataConfig
+from pipeline.config.schema import DataConfig
 from pipeline.data import cache as cache_module
 from pipeline.data import describe, load, load_test, prepare
 
@@ -47,7 +47,9 @@ def test_no_cache_when_it_is_off(parquet: Path, decodes: list[int], cache: Path)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "card"])
-def test_a_damaged_entry_is_made_again(parquet: Path, decodes: list[int], cache: Path, damage: str) -> None:
+def test_a_damaged_entry_is_made_again(
+    parquet: Path, decodes: list[int], cache: Path, damage: str
+) -> None:
     config = DataConfig(root=str(parquet))
     card = describe(config)
     entry = next(cache.iterdir())
@@ -76,7 +78,9 @@ def test_other_content_is_another_entry(parquet: Path, decodes: list[int], cache
     assert len(list(cache.iterdir())) == 2
 
 
-def test_the_same_content_elsewhere_shares_the_entry_but_not_the_label(parquet: Path, decodes: list[int]) -> None:
+def test_the_same_content_elsewhere_shares_the_entry_but_not_the_label(
+    parquet: Path, decodes: list[int]
+) -> None:
     describe(DataConfig(root=str(parquet)))
     moved = parquet.rename(parquet.parent / "beasts")
     assert describe(DataConfig(root=str(moved))).label == "beasts (parquet)"

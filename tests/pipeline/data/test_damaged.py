@@ -1,4 +1,6 @@
-"""Damaged, partial and missing data: the right exit code, a sentence that names the place, and no guessing."""
+"""Damaged, partial and missing data: the right exit code, a sentence that names the place, and
+no guessing.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from tiny_sets import (
     write_parquet,
 )
 
-from pipeline.config import DataConfig
+from pipeline.config.schema import DataConfig
 from pipeline.data import describe, load_splits, load_test
 from pipeline.data.sources.embedded import Embedded, embedded_folder
 from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError, UsageError
@@ -38,7 +40,12 @@ def refusal(kind: type[RlpError], **options: object) -> RlpError:
 def test_a_corrupt_image_is_skipped_and_counted_up_to_the_cap(tmp_path: Path, damage: str) -> None:
     train = rows(60)
     whole = picture(0, 30, (60, 60))
-    bad = {"truncated": whole[: len(whole) // 2], "garbage": b"not an image", "empty": b"", "null": None}[damage]
+    bad = {
+        "truncated": whole[: len(whole) // 2],
+        "garbage": b"not an image",
+        "empty": b"",
+        "null": None,
+    }[damage]
     train[30] = (bad, 0)
     write_parquet(tmp_path / "train.parquet", train)
     write_parquet(tmp_path / "test.parquet", rows(6))
@@ -48,7 +55,9 @@ def test_a_corrupt_image_is_skipped_and_counted_up_to_the_cap(tmp_path: Path, da
     assert card.counts["train"] == (19, 20, 20)
     splits = load_splits(config, seed=0)
     assert len(splits.train) + len(splits.search) == 59
-    assert_colours_belong_to_labels(splits.train)  # the labels after the gap have moved up with the images
+    assert_colours_belong_to_labels(
+        splits.train
+    )  # the labels after the gap have moved up with the images
     error = refusal(ArtifactError, root=str(tmp_path), max_corrupt=0.01, image_size=8)
     assert error.message.endswith("1 of 60 train images cannot be read, more than the 1.0% allowed")
 
@@ -73,7 +82,9 @@ def test_every_image_corrupt(tmp_path: Path) -> None:
     assert "not one image can be read" in refusal(ArtifactError, root=str(tmp_path)).message
 
 
-@pytest.mark.parametrize(("label", "says"), [(3, "the first is 3 in row 4"), (-1, "the first is -1 in row 4")])
+@pytest.mark.parametrize(
+    ("label", "says"), [(3, "the first is 3 in row 4"), (-1, "the first is -1 in row 4")]
+)
 def test_labels_out_of_range(parquet: Path, label: int, says: str) -> None:
     train = rows(30)
     train[4] = (train[4][0], label)
@@ -89,7 +100,9 @@ def test_a_missing_label(parquet: Path) -> None:
 
 
 def test_an_empty_class(parquet: Path, folders: Callable[..., Path]) -> None:
-    write_parquet(parquet / "train-00000-of-00001.parquet", [row for row in rows(30) if row[1] != 1])
+    write_parquet(
+        parquet / "train-00000-of-00001.parquet", [row for row in rows(30) if row[1] != 1]
+    )
     assert "class 'dog' has no image in train" in refusal(ArtifactError, root=str(parquet)).message
     root = folders("train", "test")
     shutil.rmtree(root / "test" / "owl")
@@ -115,7 +128,10 @@ def test_an_empty_split(parquet: Path) -> None:
 
 def test_a_missing_shard(parquet: Path) -> None:
     (parquet / "train-00000-of-00001.parquet").rename(parquet / "train-00001-of-00003.parquet")
-    assert "2 of 3 train files are missing, first number 00000" in refusal(ArtifactError, root=str(parquet)).message
+    assert (
+        "2 of 3 train files are missing, first number 00000"
+        in refusal(ArtifactError, root=str(parquet)).message
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +173,9 @@ def test_different_sizes_without_a_size_to_resize_to(folders: Callable[..., Path
     assert "data.image_size" in error.hint
 
 
-def test_the_embedded_strip_is_summed_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_strip_is_summed_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "embedded"
     shutil.copytree(embedded_folder(), folder)
     raw = bytearray((folder / "test.png").read_bytes())
@@ -180,11 +198,16 @@ def test_cifar_binary_partial_and_truncated(tmp_path: Path) -> None:
     assert f"{path} is missing" in refusal(ArtifactError, root=str(tmp_path)).message
 
 
-def test_cifar_python_with_another_md5_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_python_with_another_md5_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cifar_python(tmp_path, monkeypatch, each=6)
     path = tmp_path / "cifar-10-batches-py" / "data_batch_2"
     path.write_bytes(path.read_bytes() + b".")
-    assert f"{path} does not have the official md5" in refusal(ArtifactError, root=str(tmp_path)).message
+    assert (
+        f"{path} does not have the official md5"
+        in refusal(ArtifactError, root=str(tmp_path)).message
+    )
 
 
 @pytest.mark.parametrize("damage", ["short", "long", "magic", "gzip", "count", "missing"])
@@ -216,7 +239,10 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_corrected(tmp_path: Path) -> None:
-    assert "did you mean 'parquet'?" in refusal(UsageError, source="parket", root=str(tmp_path)).message
+    assert (
+        "did you mean 'parquet'?"
+        in refusal(UsageError, source="parket", root=str(tmp_path)).message
+    )
 
 
 def test_normalisation_of_another_number_of_channels(parquet: Path) -> None:

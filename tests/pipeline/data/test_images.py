@@ -15,7 +15,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def tiny(count: int = 20, channels: int = 3, size: int = 6) -> Images:
-    pixels = torch.randint(0, 256, (count, size, size, channels), generator=seeded(), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (count, size, size, channels), generator=seeded(), dtype=torch.uint8
+    )
     return Images(pixels, torch.arange(count) % 4, ["a", "b", "c", "d"])
 
 
@@ -25,7 +27,9 @@ def test_whole_set_has_zero_mean_and_unit_variance(channels: int) -> None:
     assert x.shape == (20, channels, 6, 6)
     assert x.dtype == torch.float32
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(channels), atol=1e-5, rtol=0)
-    torch.testing.assert_close(x.var((0, 2, 3), correction=0), torch.ones(channels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        x.var((0, 2, 3), correction=0), torch.ones(channels), atol=1e-5, rtol=0
+    )
 
 
 def test_values_are_pixels_over_255_minus_mean_over_std() -> None:
@@ -158,7 +162,9 @@ def test_statistics_are_those_of_torch_and_a_flat_channel_has_std_one() -> None:
     mean, std = channel_statistics(pixels, chunk=7)
     flat = pixels[..., :2].double().reshape(-1, 2) / 255
     torch.testing.assert_close(torch.tensor(mean[:2], dtype=torch.float64), flat.mean(0))
-    torch.testing.assert_close(torch.tensor(std[:2], dtype=torch.float64), flat.std(0, correction=0))
+    torch.testing.assert_close(
+        torch.tensor(std[:2], dtype=torch.float64), flat.std(0, correction=0)
+    )
     assert mean[2] == pytest.approx(0.2)
     assert std[2] == 1.0
 

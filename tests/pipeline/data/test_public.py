@@ -1,4 +1,6 @@
-"""Public sets: found in any layout, else downloaded and checked; offline and unsafe archives are errors."""
+"""Public sets: found in any layout, else downloaded and checked; offline and unsafe archives
+are errors.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_sets import rows, write_cifar_python, write_idx, write_parquet
 
-from pipeline.config import DataConfig
+from pipeline.config.schema import DataConfig
 from pipeline.data import describe
 from pipeline.data.sources import public
 from pipeline.errors import ArtifactError, EnvironmentProblem
@@ -23,7 +25,9 @@ TEN = tuple("abcdefghij")
 
 @pytest.fixture
 def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny CIFAR-10 archive that torchvision's address and checksum point to; returns the archive."""
+    """A tiny CIFAR-10 archive that torchvision's address and checksum point to; returns the
+    archive.
+    """
     write_cifar_python(tmp_path / "made", monkeypatch, each=6)
     archive = tmp_path / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -31,7 +35,9 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     official = import_torchvision().datasets.CIFAR10
     monkeypatch.setattr(official, "url", archive.as_uri())
     monkeypatch.setattr(official, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    monkeypatch.setitem(public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (30, 6)))
+    monkeypatch.setitem(
+        public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (30, 6))
+    )
     return archive
 
 
@@ -44,16 +50,23 @@ def test_download_then_read_then_no_second_download(tmp_path: Path, cifar10: Pat
     assert describe(config).label == "CIFAR-10"
 
 
-def test_idx_download_tries_the_mirrors_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idx_download_tries_the_mirrors_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = tmp_path / "mirror"
     resources = []
     for prefix in ("train", "t10k"):
-        for part, array in (("images-idx3", np.zeros((20, 4, 4))), ("labels-idx1", np.arange(20) % 10)):
+        for part, array in (
+            ("images-idx3", np.zeros((20, 4, 4))),
+            ("labels-idx1", np.arange(20) % 10),
+        ):
             path = there / f"{prefix}-{part}-ubyte"
             write_idx(path, array)
             resources.append((path.name, hashlib.md5(path.read_bytes()).hexdigest()))
     official = import_torchvision().datasets.FashionMNIST
-    monkeypatch.setattr(official, "mirrors", [(tmp_path / "gone").as_uri() + "/", there.as_uri() + "/"])
+    monkeypatch.setattr(
+        official, "mirrors", [(tmp_path / "gone").as_uri() + "/", there.as_uri() + "/"]
+    )
     monkeypatch.setattr(official, "resources", resources)
     card = describe(DataConfig(source="fashion-mnist"))  # no root: into the cache folder
     assert (card.label, card.images) == ("Fashion-MNIST", {"train": 20, "test": 20})
@@ -120,9 +133,13 @@ def test_a_damaged_archive(tmp_path: Path, cifar10: Path) -> None:
         public.extract(cifar10, tmp_path)
 
 
-def test_the_whole_set_in_another_layout_bears_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_set_in_another_layout_bears_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "jpegs"
     for split in ("train", "test"):
         write_parquet(root / f"{split}.parquet", rows(12, fmt="JPEG"))
-    monkeypatch.setitem(public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (12, 12)))
+    monkeypatch.setitem(
+        public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (12, 12))
+    )
     assert describe(DataConfig(source="cifar10", root=str(root))).label == "CIFAR-10 (JPEG q75)"

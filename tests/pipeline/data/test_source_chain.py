@@ -1,4 +1,6 @@
-"""Every kind of source through the whole chain to the report, and its damaged variants to their exit codes."""
+"""Every kind of source through the whole chain to the report, and its damaged variants to their
+exit codes.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,20 @@ import yaml
 from real_sets import TEST, TRAIN, WRITERS, encode, names, real_images
 from tiny_sets import write_parquet
 
-from pipeline import store
 from pipeline.data.sources import SOURCES, public
+from pipeline.run import store
 
 CONFIG = {
     "model": {"source": "real_sets:net"},
     "data": {"root": "images", "search_fraction": 0.2},
     "pretrain": {"epochs": 1, "batch_size": 20, "precision": "fp32"},
-    "search": {"budget": {"macs": 0.6}, "trials": 2, "images": 10, "fit_images": 20, "finalists": 1},
+    "search": {
+        "budget": {"macs": 0.6},
+        "trials": 2,
+        "images": 10,
+        "fit_images": 20,
+        "finalists": 1,
+    },
     "distill": {"epochs": 1, "batch_size": 20, "precision": "fp32"},
     "export": {"images": 10, "exporter": "torchscript"},  # the faster of the two
     "benchmark": {
@@ -33,7 +41,14 @@ CONFIG = {
         "profile": False,
     },
 }
-EMBEDDED = ("--set", "data.source=embedded", "--set", f"data.train_limit={TRAIN}", "--set", f"data.test_limit={TEST}")
+EMBEDDED = (
+    "--set",
+    "data.source=embedded",
+    "--set",
+    f"data.train_limit={TRAIN}",
+    "--set",
+    f"data.test_limit={TEST}",
+)
 
 
 @pytest.fixture
@@ -49,7 +64,9 @@ def test_every_kind_of_source_is_tried_here() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedded", *WRITERS])
-def test_from_images_to_report(kind: str, here: Path, rlp: fake_run.Rlp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_images_to_report(
+    kind: str, here: Path, rlp: fake_run.Rlp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if kind != "embedded":
         WRITERS[kind](here / "images", monkeypatch)
     more = EMBEDDED if kind == "embedded" else ()
@@ -64,7 +81,11 @@ def test_from_images_to_report(kind: str, here: Path, rlp: fake_run.Rlp, monkeyp
     assert len(card["sha256"]) == 64
     assert len(card["mean"]) == len(card["std"]) == card["image_shape"][0]
     assert 0.2 < card["mean"][0] < 0.4  # real images, not noise
-    assert images == ({"train": TRAIN, "search": TEST} if kind == "folders" else {"train": TRAIN - 10, "search": 10})
+    assert images == (
+        {"train": TRAIN, "search": TEST}
+        if kind == "folders"
+        else {"train": TRAIN - 10, "search": 10}
+    )
     assert doc["data"]["test_images"] == TEST
     assert doc["final"]["macs"] <= 0.6 * doc["base"]["macs"]
     assert card["label"] in (here / doc["report"]).read_text()
@@ -155,7 +176,11 @@ def checksum(root: Path) -> str:
     ],
 )
 def test_damage_is_exit_3(
-    kind: str, damage: Callable[[Path], str], here: Path, rlp: fake_run.Rlp, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    damage: Callable[[Path], str],
+    here: Path,
+    rlp: fake_run.Rlp,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     WRITERS[kind](here / "images", monkeypatch)
     says = damage(here / "images")
@@ -174,7 +199,15 @@ def test_a_corrupt_image_below_the_cap_is_skipped_and_counted(
     victim = next((here / "images" / "train" / "Bag").iterdir())
     victim.write_bytes(victim.read_bytes()[:100])
     done = rlp(
-        "pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "pretrain", "--set", "data.max_corrupt=0.05"
+        "pipeline",
+        "run",
+        "my.yaml",
+        "--run-dir",
+        "run",
+        "--until",
+        "pretrain",
+        "--set",
+        "data.max_corrupt=0.05",
     )
     assert done.code == 0, done.err
     card = json.loads((here / "run" / "pretrain" / "data.json").read_text())
@@ -182,7 +215,9 @@ def test_a_corrupt_image_below_the_cap_is_skipped_and_counted(
     assert sum(card["counts"]["train"]) == TRAIN - 1
 
 
-def test_no_images_there_is_exit_4_and_names_a_run_that_works(here: Path, rlp: fake_run.Rlp) -> None:
+def test_no_images_there_is_exit_4_and_names_a_run_that_works(
+    here: Path, rlp: fake_run.Rlp
+) -> None:
     done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run")
     assert done.code == 4
     assert "there is no folder images" in done.lines("error")[0]
@@ -216,13 +251,24 @@ def test_images_that_changed_make_a_finished_stage_stale(
     assert (plan["action"], plan["reason"]) == ("run", "the images changed")
 
 
-def test_training_that_diverges_is_exit_1_and_keeps_the_last_good_checkpoint(here: Path, rlp: fake_run.Rlp) -> None:
-    settings = ("pretrain.lr=10", "pretrain.weight_decay=1", "pretrain.epochs=40", "model.source=resnet20")
+def test_training_that_diverges_is_exit_1_and_keeps_the_last_good_checkpoint(
+    here: Path, rlp: fake_run.Rlp
+) -> None:
+    settings = (
+        "pretrain.lr=10",
+        "pretrain.weight_decay=1",
+        "pretrain.epochs=40",
+        "model.source=resnet20",
+    )
     sets = [word for setting in settings for word in ("--set", setting)]
-    done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "pretrain", *EMBEDDED, *sets)
+    done = rlp(
+        "pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "pretrain", *EMBEDDED, *sets
+    )
     assert done.code == 1, done.err
     assert "training diverged" in done.lines("error")[0]
     assert "--set pretrain.lr=5 trains more gently" in done.lines("hint")[0]
     assert not (here / "run" / "pretrain").exists()
     kept = next((here / "run" / ".work" / "pretrain").glob("checkpoint-*.safetensors"))
-    assert all(t.isfinite().all() for t in store.read_tensors(kept).values() if t.is_floating_point())
+    assert all(
+        t.isfinite().all() for t in store.read_tensors(kept).values() if t.is_floating_point()
+    )

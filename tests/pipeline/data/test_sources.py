@@ -25,7 +25,7 @@ from tiny_sets import (
     write_parquet,
 )
 
-from pipeline.config import DataConfig
+from pipeline.config.schema import DataConfig
 from pipeline.data import DataCard, Images, describe, load_splits, load_test
 from pipeline.data.decode import jpeg_quality
 from pipeline.data.sources import cifar
@@ -45,13 +45,22 @@ def test_parquet(parquet: Path) -> None:
     assert card.encodings == {"PNG": 36}
     assert_colours_belong_to_labels(train)
     assert_colours_belong_to_labels(test)
-    assert pixels_of(test)[:, 1, 3, 3].tolist() == [3 * k for k in range(6)]  # rows keep their order
+    assert pixels_of(test)[:, 1, 3, 3].tolist() == [
+        3 * k for k in range(6)
+    ]  # rows keep their order
 
 
 def test_parquet_in_shards_below_data_without_class_names(tmp_path: Path) -> None:
     for k in range(2):
-        write_parquet(tmp_path / "data" / f"train-0000{k}-of-00002-abc123.parquet", rows(9), None, "fine_label")
-    write_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet", rows(6), None, "fine_label")
+        write_parquet(
+            tmp_path / "data" / f"train-0000{k}-of-00002-abc123.parquet",
+            rows(9),
+            None,
+            "fine_label",
+        )
+    write_parquet(
+        tmp_path / "data" / "validation-00000-of-00001.parquet", rows(6), None, "fine_label"
+    )
     card, train, _ = both(tmp_path)
     assert card.classes == ("0", "1", "2")
     assert card.images == {"train": 18, "test": 6}  # the only other split there is
@@ -97,7 +106,9 @@ def test_a_single_folder_is_split_by_name_and_never_otherwise(folders: Callable[
     assert chosen - {0, 1}  # not simply the first names, which often are of one session
 
 
-def test_grey_images_have_one_channel_and_one_colour_image_makes_it_three(folders: Callable[..., Path]) -> None:
+def test_grey_images_have_one_channel_and_one_colour_image_makes_it_three(
+    folders: Callable[..., Path],
+) -> None:
     root = folders("train", "test")
     for path in root.rglob("*.png"):
         Image.open(path).convert("L").save(path)
@@ -106,7 +117,9 @@ def test_grey_images_have_one_channel_and_one_colour_image_makes_it_three(folder
     assert describe(DataConfig(root=str(root))).image_shape == (3, 8, 8)
 
 
-def test_images_of_several_sizes_are_resized_to_the_size_asked_for(folders: Callable[..., Path]) -> None:
+def test_images_of_several_sizes_are_resized_to_the_size_asked_for(
+    folders: Callable[..., Path],
+) -> None:
     root = folders("train", "test")
     (root / "train" / "cat" / "0.png").write_bytes(picture(0, 0, (20, 11)))
     card, train, _ = both(root, image_size=16)
@@ -180,11 +193,17 @@ def test_a_card_survives_json_and_the_config_overrides_normalisation(parquet: Pa
     card = describe(DataConfig(root=str(parquet), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)))
     assert card.mean == (0.5, 0.5, 0.5)
     assert DataCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
-    (x, _), *_ = load_test(DataConfig(root=str(parquet), mean=(0.0,) * 3, std=(1 / 255,) * 3)).batches(6)
-    assert x[:, 0, 0, 0].tolist() == pytest.approx([colour(k % 3, k)[0] for k in range(6)], abs=1e-3)
+    (x, _), *_ = load_test(
+        DataConfig(root=str(parquet), mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    ).batches(6)
+    assert x[:, 0, 0, 0].tolist() == pytest.approx(
+        [colour(k % 3, k)[0] for k in range(6)], abs=1e-3
+    )
 
 
-def test_identity_follows_content_labels_and_classes_but_not_names(folders: Callable[..., Path]) -> None:
+def test_identity_follows_content_labels_and_classes_but_not_names(
+    folders: Callable[..., Path],
+) -> None:
     root = folders("train", "test")
     config = DataConfig(root=str(root))
     first = describe(config).sha256
@@ -202,7 +221,9 @@ def test_decoded_images_are_resized_too() -> None:
     assert small.mean[0] == pytest.approx(describe(DataConfig(source="embedded")).mean[0], abs=0.01)
     native = pixels_of(load_test(DataConfig(source="embedded"))).float()
     triangle = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8  # bilinear with antialiasing at half the size
-    halves = torch.nn.functional.conv2d(native[..., 1:, 1:], (triangle[:, None] * triangle)[None, None], stride=2)
+    halves = torch.nn.functional.conv2d(
+        native[..., 1:, 1:], (triangle[:, None] * triangle)[None, None], stride=2
+    )
     torch.testing.assert_close(pixels_of(test)[..., 1:-1, 1:-1].float(), halves, atol=1.01, rtol=0)
     with pytest.raises(UsageError, match=r"embedded 12k subset\) at 1000×1000 takes 14,000 MB"):
         describe(DataConfig(source="embedded", image_size=1000))

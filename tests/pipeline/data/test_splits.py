@@ -1,4 +1,6 @@
-"""Train, search and test are disjoint, stratified, fixed by the seed, and test cannot be reached."""
+"""Train, search and test are disjoint, stratified, fixed by the seed, and test cannot be
+reached.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config import DataConfig
+from pipeline.config.schema import DataConfig
 from pipeline.data import Images, Splits, load_splits, load_test
 from pipeline.data.splits import carve, stratified
 from pipeline.errors import ArtifactError
@@ -20,7 +22,9 @@ def numbered(counts: list[int]) -> Images:
     """Image k is the pixel values of k, so that images can be told apart."""
     labels = torch.tensor([label for label, n in enumerate(counts) for _ in range(n)])
     pixels = torch.arange(len(labels), dtype=torch.uint8).reshape(-1, 1, 1, 1)
-    return Images(pixels, labels, [f"class {k}" for k in range(len(counts))], mean=[0.0], std=[1 / 255])
+    return Images(
+        pixels, labels, [f"class {k}" for k in range(len(counts))], mean=[0.0], std=[1 / 255]
+    )
 
 
 def identities(images: Images) -> list[int]:
@@ -36,7 +40,9 @@ def test_every_class_gives_its_share_and_no_image_is_in_both() -> None:
 
 def test_the_seed_decides() -> None:
     labels = torch.arange(200) % 4
-    first, again, other = (stratified(labels, 0.2, seed, ("a", "b", "c", "d"))[0] for seed in (1, 1, 2))
+    first, again, other = (
+        stratified(labels, 0.2, seed, ("a", "b", "c", "d"))[0] for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -69,13 +75,19 @@ def test_limits_take_a_fixed_balanced_draw() -> None:
     assert load_test(config).labels.bincount().tolist() == [3] * 10
 
     def pool(splits: Splits) -> list[bytes]:
-        return sorted(x.numpy().tobytes() for part in (splits.train, splits.search) for x in next(part.batches(100))[0])
+        return sorted(
+            x.numpy().tobytes()
+            for part in (splits.train, splits.search)
+            for x in next(part.batches(100))[0]
+        )
 
     assert pool(one) == pool(two)
 
 
 def reachable(root: Any) -> list[Any]:
-    """Every object that attributes, containers and closures lead to from `root`; classes and modules are no data."""
+    """Every object that attributes, containers and closures lead to from `root`; classes and
+    modules are no data.
+    """
     seen: dict[int, Any] = {}
     todo = [root]
     while todo:
@@ -83,7 +95,11 @@ def reachable(root: Any) -> list[Any]:
         if id(item) in seen or isinstance(item, type | ModuleType):
             continue
         seen[id(item)] = item
-        todo += vars(item).values() if hasattr(item, "__dict__") and not isinstance(item, FunctionType) else []
+        todo += (
+            vars(item).values()
+            if hasattr(item, "__dict__") and not isinstance(item, FunctionType)
+            else []
+        )
         if isinstance(item, FunctionType):
             todo += [cell.cell_contents for cell in item.__closure__ or ()]
         elif isinstance(item, dict):
@@ -91,7 +107,10 @@ def reachable(root: Any) -> list[Any]:
         elif isinstance(item, list | tuple | set | frozenset):
             todo += item
         todo += (
-            [base] if (base := getattr(item, "base", None)) is not None and not isinstance(item, torch.Tensor) else []
+            [base]
+            if (base := getattr(item, "base", None)) is not None
+            and not isinstance(item, torch.Tensor)
+            else []
         )
     return list(seen.values())
 
@@ -105,13 +124,21 @@ def test_nothing_leads_from_the_splits_to_a_test_image(folders: Callable[..., Pa
         items = reachable(splits)
         tensors = [t for t in items if isinstance(t, torch.Tensor) and t.ndim == 4]
         assert all(len(t) == total for t in tensors)
-        assert not [i for i in items if isinstance(i, DataConfig)]  # from which test could be loaded
-        assert not [i for i in items if type(i).__name__ in ("Prepared", "Part", "Folders", "Embedded")]
+        assert not [
+            i for i in items if isinstance(i, DataConfig)
+        ]  # from which test could be loaded
+        assert not [
+            i for i in items if type(i).__name__ in ("Prepared", "Part", "Folders", "Embedded")
+        ]
         paths = [str(i) for i in items if isinstance(i, Path)]
         assert not [p for p in paths if "/test" in p.removeprefix(str(root.parent))]
-    assert [str(i) for i in reachable(streamed) if isinstance(i, Path)]  # the walk does find the train files
+    assert [
+        str(i) for i in reachable(streamed) if isinstance(i, Path)
+    ]  # the walk does find the train files
 
 
-def test_a_validation_split_beside_train_and_test_is_the_search_split(folders: Callable[..., Path]) -> None:
+def test_a_validation_split_beside_train_and_test_is_the_search_split(
+    folders: Callable[..., Path],
+) -> None:
     splits = load_splits(DataConfig(root=str(folders("train", "val", "test", each=4))), seed=0)
     assert (len(splits.train), len(splits.search)) == (12, 12)

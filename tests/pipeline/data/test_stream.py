@@ -1,4 +1,6 @@
-"""Large images behind the same interface: same order, same labels, same bits whatever the number of workers."""
+"""Large images behind the same interface: same order, same labels, same bits whatever the
+number of workers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from tiny_sets import colour, picture
 
-from pipeline.config import DataConfig
+from pipeline.config.schema import DataConfig
 from pipeline.data import Augment, describe, load_splits, load_test, stream
 from pipeline.data.hashing import sha256_files
 from pipeline.data.stream import StreamedImages
@@ -30,7 +32,9 @@ def test_large_images_stream_and_small_ones_do_not(photos: Path) -> None:
     assert isinstance(load_test(config(photos)), StreamedImages)
     small = load_test(DataConfig(root=str(photos), image_size=96))
     assert not isinstance(small, StreamedImages)
-    assert isinstance(load_test(DataConfig(root=str(photos), image_size=96, in_memory_mb=1)), StreamedImages)
+    assert isinstance(
+        load_test(DataConfig(root=str(photos), image_size=96, in_memory_mb=1)), StreamedImages
+    )
 
 
 def test_pixels_labels_and_card(photos: Path) -> None:
@@ -64,7 +68,9 @@ def test_workers_change_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -
         images = load_splits(config(photos, workers=workers), seed=0).train
         generator = torch.Generator().manual_seed(seed)
         augment = Augment(crop=1, flip=True, cutout=9)
-        return torch.cat([x for x, _ in images.batches(8, shuffle=True, augment=augment, generator=generator)])
+        return torch.cat(
+            [x for x, _ in images.batches(8, shuffle=True, augment=augment, generator=generator)]
+        )
 
     state = torch.get_rng_state()
     alone = epoch(0)
@@ -83,7 +89,10 @@ def test_a_corrupt_photo_is_skipped_and_counted(photos: Path) -> None:
     assert len(splits.train) + len(splits.search) == 29
     for x, y in splits.train.batches(64):
         red = (x[:, 0].mean((1, 2)) * splits.train.std[0] + splits.train.mean[0]) * 255
-        assert float((red - torch.tensor([float(colour(k, 0)[0]) for k in y.tolist()])).abs().max()) <= 3
+        assert (
+            float((red - torch.tensor([float(colour(k, 0)[0]) for k in y.tolist()])).abs().max())
+            <= 3
+        )
     with pytest.raises(ArtifactError, match="1 of 30 train images cannot be read"):
         describe(config(photos))
 

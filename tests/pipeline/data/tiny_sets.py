@@ -28,7 +28,9 @@ def colour(label: int, k: int) -> tuple[int, int, int]:
 def picture(label: int, k: int, size: tuple[int, int] = (8, 8), fmt: str = "PNG") -> bytes:
     """An encoded image of one colour; `size` is (width, height)."""
     stream = io.BytesIO()
-    Image.new("RGB", size, colour(label, k)).save(stream, fmt, **({"quality": 75} if fmt == "JPEG" else {}))
+    Image.new("RGB", size, colour(label, k)).save(
+        stream, fmt, **({"quality": 75} if fmt == "JPEG" else {})
+    )
     return stream.getvalue()
 
 
@@ -40,12 +42,20 @@ def write_parquet(
 ) -> None:
     """A Hub-style file with one image and label a row."""
     images = pa.array(
-        [{"bytes": raw, "path": None} for raw, _ in rows], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        [{"bytes": raw, "path": None} for raw, _ in rows],
+        pa.struct({"bytes": pa.binary(), "path": pa.string()}),
     )
-    table = pa.table({"image": images, label_column: pa.array([label for _, label in rows], pa.int64())})
+    table = pa.table(
+        {"image": images, label_column: pa.array([label for _, label in rows], pa.int64())}
+    )
     if names is not None:
-        features = {"image": {"_type": "Image"}, label_column: {"names": list(names), "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        features = {
+            "image": {"_type": "Image"},
+            label_column: {"names": list(names), "_type": "ClassLabel"},
+        }
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
 
@@ -63,11 +73,16 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 def write_cifar_binary(
-    root: Path, each: int = 6, records: list[tuple[np.ndarray, int]] | None = None, names: tuple[str, ...] = CLASSES
+    root: Path,
+    each: int = 6,
+    records: list[tuple[np.ndarray, int]] | None = None,
+    names: tuple[str, ...] = CLASSES,
 ) -> np.ndarray:
-    """CIFAR-10's binary layout, `each` records a file; returns the pixels of the first record (3, 32, 32).
+    """CIFAR-10's binary layout, `each` records a file; returns the pixels of the first record (3,
+    32, 32).
 
-    Pixels are noise and labels go in turn, unless `records` (6 · `each` of ((3, 32, 32) uint8, label)) are given.
+    Pixels are noise and labels go in turn, unless `records` (6 · `each` of ((3, 32, 32) uint8,
+    label)) are given.
     """
     folder = root / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
@@ -82,7 +97,9 @@ def write_cifar_binary(
             labels = np.array([[label] for _, label in part], np.uint8)
         (folder / name).write_bytes(np.concatenate([labels, pixels], axis=1).tobytes())
         first = pixels[0] if first is None else first
-    (folder / "batches.meta.txt").write_text("\n".join(name.replace(" ", "_") for name in names) + "\n\n")
+    (folder / "batches.meta.txt").write_text(
+        "\n".join(name.replace(" ", "_") for name in names) + "\n\n"
+    )
     assert first is not None
     return first.reshape(3, 32, 32)
 
@@ -95,7 +112,8 @@ def write_cifar_python(
     records: list[tuple[np.ndarray, int]] | None = None,
     names: tuple[str, ...] = CLASSES,
 ) -> np.ndarray:
-    """CIFAR-10's Python layout, with md5 sums made the official ones; returns the pixels of data_batch_1.
+    """CIFAR-10's Python layout, with md5 sums made the official ones; returns the pixels of
+    data_batch_1.
 
     `records` as in `write_cifar_binary`.
     """
@@ -110,16 +128,28 @@ def write_cifar_python(
         labels = [k % 3 for k in range(each)]
         if records is not None:
             part = records[turn * each : (turn + 1) * each]
-            pixels, labels = np.stack([image.reshape(3072) for image, _ in part]), [label for _, label in part]
-        content = {"batch_label": name, "labels": labels, "data": pixels, "filenames": ["a.png"] * each}
+            pixels, labels = (
+                np.stack([image.reshape(3072) for image, _ in part]),
+                [label for _, label in part],
+            )
+        content = {
+            "batch_label": name,
+            "labels": labels,
+            "data": pixels,
+            "filenames": ["a.png"] * each,
+        }
         raw = pickle.dumps(content, protocol=protocol)
         (folder / name).write_bytes(raw)
         sums[name] = hashlib.md5(raw).hexdigest()
         kept = pixels if kept is None else kept
-    meta = pickle.dumps({"num_cases": each, "label_names": list(names), "num_vis": 3072}, protocol=0)
+    meta = pickle.dumps(
+        {"num_cases": each, "label_names": list(names), "num_vis": 3072}, protocol=0
+    )
     (folder / "batches.meta").write_bytes(meta)
     official = import_torchvision().datasets.CIFAR10
-    monkeypatch.setattr(official, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)])
+    monkeypatch.setattr(
+        official, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)]
+    )
     monkeypatch.setattr(official, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(official, "meta", {**official.meta, "md5": hashlib.md5(meta).hexdigest()})
     assert kept is not None

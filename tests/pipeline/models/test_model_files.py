@@ -1,4 +1,6 @@
-"""model.json + model.safetensors: exact, also for cut networks and in a fresh process; loud when they disagree."""
+"""model.json + model.safetensors: exact, also for cut networks and in a fresh process; loud
+when they disagree.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline import store
-from pipeline.config import ModelConfig
+from pipeline.config.schema import ModelConfig
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models import build_model, load_model, save_model, source_of
+from pipeline.run import store
 
 OWN = """
 from torch import nn
@@ -36,7 +38,9 @@ class Net(nn.Module):
 @pytest.fixture
 def resnet() -> nn.Module:
     torch.manual_seed(0)
-    net = build_model(ModelConfig(source="resnet20", kwargs={"width": 8}), in_channels=3, num_classes=4).eval()
+    net = build_model(
+        ModelConfig(source="resnet20", kwargs={"width": 8}), in_channels=3, num_classes=4
+    ).eval()
     return randomised(net)
 
 
@@ -80,7 +84,11 @@ def test_cut_network_comes_back_bit_for_bit(resnet: nn.Module, tmp_path: Path) -
 
 
 def test_channels_last_layout_is_kept(tmp_path: Path) -> None:
-    net = build_model(ModelConfig(source="mobilenet_v2", kwargs={"width_mult": 0.25}), in_channels=1, num_classes=3)
+    net = build_model(
+        ModelConfig(source="mobilenet_v2", kwargs={"width_mult": 0.25}),
+        in_channels=1,
+        num_classes=3,
+    )
     net.to(memory_format=torch.channels_last)
     save_model(net, tmp_path)
     strides = {name: p.stride() for name, p in net.named_parameters()}
@@ -94,7 +102,9 @@ def test_same_model_gives_the_same_bytes(resnet: nn.Module, tmp_path: Path) -> N
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_fresh_process_own_model_and_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fresh_process_own_model_and_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "own_model_file.py").write_text(OWN)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     from own_model_file import Net
@@ -102,17 +112,21 @@ def test_fresh_process_own_model_and_torchvision(tmp_path: Path, monkeypatch: py
     net = Net().eval()
     keep = [0, 1, 4, 5]
     net.conv.weight = nn.Parameter(net.conv.weight[keep].clone())
-    net.norm.weight, net.norm.bias = (nn.Parameter(p[keep].clone()) for p in (net.norm.weight, net.norm.bias))
+    net.norm.weight, net.norm.bias = (
+        nn.Parameter(p[keep].clone()) for p in (net.norm.weight, net.norm.bias)
+    )
     net.out.weight = nn.Parameter(net.out.weight[:, keep].clone())
     net.conv.out_channels = net.norm.num_channels = net.out.in_features = net.width = 4
     record = save_model(net, tmp_path / "own", source="own_model_file:Net")
     assert record.attributes[""] == {"width": 4}
-    tv = build_model(ModelConfig(source="torchvision:squeezenet1_1"), in_channels=3, num_classes=5).eval()
+    tv = build_model(
+        ModelConfig(source="torchvision:squeezenet1_1"), in_channels=3, num_classes=5
+    ).eval()
     save_model(tv, tmp_path / "tv")
     x = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(2))
     store.write_tensors(tmp_path / "want.safetensors", {"x": x, "own": net(x), "tv": tv(x)})
     check = (
-        "import torch; from pathlib import Path; from pipeline import store; from pipeline.models import load_model\n"
+        "import torch; from pathlib import Path; from pipeline.run import store; from pipeline.models import load_model\n"
         "want = store.read_tensors(Path('want.safetensors'))\n"
         "for name in ('own', 'tv'):\n"
         "    assert torch.equal(load_model(name)(want['x']), want[name]), name\n"
@@ -189,7 +203,9 @@ class TestDamage:
 
     def test_other_widths_list_three_mismatches(self, folder: Path) -> None:
         edit(folder / "model.json", kwargs={"width": 16})
-        error = self.refused(folder, r"disagree: conv1\.weight is \[8, 3, 3, 3\], expected \[16, 3, 3, 3\]")
+        error = self.refused(
+            folder, r"disagree: conv1\.weight is \[8, 3, 3, 3\], expected \[16, 3, 3, 3\]"
+        )
         assert error.message.count("expected") == 3
         assert "more" in error.message
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config import ModelConfig
+from pipeline.config.schema import ModelConfig
 from pipeline.errors import UsageError
 from pipeline.models import BUILTIN, build_model
 from pipeline.models.user_source import source_file
@@ -27,7 +27,9 @@ PARAMETERS = {
 
 
 def build(source: str, in_channels: int = 3, num_classes: int = 10, **kwargs: object) -> nn.Module:
-    return build_model(ModelConfig(source=source, kwargs=kwargs), in_channels=in_channels, num_classes=num_classes)
+    return build_model(
+        ModelConfig(source=source, kwargs=kwargs), in_channels=in_channels, num_classes=num_classes
+    )
 
 
 def test_every_builtin_is_listed_here() -> None:
@@ -40,12 +42,20 @@ def test_builtin_takes_small_images_of_both_kinds(name: str) -> None:
     assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name]
     with torch.no_grad():
         assert net.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
-        assert build(name, in_channels=1, num_classes=4).eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 4)
+        assert build(name, in_channels=1, num_classes=4).eval()(
+            torch.zeros(1, 1, 28, 28)
+        ).shape == (1, 4)
 
 
 def test_resnet20_has_the_names_of_the_published_weights() -> None:
     names = set(build("resnet20").state_dict())
-    assert {"conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer3.2.bn2.bias", "linear.bias"} <= names
+    assert {
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.conv1.weight",
+        "layer3.2.bn2.bias",
+        "linear.bias",
+    } <= names
     assert not [name for name in names if "shortcut" in name]
 
 
@@ -68,7 +78,12 @@ def test_option_b_projects() -> None:
 def test_mobilenet_strides() -> None:
     features = build("mobilenet_v2", stem_stride=2, strides=[1, 2, 2, 1, 1, 2, 1]).features
     assert features(torch.zeros(1, 3, 32, 32)).shape[-2:] == (2, 2)
-    assert build("mobilenet_v2", strides=[1, 2, 2, 1, 1, 2, 1]).features(torch.zeros(1, 3, 32, 32)).shape[-1] == 4
+    assert (
+        build("mobilenet_v2", strides=[1, 2, 2, 1, 1, 2, 1])
+        .features(torch.zeros(1, 3, 32, 32))
+        .shape[-1]
+        == 4
+    )
     with pytest.raises(UsageError, match="strides needs 7"):
         build("mobilenet_v2", strides=[1, 2])
 
@@ -116,7 +131,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "own_broken.py").write_text("import not_installed_anywhere\n")
     (tmp_path / "pipeline").mkdir()
-    (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('the decoy was imported')\n")
+    (tmp_path / "pipeline" / "__init__.py").write_text(
+        "raise SystemExit('the decoy was imported')\n"
+    )
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
     for name in ("own_nets", "own_broken"):
@@ -128,11 +145,15 @@ def test_own_factory_gets_what_its_signature_takes(own: Path) -> None:
     net = build_model(config, in_channels=1, num_classes=6, search_path=[own])
     assert net[0].weight.shape == (5, 1, 3, 3)
     assert net[2].out_features == 6
-    fixed = build_model(ModelConfig(source="own_nets:fixed"), in_channels=3, num_classes=2, search_path=[own])
+    fixed = build_model(
+        ModelConfig(source="own_nets:fixed"), in_channels=3, num_classes=2, search_path=[own]
+    )
     assert isinstance(fixed, nn.Conv2d)
 
 
-def test_own_factory_is_found_in_the_current_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_factory_is_found_in_the_current_folder(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(own)
     assert isinstance(build("own_nets:fixed"), nn.Conv2d)
     assert sys.path[-1] == str(own)

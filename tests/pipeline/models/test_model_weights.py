@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import store
 from pipeline.errors import ArtifactError
 from pipeline.models import adopt_weights, find_weights, load_weights
 from pipeline.models.filetype import guess
+from pipeline.run import store
 
 
 def net() -> nn.Sequential:
@@ -33,7 +33,9 @@ class Canary:
         return (Path.touch, (self.path,))
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": dict(s)}])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": dict(s)}]
+)
 def test_state_dict_bare_or_nested(tmp_path: Path, wrap: object) -> None:
     torch.save(wrap(net().state_dict()), tmp_path / "w.pth")
     tensors = load_weights(tmp_path / "w.pth")
@@ -43,7 +45,10 @@ def test_state_dict_bare_or_nested(tmp_path: Path, wrap: object) -> None:
 
 
 def test_safetensors_fp16_and_prefix(tmp_path: Path) -> None:
-    half = {f"module.{name}": t.half() if t.is_floating_point() else t for name, t in net().state_dict().items()}
+    half = {
+        f"module.{name}": t.half() if t.is_floating_point() else t
+        for name, t in net().state_dict().items()
+    }
     del half["module.1.num_batches_tracked"]
     store.write_tensors(tmp_path / "w.safetensors", half)
     other = net()
@@ -100,7 +105,10 @@ def test_torchscript_and_zip_bomb(tmp_path: Path) -> None:
         archive.writestr("a/data.pkl", b"\0" * 10_000_000)
     (tmp_path / "bomb.pth").write_bytes(packed.getvalue())
     refused(tmp_path / "bomb.pth", "unpacks to 10000000 bytes")
-    for name, members in {"other.pth": ["a/readme"], "script.pt": ["a/data.pkl", "a/constants.pkl"]}.items():
+    for name, members in {
+        "other.pth": ["a/readme"],
+        "script.pt": ["a/data.pkl", "a/constants.pkl"],
+    }.items():
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             for member in members:
                 archive.writestr(member, b"x")
@@ -114,7 +122,10 @@ def test_torchscript_and_zip_bomb(tmp_path: Path) -> None:
         (b"", "an empty file"),
         (b"\x89PNG\r\n\x1a\n" + b"0" * 50, "a PNG image"),
         (b"<!DOCTYPE html><html>not found</html>", "an HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "a git-lfs pointer"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
+            "a git-lfs pointer",
+        ),
         (pickle.dumps({"w": 1}), "a pickle"),
         (b'{"w": 1}', "JSON text"),
         (b"hello weights", "a text file"),

@@ -1,4 +1,6 @@
-"""The child process: it answers, it dies without taking the parent along, it refuses what is no ONNX file."""
+"""The child process: it answers, it dies without taking the parent along, it refuses what is no
+ONNX file.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def test_runs_a_file_and_times_it(tmp_path: Path) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     with Worker() as worker:
         opened = worker.open(double(tmp_path / "double.onnx"))
-        assert opened["inputs"][0] == {"name": "input", "shape": ["batch", 3], "type": "tensor(float)"}
+        assert opened["inputs"][0] == {
+            "name": "input",
+            "shape": ["batch", 3],
+            "type": "tensor(float)",
+        }
         np.testing.assert_array_equal(worker.infer(x), 2 * x)
         worker.feed(batch=4)
         times = worker.slot(seconds=0.0, least=7)
@@ -59,7 +65,9 @@ def test_a_non_contiguous_batch_arrives_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
-def test_a_killed_child_is_an_artifact_error_naming_file_and_signal(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_killed_child_is_an_artifact_error_naming_file_and_signal(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     with Worker() as worker:
         worker.open(double(tmp_path / "deadly.onnx"))
         os.kill(worker.pid, number)
@@ -90,9 +98,7 @@ def test_what_a_library_prints_does_not_disturb_the_answers(tmp_path: Path) -> N
         "import os\nprint('hello')\nos.write(1, b'noise')\n__version__ = 'fake'\nget_available_providers = list\n"
     )
     child = Path(sys.modules[Worker.__module__].__file__ or "").with_name("child.py")
-    start = (
-        f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_path({str(child)!r}, run_name='__main__')"
-    )
+    start = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_path({str(child)!r}, run_name='__main__')"
     with Worker(command=[sys.executable, "-c", start]) as worker:
         assert worker.hello()["onnxruntime"] == "fake"
 
@@ -117,7 +123,9 @@ def test_modules_in_the_current_folder_do_not_shadow_the_real_ones(
         (b"", "an empty file"),
     ],
 )
-def test_another_type_of_file_is_refused_by_name(tmp_path: Path, content: bytes, guess: str) -> None:
+def test_another_type_of_file_is_refused_by_name(
+    tmp_path: Path, content: bytes, guess: str
+) -> None:
     path = tmp_path / "fake.onnx"
     path.write_bytes(content)
     with Worker() as worker, pytest.raises(ArtifactError, match=rf"fake\.onnx.*{guess}"):
@@ -160,7 +168,9 @@ def test_scan_counts_weights_denormals_and_multiplications(tmp_path: Path) -> No
     )
     path = tmp_path / "conv.onnx"
     path.write_bytes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        ).SerializeToString()
     )
     with Worker() as worker:
         facts = worker.scan(path, [2, 5, 7])

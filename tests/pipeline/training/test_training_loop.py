@@ -1,4 +1,6 @@
-"""The loop: it learns, repeats to the byte, resumes to the byte, stops when told and before it spoils anything."""
+"""The loop: it learns, repeats to the byte, resumes to the byte, stops when told and before it
+spoils anything.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from torch.nn import functional as F
 
 from pipeline.data.augment import Augment
 from pipeline.errors import Refused
-from pipeline.training import Callbacks, Checkpoint, Fit, Recipe, Stopped, accuracy, fit, learning_rate
+from pipeline.training import (
+    Callbacks,
+    Checkpoint,
+    Fit,
+    Recipe,
+    Stopped,
+    accuracy,
+    fit,
+    learning_rate,
+)
 
 SEARCH = images(40, seed=9)
 
@@ -46,7 +57,9 @@ def test_best_epoch_is_by_search_accuracy_not_the_last() -> None:
         calls.append(1)
         return F.cross_entropy(model(x), y if len(calls) <= 12 else 1 - y)
 
-    fitted = run(model, recipe(epochs=6, lr=0.1, schedule="linear", warmup=0.0), objective=spoil_later)
+    fitted = run(
+        model, recipe(epochs=6, lr=0.1, schedule="linear", warmup=0.0), objective=spoil_later
+    )
     assert fitted.history[-1]["accuracy"] < fitted.best_accuracy
     assert fitted.best_epoch < 6
     assert accuracy(model, SEARCH) == fitted.best_accuracy
@@ -75,13 +88,19 @@ def test_same_seed_same_bytes_whatever_the_callers_random_state(changes: dict[st
 
 @pytest.mark.parametrize("changes", SETTINGS)
 @pytest.mark.parametrize("stop_after", [1, 6, 8, 17])
-def test_stopped_and_resumed_ends_in_the_same_bytes(changes: dict[str, Any], stop_after: int) -> None:
+def test_stopped_and_resumed_ends_in_the_same_bytes(
+    changes: dict[str, Any], stop_after: int
+) -> None:
     whole, part = net(), net()
     expected = run(whole, recipe(**changes))
     saved: list[Checkpoint] = []
     steps = iter(range(1, 100))
     with pytest.raises(Stopped):
-        run(part, recipe(**changes), callbacks=Callbacks(save=saved.append, stopping=lambda: next(steps) >= stop_after))
+        run(
+            part,
+            recipe(**changes),
+            callbacks=Callbacks(save=saved.append, stopping=lambda: next(steps) >= stop_after),
+        )
     assert saved[-1].progress["step"] == stop_after
     resumed = net(seed=5)  # everything must come from the checkpoint
     assert run(resumed, recipe(**changes), resume=saved[-1]) == expected
@@ -105,7 +124,10 @@ def test_best_epoch_before_the_stop_survives_the_resume() -> None:
     callbacks = Callbacks(save=saved.append, stopping=lambda: next(steps) >= 26)
     with pytest.raises(Stopped):
         run(net(), settings, objective=taught_the_opposite_after(0), callbacks=callbacks)
-    assert run(resumed, settings, objective=taught_the_opposite_after(26), resume=saved[-1]) == expected
+    assert (
+        run(resumed, settings, objective=taught_the_opposite_after(26), resume=saved[-1])
+        == expected
+    )
     assert expected.best_epoch <= 4
     assert same(resumed, whole)
 
@@ -151,7 +173,9 @@ def test_infinite_gradient_of_a_finite_loss_stops_too() -> None:
 
 
 def test_statistics_that_overflow_stop_it_though_the_loss_is_finite() -> None:
-    """In training mode a batch norm normalises by its batch, so that only evaluation would show the damage."""
+    """In training mode a batch norm normalises by its batch, so that only evaluation would show
+    the damage.
+    """
     model, calls, saved = net(), [], []
 
     def overflowing(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -161,14 +185,18 @@ def test_statistics_that_overflow_stop_it_though_the_loss_is_finite() -> None:
                 model[1].running_var.fill_(math.inf)
         return F.cross_entropy(model(x), y)
 
-    with pytest.raises(Refused, match=r"diverged by step 12 of 18: 1\.running_var holds NaN or infinity"):
+    with pytest.raises(
+        Refused, match=r"diverged by step 12 of 18: 1\.running_var holds NaN or infinity"
+    ):
         run(model, recipe(), objective=overflowing, callbacks=Callbacks(save=saved.append))
     assert [c.progress["step"] for c in saved] == [6]
 
 
 def test_progress_tells_epoch_loss_speed_and_time_left() -> None:
     seen: list[tuple[int, int, dict[str, Any]]] = []
-    callbacks = Callbacks(progress=lambda done, total, **f: seen.append((done, total, f)), progress_seconds=0.0)
+    callbacks = Callbacks(
+        progress=lambda done, total, **f: seen.append((done, total, f)), progress_seconds=0.0
+    )
     run(net(), recipe(epochs=2), callbacks=callbacks)
     done, total, fields = seen[-1]
     assert (done, total) == (12, 12)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_training import images, net, recipe
 
-from pipeline import store
 from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.run import store
 from pipeline.training import Callbacks, Checkpoint, CheckpointFolder, fit
 
 
@@ -29,7 +29,10 @@ def test_round_trip_keeps_the_newest_only(saved: list[Checkpoint], tmp_path: Pat
     assert loaded.progress == saved[-1].progress
     assert loaded.tensors.keys() == saved[-1].tensors.keys()
     assert all(torch.equal(loaded.tensors[name], t) for name, t in saved[-1].tensors.items())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-18.safetensors", "checkpoint.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-18.safetensors",
+        "checkpoint.json",
+    ]
 
 
 def test_another_training_is_not_resumed(saved: list[Checkpoint], tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from stages.benchmark.probes import conv_chain
 from stages.benchmark.protocol import Protocol
 
 QUICK = Protocol(
-    min_seconds=0.1, min_runs=10, launches=2, slot_seconds=0.002, min_rounds=3, limit_seconds=20, warm_limit=0.1
+    min_seconds=0.1,
+    min_runs=10,
+    launches=2,
+    slot_seconds=0.002,
+    min_rounds=3,
+    limit_seconds=20,
+    warm_limit=0.1,
 )
 
 

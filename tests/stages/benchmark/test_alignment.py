@@ -16,7 +16,9 @@ def blocked(block: int, penalty: float = 1.0) -> list[WidthTime]:
     for kind, power in (("conv 3x3", 2), ("conv 1x1", 2), ("depthwise 3x3", 1)):
         for width in WIDTHS:
             padded = math.ceil(width / block) * block
-            rows.append(WidthTime(kind, width, padded**power * (penalty if width % 4 else 1.0) / 100))
+            rows.append(
+                WidthTime(kind, width, padded**power * (penalty if width % 4 else 1.0) / 100)
+            )
     return rows
 
 
@@ -35,7 +37,11 @@ def test_a_machine_without_blocks_takes_any_width() -> None:
 def test_measures_every_kind_on_this_machine() -> None:
     ticks: list[tuple[int, int]] = []
     found = measure_alignment(
-        widths=(6, 8, 16), size=4, min_time=0.001, repeats=1, progress=lambda *tick: ticks.append(tick)
+        widths=(6, 8, 16),
+        size=4,
+        min_time=0.001,
+        repeats=1,
+        progress=lambda *tick: ticks.append(tick),
     )
     assert {(row.kind, row.channels) for row in found.rows} == {
         (kind, width) for kind in ("conv 3x3", "conv 1x1", "depthwise 3x3") for width in (6, 8, 16)

@@ -14,13 +14,13 @@ from bench_graphs import conv_file
 from onnx import helper, numpy_helper
 
 import stages.benchmark.stage as module
-from pipeline.config import BenchmarkConfig, Config, ModelConfig
+from pipeline.config.schema import BenchmarkConfig, Config, ModelConfig
 from pipeline.data import Images
 from pipeline.errors import ArtifactError, Interrupted
 from pipeline.models import build_model, save_model
+from pipeline.run.stage import StageContext
+from pipeline.run.store import sha256_file, write_json
 from pipeline.runtime import CPU
-from pipeline.stage import StageContext
-from pipeline.store import sha256_file, write_json
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.benchmark.stage import setting_list
@@ -30,7 +30,9 @@ SETTINGS = {"batches": (1,), "threads": (1,), "min_seconds": 0.05, "min_runs": 5
 
 
 def brightest_quadrant(path: Path) -> Path:
-    """A classifier that needs no training: the class is the brightest of four quadrants of (1, 8, 8)."""
+    """A classifier that needs no training: the class is the brightest of four quadrants of (1,
+    8, 8).
+    """
     weight = np.full((1, 1, 4, 4), 1 / 16, np.float32)
     graph = helper.make_graph(
         [
@@ -59,7 +61,9 @@ def quadrants(wrong: int = 3) -> Images:
 
 
 def blocks_of_16() -> Alignment:
-    rows = tuple(WidthTime("conv 3x3", width, float(-(-width // 16)) ** 2) for width in (20, 24, 32, 48))
+    rows = tuple(
+        WidthTime("conv 3x3", width, float(-(-width // 16)) ** 2) for width in (20, 24, 32, 48)
+    )
     return Alignment(*alignment_of(rows), rows, CPU, 1, "0123456789abcdef")
 
 
@@ -67,7 +71,9 @@ def blocks_of_16() -> Alignment:
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     for name in ("export", "base", "final", "out", "work"):
         (tmp_path / name).mkdir()
-    base, final = (brightest_quadrant(tmp_path / "export" / name) for name in ("base.onnx", "model.onnx"))
+    base, final = (
+        brightest_quadrant(tmp_path / "export" / name) for name in ("base.onnx", "model.onnx")
+    )
     parity = {"base": {"sha256": sha256_file(base)}, "final": {"sha256": sha256_file(final)}}
     write_json(tmp_path / "export" / "parity.json", parity)
     for role, width in (("base", 0.5), ("final", 0.25)):
@@ -78,7 +84,11 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     monkeypatch.setattr(module, "target_alignment", lambda **setting: (blocks_of_16(), True))
     export = (tmp_path / "export", {})
     inputs = dict.fromkeys(("onnx", "base_onnx", "parity"), export)
-    inputs |= {"base_model": (tmp_path / "base", {}), "final_model": (tmp_path / "final", {}), "data": export}
+    inputs |= {
+        "base_model": (tmp_path / "base", {}),
+        "final_model": (tmp_path / "final", {}),
+        "data": export,
+    }
     return StageContext(Config(benchmark=SETTINGS), tmp_path / "out", tmp_path / "work", inputs)
 
 
@@ -87,7 +97,9 @@ def test_times_and_scores_both_files(ctx: StageContext) -> None:
     found = json.loads((ctx.out / "benchmark.json").read_text())
     assert [path.name for path in ctx.out.iterdir()] == ["benchmark.json"]
     assert found["data"]["test_images"] == 12
-    assert result["base_accuracy"] == found["base"]["accuracy"] == found["final"]["accuracy"] == 0.75
+    assert (
+        result["base_accuracy"] == found["base"]["accuracy"] == found["final"]["accuracy"] == 0.75
+    )
     assert found["base"]["macs"] == found["final"]["macs"] == 64
     assert found["base"]["params"] > found["final"]["params"] > 0
     assert found["base"]["sha256"] == found["settings"][0]["a"]["sha256"]
@@ -104,7 +116,9 @@ def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
     ctx: StageContext, tmp_path: Path
 ) -> None:
     rival, deaf = brightest_quadrant(tmp_path / "rival.onnx"), conv_file(tmp_path, 8, size=8)
-    ctx.config = Config(benchmark={**SETTINGS, "profile": False, "against": (str(rival), str(deaf))})
+    ctx.config = Config(
+        benchmark={**SETTINGS, "profile": False, "against": (str(rival), str(deaf))}
+    )
     module.STAGE().run(ctx)
     found = json.loads((ctx.out / "benchmark.json").read_text())
     assert [row["file"] for row in found["against"]] == ["rival.onnx", "conv8.onnx"]

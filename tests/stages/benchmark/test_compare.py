@@ -31,16 +31,23 @@ def test_a_network_with_a_sixtieth_of_the_work_is_faster(tmp_path: Path) -> None
         progress=lambda *tick: ticks.append(tick),
     )
     assert ticks == [(done, 6) for done in range(1, 7)]
-    assert found[0].ratio > 1.5  # the verdict on a starved machine may honestly be "no difference shown"
+    assert (
+        found[0].ratio > 1.5
+    )  # the verdict on a starved machine may honestly be "no difference shown"
     assert found[0].verdict != "slower"
-    assert [(row.batch, row.threads > 0, row.static_batch) for row in found] == [(1, True, False), (4, True, True)]
+    assert [(row.batch, row.threads > 0, row.static_batch) for row in found] == [
+        (1, True, False),
+        (4, True, True),
+    ]
     for row in found:
         assert row.ci95[0] <= row.ratio <= row.ci95[1]
         assert row.aa_ci95[0] <= row.aa_ratio <= row.aa_ci95[1]
         assert row.rounds >= protocol.min_rounds * protocol.launches
         assert row.a.runs >= QUICK.min_runs
     first = json.loads(json.dumps(found[0].to_dict(), allow_nan=False))
-    assert {"provider", "batch", "threads", "verdict", "ratio", "ci95", "aa_ci95", "a", "b"} <= set(first)
+    assert {"provider", "batch", "threads", "verdict", "ratio", "ci95", "aa_ci95", "a", "b"} <= set(
+        first
+    )
     assert first["a"]["sha256"] == hashlib.sha256(a.read_bytes()).hexdigest()
     assert first["b"]["latency_ms"]["p50"] < first["a"]["latency_ms"]["p50"]
     assert first["cores"]
@@ -73,7 +80,9 @@ def test_a_file_that_is_none_is_exit_3(tmp_path: Path) -> None:
 
 def test_an_absent_provider_is_exit_4(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="onnxruntime has no Tensorrt") as caught:
-        compare(conv_file(tmp_path, 16), conv_file(tmp_path, 32), provider="tensorrt", protocol=QUICK)
+        compare(
+            conv_file(tmp_path, 16), conv_file(tmp_path, 32), provider="tensorrt", protocol=QUICK
+        )
     assert "rlp-cnn[gpu]" in caught.value.hint
 
 
@@ -121,7 +130,9 @@ class Dropped(FallenBack):
         return []
 
 
-def test_a_silent_fall_back_is_exit_4_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_fall_back_is_exit_4_unless_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(placement, "Worker", FallenBack)
     with pytest.raises(EnvironmentProblem, match=r"does not run on CUDA.*conv2") as caught:
         check_placement(tmp_path / "model.onnx", "cuda")
@@ -134,10 +145,14 @@ def test_a_silent_fall_back_is_exit_4_unless_allowed(tmp_path: Path, monkeypatch
 
 def test_placement_on_the_cpu_is_read_from_a_real_run(tmp_path: Path) -> None:
     assert check_placement(conv_file(tmp_path, 16), CPU) == []
-    assert misplaced([{"name": "c", "op": "Conv", "provider": CPU}], "CUDAExecutionProvider") == ["c"]
+    assert misplaced([{"name": "c", "op": "Conv", "provider": CPU}], "CUDAExecutionProvider") == [
+        "c"
+    ]
 
 
-def test_compare_checks_placement_of_both_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_checks_placement_of_both_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
 
     def check(path: Path, *rest: object) -> list[str]:

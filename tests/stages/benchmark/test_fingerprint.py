@@ -28,8 +28,22 @@ def test_the_id_ignores_what_changes_by_the_hour(monkeypatch: pytest.MonkeyPatch
         ({"/sys/fs/cgroup/cpu.max": "max 100000"}, None, 4),
         ({"/sys/fs/cgroup/cpu.max": "150000 100000"}, 1.5, 2),
         ({"/sys/fs/cgroup/cpu.max": "50000 100000"}, 0.5, 1),
-        ({"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, None, 4),
-        ({"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 3.0, 3),
+        (
+            {
+                "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            None,
+            4,
+        ),
+        (
+            {
+                "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000",
+                "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            3.0,
+            3,
+        ),
         ({}, None, 4),
     ],
 )

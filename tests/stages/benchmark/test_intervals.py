@@ -8,26 +8,45 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.benchmark.intervals import Ratio, bootstrap, percentiles, ratio_intervals, student_t975, variation, verdict
+from stages.benchmark.intervals import (
+    Ratio,
+    bootstrap,
+    percentiles,
+    ratio_intervals,
+    student_t975,
+    variation,
+    verdict,
+)
 
 
 def rounds(
-    generator: np.random.Generator, effect: float, launch_sd: float, round_sd: float, launches: int = 4, n: int = 20
+    generator: np.random.Generator,
+    effect: float,
+    launch_sd: float,
+    round_sd: float,
+    launches: int = 4,
+    n: int = 20,
 ) -> list[list[float]]:
-    """Log-ratios: the truth, plus what differs by launch, plus what differs by round (heavy-tailed)."""
+    """Log-ratios: the truth, plus what differs by launch, plus what differs by round
+    (heavy-tailed).
+    """
     return [
         list(effect + generator.normal(0, launch_sd) + round_sd * generator.standard_t(3, size=n))
         for _ in range(launches)
     ]
 
 
-@pytest.mark.parametrize(("launch_sd", "round_sd"), [(0.02, 0.0), (0.02, 0.1), (0.0, 0.3), (0.001, 0.01)])
+@pytest.mark.parametrize(
+    ("launch_sd", "round_sd"), [(0.02, 0.0), (0.02, 0.1), (0.0, 0.3), (0.001, 0.01)]
+)
 def test_the_same_file_is_rarely_called_faster_or_slower(launch_sd: float, round_sd: float) -> None:
     generator = np.random.default_rng(0)
     claims = missed = 0
     for _ in range(120):
         found = ratio_intervals(
-            rounds(generator, 0.0, launch_sd, round_sd), rounds(generator, 0.0, launch_sd, round_sd), resamples=200
+            rounds(generator, 0.0, launch_sd, round_sd),
+            rounds(generator, 0.0, launch_sd, round_sd),
+            resamples=200,
         )
         claims += verdict(*found) != "no difference shown"
         missed += not found[0].low <= 1.0 <= found[0].high
@@ -39,12 +58,16 @@ def test_a_real_difference_is_found_every_time() -> None:
     generator = np.random.default_rng(1)
     for _ in range(20):
         ratio, control = ratio_intervals(
-            rounds(generator, math.log(2), 0.02, 0.2), rounds(generator, 0, 0.02, 0.2), resamples=200
+            rounds(generator, math.log(2), 0.02, 0.2),
+            rounds(generator, 0, 0.02, 0.2),
+            resamples=200,
         )
         assert verdict(ratio, control) == "faster"
         assert 1.6 < ratio.value < 2.5
         slower, control = ratio_intervals(
-            rounds(generator, -math.log(2), 0.02, 0.2), rounds(generator, 0, 0.02, 0.2), resamples=200
+            rounds(generator, -math.log(2), 0.02, 0.2),
+            rounds(generator, 0, 0.02, 0.2),
+            resamples=200,
         )
         assert verdict(slower, control) == "slower"
 
@@ -85,7 +108,9 @@ def test_students_t(freedom: int) -> None:
     assert student_t975(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=5e-3)
 
 
-@pytest.mark.parametrize(("n", "blank"), [(63, ("p90", "p99")), (64, ("p99",)), (659, ("p99",)), (660, ())])
+@pytest.mark.parametrize(
+    ("n", "blank"), [(63, ("p90", "p99")), (64, ("p99",)), (659, ("p99",)), (660, ())]
+)
 def test_percentiles_without_enough_samples_stay_blank(n: int, blank: tuple[str, ...]) -> None:
     found = percentiles([1_000_000 * (index + 1) for index in range(n)])
     assert found["p50"] == pytest.approx((n + 1) / 2)

@@ -1,4 +1,6 @@
-"""The timing worker that a search keeps: it times, it compares with the base, it outlives its children."""
+"""The timing worker that a search keeps: it times, it compares with the base, it outlives its
+children.
+"""
 
 from __future__ import annotations
 

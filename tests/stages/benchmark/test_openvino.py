@@ -1,4 +1,5 @@
-"""A second real provider: OpenVINO's CPU plugin. Skipped, loudly, where this onnxruntime comes without it.
+"""A second real provider: OpenVINO's CPU plugin. Skipped, loudly, where this onnxruntime comes
+without it.
 
 onnxruntime-openvino replaces onnxruntime; to run these tests without changing the environment:
 
@@ -49,7 +50,12 @@ def test_parity_at_batch_1_and_n_with_both_providers(tmp_path: Path) -> None:
     with torch.no_grad():
         y = model(x).argmax(1)
     report = check_parity(model, path, x, y, batches=(1, 16), providers=(CPU, OPENVINO)).require()
-    assert [(row.provider, row.batch) for row in report.rows] == [(CPU, 1), (CPU, 16), (OPENVINO, 1), (OPENVINO, 16)]
+    assert [(row.provider, row.batch) for row in report.rows] == [
+        (CPU, 1),
+        (CPU, 16),
+        (OPENVINO, 1),
+        (OPENVINO, 16),
+    ]
     assert all(row.top1_agreement == 1.0 for row in report.rows)
     assert report.max_abs > 0
 
@@ -80,7 +86,9 @@ def test_a_convolution_it_leaves_to_the_cpu_is_exit_4(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [
             helper.make_node("QuantizeLinear", ["input", "s", "z"], ["q"]),
-            helper.make_node("QLinearConv", ["q", "s", "z", "w", "s", "z", "s", "z"], ["i"], name="int8_conv"),
+            helper.make_node(
+                "QLinearConv", ["q", "s", "z", "w", "s", "z", "s", "z"], ["i"], name="int8_conv"
+            ),
             helper.make_node("DequantizeLinear", ["i", "s", "z"], ["logits"]),
         ],
         "int8",
@@ -98,13 +106,17 @@ def test_a_convolution_it_leaves_to_the_cpu_is_exit_4(tmp_path: Path) -> None:
 
 
 def test_its_own_alignment_is_measured(tmp_path: Path) -> None:
-    found = measure_alignment(provider=OPENVINO, widths=(6, 8, 16), size=4, min_time=0.001, repeats=1)
+    found = measure_alignment(
+        provider=OPENVINO, widths=(6, 8, 16), size=4, min_time=0.001, repeats=1
+    )
     assert found.provider == OPENVINO
     assert all(row.us > 0 for row in found.rows)
 
 
 def test_compares_and_finds_the_smaller_one_faster(tmp_path: Path) -> None:
-    row = compare(conv_file(tmp_path, 128), conv_file(tmp_path, 16), provider="openvino", protocol=QUICK)
+    row = compare(
+        conv_file(tmp_path, 128), conv_file(tmp_path, 16), provider="openvino", protocol=QUICK
+    )
     assert row.provider == OPENVINO
     assert row.ratio > 1.5
     assert row.fallback_nodes == ()

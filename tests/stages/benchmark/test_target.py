@@ -1,4 +1,6 @@
-"""The alignment of a machine: measured once, kept, and never believed when it is damaged or another machine's."""
+"""The alignment of a machine: measured once, kept, and never believed when it is damaged or
+another machine's.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ def test_a_damaged_file_is_measured_again(cache: Path, damage: Callable[[str], s
     assert path.read_text() == whole
 
 
-def test_a_file_of_another_machine_is_not_taken(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_machine_is_not_taken(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, _ = target_alignment(measure=Counted())
     (path,) = cache.iterdir()
     monkeypatch.setattr("stages.benchmark.target.fingerprint", lambda: {"id": "f" * 16})
@@ -94,7 +98,9 @@ def test_a_file_of_another_machine_is_not_taken(cache: Path, monkeypatch: pytest
     assert known_alignment() is None
 
 
-def test_without_a_folder_to_write_to_nothing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_to_write_to_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "rlp").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert target_alignment(measure=Counted())[0].multiple == 16
@@ -119,7 +125,13 @@ def test_survives_json_and_refuses_what_its_timings_do_not_say() -> None:
 
 @pytest.mark.parametrize(
     ("widths", "multiple"),
-    [([16, 16, 32, 32, 64], 8), ([32, 96, 144, 192, 384, 1280], 16), ([4, 4, 8], 1), ([64], 16), ([], 16)],
+    [
+        ([16, 16, 32, 32, 64], 8),
+        ([32, 96, 144, 192, 384, 1280], 16),
+        ([4, 4, 8], 1),
+        ([64], 16),
+        ([], 16),
+    ],
 )
 def test_narrow_networks_take_a_smaller_multiple(widths: list[int], multiple: int) -> None:
     assert measure_alignment(timer=blocked_timer(16)).for_widths(widths) == multiple

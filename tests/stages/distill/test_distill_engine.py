@@ -12,7 +12,7 @@ from tiny_training import net, splits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config import DistillConfig
+from pipeline.config.schema import DistillConfig
 from pipeline.data import Images
 from pipeline.training import Fit, Recipe, accuracy, fit
 from pipeline.training.machine import Objective
@@ -72,7 +72,12 @@ def test_bn_only_changes_statistics_alone_and_reports_the_gain() -> None:
     assert result.cut < result.batchnorm == result.final == accuracy(student, splits().search)
     assert result.kept == "batchnorm"
     assert result.fit is None
-    assert recover(student, teacher, splits(), DistillConfig(epochs=0, bn_images=96), seed=0, train=never).fit is None
+    assert (
+        recover(
+            student, teacher, splits(), DistillConfig(epochs=0, bn_images=96), seed=0, train=never
+        ).fit
+        is None
+    )
 
 
 def test_distillation_recovers() -> None:

@@ -13,10 +13,17 @@ from tiny_training import Kill, Recorder, context, splits
 import pipeline.training.resume as resume
 import stages.distill.stage as module
 from pipeline.models import load_model, save_model
-from pipeline.stage import StageContext
+from pipeline.run.stage import StageContext
 from pipeline.training import Callbacks, accuracy
 
-DISTILL = {"epochs": 3, "batch_size": 16, "lr": 0.02, "precision": "fp32", "bn_images": 64, "augment": {"crop": 1}}
+DISTILL = {
+    "epochs": 3,
+    "batch_size": 16,
+    "lr": 0.02,
+    "precision": "fp32",
+    "bn_images": 64,
+    "augment": {"crop": 1},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +32,9 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(teacher, tmp_path / "base_model")
     save_model(student, tmp_path / "pruned_model")
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits())
-    monkeypatch.setattr(resume, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0))
+    monkeypatch.setattr(
+        resume, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0)
+    )
 
 
 def prepared(root: Path, kill_at: int = 0, **distill: Any) -> StageContext:

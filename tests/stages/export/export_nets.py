@@ -1,4 +1,6 @@
-"""Small networks for the export tests, and torchvision's CNNs at a size that exports in a second or two."""
+"""Small networks for the export tests, and torchvision's CNNs at a size that exports in a
+second or two.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from stages.trace import ChannelGraph, trace
 
 
 class Small(nn.Module):
-    """Conv, BN, depthwise, residual add, flatten of a map: 8 channels inside, 4 classes, input (3, 8, 8)."""
+    """Conv, BN, depthwise, residual add, flatten of a map: 8 channels inside, 4 classes, input
+    (3, 8, 8).
+    """
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -82,13 +86,20 @@ def _torchvision() -> dict[str, Callable[[], nn.Module]]:
         "alexnet": lambda: models.alexnet(num_classes=10),
         "squeezenet": lambda: models.squeezenet1_1(num_classes=10),
         "resnet": lambda: models.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=10),
-        "resnext": lambda: models.ResNet(resnet.Bottleneck, [1, 1, 1, 1], num_classes=10, groups=8, width_per_group=8),
+        "resnext": lambda: models.ResNet(
+            resnet.Bottleneck, [1, 1, 1, 1], num_classes=10, groups=8, width_per_group=8
+        ),
         "densenet": lambda: models.DenseNet(8, (2, 2, 2), 16, num_classes=10),
-        "mobilenet_v2": lambda: models.MobileNetV2(10, 0.5, [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]),
+        "mobilenet_v2": lambda: models.MobileNetV2(
+            10, 0.5, [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]
+        ),
         "mobilenet_v3": mobilenet_v3,
-        "shufflenet": lambda: models.ShuffleNetV2([2, 2, 1], [24, 48, 96, 192, 128], num_classes=10),
+        "shufflenet": lambda: models.ShuffleNetV2(
+            [2, 2, 1], [24, 48, 96, 192, 128], num_classes=10
+        ),
         "regnet": lambda: models.RegNet(
-            models.regnet.BlockParams.from_init_params(3, 16, 8.0, 2.0, 8, se_ratio=0.25), num_classes=10
+            models.regnet.BlockParams.from_init_params(3, 16, 8.0, 2.0, 8, se_ratio=0.25),
+            num_classes=10,
         ),
         "convnext": convnext_short,
     }

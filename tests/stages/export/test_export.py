@@ -1,4 +1,6 @@
-"""What lands in the file: a dynamic batch, our notes, no path of this machine, no denormal weight."""
+"""What lands in the file: a dynamic batch, our notes, no path of this machine, no denormal
+weight.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, exporter.E
     return path, export_onnx(small(), X, path, metadata=METADATA)
 
 
-def test_one_file_with_a_dynamic_batch_and_notes(exported: tuple[Path, exporter.ExportReport]) -> None:
+def test_one_file_with_a_dynamic_batch_and_notes(
+    exported: tuple[Path, exporter.ExportReport],
+) -> None:
     path, report = exported
     assert [file.name for file in path.parent.iterdir()] == ["small.onnx"]
     assert (report.exporter, report.fallback) == ("torch.export", "")
@@ -44,7 +48,9 @@ def test_any_batch_gives_what_pytorch_gives(exported: tuple[Path, exporter.Expor
     x = torch.randn(5, 3, 8, 8)
     with torch.no_grad(), Worker() as worker:
         worker.open(exported[0])
-        np.testing.assert_allclose(worker.infer(x.numpy()), small()(x).numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            worker.infer(x.numpy()), small()(x).numpy(), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_no_path_of_this_machine_in_the_file(exported: tuple[Path, exporter.ExportReport]) -> None:
@@ -53,7 +59,9 @@ def test_no_path_of_this_machine_in_the_file(exported: tuple[Path, exporter.Expo
     assert b".py" not in data
 
 
-def test_the_same_network_gives_the_same_bytes(exported: tuple[Path, exporter.ExportReport], tmp_path: Path) -> None:
+def test_the_same_network_gives_the_same_bytes(
+    exported: tuple[Path, exporter.ExportReport], tmp_path: Path
+) -> None:
     again = export_onnx(small(), X, tmp_path / "again.onnx", metadata=METADATA, verify=False)
     assert again.sha256 == exported[1].sha256
 
@@ -67,7 +75,9 @@ def test_training_mode_is_restored(tmp_path: Path) -> None:
     assert not model.norm.training
 
 
-def test_falls_back_to_the_other_exporter_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_falls_back_to_the_other_exporter_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*args: object) -> onnx.ModelProto:
         raise RuntimeError("no such operator\nwith a long explanation")
 
@@ -82,14 +92,20 @@ def test_falls_back_to_the_other_exporter_and_says_why(tmp_path: Path, monkeypat
     assert not (tmp_path / "other.onnx").exists()
 
 
-def test_a_folder_that_is_not_there_is_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "_first_that_works", lambda *args: (onnx.ModelProto(), "torch.export", ""))
+def test_a_folder_that_is_not_there_is_exit_4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        exporter, "_first_that_works", lambda *args: (onnx.ModelProto(), "torch.export", "")
+    )
     with pytest.raises(EnvironmentProblem, match="nowhere") as caught:
         export_onnx(small(), X, tmp_path / "nowhere" / "small.onnx")
     assert caught.value.exit_code == 4
 
 
-def test_a_file_the_checker_refuses_never_takes_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_the_checker_refuses_never_takes_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "small.onnx"
     path.write_bytes(b"the old one")
     empty = onnx.ModelProto()
@@ -105,7 +121,9 @@ def test_denormal_weights_are_counted_and_set_to_zero() -> None:
     values = np.array([0.0, 1e-40, -1e-44, 1.2e-38, 1.0], np.float32)
     half = np.array([1e-6, 1.0], np.float16)
     proto = onnx.ModelProto()
-    proto.graph.initializer.extend([numpy_helper.from_array(values, "w"), numpy_helper.from_array(half, "h")])
+    proto.graph.initializer.extend(
+        [numpy_helper.from_array(values, "w"), numpy_helper.from_array(half, "h")]
+    )
     assert count_denormals(proto) == 3
     assert flush_denormals(proto) == 3
     flushed, halves = (numpy_helper.to_array(tensor) for tensor in proto.graph.initializer)

@@ -11,10 +11,10 @@ import torch
 from export_nets import Small, lively
 
 import stages.export.stage as module
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.data import Images, Splits
 from pipeline.errors import Refused
-from pipeline.stage import StageContext
+from pipeline.run.stage import StageContext
 from stages.export.parity import ParityReport
 
 
@@ -38,10 +38,14 @@ class Notes:
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
-    """A context in which base is 8 and final 4 channels wide, and the test images cannot be reached."""
+    """A context in which base is 8 and final 4 channels wide, and the test images cannot be
+    reached.
+    """
     widths = {"base": 8, "final": 4}
     monkeypatch.setattr(module, "load_model", lambda folder: lively(Small(widths[folder.name])))
-    monkeypatch.setattr(module, "load_splits", lambda config, seed: Splits(train=images(), search=images()))
+    monkeypatch.setattr(
+        module, "load_splits", lambda config, seed: Splits(train=images(), search=images())
+    )
     for name in ("out", "work", "base", "final"):
         (tmp_path / name).mkdir()
     inputs: dict[str, tuple[Path, dict[str, str]]] = {"data": (tmp_path, {})}
@@ -49,12 +53,18 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
         (tmp_path / role / "model.safetensors").write_bytes(role.encode())
         inputs[f"{role}_model"] = (tmp_path / role, {})
     settings = {"exporter": "torchscript", "images": 16, "opset": 17}
-    return StageContext(Config(export=settings), tmp_path / "out", tmp_path / "work", inputs, Notes())
+    return StageContext(
+        Config(export=settings), tmp_path / "out", tmp_path / "work", inputs, Notes()
+    )
 
 
 def test_writes_both_files_and_their_parity(ctx: StageContext) -> None:
     result = module.STAGE().run(ctx)
-    assert sorted(path.name for path in ctx.out.iterdir()) == ["base.onnx", "model.onnx", "parity.json"]
+    assert sorted(path.name for path in ctx.out.iterdir()) == [
+        "base.onnx",
+        "model.onnx",
+        "parity.json",
+    ]
     parity = json.loads((ctx.out / "parity.json").read_text())
     assert parity["images"] == 16
     assert (ctx.out / "model.onnx").stat().st_size < (ctx.out / "base.onnx").stat().st_size
@@ -74,14 +84,18 @@ def test_out_of_tolerance_is_refused(ctx: StageContext, monkeypatch: pytest.Monk
     assert not (ctx.out / "parity.json").exists()
 
 
-def test_tries_the_other_exporter_when_parity_fails(ctx: StageContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tries_the_other_exporter_when_parity_fails(
+    ctx: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str | None] = []
     real = module.export_onnx
 
     def export(*args: Any, exporter: str | None = None, **kwargs: Any) -> Any:
         calls.append(exporter)
         report = real(*args, exporter="torchscript", **kwargs)
-        return report if exporter else type(report)(**{**report.to_dict(), "exporter": "torch.export"})
+        return (
+            report if exporter else type(report)(**{**report.to_dict(), "exporter": "torch.export"})
+        )
 
     wrong = iter([["one class off"], ["one class off"], ["one class off"]])
     monkeypatch.setattr(module, "export_onnx", export)

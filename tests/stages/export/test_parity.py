@@ -26,7 +26,9 @@ def write(path: Path, proto: onnx.ModelProto) -> Path:
 
 
 def test_a_right_file_passes_at_every_batch(tmp_path: Path) -> None:
-    report = check_parity(small(), write(tmp_path / "small.onnx", small_proto()), X, Y, batches=(1, 16))
+    report = check_parity(
+        small(), write(tmp_path / "small.onnx", small_proto()), X, Y, batches=(1, 16)
+    )
     assert report.passed
     assert report.require() is report
     assert [(row.batch, row.images) for row in report.rows] == [(1, 40), (16, 40)]

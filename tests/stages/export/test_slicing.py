@@ -23,14 +23,18 @@ def run(proto: onnx.ModelProto, x: torch.Tensor) -> np.ndarray:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    return ort.InferenceSession(proto.SerializeToString(), options).run(None, {"input": x.numpy()})[0]
+    return ort.InferenceSession(proto.SerializeToString(), options).run(None, {"input": x.numpy()})[
+        0
+    ]
 
 
 def check_equal(proto: onnx.ModelProto, network: nn.Module, x: torch.Tensor) -> None:
     onnx.checker.check_model(proto)
     with torch.no_grad():
         expected = network(x).numpy()
-    np.testing.assert_allclose(run(proto, x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        run(proto, x), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,22 +58,32 @@ def test_outputs_equal_those_of_the_cut_network(name: str, fresh: bool) -> None:
 @given(st.data())
 def test_any_plan_of_a_small_network(data: st.DataObject) -> None:
     keep = {
-        group.id: tuple(sorted(data.draw(st.sets(st.integers(0, group.size - 1), min_size=1), label=group.id)))
+        group.id: tuple(
+            sorted(data.draw(st.sets(st.integers(0, group.size - 1), min_size=1), label=group.id))
+        )
         for group in small_graph().prunable
     }
     plan = ChannelPlan(keep)
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    check_equal(slice_onnx(small_proto(), small_graph(), plan), prune(small(), small_graph(), plan), x)
+    check_equal(
+        slice_onnx(small_proto(), small_graph(), plan), prune(small(), small_graph(), plan), x
+    )
 
 
 def test_has_the_shapes_and_operators_of_an_export_of_the_cut_network() -> None:
     plan = ChannelPlan.uniform(small_graph(), cut=0.5)
     sliced = slice_onnx(small_proto(), small_graph(), plan)
     exported = export_proto(prune(small(), small_graph(), plan), torch.zeros(2, 3, 8, 8))
-    assert [node.op_type for node in sliced.graph.node] == [node.op_type for node in exported.graph.node]
+    assert [node.op_type for node in sliced.graph.node] == [
+        node.op_type for node in exported.graph.node
+    ]
 
     def weights(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-        return {t.name: tuple(t.dims) for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+        return {
+            t.name: tuple(t.dims)
+            for t in proto.graph.initializer
+            if t.data_type == onnx.TensorProto.FLOAT
+        }
 
     def groups(proto: onnx.ModelProto) -> list[int]:
         return [a.i for node in proto.graph.node for a in node.attribute if a.name == "group"]
@@ -82,7 +96,9 @@ def test_has_the_shapes_and_operators_of_an_export_of_the_cut_network() -> None:
 def test_a_plan_that_keeps_all_changes_nothing() -> None:
     x = torch.randn(2, 3, 8, 8)
     whole = ChannelPlan({group.id: tuple(range(group.size)) for group in small_graph().prunable})
-    np.testing.assert_array_equal(run(slice_onnx(small_proto(), small_graph(), whole), x), run(small_proto(), x))
+    np.testing.assert_array_equal(
+        run(slice_onnx(small_proto(), small_graph(), whole), x), run(small_proto(), x)
+    )
 
 
 def test_one_slicer_serves_many_plans_and_leaves_the_base_alone() -> None:

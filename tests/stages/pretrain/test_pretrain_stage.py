@@ -13,12 +13,12 @@ from torch import nn
 
 import pipeline.training.resume as resume
 import stages.pretrain.stage as module
-from pipeline import store
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, Refused
 from pipeline.models import how_trained, load_model
 from pipeline.models.weights import shipped_weights
-from pipeline.stage import StageContext
+from pipeline.run import store
+from pipeline.run.stage import StageContext
 from pipeline.training import Callbacks, accuracy
 
 NET = (
@@ -28,7 +28,13 @@ NET = (
     "                         nn.Dropout(0.3), nn.Flatten(), nn.Linear(36, num_classes))\n"
 )
 MODEL = {"source": "own_halves_net:net"}
-PRETRAIN = {"epochs": 3, "batch_size": 16, "lr": 0.05, "precision": "fp32", "augment": {"crop": 1, "flip": False}}
+PRETRAIN = {
+    "epochs": 3,
+    "batch_size": 16,
+    "lr": 0.05,
+    "precision": "fp32",
+    "augment": {"crop": 1, "flip": False},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +43,14 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits())
-    monkeypatch.setattr(resume, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0))
+    monkeypatch.setattr(
+        resume, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0)
+    )
 
 
-def prepared(root: Path, kill_at: int = 0, model: dict[str, Any] = MODEL, **pretrain: Any) -> StageContext:
+def prepared(
+    root: Path, kill_at: int = 0, model: dict[str, Any] = MODEL, **pretrain: Any
+) -> StageContext:
     return context(root, kill_at=kill_at, model=model, pretrain=PRETRAIN | pretrain)
 
 
@@ -51,13 +61,22 @@ def weights(ctx: StageContext) -> bytes:
 def test_trains_and_writes_the_best_epoch(tmp_path: Path) -> None:
     ctx = prepared(tmp_path / "run")
     summary = module.STAGE().run(ctx)
-    assert sorted(p.name for p in ctx.out.iterdir()) == ["data.json", "model.json", "model.safetensors", "train.json"]
+    assert sorted(p.name for p in ctx.out.iterdir()) == [
+        "data.json",
+        "model.json",
+        "model.safetensors",
+        "train.json",
+    ]
     train = json.loads((ctx.out / "train.json").read_text())
     assert train["how"] == "trained"
     assert train["recipe"]["lr"] == 0.05
     assert train["images"] == {"train": 96, "search": 40}
     assert [row["epoch"] for row in train["history"]] == [1, 2, 3]
-    assert accuracy(load_model(ctx.out), splits().search) == train["search_accuracy"] == summary["search_accuracy"]
+    assert (
+        accuracy(load_model(ctx.out), splits().search)
+        == train["search_accuracy"]
+        == summary["search_accuracy"]
+    )
     assert json.loads((ctx.out / "data.json").read_text())["label"] == "halves"
 
 
@@ -109,7 +128,9 @@ def test_damaged_checkpoint_starts_over_with_a_warning(tmp_path: Path) -> None:
     assert any("training starts over" in text for text in again.reporter.said)
 
 
-def test_divergence_is_refused_with_the_step_and_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divergence_is_refused_with_the_step_and_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def explode(model: nn.Module, *rest: Any, **more: Any) -> None:
         raise Refused("training diverged at step 5 of 18: loss nan, gradient norm nan")
 
@@ -119,8 +140,12 @@ def test_divergence_is_refused_with_the_step_and_the_setting(tmp_path: Path, mon
     assert caught.value.hint.startswith("--set pretrain.lr=0.025 ")
 
 
-@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
-def test_out_of_memory_names_the_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+@pytest.mark.parametrize(
+    "message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_out_of_memory_names_the_batch_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
     def starve(model: nn.Module, *rest: Any, **more: Any) -> None:
         raise RuntimeError(message)
 
@@ -134,7 +159,9 @@ def test_adopts_given_weights(tmp_path: Path) -> None:
     trained = prepared(tmp_path / "trained")
     module.STAGE().run(trained)
     tensors = store.read_tensors(trained.out / "model.safetensors")
-    store.write_tensors(tmp_path / "given.safetensors", {f"module.{name}": t for name, t in tensors.items()})
+    store.write_tensors(
+        tmp_path / "given.safetensors", {f"module.{name}": t for name, t in tensors.items()}
+    )
     model = MODEL | {"weights": "given.safetensors"}
     ctx = prepared(tmp_path / "adopted", model=model)
     summary = module.STAGE().run(ctx)
@@ -154,8 +181,12 @@ def test_adopts_given_weights(tmp_path: Path) -> None:
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     store.write_tensors(tmp_path / "other.safetensors", {"0.weight": torch.zeros(4, 3, 3, 3)})
-    with pytest.raises(ArtifactError, match=r"0\.weight is \[4, 3, 3, 3\], expected \[4, 1, 3, 3\]"):
-        module.STAGE().run(prepared(tmp_path / "run", model=MODEL | {"weights": "other.safetensors"}))
+    with pytest.raises(
+        ArtifactError, match=r"0\.weight is \[4, 3, 3, 3\], expected \[4, 1, 3, 3\]"
+    ):
+        module.STAGE().run(
+            prepared(tmp_path / "run", model=MODEL | {"weights": "other.safetensors"})
+        )
 
 
 def test_what_the_result_depends_on(tmp_path: Path) -> None:
@@ -191,7 +222,11 @@ def test_shipped_weights_that_saw_the_search_split_are_told_apart_by_their_bytes
     (tmp_path / "renamed.safetensors").write_bytes(weights(trained))
     ctx = prepared(tmp_path / "adopted", model=MODEL | {"weights": "renamed.safetensors"})
     data = {"images": ctx.data_card.images, "sha256": ctx.data_card.sha256} | record.pop("data", {})
-    entry = {"sha256": store.sha256_file(tmp_path / "renamed.safetensors"), "seed": 0, "data": data} | record
+    entry = {
+        "sha256": store.sha256_file(tmp_path / "renamed.safetensors"),
+        "seed": 0,
+        "data": data,
+    } | record
     store.write_json(tmp_path / "MANIFEST.json", {"weights": {"shipped.safetensors": entry}})
     monkeypatch.setattr("pipeline.models.weights.shipped_weights", lambda: tmp_path)
     warned: list[str] = []

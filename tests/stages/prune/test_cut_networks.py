@@ -1,4 +1,6 @@
-"""A cut network is a network like any other: it trains, is traced and cut again, and runs as ONNX."""
+"""A cut network is a network like any other: it trains, is traced and cut again, and runs as
+ONNX.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from stages.trace import trace
 
 models = import_torchvision().models
 
-# float32 keeps 6e-8 of each value; folding batch norms and another order of addition through some fifty layers
-# cost a few of those, a wrong channel costs everything.
+# float32 keeps 6e-8 of each value; folding batch norms and another order of addition through some
+# fifty layers cost a few of those, a wrong channel costs everything.
 TOLERANCE = 1e-5
 
 
@@ -31,7 +33,9 @@ def test_cut_network_trains_is_cut_again_and_runs_as_onnx(name: str, tmp_path: P
     graph = trace(net, x[:1])
     plan = ChannelPlan.uniform(graph, 0.5)
     small = prune(net, graph, plan)
-    assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(p.numel() for p in net.parameters())
+    assert sum(p.numel() for p in small.parameters()) < 0.6 * sum(
+        p.numel() for p in net.parameters()
+    )
 
     _train_a_step(small, x, y)
 
@@ -46,7 +50,9 @@ def test_cut_network_trains_is_cut_again_and_runs_as_onnx(name: str, tmp_path: P
 
 
 def _train_a_step(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
-    """Every parameter gets a gradient, finite and of its shape, and most move; the loss on the batch falls."""
+    """Every parameter gets a gradient, finite and of its shape, and most move; the loss on the
+    batch falls.
+    """
     before = [p.detach().clone() for p in net.parameters()]
     optimiser = torch.optim.SGD(net.train().parameters(), lr=0.02)
     loss = F.cross_entropy(net(x), y)
@@ -54,7 +60,9 @@ def _train_a_step(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     optimiser.step()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in net.parameters())
     assert all(bool(torch.isfinite(p.grad).all()) for p in net.parameters())
-    assert sum(bool((p != q).any()) for p, q in zip(net.parameters(), before, strict=True)) > 0.9 * len(before)
+    assert sum(
+        bool((p != q).any()) for p, q in zip(net.parameters(), before, strict=True)
+    ) > 0.9 * len(before)
     with torch.no_grad():
         assert float(F.cross_entropy(net(x), y)) < float(loss)
 

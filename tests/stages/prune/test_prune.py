@@ -1,4 +1,6 @@
-"""`prune` and `mask`: what they leave alone, what they refuse, and that a cut network goes on living."""
+"""`prune` and `mask`: what they leave alone, what they refuse, and that a cut network goes on
+living.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.n, self.d = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8)
+        self.a, self.n, self.d = (
+            nn.Conv2d(3, 8, 3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 8, 3, groups=8),
+        )
         self.b, self.drop, self.head = nn.Conv2d(8, 12, 1), nn.Dropout(0.5), nn.Linear(12, 4)
 
     def forward(self, x):
@@ -67,8 +73,18 @@ def digest(net: nn.Module) -> str:
 
 def test_cut_updates_shapes_and_attributes(net: Small, graph: ChannelGraph) -> None:
     small = prune(net, graph, ChannelPlan({"a": (1, 4, 5), "b": (0, 2)}))
-    assert (small.a.out_channels, small.n.num_features, small.d.in_channels, small.d.groups) == (3, 3, 3, 3)
-    assert (small.b.in_channels, small.b.out_channels, small.head.in_features, small.head.out_features) == (3, 2, 2, 4)
+    assert (small.a.out_channels, small.n.num_features, small.d.in_channels, small.d.groups) == (
+        3,
+        3,
+        3,
+        3,
+    )
+    assert (
+        small.b.in_channels,
+        small.b.out_channels,
+        small.head.in_features,
+        small.head.out_features,
+    ) == (3, 2, 2, 4)
     assert torch.equal(small.a.weight, net.a.weight[[1, 4, 5]])
     assert torch.equal(small.n.running_mean, net.n.running_mean[[1, 4, 5]])
     assert torch.equal(small.b.weight, net.b.weight[[0, 2]][:, [1, 4, 5]])
@@ -81,7 +97,12 @@ def test_cut_leaves_its_input_alone(net: Small, graph: ChannelGraph) -> None:
     plan = ChannelPlan.uniform(graph)
     small, silent = prune(net, graph, plan), mask(net, graph, plan)
     with torch.no_grad():
-        for tensor in [*small.parameters(), *small.buffers(), *silent.parameters(), *silent.buffers()]:
+        for tensor in [
+            *small.parameters(),
+            *small.buffers(),
+            *silent.parameters(),
+            *silent.buffers(),
+        ]:
             tensor.zero_()
     assert digest(net) == before
     assert net.a.out_channels == 8
@@ -107,7 +128,9 @@ def test_proof_notices_a_wrong_member(net: Small, graph: ChannelGraph) -> None:
     )
     wrong = copy.copy(graph)
     object.__setattr__(
-        wrong, "groups", tuple(ChannelGroup(g.id, g.size, twisted) if g.id == "b" else g for g in graph.groups)
+        wrong,
+        "groups",
+        tuple(ChannelGroup(g.id, g.size, twisted) if g.id == "b" else g for g in graph.groups),
     )
     wrong = ChannelGraph.from_json(wrong.to_json())
     x = torch.randn(2, 3, 8, 8)
@@ -118,7 +141,11 @@ def test_proof_notices_a_wrong_member(net: Small, graph: ChannelGraph) -> None:
 def test_proof_refuses_a_network_that_does_not_run(net: Small, graph: ChannelGraph) -> None:
     lost = tuple(m for m in graph["b"].members if m.parameter != "head.weight")
     wrong = ChannelGraph.from_json(graph.to_json())
-    object.__setattr__(wrong, "groups", tuple(ChannelGroup("b", 12, lost) if g.id == "b" else g for g in graph.groups))
+    object.__setattr__(
+        wrong,
+        "groups",
+        tuple(ChannelGroup("b", 12, lost) if g.id == "b" else g for g in graph.groups),
+    )
     with pytest.raises(Refused, match="does not run"):
         prove(net, wrong, ChannelPlan({"b": (0,)}), [torch.randn(1, 3, 8, 8)])
 
@@ -130,7 +157,9 @@ def test_sliced_tensors_load_into_a_cut_twin(net: Small, graph: ChannelGraph) ->
     changed = sliced_tensors(net, graph, plan)
     with torch.no_grad():
         for name in changed:
-            twin.get_parameter(name).zero_() if name in dict(twin.named_parameters()) else twin.get_buffer(name).zero_()
+            twin.get_parameter(name).zero_() if name in dict(
+                twin.named_parameters()
+            ) else twin.get_buffer(name).zero_()
     twin.load_state_dict(changed, strict=False)
     assert digest(twin) == expected
 
@@ -147,7 +176,9 @@ def test_sliced_tensors_load_into_a_cut_twin(net: Small, graph: ChannelGraph) ->
         ({"head": (0,)}, "model output"),
     ],
 )
-def test_plan_of_another_network_is_refused(net: Small, graph: ChannelGraph, keep: dict, message: str) -> None:
+def test_plan_of_another_network_is_refused(
+    net: Small, graph: ChannelGraph, keep: dict, message: str
+) -> None:
     with pytest.raises(ArtifactError, match=message):
         prune(net, graph, ChannelPlan(keep))
 
@@ -160,10 +191,17 @@ def test_graph_of_another_network_is_refused(graph: ChannelGraph) -> None:
 
 
 def test_plan_round_trip_is_byte_identical(graph: ChannelGraph) -> None:
-    plan = ChannelPlan({**ChannelPlan.uniform(graph).keep, "größe": (0, 1, 2, 9)}, {"seed": 3, "reward": 0.1})
+    plan = ChannelPlan(
+        {**ChannelPlan.uniform(graph).keep, "größe": (0, 1, 2, 9)}, {"seed": 3, "reward": 0.1}
+    )
     assert ChannelPlan.from_json(plan.to_json()) == plan
     assert ChannelPlan.from_json(plan.to_json()).to_json() == plan.to_json()
-    for text in ("", "{}", '{"schema_version": 9}', '{"schema_version": 1, "keep": {"a": "x"}, "metadata": {}}'):
+    for text in (
+        "",
+        "{}",
+        '{"schema_version": 9}',
+        '{"schema_version": 1, "keep": {"a": "x"}, "metadata": {}}',
+    ):
         with pytest.raises(ArtifactError):
             ChannelPlan.from_json(text)
 
@@ -202,15 +240,26 @@ def test_costs_by_hand(graph: ChannelGraph) -> None:
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_scoring_leaves_everything_as_it_was(net: Small, graph: ChannelGraph, criterion: str) -> None:
+def test_scoring_leaves_everything_as_it_was(
+    net: Small, graph: ChannelGraph, criterion: str
+) -> None:
     net.train()
     net.b.weight.requires_grad_(False)
     net.a.weight.grad = torch.ones_like(net.a.weight)
     before, random = digest(net), torch.get_rng_state()
-    batches = [(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(4))]
+    batches = [
+        (torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(4))
+    ]
     scores = rank_channels(net, graph, criterion, batches)
-    assert {group: tuple(score.shape) for group, score in scores.items()} == {"a": (8,), "b": (12,), "head": (4,)}
-    assert all(score.dtype == torch.float64 and bool(torch.isfinite(score).all()) for score in scores.values())
+    assert {group: tuple(score.shape) for group, score in scores.items()} == {
+        "a": (8,),
+        "b": (12,),
+        "head": (4,),
+    }
+    assert all(
+        score.dtype == torch.float64 and bool(torch.isfinite(score).all())
+        for score in scores.values()
+    )
     assert digest(net) == before
     assert torch.equal(torch.get_rng_state(), random)
     assert all(module.training for module in net.modules())
@@ -221,7 +270,9 @@ def test_scoring_leaves_everything_as_it_was(net: Small, graph: ChannelGraph, cr
 
 def test_scores_by_hand(net: Small, graph: ChannelGraph) -> None:
     l2 = rank_channels(net, graph, "l2")["b"]
-    squares = net.b.weight.detach().double().square().sum((1, 2, 3)) + net.head.weight.detach().double().square().sum(0)
+    squares = net.b.weight.detach().double().square().sum(
+        (1, 2, 3)
+    ) + net.head.weight.detach().double().square().sum(0)
     assert torch.allclose(l2, squares.sqrt())
     scale = rank_channels(net, graph, "bn_scale")
     assert torch.equal(scale["a"], net.n.weight.detach().abs().double())

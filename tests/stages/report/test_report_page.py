@@ -1,4 +1,6 @@
-"""The page and the summary: numbers are passed on unchanged, and nothing is claimed without its interval."""
+"""The page and the summary: numbers are passed on unchanged, and nothing is claimed without its
+interval.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from stages.report.summary import summarise
 
 def side(accuracy: float, macs: int) -> dict[str, Any]:
     latency = {"p50": macs / 1000, "p90": macs / 900, "p99": None}
-    return {"accuracy": accuracy, "macs": macs, "params": macs // 10, "bytes": macs // 2, "latency_ms": latency}
+    return {
+        "accuracy": accuracy,
+        "macs": macs,
+        "params": macs // 10,
+        "bytes": macs // 2,
+        "latency_ms": latency,
+    }
 
 
 def setting(verdict: str, ratio: float, low: float, high: float) -> dict[str, Any]:
@@ -53,7 +61,11 @@ def test_summary_has_the_contract_keys_and_the_first_setting() -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "start"),
-    [("faster", "1.90 times as fast"), ("slower", "Slower"), ("no difference shown", "No difference in speed shown")],
+    [
+        ("faster", "1.90 times as fast"),
+        ("slower", "Slower"),
+        ("no difference shown", "No difference in speed shown"),
+    ],
 )
 def test_headline_claims_what_the_verdict_says(verdict: str, start: str) -> None:
     speedup = setting(verdict, 1.9, 0.8, 2.0)
@@ -115,7 +127,10 @@ def search() -> dict[str, Any]:
         "best": {**rows[0], **costs, "images": 160, "score": -0.12},
         "strategies": [{**row, **costs} for row in rows],
         "finalists": [{**rows[0], **costs}] * 2,
-        "curve": [{"trial": n, "score": s, "best": b, "stopped": n == 3} for n, (s, b) in enumerate(points)],
+        "curve": [
+            {"trial": n, "score": s, "best": b, "stopped": n == 3}
+            for n, (s, b) in enumerate(points)
+        ],
         "groups": [{"id": "stem", "size": 16, "kept": 10, "others": {"rl": 10, "uniform": 8}}],
         "budget": {
             "metric": "latency",
@@ -144,8 +159,13 @@ def search() -> dict[str, Any]:
 
 
 def trials(search: dict[str, Any]) -> list[dict[str, Any]]:
-    """Its trials.jsonl: the header, a timing, and the four candidates with 4, 8, 10 and 6 channels."""
-    head: list[dict[str, Any]] = [{"journal": 1}, {"phase": "latency", "kept": [8], "fraction": 0.4}]
+    """Its trials.jsonl: the header, a timing, and the four candidates with 4, 8, 10 and 6
+    channels.
+    """
+    head: list[dict[str, Any]] = [
+        {"journal": 1},
+        {"phase": "latency", "kept": [8], "fraction": 0.4},
+    ]
     for point, kept in zip(search["curve"], (4, 8, 10, 6), strict=True):
         cost = {"macs": 50 * kept, "params": 5 * kept, "latency": kept / 20}
         head.append({"phase": "rl", "kept": [kept], "eligible": True, **cost, **point})
@@ -165,13 +185,19 @@ def test_pareto_plots_latency_first_where_it_was_the_budget(
     assert search_view.pareto_plot(search, trials(search)) == "svg"
     latency, macs = seen
     assert (latency.label, latency.limit, macs.limit) == ("predicted latency, ms", 1.0, None)
-    assert latency.points == [(0.4, -0.9), (0.8, -0.3), (1.0, -0.1)]  # the stopped one saw fewer images
+    assert latency.points == [
+        (0.4, -0.9),
+        (0.8, -0.3),
+        (1.0, -0.1),
+    ]  # the stopped one saw fewer images
     assert latency.chosen == (1.0, -0.1)
     assert latency.controls == {"uniform": (1.0, -0.4)}
     assert macs.label == "MACs of one image, millions"
 
 
-def test_table_of_strategies_marks_the_chosen_one_and_ends_with_the_plan(search: dict[str, Any]) -> None:
+def test_table_of_strategies_marks_the_chosen_one_and_ends_with_the_plan(
+    search: dict[str, Any],
+) -> None:
     rows = search_view.strategy_rows(search)
     assert [(row["name"], row["mine"], row["score"]) for row in rows] == [
         ("rl", True, "-0.1000"),
@@ -184,7 +210,9 @@ def test_table_of_strategies_marks_the_chosen_one_and_ends_with_the_plan(search:
 def test_accuracy_of_the_chosen_cut_says_what_had_been_done_to_it(search: dict[str, Any]) -> None:
     assert "Accuracy of the chosen cut before recovery: 80.00%" in search_sentence(search)
     search["best"]["distill_steps"] = 32
-    assert "Accuracy of the chosen cut after 32 steps of distillation: 80.00%" in search_sentence(search)
+    assert "Accuracy of the chosen cut after 32 steps of distillation: 80.00%" in search_sentence(
+        search
+    )
 
 
 def test_error_of_the_latency_table_is_said(search: dict[str, Any]) -> None:

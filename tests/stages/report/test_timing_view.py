@@ -1,4 +1,6 @@
-"""The alignment plot, further files, and the machine's limit: passed on, and left out where nothing was measured."""
+"""The alignment plot, further files, and the machine's limit: passed on, and left out where
+nothing was measured.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,20 @@ ALIGNMENT: dict[str, Any] = {
 
 def setting(ratio: float) -> dict[str, Any]:
     side = {"latency_ms": {"p50": 1.0}}
-    numbers = {"batch": 1, "threads": 1, "ratio": ratio, "ci95": [ratio, ratio], "aa_ci95": [1.0, 1.0]}
-    return {"provider": "CPUExecutionProvider", "verdict": "faster", "a": side, "b": side, **numbers}
+    numbers = {
+        "batch": 1,
+        "threads": 1,
+        "ratio": ratio,
+        "ci95": [ratio, ratio],
+        "aa_ci95": [1.0, 1.0],
+    }
+    return {
+        "provider": "CPUExecutionProvider",
+        "verdict": "faster",
+        "a": side,
+        "b": side,
+        **numbers,
+    }
 
 
 def test_says_which_multiple_pays_what_others_cost_and_what_was_used() -> None:
@@ -37,11 +51,15 @@ def test_says_which_multiple_pays_what_others_cost_and_what_was_used() -> None:
     assert found["plot"].startswith("<svg ")
     assert found["plot"].count("multiple of 16") == 1
     assert "depthwise 3x3" in found["plot"]
-    assert found == timing_view.alignment_block({}, {"alignment": ALIGNMENT}, {"metadata": {"align": 8}})
+    assert found == timing_view.alignment_block(
+        {}, {"alignment": ALIGNMENT}, {"metadata": {"align": 8}}
+    )
 
 
 def test_the_searchs_own_measurement_is_shown_where_the_benchmark_made_none() -> None:
-    assert timing_view.alignment_block({"alignment": ALIGNMENT}, {"alignment": None}, {}) is not None
+    assert (
+        timing_view.alignment_block({"alignment": ALIGNMENT}, {"alignment": None}, {}) is not None
+    )
     assert timing_view.alignment_block({}, {}, {}) is None
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from pipeline.config import SearchConfig
+from pipeline.config.schema import SearchConfig
 from pipeline.data import Images, Splits
 from stages.search.setup import Setup, prepare
 from stages.trace import ChannelGraph, trace

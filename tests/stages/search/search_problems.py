@@ -1,4 +1,6 @@
-"""Small made-up search problems: random layer chains, and a score with a known best distribution."""
+"""Small made-up search problems: random layer chains, and a score with a known best
+distribution.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ def chain(
     size = np.array(sizes, dtype=np.int64)
     blocks = np.full(count, align, dtype=np.int64)
     wanted = np.maximum(np.ceil(size * min_keep), 1).astype(np.int64)
-    space = Space(tuple(f"g{i}" for i in range(count)), size, blocks, np.minimum(-(-wanted // align) * align, size))
+    space = Space(
+        tuple(f"g{i}" for i in range(count)),
+        size,
+        blocks,
+        np.minimum(-(-wanted // align) * align, size),
+    )
     inputs, outputs = np.zeros((count + 1, count)), np.zeros((count + 1, count))
     inputs[np.arange(1, count + 1), np.arange(count)] = 1
     outputs[np.arange(count), np.arange(count)] = 1
@@ -29,7 +36,13 @@ def chain(
 
 
 def problem(
-    sizes: list[int], share: float, *, align: int = 8, seed: int = 0, trials: int = 40, **options: object
+    sizes: list[int],
+    share: float,
+    *,
+    align: int = 8,
+    seed: int = 0,
+    trials: int = 40,
+    **options: object,
 ) -> Problem:
     space, cost = chain(sizes, align=align)
     rng = np.random.default_rng(7)
@@ -38,7 +51,9 @@ def problem(
 
 
 def sensitive_score(space: Space, seed: int = 3) -> object:
-    """Score = -sum of a_g (1/keep_g - 1) with very unequal a_g: the best distribution is far from uniform."""
+    """Score = -sum of a_g (1/keep_g - 1) with very unequal a_g: the best distribution is far
+    from uniform.
+    """
     weight = np.random.default_rng(seed).lognormal(0, 1.5, len(space))
 
     def score(counts: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import Config, SearchConfig
+from pipeline.config.schema import Config, SearchConfig
 from pipeline.errors import UsageError
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.search.align import settle_alignment
@@ -22,7 +22,10 @@ AUTO = SearchConfig(align="auto")
 
 def machine(block: int) -> Any:
     """A target whose blocks have this size, and a log of what it was asked."""
-    rows = tuple(WidthTime("conv 3x3", w, float(-(-w // block)) ** 2 * block**2) for w in (20, 24, 32, 40, 48, 64))
+    rows = tuple(
+        WidthTime("conv 3x3", w, float(-(-w // block)) ** 2 * block**2)
+        for w in (20, 24, 32, 40, 48, 64)
+    )
     asked: list[str] = []
 
     def target(*, provider: str, **hooks: Any) -> tuple[Alignment, bool]:
@@ -33,13 +36,18 @@ def machine(block: int) -> Any:
 
 
 def graph(*widths: int) -> Any:
-    return SimpleNamespace(prunable=[SimpleNamespace(size=width, channels_per_unit=1) for width in widths])
+    return SimpleNamespace(
+        prunable=[SimpleNamespace(size=width, channels_per_unit=1) for width in widths]
+    )
 
 
 def test_a_number_is_left_alone_and_nothing_is_measured(tmp_path: Path) -> None:
     here = machine(16)
     settings = SearchConfig(align=4)
-    assert settle_alignment(settings, graph(64), work=tmp_path, target=here.target) == (settings, None)
+    assert settle_alignment(settings, graph(64), work=tmp_path, target=here.target) == (
+        settings,
+        None,
+    )
     assert here.asked == []
     assert list(tmp_path.iterdir()) == []
 
@@ -58,7 +66,9 @@ def test_auto_takes_what_the_machine_pays_for(tmp_path: Path) -> None:
 
 def test_auto_goes_lower_for_a_narrow_network() -> None:
     notes: list[str] = []
-    settings, _ = settle_alignment(AUTO, graph(16, 32, 32), target=machine(16).target, note=notes.append)
+    settings, _ = settle_alignment(
+        AUTO, graph(16, 32, 32), target=machine(16).target, note=notes.append
+    )
     assert settings.align == 8
     assert "lowered from 16" in notes[0]
 

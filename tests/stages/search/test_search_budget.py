@@ -24,7 +24,9 @@ SIZES = st.lists(st.integers(1, 200), min_size=1, max_size=12)
 def wishes(draw: st.DrawFn) -> tuple[Projector, np.ndarray]:
     sizes = draw(SIZES)
     space, cost = chain(
-        sizes, align=draw(st.sampled_from([1, 4, 8, 16])), min_keep=draw(st.sampled_from([0.01, 0.1, 0.5]))
+        sizes,
+        align=draw(st.sampled_from([1, 4, 8, 16])),
+        min_keep=draw(st.sampled_from([0.01, 0.1, 0.5])),
     )
     least = cost.of(space.floors) / cost.of(space.sizes)
     share = least + (1 - least) * draw(st.floats(0, 1))
@@ -34,7 +36,9 @@ def wishes(draw: st.DrawFn) -> tuple[Projector, np.ndarray]:
 
 @settings(max_examples=150, deadline=None)
 @given(wishes())
-def test_projection_is_within_budget_and_within_one_block_of_it(wish: tuple[Projector, np.ndarray]) -> None:
+def test_projection_is_within_budget_and_within_one_block_of_it(
+    wish: tuple[Projector, np.ndarray],
+) -> None:
     projector, logits = wish
     counts = projector.logits(logits)
     assert projector.space.allows(counts)
@@ -48,7 +52,9 @@ def test_projection_is_within_budget_and_within_one_block_of_it(wish: tuple[Proj
 
 @settings(max_examples=60, deadline=None)
 @given(wishes())
-def test_projecting_a_projected_candidate_changes_nothing(wish: tuple[Projector, np.ndarray]) -> None:
+def test_projecting_a_projected_candidate_changes_nothing(
+    wish: tuple[Projector, np.ndarray],
+) -> None:
     projector, logits = wish
     counts = projector.logits(logits)
     again = projector.along(lambda t: counts + (projector.space.sizes - counts) * t, 0.0, 1.0)
@@ -57,7 +63,9 @@ def test_projecting_a_projected_candidate_changes_nothing(wish: tuple[Projector,
 
 @settings(max_examples=60, deadline=None)
 @given(wishes(), st.lists(st.floats(-4, 4), min_size=1, max_size=6))
-def test_many_wishes_are_projected_as_each_of_them_is(wish: tuple[Projector, np.ndarray], factors: list[float]) -> None:
+def test_many_wishes_are_projected_as_each_of_them_is(
+    wish: tuple[Projector, np.ndarray], factors: list[float]
+) -> None:
     projector, logits = wish
     many = np.outer(factors, logits)
     assert projector.logits(many).tolist() == [projector.logits(one).tolist() for one in many]
@@ -93,7 +101,9 @@ def test_deltas_of_the_latency_table_are_differences_of_its_costs(chance: int, b
 def test_snap_allows_multiples_and_the_whole_width() -> None:
     space, _ = chain([44, 6, 16])
     assert space.floors.tolist() == [8, 6, 8]
-    reached = {tuple(space.snap(np.array([44.0, 6.0, 16.0]) * r).tolist()) for r in np.linspace(0, 1, 200)}
+    reached = {
+        tuple(space.snap(np.array([44.0, 6.0, 16.0]) * r).tolist()) for r in np.linspace(0, 1, 200)
+    }
     assert {counts[0] for counts in reached} == {8, 16, 24, 32, 40, 44}
     assert {counts[1] for counts in reached} == {6}
     assert {counts[2] for counts in reached} == {8, 16}
@@ -101,14 +111,18 @@ def test_snap_allows_multiples_and_the_whole_width() -> None:
 
 def test_more_wish_gets_more_units() -> None:
     projector = problem([64, 64, 64, 64], 0.4).projector
-    low, high = projector.logits(np.array([0.0, 0, 0, 0])), projector.logits(np.array([0.0, 2.0, 0, 0]))
+    low, high = (
+        projector.logits(np.array([0.0, 0, 0, 0])),
+        projector.logits(np.array([0.0, 2.0, 0, 0])),
+    )
     assert high[1] > low[1]
 
 
 def test_unreachable_budget_names_the_smallest_reachable() -> None:
     space, cost = chain([16, 16], align=8)
     with pytest.raises(
-        UsageError, match=r"search\.budget\.macs=0\.05 cannot be met: the smallest reachable is 0\.\d+"
+        UsageError,
+        match=r"search\.budget\.macs=0\.05 cannot be met: the smallest reachable is 0\.\d+",
     ) as caught:
         Projector.fraction(space, cost, 0.05)
     reachable = float(caught.value.hint.split("=")[1].split(",")[0])

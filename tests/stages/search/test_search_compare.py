@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 from search_nets import setup
 
-from stages.search.compare import Comparison, Correlation, Difference, Run, compare, correlation, interval
+from stages.search.compare import (
+    Comparison,
+    Correlation,
+    Difference,
+    Run,
+    compare,
+    correlation,
+    interval,
+)
 from stages.search.engine import Search, ranked
 from stages.search.executor import InProcess
 
 
 def test_every_searching_strategy_gets_the_same_evaluations_and_keeps_the_budget() -> None:
     ready = setup(trials=12, images=60)
-    found = compare(ready, ["rl", "random", "uniform"], [0, 1], recover=lambda counts, seed: 0.5 + seed / 10)
+    found = compare(
+        ready, ["rl", "random", "uniform"], [0, 1], recover=lambda counts, seed: 0.5 + seed / 10
+    )
     assert [(run.strategy, run.evaluations, run.copied) for run in found.runs] == [
         ("rl", 12, False), ("rl", 12, False), ("random", 12, False), ("random", 12, False),
         ("uniform", 1, False), ("uniform", 1, True),
@@ -35,7 +45,13 @@ def test_known_runs_are_not_repeated() -> None:
     ready = setup(trials=4, images=20)
     known = {("random", 0): Run("random", 0, 4, 4, -0.1, 0.9, (8,), 1.0, 0.0)}
     seen: list[Run] = []
-    compare(ready, ["random", "uniform"], [0], known=known, on_run=lambda done, total, run: seen.append(run))
+    compare(
+        ready,
+        ["random", "uniform"],
+        [0],
+        known=known,
+        on_run=lambda done, total, run: seen.append(run),
+    )
     assert seen[0] is known["random", 0]
     assert seen[1].strategy == "uniform"
 
@@ -43,12 +59,17 @@ def test_known_runs_are_not_repeated() -> None:
 def test_interval_is_students() -> None:
     """scipy.stats.t.interval(0.95, 4, mean, sem) for these five."""
     mean, low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (mean, low, high) == (3.0, pytest.approx(1.0368, abs=1e-3), pytest.approx(4.9632, abs=1e-3))
+    assert (mean, low, high) == (
+        3.0,
+        pytest.approx(1.0368, abs=1e-3),
+        pytest.approx(4.9632, abs=1e-3),
+    )
     assert interval([1.0])[1:] == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
-    ("values", "verdict"), [((1.0, 1.1, 0.9), "better"), ((-1.0, -1.1, -0.9), "worse"), ((1.0, -1.0, 0.5), "not shown")]
+    ("values", "verdict"),
+    [((1.0, 1.1, 0.9), "better"), ((-1.0, -1.1, -0.9), "worse"), ((1.0, -1.0, 0.5), "not shown")],
 )
 def test_verdict_needs_an_interval_without_zero(values: tuple[float, ...], verdict: str) -> None:
     assert Difference("x", "score", len(values), *interval(values)).verdict == verdict
@@ -89,7 +110,9 @@ def test_the_best_is_judged_after_it_was_brought_within_a_measured_budget() -> N
 def test_a_leader_above_the_measured_budget_is_not_preferred_for_scoring_better() -> None:
     ready = setup(trials=12, images=60, finalists=3)
     whole, floors = ready.space.sizes, ready.space.floors
-    answers = iter([(whole, ready.share + 0.1), (floors, ready.share - 0.1), (whole, ready.share + 0.1)])
+    answers = iter(
+        [(whole, ready.share + 0.1), (floors, ready.share - 0.1), (whole, ready.share + 0.1)]
+    )
     found = compare(ready, ["random"], [0], fit=lambda counts: next(answers))
     assert found.runs[0].counts == tuple(floors.tolist())
 
@@ -107,7 +130,10 @@ def test_of_the_leaders_the_judge_prefers_the_best() -> None:
 
 def test_rank_correlation_ignores_scale_and_shares_ties() -> None:
     def value(pairs: list[tuple[float, float]]) -> float:
-        runs = [Run("s", i, 1, 1, score, 0.0, (i,), 1.0, 0.0, None, after) for i, (score, after) in enumerate(pairs)]
+        runs = [
+            Run("s", i, 1, 1, score, 0.0, (i,), 1.0, 0.0, None, after)
+            for i, (score, after) in enumerate(pairs)
+        ]
         found = correlation(runs)
         assert found is not None
         assert found.candidates == len(pairs)
@@ -134,7 +160,10 @@ def test_permutations_tell_a_real_correlation_from_chance() -> None:
     """scipy.stats.spearmanr on these: 1.0, and 0.0545 with p = 0.88."""
 
     def found(recovered: list[float]) -> Correlation:
-        runs = [Run("s", 0, 1, 1, i, 0.0, (i,), 1.0, 0.0, None, value) for i, value in enumerate(recovered)]
+        runs = [
+            Run("s", 0, 1, 1, i, 0.0, (i,), 1.0, 0.0, None, value)
+            for i, value in enumerate(recovered)
+        ]
         result = correlation(runs)
         assert result is not None
         return result

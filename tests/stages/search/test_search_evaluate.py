@@ -12,7 +12,13 @@ from search_nets import setup, trained
 
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.prune import ChannelPlan, CostModel, prune
-from stages.search.caster import Caster, _Depthwise, _is_centred_depthwise, _is_pointwise, _Pointwise
+from stages.search.caster import (
+    Caster,
+    _Depthwise,
+    _is_centred_depthwise,
+    _is_pointwise,
+    _Pointwise,
+)
 from stages.search.executor import InProcess, Pool
 
 
@@ -23,7 +29,9 @@ def test_cast_equals_prune_in_any_order_of_candidates() -> None:
     x, _ = splits.search.take(16, seed=0)
     rng = np.random.default_rng(0)
     for _ in range(4):
-        keep = ready.evaluator.ranking.keep(ready.projector.logits(rng.standard_normal(len(ready.space))))
+        keep = ready.evaluator.ranking.keep(
+            ready.projector.logits(rng.standard_normal(len(ready.space)))
+        )
         with torch.inference_mode():
             expected = prune(model, graph, ChannelPlan(keep)).eval()(x)
             torch.testing.assert_close(caster.cast(keep).eval()(x), expected, rtol=1e-5, atol=1e-5)
@@ -56,7 +64,9 @@ def test_score_is_that_of_the_cut_network_after_fitting_batch_norm() -> None:
     assert outcome.images == 100
 
 
-def test_distillation_before_the_score_is_sgd_on_the_softened_divergence_over_the_fit_images_again_and_again() -> None:
+def test_distillation_before_the_score_is_sgd_on_the_softened_divergence_over_the_fit_images_again_and_again() -> (
+    None
+):
     model, graph, _ = trained()
     ready = setup(distill_steps=3, fit_images=128)
     counts = ready.projector.logits(np.zeros(len(ready.space)))
@@ -75,7 +85,10 @@ def test_distillation_before_the_score_is_sgd_on_the_softened_divergence_over_th
         student, teacher = (net(ready.evaluator.x).log_softmax(1) for net in (cut, model))
     expected = -(teacher.exp() * (teacher - student)).sum(1).mean().item()
     assert ready.evaluator(counts).score == pytest.approx(expected, rel=1e-3)
-    longer, untrained = setup(distill_steps=12).evaluator(counts), setup(distill_steps=0).evaluator(counts)
+    longer, untrained = (
+        setup(distill_steps=12).evaluator(counts),
+        setup(distill_steps=0).evaluator(counts),
+    )
     assert longer.score > expected > untrained.score
 
 
@@ -85,7 +98,9 @@ def test_a_candidate_in_training_has_no_dropout_and_leaves_the_random_state_alon
     seen: list[bool] = []
     ready.evaluator._caster.twin.add_module("spare", dropout)
     dropout.train(False)
-    ready.evaluator._caster.twin.register_forward_hook(lambda net, *_: seen.append(net.spare.training))
+    ready.evaluator._caster.twin.register_forward_hook(
+        lambda net, *_: seen.append(net.spare.training)
+    )
     state = torch.get_rng_state()
     ready.evaluator(ready.projector.logits(np.zeros(len(ready.space))))
     assert seen
@@ -93,7 +108,9 @@ def test_a_candidate_in_training_has_no_dropout_and_leaves_the_random_state_alon
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_pointwise_convolutions_of_the_twin_are_matrix_products_with_the_same_result_and_gradient() -> None:
+def test_pointwise_convolutions_of_the_twin_are_matrix_products_with_the_same_result_and_gradient() -> (
+    None
+):
     torch.manual_seed(0)
     plain = torch.nn.Conv2d(12, 7, 1).double()
     product = copy.deepcopy(plain)
@@ -106,7 +123,9 @@ def test_pointwise_convolutions_of_the_twin_are_matrix_products_with_the_same_re
     torch.testing.assert_close(product.weight.grad, plain.weight.grad, rtol=1e-12, atol=1e-12)
     others = {"stride": 2}, {"groups": 3, "out_channels": 6}, {"padding": 1}, {"kernel_size": 3}
     for changed in others:
-        assert not _is_pointwise(torch.nn.Conv2d(**{"in_channels": 12, "out_channels": 7, "kernel_size": 1, **changed}))
+        assert not _is_pointwise(
+            torch.nn.Conv2d(**{"in_channels": 12, "out_channels": 7, "kernel_size": 1, **changed})
+        )
 
 
 def test_the_twin_has_its_own_kinds_of_convolution() -> None:
@@ -116,12 +135,24 @@ def test_the_twin_has_its_own_kinds_of_convolution() -> None:
 
 @pytest.mark.parametrize(
     ("size", "bias", "stride"),
-    [((1, 1), True, 1), ((1, 1), False, 2), ((2, 2), False, 2), ((2, 2), True, 1), ((1, 3), True, 1)],
+    [
+        ((1, 1), True, 1),
+        ((1, 1), False, 2),
+        ((2, 2), False, 2),
+        ((2, 2), True, 1),
+        ((1, 3), True, 1),
+    ],
 )
 def test_depthwise_convolutions_of_the_twin_are_sums_on_few_pixels_with_equal_gradients(
     size: tuple[int, int], bias: bool, stride: int
 ) -> None:
-    settings = {"kernel_size": (3, 5), "padding": (1, 2), "stride": stride, "groups": 6, "bias": bias}
+    settings = {
+        "kernel_size": (3, 5),
+        "padding": (1, 2),
+        "stride": stride,
+        "groups": 6,
+        "bias": bias,
+    }
     plain = torch.nn.Conv2d(6, 6, **settings).double()
     factor = copy.deepcopy(plain)
     assert _is_centred_depthwise(factor)
@@ -175,9 +206,14 @@ def test_a_bar_ends_the_evaluation_at_a_glance() -> None:
 
 
 def test_glances_grow_with_the_images_and_take_most_of_them_only_before_training() -> None:
-    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred, unless training follows."""
+    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred, unless
+    training follows.
+    """
     ready = setup(images=100, distill_steps=0).evaluator
-    few = {n: replace(ready, x=ready.x[:1].expand(n, -1, -1, -1), y=ready.y[:1].expand(n)).glances for n in (600, 3200)}
+    few = {
+        n: replace(ready, x=ready.x[:1].expand(n, -1, -1, -1), y=ready.y[:1].expand(n)).glances
+        for n in (600, 3200)
+    }
     assert (ready.glances, few) == ((), {600: (64, 256), 3200: (200, 800)})
     assert replace(ready, steps=1).glances == (64,)
 

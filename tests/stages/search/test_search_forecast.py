@@ -65,7 +65,9 @@ def test_what_was_stopped_is_told_as_forecast_and_the_rest_as_scored() -> None:
 def test_hurdles_ask_less_of_the_glance_where_less_is_cut() -> None:
     hurdles = Hurdles.of(many(), removed)
     gentle, harsh = (hurdles.bars(np.array([cut])) for cut in (1.0, 3.0))
-    assert [h - g for g, h in zip(gentle, harsh, strict=True)] == pytest.approx([2 * 0.2 / 0.5] * 2, rel=0.1)
+    assert [h - g for g, h in zip(gentle, harsh, strict=True)] == pytest.approx(
+        [2 * 0.2 / 0.5] * 2, rel=0.1
+    )
     assert Hurdles.of(many(7), removed).bars(np.array([1.0])) == (-math.inf, -math.inf)
 
 
@@ -88,7 +90,9 @@ def test_removed_importance_is_that_of_the_least_important_units() -> None:
     counts = ready.projector.logits(rng.standard_normal(len(ready.space)))
     kept = ready.evaluator.ranking.keep(counts)
     total = sum(float(ready.importance[name].double().sum()) for name in ready.space.ids)
-    held = sum(float(ready.importance[name].double()[list(units)].sum()) for name, units in kept.items())
+    held = sum(
+        float(ready.importance[name].double()[list(units)].sum()) for name, units in kept.items()
+    )
     assert ready.removed(counts) == pytest.approx(total - held)
     assert ready.removed(ready.space.sizes) == 0
 
@@ -103,4 +107,6 @@ def test_the_critic_starts_from_what_is_cut_and_learns_what_that_leaves_unexplai
     assert np.corrcoef(mean, scores[30:])[0, 1] > 0.95
     assert np.all(np.diag(covariance) >= 0)
     same = np.repeat(ratios[:1], 2, axis=0)
-    assert critic.choose(same, np.array([4.0, 1.0]), 1, 0.0) == [1], "of two alike the one that cuts less"
+    assert critic.choose(same, np.array([4.0, 1.0]), 1, 0.0) == [1], (
+        "of two alike the one that cuts less"
+    )

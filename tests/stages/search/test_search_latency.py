@@ -1,4 +1,6 @@
-"""Latency budgets: the table's arithmetic on made-up timings, and one real search in onnxruntime."""
+"""Latency budgets: the table's arithmetic on made-up timings, and one real search in
+onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def samples(count: int, seed: int = 0) -> tuple[np.ndarray, LayerWidths, np.ndar
     _, graph, _ = trained()
     ready = setup()
     macs = ready.costs["macs"]
-    counts = spread_out(ready.space, Projector(ready.space, macs, macs.of(ready.space.sizes)), count, seed)
+    counts = spread_out(
+        ready.space, Projector(ready.space, macs, macs.of(ready.space.sizes)), count, seed
+    )
     return counts, LayerWidths.of(graph, ready.space.ids), ready.space.sizes
 
 
@@ -50,7 +54,9 @@ def test_layer_widths_are_those_of_the_cost_model() -> None:
     into = counts[0] @ widths.into.T + widths.in_base
     for index, name in enumerate(widths.names):
         assert out[index] == rows[name].out_channels
-        assert out[index] * into[index] * widths.rest[index] * widths.pixels[index] == rows[name].macs
+        assert (
+            out[index] * into[index] * widths.rest[index] * widths.pixels[index] == rows[name].macs
+        )
 
 
 @pytest.mark.parametrize("block", [1, 16])
@@ -131,7 +137,10 @@ def test_latency_budget_in_milliseconds_and_unreachable_ones(tmp_path: Path) -> 
     assert calibrated(latency_ms=0.7) == pytest.approx(0.7)
     with pytest.raises(UsageError, match="asks for nothing"):
         calibrated(latency_ms=2.0)
-    with pytest.raises(UsageError, match=r"search\.budget\.latency=0\.05 cannot be met: the smallest reachable is 0\."):
+    with pytest.raises(
+        UsageError,
+        match=r"search\.budget\.latency=0\.05 cannot be met: the smallest reachable is 0\.",
+    ):
         calibrated(latency=0.05)
 
 
@@ -140,7 +149,11 @@ def test_no_finalist_in_time_is_refused(
 ) -> None:
     class Slow(Recorded):
         def _time(self, counts: np.ndarray, seconds: float) -> Measurement:
-            return super()._time(counts, seconds) if len(self.known) < 40 else Measurement(0.9, 0.9e-3, 1e-3)
+            return (
+                super()._time(counts, seconds)
+                if len(self.known) < 40
+                else Measurement(0.9, 0.9e-3, 1e-3)
+            )
 
     monkeypatch.setattr(module, "Stopwatch", Slow)
     with pytest.raises(Refused, match="measured within the latency budget"):
@@ -167,7 +180,9 @@ def test_a_finalist_that_a_short_timing_flattered_is_timed_for_longer(
     assert 0.5 < found["measured"] <= 0.6
     longer = [key for key, seconds in asked if seconds >= 0.5]
     assert len(longer) == len(set(longer)) > 0, "once a candidate"
-    journal = Journal.open(ctx.work / "trials.jsonl", json.loads((ctx.work / "trials.jsonl").open().readline()))
+    journal = Journal.open(
+        ctx.work / "trials.jsonl", json.loads((ctx.work / "trials.jsonl").open().readline())
+    )
     assert {key for key, one in journal.measured.items() if one.confirmed} == set(longer)
 
 
@@ -181,7 +196,9 @@ def test_what_is_timed_is_the_cut_network() -> None:
     x = ready.evaluator.x[:4].contiguous()
     (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     with torch.inference_mode():
-        assert np.abs(prune(model, graph, ChannelPlan(keep)).eval()(x).numpy() - logits).max() < 1e-4
+        assert (
+            np.abs(prune(model, graph, ChannelPlan(keep)).eval()(x).numpy() - logits).max() < 1e-4
+        )
 
 
 def test_measured_once_then_remembered() -> None:
@@ -190,7 +207,9 @@ def test_measured_once_then_remembered() -> None:
     seen: list[tuple[int, ...]] = []
     counts = ready.projector.logits(np.zeros(len(ready.space)))
     ranking, example = ready.evaluator.ranking, ready.evaluator.x[:2]
-    with Stopwatch(model, graph, ranking, example, min_seconds=0.01, on_measure=lambda k, m: seen.append(k)) as watch:
+    with Stopwatch(
+        model, graph, ranking, example, min_seconds=0.01, on_measure=lambda k, m: seen.append(k)
+    ) as watch:
         first, second = watch.measure(counts), watch.measure(counts)
     assert first is second
     assert seen == [tuple(counts.tolist())]

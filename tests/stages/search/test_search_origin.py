@@ -1,4 +1,6 @@
-"""A later round of a search: its share of the budget, its floors and its judge are those of the original network."""
+"""A later round of a search: its share of the budget, its floors and its judge are those of the
+original network.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ from test_search_latency import Recorded
 from test_search_stage import context
 
 import stages.search.stage as module
-from pipeline.config import SearchConfig
+from pipeline.config.schema import SearchConfig
 from pipeline.errors import UsageError
-from pipeline.stage import StageContext
-from pipeline.store import read_json
+from pipeline.run.stage import StageContext
+from pipeline.run.store import read_json
 from stages.prune import ChannelPlan, CostModel, prune
 from stages.search.origin import Origin, begin_round, in_time, judge
 from stages.trace import trace
@@ -34,7 +36,9 @@ def halved() -> tuple[torch.nn.Module, Any]:
 
 def second(budget: dict[str, float], **changes: Any) -> tuple[Any, Origin]:
     _, graph, splits = trained()
-    settings = SearchConfig.model_validate({"images": 100, "fit_images": 64, "budget": budget, **changes})
+    settings = SearchConfig.model_validate(
+        {"images": 100, "fit_images": 64, "budget": budget, **changes}
+    )
     return begin_round(*halved(), splits, settings, 0, original=graph, number=2, rounds=2)
 
 
@@ -56,7 +60,9 @@ def test_round_that_has_nothing_left_to_do_cuts_a_little() -> None:
 def test_floors_are_shares_of_the_original() -> None:
     _, origin = second({"macs": 0.3}, min_keep=0.4, align=1)
     ready, _ = second({"macs": 0.3}, min_keep=0.4, align=1)
-    for name, size, floor in zip(ready.space.ids, ready.space.sizes, ready.space.floors, strict=True):
+    for name, size, floor in zip(
+        ready.space.ids, ready.space.sizes, ready.space.floors, strict=True
+    ):
         assert floor == min(size, np.ceil(0.4 * origin.sizes[name])), name
 
 
@@ -76,7 +82,9 @@ def test_judge_compares_with_the_original() -> None:
     assert not torch.allclose(ready.evaluator.teacher, own, atol=1e-2)
 
 
-@pytest.mark.parametrize(("budget", "share"), [({"latency": 0.36}, 0.4), ({"latency_ms": 0.72}, 0.4)])
+@pytest.mark.parametrize(
+    ("budget", "share"), [({"latency": 0.36}, 0.4), ({"latency_ms": 0.72}, 0.4)]
+)
 def test_latency_is_shared_out_as_measured(budget: dict[str, float], share: float) -> None:
     ready, origin = in_time(setup(budget=budget), Origin(2, 2, 0.0, {}, {}), 0.9, 2e-3)
     assert (ready.metric, ready.share) == ("latency", pytest.approx(share))
@@ -90,21 +98,30 @@ def test_milliseconds_that_ask_for_nothing_are_refused() -> None:
         in_time(setup(budget={"latency_ms": 3.0}), Origin(1, 2, 0.0, {}, {}), 1.0, 2e-3)
 
 
-def round_two(root: Path, monkeypatch: pytest.MonkeyPatch, small: Any, **search: Any) -> tuple[Any, StageContext]:
+def round_two(
+    root: Path, monkeypatch: pytest.MonkeyPatch, small: Any, **search: Any
+) -> tuple[Any, StageContext]:
     model, graph, splits = trained()
     ctx = context(root, **search)
     (root / "first").mkdir()
     (root / "first" / "graph.json").write_text(graph.to_json())
     (root / "in" / "graph.json").write_text(small[1].to_json())
-    ctx.inputs = {**ctx.inputs, **{f"original/{kind}": (root / "first", {}) for kind in ("base_model", "graph")}}
-    monkeypatch.setattr(module, "load_model", lambda folder: model if folder == root / "first" else small[0])
+    ctx.inputs = {
+        **ctx.inputs,
+        **{f"original/{kind}": (root / "first", {}) for kind in ("base_model", "graph")},
+    }
+    monkeypatch.setattr(
+        module, "load_model", lambda folder: model if folder == root / "first" else small[0]
+    )
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
     stage = module.STAGE()
     stage.round = stage.rounds = 2
     return stage, ctx
 
 
-def test_latency_of_a_later_round_is_told_against_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_of_a_later_round_is_told_against_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, graph, _ = trained()
     monkeypatch.setattr(module, "Stopwatch", Recorded)
     kept = {"latency": 0.9, "base_seconds": 1e-3 / 0.9}
@@ -117,7 +134,9 @@ def test_latency_of_a_later_round_is_told_against_the_original(tmp_path: Path, m
     assert found["latency"]["base_ms"] == pytest.approx(1 / 0.9)
     assert found["latency"]["budget"] == pytest.approx(0.54)
     assert 0.45 < found["latency"]["measured"] <= 0.54
-    assert found["budget"]["realised"]["latency"]["fraction"] == pytest.approx(found["latency"]["predicted"])
+    assert found["budget"]["realised"]["latency"]["fraction"] == pytest.approx(
+        found["latency"]["predicted"]
+    )
     lines = [json.loads(line) for line in (ctx.out / "trials.jsonl").read_text().splitlines()[1:]]
     assert max(line["latency"] for line in lines if line["phase"] == "rl") <= 0.54 * 1.0001
 
@@ -127,10 +146,18 @@ def test_latency_against_the_original_is_measured_once_and_kept(
 ) -> None:
     small = halved()
     stage, ctx = round_two(
-        tmp_path, monkeypatch, small, budget={"latency": 0.5}, trials=2, latency_samples=10, latency="predicted"
+        tmp_path,
+        monkeypatch,
+        small,
+        budget={"latency": 0.5},
+        trials=2,
+        latency_samples=10,
+        latency="predicted",
     )
     started: list[float] = []
-    monkeypatch.setattr(module, "calibrate", lambda setup, watch, told: started.append(setup.share) or 1 / 0)
+    monkeypatch.setattr(
+        module, "calibrate", lambda setup, watch, told: started.append(setup.share) or 1 / 0
+    )
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             stage.run(ctx)

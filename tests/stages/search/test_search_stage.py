@@ -1,4 +1,6 @@
-"""The stage on real artefacts: what it writes, that the test split stays out of reach, that it resumes."""
+"""The stage on real artefacts: what it writes, that the test split stays out of reach, that it
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ import torch
 from search_nets import trained
 
 import stages.search.stage as module
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.errors import Interrupted, UsageError
-from pipeline.stage import StageContext
+from pipeline.run.stage import StageContext
 from stages.prune import ChannelPlan, CostModel
 
 
@@ -52,7 +54,11 @@ def test_writes_a_plan_within_budget_and_the_controls_beside_it(
     assert 0.4 < result["macs_fraction"] <= 0.5
     assert all(len(units) % 8 == 0 for units in plan.keep.values())
     found = json.loads((ctx.out / "search.json").read_text())
-    assert {row["strategy"] for row in found["strategies"]} == {"uniform", "global-taylor", strategy}
+    assert {row["strategy"] for row in found["strategies"]} == {
+        "uniform",
+        "global-taylor",
+        strategy,
+    }
     assert found["budget"]["realised"]["macs"]["pruned"] == cost.macs(plan.counts())
     assert found["best"]["score"] <= 0 == found["base"]["score"]
     lines = (ctx.out / "trials.jsonl").read_text().splitlines()
@@ -60,7 +66,9 @@ def test_writes_a_plan_within_budget_and_the_controls_beside_it(
     assert sum(json.loads(line)["phase"] == strategy for line in lines[1:]) == found["trials"]
 
 
-def test_progress_says_what_a_candidate_costs_of_what_it_may(stage: module.SearchStage, tmp_path: Path) -> None:
+def test_progress_says_what_a_candidate_costs_of_what_it_may(
+    stage: module.SearchStage, tmp_path: Path
+) -> None:
     told: list[tuple[int, int, dict[str, Any]]] = []
     ctx = context(tmp_path)
     ctx.reporter.progress = lambda done, total, **fields: told.append((done, total, fields))  # type: ignore[method-assign]
@@ -73,7 +81,9 @@ def test_progress_says_what_a_candidate_costs_of_what_it_may(stage: module.Searc
     assert told[-1][2]["eta_s"] == 0
 
 
-def test_the_plan_is_at_least_as_good_as_the_controls(stage: module.SearchStage, tmp_path: Path) -> None:
+def test_the_plan_is_at_least_as_good_as_the_controls(
+    stage: module.SearchStage, tmp_path: Path
+) -> None:
     result = stage.run(context(tmp_path))
     found = json.loads((tmp_path / "out" / "search.json").read_text())
     rows = {row["strategy"]: row["score"] for row in found["strategies"]}
@@ -81,7 +91,9 @@ def test_the_plan_is_at_least_as_good_as_the_controls(stage: module.SearchStage,
     assert result["trials"] == 16
 
 
-def test_interrupted_then_continued_gives_the_same_plan(stage: module.SearchStage, tmp_path: Path) -> None:
+def test_interrupted_then_continued_gives_the_same_plan(
+    stage: module.SearchStage, tmp_path: Path
+) -> None:
     stage.run(context(tmp_path / "whole"))
     polls = iter([0] * 7 + [15] * 1000)
     ctx = context(tmp_path / "cut")
@@ -96,7 +108,9 @@ def test_interrupted_then_continued_gives_the_same_plan(stage: module.SearchStag
     assert resumed.read_bytes() == whole.read_bytes()
 
 
-def test_other_settings_do_not_continue_the_old_journal(stage: module.SearchStage, tmp_path: Path) -> None:
+def test_other_settings_do_not_continue_the_old_journal(
+    stage: module.SearchStage, tmp_path: Path
+) -> None:
     stage.run(context(tmp_path))
     notes: list[str] = []
     ctx = context(tmp_path, budget={"params": 0.6})
@@ -117,7 +131,9 @@ def test_no_way_leads_to_the_test_split() -> None:
         assert "load_test" not in path.read_text(), path
 
 
-def test_same_seed_same_plan_other_seed_other_trials(stage: module.SearchStage, tmp_path: Path) -> None:
+def test_same_seed_same_plan_other_seed_other_trials(
+    stage: module.SearchStage, tmp_path: Path
+) -> None:
     torch.manual_seed(123)
     stage.run(context(tmp_path / "a"))
     torch.manual_seed(321)
@@ -126,7 +142,10 @@ def test_same_seed_same_plan_other_seed_other_trials(stage: module.SearchStage, 
     texts = {name: (tmp_path / name / "out" / "plan.json").read_bytes() for name in "ab"}
     assert texts["a"] == texts["b"]
     kept = [
-        [json.loads(line)["kept"] for line in (tmp_path / name / "out" / "trials.jsonl").read_text().splitlines()[1:]]
+        [
+            json.loads(line)["kept"]
+            for line in (tmp_path / name / "out" / "trials.jsonl").read_text().splitlines()[1:]
+        ]
         for name in "ac"
     ]
     assert kept[0] != kept[1]

@@ -1,4 +1,6 @@
-"""Every strategy: only allowed plans, the same proposals for the same scores, and learning where it claims to."""
+"""Every strategy: only allowed plans, the same proposals for the same scores, and learning
+where it claims to.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from stages.search.strategies import STRATEGIES, Problem, Proposal
 SIZES = [32, 96, 144, 64, 192, 24, 320]
 
 
-def play(name: str, task: Problem, score: Callable[[np.ndarray], float]) -> list[tuple[Proposal, float]]:
+def play(
+    name: str, task: Problem, score: Callable[[np.ndarray], float]
+) -> list[tuple[Proposal, float]]:
     """Run a whole search on a made-up score."""
     strategy, history = STRATEGIES[name](task), []
     while len(history) < task.trials and (asked := strategy.ask(task.trials - len(history))):
@@ -62,25 +66,39 @@ def test_no_strategy_leaves_budget_alignment_or_floor(
 @pytest.mark.parametrize("metric", ["macs", "params", "latency"])
 @pytest.mark.parametrize("name", STRATEGIES)
 @settings(max_examples=4, deadline=None)
-@given(share=st.floats(0.3, 0.95), align=st.sampled_from([1, 8, 16]), chance=st.integers(0, 2**32 - 1))
+@given(
+    share=st.floats(0.3, 0.95), align=st.sampled_from([1, 8, 16]), chance=st.integers(0, 2**32 - 1)
+)
 def test_plans_on_a_traced_network_keep_every_kind_of_budget(
     name: str, metric: str, share: float, align: int, chance: int
 ) -> None:
-    """Latency by a made-up table; the plan touches no frozen group and leaves every width on the alignment or whole."""
+    """Latency by a made-up table; the plan touches no frozen group and leaves every width on
+    the alignment or whole.
+    """
     _, graph, _ = trained()
     space, rng = Space.from_graph(graph, align=align, min_keep=0.1), np.random.default_rng(chance)
-    cost: Cost = ProductCost.macs(graph, space.ids) if metric == "macs" else ProductCost.params(graph, space.ids)
+    cost: Cost = (
+        ProductCost.macs(graph, space.ids)
+        if metric == "macs"
+        else ProductCost.params(graph, space.ids)
+    )
     if metric == "latency":
         widths = LayerWidths.of(graph, space.ids)
         a, b = rng.uniform(0, 1, (2, len(widths.names)))
-        cost = LatencyCost(widths, space.sizes, block=int(rng.choice([1, 8, 16])), arithmetic=a, traffic=b)
+        cost = LatencyCost(
+            widths, space.sizes, block=int(rng.choice([1, 8, 16])), arithmetic=a, traffic=b
+        )
     whole = cost.of(space.sizes)
     projector = Projector.fraction(space, cost, max(share, cost.of(space.floors) / whole))
     importance = tuple(rng.random(size) for size in space.sizes)
-    ranking = Ranking.of(space, dict(zip(space.ids, map(torch.from_numpy, importance), strict=True)))
+    ranking = Ranking.of(
+        space, dict(zip(space.ids, map(torch.from_numpy, importance), strict=True))
+    )
     frozen = {group.id for group in graph.groups if not group.prunable}
     assert frozen
-    for proposal, _ in play(name, Problem(projector, importance, 0, 12), lambda counts: rng.random()):
+    for proposal, _ in play(
+        name, Problem(projector, importance, 0, 12), lambda counts: rng.random()
+    ):
         plan = ChannelPlan(ranking.keep(proposal.counts))
         plan.check(graph)
         assert not frozen & plan.keep.keys()
@@ -93,7 +111,10 @@ def test_plans_on_a_traced_network_keep_every_kind_of_budget(
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_same_seed_and_scores_give_the_same_proposals(name: str) -> None:
     one, two = (
-        play(name, problem(SIZES, 0.5, seed=3, trials=40), sensitive_score(problem(SIZES, 0.5).space)) for _ in range(2)
+        play(
+            name, problem(SIZES, 0.5, seed=3, trials=40), sensitive_score(problem(SIZES, 0.5).space)
+        )
+        for _ in range(2)
     )
     assert [p.counts.tolist() for p, _ in one] == [p.counts.tolist() for p, _ in two]
 
@@ -117,7 +138,10 @@ def test_the_policy_finds_what_uniform_and_chance_do_not() -> None:
     sizes = SIZES * 3
     score = sensitive_score(problem(sizes, 0.5).space)
     best = {
-        name: [max(s for _, s in play(name, problem(sizes, 0.5, seed=seed, trials=80), score)) for seed in range(5)]
+        name: [
+            max(s for _, s in play(name, problem(sizes, 0.5, seed=seed, trials=80), score))
+            for seed in range(5)
+        ]
         for name in ("uniform", "random", "rl")
     }
     assert min(best["rl"]) > max(best["random"]) > best["uniform"][0]
@@ -130,7 +154,9 @@ def test_a_small_batch_holds_the_warm_start_and_no_more_than_asked() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_policy_leaves_the_basin_of_its_warm_start(seed: int) -> None:
-    """The warm start cuts the first group to its floor, nearly whole is far better, and nothing between says so."""
+    """The warm start cuts the first group to its floor, nearly whole is far better, and nothing
+    between says so.
+    """
     task = problem([64, 96, 64, 192, 64, 128], 0.5, seed=seed, trials=60)
     task = replace(task, importance=(0.02 * task.importance[0], *task.importance[1:]))
     smooth = sensitive_score(task.space)
@@ -140,7 +166,9 @@ def test_the_policy_leaves_the_basin_of_its_warm_start(seed: int) -> None:
 
 
 def test_the_policy_learns_from_rewards_alone() -> None:
-    """Without critic, and with a reward that contradicts the warm start: the mean moves to the rewarded group."""
+    """Without critic, and with a reward that contradicts the warm start: the mean moves to the
+    rewarded group.
+    """
     task = problem([64, 64, 64, 64], 0.4, trials=160, critic=False)
     strategy = STRATEGIES["rl"](task)
     begin = strategy.state()["mean"][2]
@@ -152,7 +180,9 @@ def test_the_policy_learns_from_rewards_alone() -> None:
     assert state["mean"].argmax() == 2
 
 
-@pytest.mark.parametrize(("sizes", "distinct"), [([16] * 3 + [32] * 3 + [64] * 3, 55), ([32] * 5, 45)])
+@pytest.mark.parametrize(
+    ("sizes", "distinct"), [([16] * 3 + [32] * 3 + [64] * 3, 55), ([32] * 5, 45)]
+)
 def test_the_policy_spends_no_trial_on_what_it_has_seen(sizes: list[int], distinct: int) -> None:
     """Few groups of few blocks, as in a ResNet-20, where draws often round to the same counts."""
     for seed in range(4):

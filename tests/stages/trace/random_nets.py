@@ -51,7 +51,10 @@ class Block(nn.Module):
 
     def _build_grouped(self):
         self.out = 4 * self.n
-        self.a, self.b = self.conv(self.c, 4 * self.n), self.conv(4 * self.n, 4 * self.n, groups=(2, 4)[self.n % 2])
+        self.a, self.b = (
+            self.conv(self.c, 4 * self.n),
+            self.conv(4 * self.n, 4 * self.n, groups=(2, 4)[self.n % 2]),
+        )
 
     def _run_grouped(self, x):
         return self.b(F.silu(self.a(x)))
@@ -169,7 +172,9 @@ class Block(nn.Module):
 
     def _build_transposed(self):
         self.out = 2 * self.n
-        self.a = nn.ConvTranspose2d(self.c, self.out, 3, padding=1, groups=2 if self.c % 2 == 0 else 1)
+        self.a = nn.ConvTranspose2d(
+            self.c, self.out, 3, padding=1, groups=2 if self.c % 2 == 0 else 1
+        )
 
     def _run_transposed(self, x):
         return F.elu(self.a(x))
@@ -203,7 +208,11 @@ class Block(nn.Module):
         return torch.stack([self.a(x), self.b(x)], 1).softmax(1).sum(1)
 
     def _build_layer_norm_mlp(self):
-        self.norm, self.a, self.b = nn.LayerNorm(self.c), nn.Linear(self.c, 2 * self.n), nn.Linear(2 * self.n, self.c)
+        self.norm, self.a, self.b = (
+            nn.LayerNorm(self.c),
+            nn.Linear(self.c, 2 * self.n),
+            nn.Linear(2 * self.n, self.c),
+        )
 
     def _run_layer_norm_mlp(self, x):
         return x + self.b(F.gelu(self.a(self.norm(x.permute(0, 2, 3, 1))))).permute(0, 3, 1, 2)
@@ -234,4 +243,8 @@ class RandomNet(nn.Module):
         self.head = nn.Linear(width * (4 if flat else 1), 3)
 
     def forward(self, x):
-        return self.head(F.adaptive_avg_pool2d(self.blocks(F.relu(self.stem(x))), 2 if self.flat else 1).flatten(1))
+        return self.head(
+            F.adaptive_avg_pool2d(self.blocks(F.relu(self.stem(x))), 2 if self.flat else 1).flatten(
+                1
+            )
+        )

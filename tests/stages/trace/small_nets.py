@@ -120,7 +120,9 @@ class SelfConcat(Net):
 
 @case({"a": 4, "c": 2})
 class ConcatIntoGrouped(Net):
-    """Both halves feed one group each, so their equal positions are tied; so are the conv's own halves."""
+    """Both halves feed one group each, so their equal positions are tied; so are the conv's own
+    halves.
+    """
 
     def __init__(self) -> None:
         super().__init__(4)
@@ -215,7 +217,11 @@ class SqueezeExcite(Net):
 class Flatten4x4(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.pool = conv(3, 4), nn.Linear(4 * 4 * 4, 3), nn.AdaptiveAvgPool2d((4, 4))
+        self.a, self.b, self.pool = (
+            conv(3, 4),
+            nn.Linear(4 * 4 * 4, 3),
+            nn.AdaptiveAvgPool2d((4, 4)),
+        )
         self.head = nn.Linear(3, 5)
 
     def forward(self, x):
@@ -248,7 +254,12 @@ class ViewHardCoded(nn.Module):
 class Depthwise(Net):
     def __init__(self) -> None:
         super().__init__(6)
-        self.a, self.d1, self.d2, self.b = conv(3, 4), conv(4, 4, groups=4), conv(4, 8, groups=4), conv(8, 6)
+        self.a, self.d1, self.d2, self.b = (
+            conv(3, 4),
+            conv(4, 4, groups=4),
+            conv(4, 8, groups=4),
+            conv(8, 6),
+        )
 
     def features(self, x):
         return self.b(F.relu6(self.d2(F.relu6(self.d1(self.a(x))))))
@@ -256,7 +267,9 @@ class Depthwise(Net):
 
 @case({"a": 6, "g1": 3, "g2": 2})
 class GroupedAfterGrouped(Net):
-    """g1 has 2 groups of 6 rows, g2 has 4 groups that read 3: the two partitions of 12 channels meet in 3 units."""
+    """g1 has 2 groups of 6 rows, g2 has 4 groups that read 3: the two partitions of 12 channels
+    meet in 3 units.
+    """
 
     def __init__(self) -> None:
         super().__init__(8)
@@ -308,7 +321,9 @@ class PixelShuffles(Net):
 
 @case({"a": 4, "b": 4})
 class Norms(Net):
-    """GroupNorm(4, 8) makes four units of two channels each; instance norm and PReLU are per channel."""
+    """GroupNorm(4, 8) makes four units of two channels each; instance norm and PReLU are per
+    channel.
+    """
 
     def __init__(self) -> None:
         super().__init__(8)
@@ -331,7 +346,11 @@ class ConvNeXtBlock(Net):
     def __init__(self) -> None:
         super().__init__(4)
         self.a, self.d, self.n = conv(3, 4), conv(4, 4, groups=4), nn.LayerNorm(4)
-        self.fc1, self.fc2, self.scale = nn.Linear(4, 7), nn.Linear(7, 4), nn.Parameter(torch.ones(4))
+        self.fc1, self.fc2, self.scale = (
+            nn.Linear(4, 7),
+            nn.Linear(7, 4),
+            nn.Parameter(torch.ones(4)),
+        )
 
     def features(self, x):
         x = self.a(x)
@@ -360,7 +379,12 @@ class FreeParameters(Net):
 class Conv1d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.n, self.b, self.head = nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.Conv1d(4, 6, 3), nn.Linear(6, 5)
+        self.a, self.n, self.b, self.head = (
+            nn.Conv1d(3, 4, 3),
+            nn.BatchNorm1d(4),
+            nn.Conv1d(4, 6, 3),
+            nn.Linear(6, 5),
+        )
 
     def forward(self, x):
         return self.head(self.b(F.relu(self.n(self.a(x)))).mean(-1))
@@ -370,7 +394,12 @@ class Conv1d(nn.Module):
 class Conv3d(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.n, self.b, self.head = conv3(3, 4), nn.BatchNorm3d(4), conv3(4, 6), nn.Linear(6, 5)
+        self.a, self.n, self.b, self.head = (
+            conv3(3, 4),
+            nn.BatchNorm3d(4),
+            conv3(4, 6),
+            nn.Linear(6, 5),
+        )
 
     def forward(self, x):
         return self.head(F.adaptive_avg_pool3d(self.b(F.relu(self.n(self.a(x)))), 1).flatten(1))
@@ -382,7 +411,9 @@ def conv3(into: int, out: int) -> nn.Conv3d:
 
 @case({"a": 4, "c": 4})
 class OneChannelGate(Net):
-    """A convolution with one output channel, broadcast over all channels: it must stay, nothing else is hurt."""
+    """A convolution with one output channel, broadcast over all channels: it must stay, nothing
+    else is hurt.
+    """
 
     def __init__(self) -> None:
         super().__init__(4)
@@ -409,7 +440,12 @@ class SharedConv(Net):
 class Mlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.n, self.b, self.head = nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Linear(6, 4), nn.Linear(4, 5)
+        self.a, self.n, self.b, self.head = (
+            nn.Linear(3, 6),
+            nn.BatchNorm1d(6),
+            nn.Linear(6, 4),
+            nn.Linear(4, 5),
+        )
 
     def forward(self, x):
         return self.head(F.relu(self.b(F.relu(self.n(self.a(x))))))
@@ -430,12 +466,19 @@ class MatrixProducts(nn.Module):
 
 @case({"a": 4, "mlp": 6})
 class Attention(nn.Module):
-    """Query, key and value are frozen, and through the residual the tokens; the MLP beside them is free."""
+    """Query, key and value are frozen, and through the residual the tokens; the MLP beside them
+    is free.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.a, self.patch = conv(3, 4), nn.Conv2d(4, 6, 4, stride=4)
-        self.qkv, self.out, self.mlp, self.back = nn.Linear(6, 18), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.qkv, self.out, self.mlp, self.back = (
+            nn.Linear(6, 18),
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+        )
         self.head = nn.Linear(6, 5)
 
     def forward(self, x):

@@ -1,4 +1,6 @@
-"""Compositions of all topologies: any cut equals the silenced net, unit order is without effect, counts are exact."""
+"""Compositions of all topologies: any cut equals the silenced net, unit order is without
+effect, counts are exact.
+"""
 
 from __future__ import annotations
 
@@ -54,5 +56,7 @@ def random_plan(graph: ChannelGraph, seed: int) -> ChannelPlan:
     keep = {}
     for group in graph.prunable:
         count = int(torch.randint(1, group.size + 1, (), generator=generator))
-        keep[group.id] = tuple(sorted(torch.randperm(group.size, generator=generator)[:count].tolist()))
+        keep[group.id] = tuple(
+            sorted(torch.randperm(group.size, generator=generator)[:count].tolist())
+        )
     return ChannelPlan(keep)

@@ -1,4 +1,6 @@
-"""Shape formulas against PyTorch's own shapes, and that PyTorch is asked wherever they do not apply."""
+"""Shape formulas against PyTorch's own shapes, and that PyTorch is asked wherever they do not
+apply.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,11 @@ def test_formula_is_what_pytorch_says(case: str) -> None:
     name = case.split()[0]
     found, expected = shapes.result(name, KNOWN[case], {}), getattr(aten, name)(*KNOWN[case])
     assert found is not None
-    assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
+    assert (found.shape, found.dtype, found.device) == (
+        expected.shape,
+        expected.dtype,
+        expected.device,
+    )
 
 
 @pytest.mark.parametrize("case", ASKED)

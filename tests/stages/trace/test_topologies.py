@@ -1,4 +1,6 @@
-"""Every topology in its smallest net: exact widths, cut equals silenced, unit order without effect, exact counts."""
+"""Every topology in its smallest net: exact widths, cut equals silenced, unit order without
+effect, exact counts.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def _randomise(net: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
             if tensor.dim() == 1 and tensor.is_floating_point():
-                tensor.uniform_(0.5, 1.5) if name.endswith(("var", "weight")) else tensor.normal_(0, 0.3)
+                tensor.uniform_(0.5, 1.5) if name.endswith(("var", "weight")) else tensor.normal_(
+                    0, 0.3
+                )
 
 
 def _flops(net: torch.nn.Module, x: torch.Tensor) -> int:

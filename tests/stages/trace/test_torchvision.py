@@ -1,4 +1,6 @@
-"""One member of each torchvision family at 64 pixels; `make breadth` surveys all of them at their usual size."""
+"""One member of each torchvision family at 64 pixels; `make breadth` surveys all of them at
+their usual size.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from zoo import CNNS, TRANSFORMERS, build
 
 LIMIT = 1e-9
 
-# prunable groups and units; ResNet-18, say, has 8 inner widths and 4 residual trunks, GoogLeNet 4 groups in aux heads
+# prunable groups and units; ResNet-18, say, has 8 inner widths and 4 residual trunks, GoogLeNet 4
+# groups in aux heads
 FAMILIES = {
     "resnet18": (12, 3 * (64 + 128 + 256 + 512)),
     "squeezenet1_1": (25, 2944),

@@ -1,4 +1,6 @@
-"""What `trace` promises besides the groups: reasons, one clear refusal, nothing changed, the same bytes twice."""
+"""What `trace` promises besides the groups: reasons, one clear refusal, nothing changed, the
+same bytes twice.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,11 @@ import torch
 from small_nets import CASES, Conv3d, Net, UnknownOperator, ViewHardCoded, conv
 from torch import nn
 
+from pipeline.channels.index_ranges import indices_of, runs_of
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models.torchvision_shim import import_torchvision
 from stages.prune import ChannelPlan, prove
 from stages.trace import ChannelGraph, exported, record, trace
-from stages.trace.runs import indices_of, runs_of
 
 
 def line_of(function: object, text: str) -> int:
@@ -42,7 +44,10 @@ class UnknownInside(Net):
 
 def test_reason_names_operator_module_and_line() -> None:
     reason = trace(UnknownInside(), torch.randn(1, 3, 8, 8)).frozen["a"]
-    assert reason == f"cummax in inner (test_trace.py:{line_of(Inner.forward, 'cummax')}): no rule for this operator"
+    assert (
+        reason
+        == f"cummax in inner (test_trace.py:{line_of(Inner.forward, 'cummax')}): no rule for this operator"
+    )
 
 
 def test_hard_coded_size_names_its_line() -> None:
@@ -120,7 +125,9 @@ def test_listening_sees_what_torch_export_sees(name: str) -> None:
 def test_same_groups_without_the_recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = CASES["ChannelShuffle"].build(), torch.randn(2, 3, 8, 8)
     expected = trace(net, x)
-    monkeypatch.setattr(record, "capture", lambda model, inputs, light: exported.capture(model, inputs))
+    monkeypatch.setattr(
+        record, "capture", lambda model, inputs, light: exported.capture(model, inputs)
+    )
     assert trace(net, x).groups == expected.groups
 
 
@@ -193,7 +200,11 @@ def test_statistics_open_on_request() -> None:
 
 def test_units_of_a_flattened_map() -> None:
     graph = trace(CASES["Flatten4x4"].build(), torch.randn(2, 3, 8, 8))
-    assert graph["a"].slices(1) == [("a.weight", 0, (1,)), ("a.bias", 0, (1,)), ("b.weight", 1, tuple(range(16, 32)))]
+    assert graph["a"].slices(1) == [
+        ("a.weight", 0, (1,)),
+        ("a.bias", 0, (1,)),
+        ("b.weight", 1, tuple(range(16, 32))),
+    ]
 
 
 def test_graph_json_is_the_same_in_another_process() -> None:
@@ -204,8 +215,13 @@ def test_graph_json_is_the_same_in_another_process() -> None:
         "print(hashlib.sha256(''.join(graph.to_json() for graph in graphs).encode()).hexdigest())"
     )
     root = Path(__file__).parents[3]
-    other = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    text = "".join(trace(CASES[n].build(), torch.zeros(CASES[n].shape)).to_json() for n in ("Chain", "Attention"))
+    other = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
+    text = "".join(
+        trace(CASES[n].build(), torch.zeros(CASES[n].shape)).to_json()
+        for n in ("Chain", "Attention")
+    )
     assert other.stdout.strip() == hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -224,7 +240,13 @@ def test_transformers_trace_with_reasons() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"schema_version": 1}', '{"schema_version": 2, "groups": []}', '{"schema_version": 1, "groups": 3}'],
+    [
+        "",
+        "[]",
+        '{"schema_version": 1}',
+        '{"schema_version": 2, "groups": []}',
+        '{"schema_version": 1, "groups": 3}',
+    ],
 )
 def test_damaged_graph_is_refused(text: str) -> None:
     with pytest.raises(ArtifactError):
@@ -252,7 +274,15 @@ def _digest(net: nn.Module) -> str:
 
 
 def test_network_of_library_modules_alone_is_not_frozen() -> None:
-    """No frame of its calls is the network's own; where rlp runs it from must not count as a difference."""
-    layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    """No frame of its calls is the network's own; where rlp runs it from must not count as a
+    difference.
+    """
+    layers = (
+        nn.Conv2d(3, 16, 3),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
     graph = trace(nn.Sequential(*layers, nn.Linear(32, 2)), torch.zeros(1, 3, 16, 16))
     assert [group.size for group in graph.prunable] == [16, 32]

@@ -1,7 +1,7 @@
 """Settings of a run: one pydantic model a stage, every field with its sentence, bounds and unit.
 
 A field declared here feeds validation, `--set`, `rlp config show`, the JSON Schema and the docs.
-Loading and its messages live in `pipeline/config_load.py`.
+Loading and its messages live in `pipeline/config/load.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The images, in three splits: train (weights), search (every choice), test (benchmark and report only)."""
+    """The images, in three splits: train (weights), search (every choice), test (benchmark and
+    report only).
+    """
 
     source: str = Field("auto", min_length=1)
     """Kind of data: `auto` recognises what lies in `root`; `embedded` needs no files; see `rlp data ls`."""
@@ -66,7 +68,9 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes of the training images; large, streamed ones take a random resized crop when `crop` is not 0."""
+    """Random changes of the training images; large, streamed ones take a random resized crop
+    when `crop` is not 0.
+    """
 
     crop: int = Field(4, ge=0, le=64)
     """Zero padding in pixels on each side before a random crop back to the image's size; 0: none."""
@@ -79,7 +83,9 @@ class AugmentConfig(Section):
 
 
 class TrainingSection(Section):
-    """What pretraining and distillation have in common: SGD with Nesterov momentum 0.9, warmed up, annealed to zero."""
+    """What pretraining and distillation have in common: SGD with Nesterov momentum 0.9, warmed
+    up, annealed to zero.
+    """
 
     batch_size: int = Field(128, ge=2, le=8192)
     """Images a step."""
@@ -180,7 +186,9 @@ class SearchConfig(Section):
     @field_validator("align", mode="before")
     @classmethod
     def _number_or_auto(cls, value: Any) -> Any:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
+        if value == "auto" or (
+            isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256
+        ):
             return value
         raise ValueError("give a whole number from 1 to 256, or auto")
 

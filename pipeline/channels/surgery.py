@@ -1,4 +1,6 @@
-"""Taking units out of tensors and modules: what tracing needs to try a cut and what `stages.prune` is built on."""
+"""Taking units out of tensors and modules: what tracing needs to try a cut and what
+`stages.prune` is built on.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.trace.graph import ChannelGraph
+from pipeline.channels.graph import ChannelGraph
 
 Keep = Mapping[str, Sequence[int]]
 
@@ -30,13 +32,18 @@ def removed_slices(graph: ChannelGraph, keep: Keep) -> dict[tuple[str, int], np.
     return {place: np.concatenate(parts) for place, parts in removed.items()}
 
 
-def slice_tensors(tensors: Mapping[str, torch.Tensor], graph: ChannelGraph, keep: Keep) -> dict[str, torch.Tensor]:
-    """The tensors that a cut changes, by canonical name: one index_select for each dimension that loses slices.
+def slice_tensors(
+    tensors: Mapping[str, torch.Tensor], graph: ChannelGraph, keep: Keep
+) -> dict[str, torch.Tensor]:
+    """The tensors that a cut changes, by canonical name: one index_select for each dimension that
+    loses slices.
 
     `tensors` holds parameters and buffers by name, such as a state dict.
     """
     changed: dict[str, torch.Tensor] = {}
-    indices: dict[tuple[int, bytes, torch.device], torch.Tensor] = {}  # a batch norm's tensors all lose the same
+    indices: dict[
+        tuple[int, bytes, torch.device], torch.Tensor
+    ] = {}  # a batch norm's tensors all lose the same
     for (name, dim), gone in removed_slices(graph, keep).items():
         tensor = changed.get(name, tensors[name])
         place = tensor.shape[dim], gone.tobytes(), tensor.device
@@ -53,15 +60,21 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def rebuild(model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Iterable[tuple[str, str, int]]) -> nn.Module:
-    """A copy of `model` with some tensors replaced by name; every tensor is written once, sharing is kept.
+def rebuild(
+    model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Iterable[tuple[str, str, int]]
+) -> nn.Module:
+    """A copy of `model` with some tensors replaced by name; every tensor is written once, sharing
+    is kept.
 
-    `widths` are (module path, attribute, new value); "normalized_shape.0" addresses one entry of a tuple.
+    `widths` are (module path, attribute, new value); "normalized_shape.0" addresses one entry of a
+    tuple.
     """
     memo: dict[int, Any] = {}
     for name, tensor in named_tensors(model).items():
         data = changed[name] if name in changed else tensor.detach().clone()
-        memo[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+        memo[id(tensor)] = (
+            nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+        )
     built = _copy_module(model, memo)
     modules = dict(built.named_modules(remove_duplicate=False))
     for path, attribute, value in widths:
@@ -76,18 +89,29 @@ def rebuild(model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Itera
 
 
 def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """As copy.deepcopy with this memo, several times faster for modules that do not copy themselves."""
+    """As copy.deepcopy with this memo, several times faster for modules that do not copy
+    themselves.
+    """
     kind = type(module)
     if id(module) in memo:
         return memo[id(module)]
-    if hasattr(kind, "__deepcopy__") or kind.__reduce_ex__ is not object.__reduce_ex__ or "__getstate__" in vars(kind):
+    if (
+        hasattr(kind, "__deepcopy__")
+        or kind.__reduce_ex__ is not object.__reduce_ex__
+        or "__getstate__" in vars(kind)
+    ):
         return copy.deepcopy(module, memo)
     built = memo[id(module)] = kind.__new__(kind)
     for name, value in module.__dict__.items():
         if name == "_modules":
-            copied: Any = {key: None if child is None else _copy_module(child, memo) for key, child in value.items()}
+            copied: Any = {
+                key: None if child is None else _copy_module(child, memo)
+                for key, child in value.items()
+            }
         elif name in ("_parameters", "_buffers"):
-            copied = {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
+            copied = {
+                key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()
+            }
         elif value is None or type(value) in (bool, int, float, str, torch.dtype):
             copied = value
         elif type(value) in (dict, OrderedDict, list, set) and not value:
@@ -101,11 +125,15 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 def cut(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     """A new, narrower network; the plan behind `keep` is not checked here."""
     changed = slice_tensors(named_tensors(model), graph, keep)
-    return rebuild(model, changed, graph.widths_after({group: len(kept) for group, kept in keep.items()}))
+    return rebuild(
+        model, changed, graph.widths_after({group: len(kept) for group, kept in keep.items()})
+    )
 
 
 def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
-    """The same-shaped network with every parameter slice of the removed units at zero; buffers stay."""
+    """The same-shaped network with every parameter slice of the removed units at zero; buffers
+    stay.
+    """
     tensors = dict(model.named_parameters())
     changed: dict[str, torch.Tensor] = {}
     for (name, dim), gone in removed_slices(graph, keep).items():

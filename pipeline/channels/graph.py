@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
+from pipeline.channels.index_ranges import indices_of, runs_of
 from pipeline.errors import ArtifactError
-from stages.trace.runs import indices_of, runs_of
 
 SCHEMA_VERSION = 1
 
@@ -43,10 +43,11 @@ class Member(NamedTuple):
 class ChannelGroup:
     """Units with the same set of (parameter, dimension): one width of the network.
 
-    `id` is the module (or free parameter) that produces the channels first. A group that must keep all
-    its units has `prunable=False` and says why. `exact=False` marks groups that were opened on request
-    although cutting them changes channel statistics (LayerNorm, GroupNorm). `channels_per_unit` is the number
-    of output channels of the first producer that a unit stands for: more than 1 behind ties (grouped convolutions).
+    `id` is the module (or free parameter) that produces the channels first. A group that must keep
+    all its units has `prunable=False` and says why. `exact=False` marks groups that were opened on
+    request although cutting them changes channel statistics (LayerNorm, GroupNorm).
+    `channels_per_unit` is the number of output channels of the first producer that a unit stands
+    for: more than 1 behind ties (grouped convolutions).
     """
 
     id: str
@@ -68,7 +69,8 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class Width:
-    """A module attribute that counts channels, such as `conv1.out_channels`, and the groups it follows.
+    """A module attribute that counts channels, such as `conv1.out_channels`, and the groups it
+    follows.
 
     `follows` pairs a group id with how much the attribute loses for each unit removed from it.
     """
@@ -83,9 +85,9 @@ class Width:
 class LayerCost:
     """One parameterised module and how often its weight is applied.
 
-    `positions` is the number of times the whole weight is multiplied for one sample, summed over all uses
-    (output pixels of a convolution, rows of a linear layer), so that MACs = positions × weight elements.
-    `fixed_macs` are multiplications that no cut changes (attention scores).
+    `positions` is the number of times the whole weight is multiplied for one sample, summed over
+    all uses (output pixels of a convolution, rows of a linear layer), so that MACs = positions ×
+    weight elements. `fixed_macs` are multiplications that no cut changes (attention scores).
     """
 
     name: str
@@ -137,19 +139,29 @@ class ChannelGraph:
 
     @cached_property
     def tables(self) -> dict[str, list[tuple[str, int, np.ndarray]]]:
-        """Members as arrays: {group id: [(parameter, dim, indices of shape (size, slices a unit))]}."""
+        """Members as arrays: {group id: [(parameter, dim, indices of shape (size, slices a
+        unit))]}.
+        """
         return {
-            group.id: [(m.parameter, m.dim, np.array(m.indices).reshape(group.size, -1)) for m in group.members]
+            group.id: [
+                (m.parameter, m.dim, np.array(m.indices).reshape(group.size, -1))
+                for m in group.members
+            ]
             for group in self.groups
         }
 
     def with_frozen(self, reasons: Mapping[str, str]) -> ChannelGraph:
         """A graph in which these groups must keep all channels; {group id: reason}."""
-        groups = tuple(replace(g, prunable=False, reason=reasons[g.id]) if g.id in reasons else g for g in self.groups)
+        groups = tuple(
+            replace(g, prunable=False, reason=reasons[g.id]) if g.id in reasons else g
+            for g in self.groups
+        )
         return replace(self, groups=groups)
 
     def widths_after(self, kept: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
-        """(module, attribute, value) of each attribute that changes when groups keep this many units."""
+        """(module, attribute, value) of each attribute that changes when groups keep this many
+        units.
+        """
         for width in self.widths:
             lost = sum(share * (self[g].size - kept[g]) for g, share in width.follows if g in kept)
             if lost:
@@ -166,7 +178,9 @@ class ChannelGraph:
         return {group.id: group.reason for group in self.groups if not group.prunable}
 
     def to_json(self) -> str:
-        """Indented, one member a line, index runs as "0-63,128"; the same bytes for the same network."""
+        """Indented, one member a line, index runs as "0-63,128"; the same bytes for the same
+        network.
+        """
         groups = [
             {
                 "id": group.id,
@@ -174,7 +188,11 @@ class ChannelGraph:
                 "prunable": group.prunable,
                 **({"reason": group.reason} if group.reason else {}),
                 **({} if group.exact else {"exact": False}),
-                **({"channels_per_unit": group.channels_per_unit} if group.channels_per_unit > 1 else {}),
+                **(
+                    {"channels_per_unit": group.channels_per_unit}
+                    if group.channels_per_unit > 1
+                    else {}
+                ),
                 "members": [[m.parameter, m.dim, runs_of(m.indices)] for m in group.members],
             }
             for group in self.groups
@@ -204,18 +222,27 @@ class ChannelGraph:
             return ChannelGraph(
                 groups=tuple(_group(item) for item in data["groups"]),
                 parameters={name: tuple(shape) for name, shape in data["parameters"].items()},
-                widths=tuple(Width(m, a, v, tuple((g, n) for g, n in f)) for m, a, v, f in data["widths"]),
-                layers=tuple(LayerCost(**{**item, "parameters": tuple(item["parameters"])}) for item in data["layers"]),
+                widths=tuple(
+                    Width(m, a, v, tuple((g, n) for g, n in f)) for m, a, v, f in data["widths"]
+                ),
+                layers=tuple(
+                    LayerCost(**{**item, "parameters": tuple(item["parameters"])})
+                    for item in data["layers"]
+                ),
                 aliases=dict(data["aliases"]),
                 inputs=tuple(tuple(shape) for shape in data["inputs"]),
                 unused=tuple(data["unused"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"not a channel graph: {error}", hint="run the trace stage again") from error
+            raise ArtifactError(
+                f"not a channel graph: {error}", hint="run the trace stage again"
+            ) from error
 
 
 def _group(item: Mapping[str, Any]) -> ChannelGroup:
-    members = tuple(Member(str(name), int(dim), indices_of(runs)) for name, dim, runs in item["members"])
+    members = tuple(
+        Member(str(name), int(dim), indices_of(runs)) for name, dim, runs in item["members"]
+    )
     size = int(item["size"])
     if any(len(member.indices) % size for member in members):
         raise ValueError(f"group {item['id']!r} has members that do not divide into {size} units")
@@ -231,7 +258,9 @@ def _group(item: Mapping[str, Any]) -> ChannelGroup:
 
 
 def _layout(document: Mapping[str, Any]) -> str:
-    """JSON with one line for each entry of a top-level list or table, and one for each member of a group."""
+    """JSON with one line for each entry of a top-level list or table, and one for each member
+    of a group.
+    """
     blocks = []
     for key, value in document.items():
         if key == "groups":
@@ -239,7 +268,11 @@ def _layout(document: Mapping[str, Any]) -> str:
         elif isinstance(value, (list, tuple)) and value:
             text = "[\n    " + ",\n    ".join(map(_line, value)) + "\n  ]"
         elif isinstance(value, dict) and value:
-            text = "{\n    " + ",\n    ".join(f"{_line(k)}: {_line(v)}" for k, v in value.items()) + "\n  }"
+            text = (
+                "{\n    "
+                + ",\n    ".join(f"{_line(k)}: {_line(v)}" for k, v in value.items())
+                + "\n  }"
+            )
         else:
             text = _line(value)
         blocks.append(f"  {_line(key)}: {text}")
@@ -247,7 +280,9 @@ def _layout(document: Mapping[str, Any]) -> str:
 
 
 def _layout_group(group: Mapping[str, Any]) -> str:
-    head = ", ".join(f"{_line(key)}: {_line(value)}" for key, value in group.items() if key != "members")
+    head = ", ".join(
+        f"{_line(key)}: {_line(value)}" for key, value in group.items() if key != "members"
+    )
     members = ",\n      ".join(map(_line, group["members"]))
     return f'\n    {{{head}, "members": [\n      {members}]}}'
 

@@ -1,7 +1,7 @@
 """YAML as plain data plus the line of every key; nothing constructed but JSON types.
 
-PyYAML composes the nodes. Its own constructor is not used, because it reads `1e-3` as a string, `no` as
-False, keeps the last of duplicate keys and follows aliases without a bound.
+PyYAML composes the nodes. Its own constructor is not used, because it reads `1e-3` as a string,
+`no` as False, keeps the last of duplicate keys and follows aliases without a bound.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ MAX_DEPTH = 20
 
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_SPECIAL = {".nan": float("nan"), ".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf")}
+_SPECIAL = {
+    ".nan": float("nan"),
+    ".inf": float("inf"),
+    "+.inf": float("inf"),
+    "-.inf": float("-inf"),
+}
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -52,7 +57,8 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
     """
     if len(text) > MAX_BYTES:
         raise UsageError(
-            f"{name}: a config of {len(text)} characters is not a config", hint="pass a YAML file below 1 MB"
+            f"{name}: a config of {len(text)} characters is not a config",
+            hint="pass a YAML file below 1 MB",
         )
     try:
         _refuse_tricks(text, name)
@@ -61,28 +67,38 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not readable as YAML"
-        raise UsageError(f"{name}{where}: {problem}", hint="rlp config show CONFIG shows a valid one") from None
+        raise UsageError(
+            f"{name}{where}: {problem}", hint="rlp config show CONFIG shows a valid one"
+        ) from None
     except RecursionError:
         raise UsageError(f"{name}: nested too deeply", hint=f"at most {MAX_DEPTH} levels") from None
     if root is None:
         return {}, {}
     if not isinstance(root, yaml.MappingNode):
-        raise UsageError(f"{name}: expected `key: value` lines at the top", hint="see configs/quickstart.yaml")
+        raise UsageError(
+            f"{name}: expected `key: value` lines at the top", hint="see configs/quickstart.yaml"
+        )
     lines: dict[Path, int] = {}
     problems: list[str] = []
     data = _value(root, (), name, lines, problems)
     if problems:
-        raise UsageError(problems[0], hint="mend the file and type the command again", details=problems[1:])
+        raise UsageError(
+            problems[0], hint="mend the file and type the command again", details=problems[1:]
+        )
     return data, lines
 
 
 def dump(data: dict[str, Any]) -> str:
-    """YAML that `parse` reads back to the same data: text such as `1e-3` is quoted, which PyYAML alone does not do."""
+    """YAML that `parse` reads back to the same data: text such as `1e-3` is quoted, which
+    PyYAML alone does not do.
+    """
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text with a YAML line break (NEL, LS and PS too) in double quotes: escaped, not folded."""
+    """Writes text with a YAML line break (NEL, LS and PS too) in double quotes: escaped, not
+    folded.
+    """
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
@@ -100,15 +116,21 @@ def _refuse_tricks(text: str, name: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         where = f"{name}:{event.start_mark.line + 1}" if event.start_mark else name
         if isinstance(event, yaml.AliasEvent):
-            raise UsageError(f"{where}: aliases (*{event.anchor}) are not allowed", hint="write the value out")
+            raise UsageError(
+                f"{where}: aliases (*{event.anchor}) are not allowed", hint="write the value out"
+            )
         if tag := getattr(event, "tag", None):
             raise UsageError(f"{where}: the tag {tag} is not allowed", hint="write the plain value")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         if depth > MAX_DEPTH:
             raise UsageError(f"{where}: nested too deeply", hint=f"at most {MAX_DEPTH} levels")
 
 
-def _value(node: yaml.Node, path: Path, name: str, lines: dict[Path, int], problems: list[str]) -> Any:
+def _value(
+    node: yaml.Node, path: Path, name: str, lines: dict[Path, int], problems: list[str]
+) -> Any:
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -127,6 +149,9 @@ def _value(node: yaml.Node, path: Path, name: str, lines: dict[Path, int], probl
             result[key] = _value(value_node, (*path, key), name, lines, problems)
         return result
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*path, str(i)), name, lines, problems) for i, item in enumerate(node.value)]
+        return [
+            _value(item, (*path, str(i)), name, lines, problems)
+            for i, item in enumerate(node.value)
+        ]
     assert isinstance(node, yaml.ScalarNode)
     return scalar(node.value) if node.style is None else node.value

@@ -1,6 +1,8 @@
-"""The one module that writes artefacts: atomic files, sealed JSON, hashes, the commit of a stage folder, the lock.
+"""The one module that writes artefacts: atomic files, sealed JSON, hashes, the commit of a stage
+folder, the lock.
 
-Write = beside, hash, fsync, rename, fsync the folder. Read = regular file, size cap, hash, parse, schema.
+Write = beside, hash, fsync, rename, fsync the folder. Read = regular file, size cap, hash, parse,
+schema.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _OLD = ".old-"
 
 def dump_json(obj: Any) -> bytes:
     """Canonical JSON: sorted keys, two spaces, no NaN; the same object gives the same bytes."""
-    return (json.dumps(obj, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (
+        json.dumps(obj, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    ).encode()
 
 
 @contextmanager
@@ -79,7 +83,9 @@ def write_bytes(path: Path, data: bytes) -> str:
     with disk_errors(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
-            os.fchmod(handle, _MODE)  # mkstemp's 0600 would keep colleagues and CI from reading a run
+            os.fchmod(
+                handle, _MODE
+            )  # mkstemp's 0600 would keep colleagues and CI from reading a run
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -97,7 +103,9 @@ def write_json(path: Path, obj: Any) -> str:
     return write_bytes(path, dump_json(obj))
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> str:
     """Write tensors as safetensors atomically; returns the sha256."""
     from safetensors.torch import save
 
@@ -109,8 +117,8 @@ def check_regular(path: Path, max_bytes: int | None = None, *, single: bool = Fa
     """Size of a regular file; the file itself is no symlink.
 
     Args:
-        single: refuse a second hard link as well, through which the bytes could change unseen. For files
-            of a run; files from outside may well be linked by a package manager or a cache.
+        single: refuse a second hard link as well, through which the bytes could change unseen. For
+            files of a run; files from outside may well be linked by a package manager or a cache.
     Raises:
         ArtifactError: missing, a link, device, FIFO or folder, or larger than `max_bytes`.
     """
@@ -121,9 +129,13 @@ def check_regular(path: Path, max_bytes: int | None = None, *, single: bool = Fa
     if not stat.S_ISREG(info.st_mode):
         raise ArtifactError(f"{path}: not a regular file")
     if single and info.st_nlink > 1:
-        raise ArtifactError(f"{path}: has a second name (hard link), through which it could be changed")
+        raise ArtifactError(
+            f"{path}: has a second name (hard link), through which it could be changed"
+        )
     if max_bytes is not None and info.st_size > max_bytes:
-        raise ArtifactError(f"{path}: {info.st_size} bytes, more than the {max_bytes} allowed for it")
+        raise ArtifactError(
+            f"{path}: {info.st_size} bytes, more than the {max_bytes} allowed for it"
+        )
     return info.st_size
 
 
@@ -184,7 +196,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def read_tensors(path: Path, *, max_bytes: int = 4 << 30, sha256: str | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, *, max_bytes: int = 4 << 30, sha256: str | None = None
+) -> dict[str, Tensor]:
     """Read a safetensors file, hashing first.
 
     Raises:
@@ -210,7 +224,9 @@ def _sealed(obj: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "seal": hashlib.sha256(dump_json(body)).hexdigest()}
 
 
-def read_sealed(path: Path, *, kind: str, schema_version: int, max_bytes: int = 16 << 20) -> dict[str, Any]:
+def read_sealed(
+    path: Path, *, kind: str, schema_version: int, max_bytes: int = 16 << 20
+) -> dict[str, Any]:
     """Read what `write_sealed` wrote.
 
     Raises:
@@ -224,7 +240,8 @@ def read_sealed(path: Path, *, kind: str, schema_version: int, max_bytes: int = 
     version = obj.get("schema_version")
     if not isinstance(version, int) or version > schema_version:
         raise ArtifactError(
-            f"{path}: schema version {version}, this rlp reads up to {schema_version}", hint="upgrade rlp-cnn"
+            f"{path}: schema version {version}, this rlp reads up to {schema_version}",
+            hint="upgrade rlp-cnn",
         )
     if dump_json(_sealed(obj)) != data:
         raise ArtifactError(f"{path}: changed since it was written (seal broken)")
@@ -318,7 +335,8 @@ def lock(run: Path) -> Iterator[None]:
             held.acquire(timeout=0)
         except Timeout:
             raise Locked(
-                f"{run}: in use by {_owner_text(owner)}", hint="wait for it, or pass another --run-dir"
+                f"{run}: in use by {_owner_text(owner)}",
+                hint="wait for it, or pass another --run-dir",
             ) from None
     try:
         write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})

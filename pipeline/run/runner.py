@@ -1,4 +1,6 @@
-"""Execute a plan: lock, recover, run what is not fresh, commit each stage, resume after anything."""
+"""Execute a plan: lock, recover, run what is not fresh, commit each stage, resume after
+anything.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import rounds, store
-from pipeline.artifacts import KINDS, MANIFEST, RUN_FILE
-from pipeline.config import Config
-from pipeline.config_load import build_config
+from pipeline.config.load import build_config
+from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, RlpError, UsageError
-from pipeline.manifest import Needs, accept_edits, write_manifest
-from pipeline.planner import EVERYTHING, Planner, Selection, Step
-from pipeline.stage import Reporter, Stage, StageContext
+from pipeline.run import rounds, store
+from pipeline.run.artifacts import KINDS, MANIFEST, RUN_FILE
+from pipeline.run.manifest import Needs, accept_edits, write_manifest
+from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.run.stage import Reporter, Stage, StageContext
 
 RUN_SCHEMA = 1
 
@@ -55,7 +57,9 @@ def read_run(run: Path) -> tuple[Config, str]:
     """
     path = run / RUN_FILE
     if not path.exists():
-        raise ArtifactError(f"{run}: not a run (no {RUN_FILE})", hint="rlp pipeline run CONFIG makes one")
+        raise ArtifactError(
+            f"{run}: not a run (no {RUN_FILE})", hint="rlp pipeline run CONFIG makes one"
+        )
     hint = "rlp pipeline run CONFIG --run-dir DIR writes it anew; finished stages are kept"
     try:
         record = store.read_sealed(path, kind="run", schema_version=RUN_SCHEMA)
@@ -63,7 +67,9 @@ def read_run(run: Path) -> tuple[Config, str]:
         raise ArtifactError(error.message, hint=error.hint or hint) from None
     config, name = record.get("config"), record.get("config_name")
     if not isinstance(config, dict) or not isinstance(name, str):
-        raise ArtifactError(f"{path}: config or config_name is missing or of the wrong type", hint=hint)
+        raise ArtifactError(
+            f"{path}: config or config_name is missing or of the wrong type", hint=hint
+        )
     try:
         return build_config(config, name=str(path)), name
     except UsageError as error:  # written by another release of rlp
@@ -82,8 +88,13 @@ def describe_data(config: Config) -> Any:
 
 
 def data_key(card: Any) -> str:
-    """One hash for "the same images": content, classes, shape; not where they lie or what they are called."""
-    facts = {key: card.to_dict()[key] for key in ("sha256", "classes", "image_shape", "counts", "skipped")}
+    """One hash for "the same images": content, classes, shape; not where they lie or what they
+    are called.
+    """
+    facts = {
+        key: card.to_dict()[key]
+        for key in ("sha256", "classes", "image_shape", "counts", "skipped")
+    }
     return hashlib.sha256(store.dump_json(facts)).hexdigest()
 
 
@@ -99,7 +110,11 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
         try:
             return _walk(request, watcher, stop_signal)
         except (Interrupted, KeyboardInterrupt) as error:
-            number = error.exit_code - 128 if isinstance(error, Interrupted) else stop_signal() or signal.SIGINT
+            number = (
+                error.exit_code - 128
+                if isinstance(error, Interrupted)
+                else stop_signal() or signal.SIGINT
+            )
             word = "terminated" if number == signal.SIGTERM else "interrupted"
             raise Interrupted(
                 f"{word}; finished stages and checkpoints are kept",
@@ -109,21 +124,31 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
 
 
 def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) -> list[Step]:
-    earlier = [folder for folder in rounds.folders(request.run) if folder.is_dir() and not folder.is_symlink()]
+    earlier = [
+        folder
+        for folder in rounds.folders(request.run)
+        if folder.is_dir() and not folder.is_symlink()
+    ]
     for folder in (request.run, *earlier):
         for sentence in store.recover(folder, MANIFEST):
             watcher.note(sentence if folder == request.run else f"{folder.name}/{sentence}")
     for folder in rounds.leftovers(request.run, request.config.rounds):
-        watcher.warn(f"{folder}: left by a run of more rounds, and no part of this one; it may be deleted")
+        watcher.warn(
+            f"{folder}: left by a run of more rounds, and no part of this one; it may be deleted"
+        )
     for stage in request.stages if request.accept_edited else ():
         for name in accept_edits(request.run, stage.name):
-            watcher.warn(f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest")
+            watcher.warn(
+                f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest"
+            )
     card = describe_data(request.config)
     planner = Planner(request.stages, request.config, request.run, data_key(card))
     for step in planner.plan(request.selection):  # before anything is written or computed
         _refuse_blocked(step)
     record = {"kind": "run", "schema_version": RUN_SCHEMA, "config_name": request.config_name}
-    store.write_sealed(request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")})
+    store.write_sealed(
+        request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")}
+    )
     taken: list[Step] = []
     done: set[str] = set()
     names = [stage.name for stage in request.stages]
@@ -151,7 +176,9 @@ def _refuse_blocked(step: Step) -> None:
         raise ArtifactError(f"{step.stage.name} is blocked: {step.reason}", hint=step.hint)
 
 
-def _run_stage(request: Request, step: Step, card: Any, watcher: Watcher, stop_signal: Callable[[], int]) -> None:
+def _run_stage(
+    request: Request, step: Step, card: Any, watcher: Watcher, stop_signal: Callable[[], int]
+) -> None:
     stage, needs = step.stage, step.needs
     assert needs is not None
     if stop_signal():
@@ -203,7 +230,10 @@ def _prepare_work(work: Path, needs: Needs) -> None:
 def _inputs(run: Path, stage: Stage, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
     found = {}
     for key, (place, kind) in stage.sources().items():
-        found[key] = (run / place, {name: needs.inputs[f"{place}/{name}"] for name in KINDS[kind].files})
+        found[key] = (
+            run / place,
+            {name: needs.inputs[f"{place}/{name}"] for name in KINDS[kind].files},
+        )
     return found
 
 
@@ -223,7 +253,14 @@ def _resource_errors(stage: str, folder: Path) -> Iterator[None]:
     except MemoryError as error:
         raise _memory_problem(stage) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EMFILE):
+        if error.errno in (
+            errno.ENOSPC,
+            errno.EIO,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EDQUOT,
+            errno.EMFILE,
+        ):
             with store.disk_errors(Path(error.filename) if error.filename else folder):
                 raise
         raise

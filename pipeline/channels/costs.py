@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from stages.trace.graph import ChannelGraph, LayerCost
+from pipeline.channels.graph import ChannelGraph, LayerCost
 
 Kept = Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: multiply-accumulates for one sample, parameters, channels out and in (0 where neither applies)."""
+    """One layer: multiply-accumulates for one sample, parameters, channels out and in (0 where
+    neither applies).
+    """
 
     name: str
     type: str
@@ -26,8 +28,9 @@ class LayerRow:
 class CostModel:
     """Counts from shapes alone: no tensor is touched, a query costs microseconds to a millisecond.
 
-    `kept` is {group id: units that stay}; a group that is not named keeps all. MACs are those of convolutions,
-    linear layers and matrix products for one sample, half of what `torch.utils.flop_counter` calls flops.
+    `kept` is {group id: units that stay}; a group that is not named keeps all. MACs are those of
+    convolutions, linear layers and matrix products for one sample, half of what
+    `torch.utils.flop_counter` calls flops.
     """
 
     def __init__(self, graph: ChannelGraph) -> None:
@@ -36,7 +39,9 @@ class CostModel:
         self._shares: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for group in graph.prunable:
             for name, dim, indices in group.members:
-                self._shares.setdefault((name, dim), []).append((group.id, len(indices) // group.size))
+                self._shares.setdefault((name, dim), []).append(
+                    (group.id, len(indices) // group.size)
+                )
         counted = {name for layer in graph.layers for name in layer.parameters}
         self._names = [name for name in graph.parameters if name in counted]
 
@@ -72,12 +77,16 @@ class CostModel:
             leaving, arriving = self._channels(layer, self.shape(layer.weight, kept))
         elif layer.parameters:
             leaving = arriving = (
-                self.shape(layer.parameters[0], kept)[0] if self.graph.parameters[layer.parameters[0]] else 0
+                self.shape(layer.parameters[0], kept)[0]
+                if self.graph.parameters[layer.parameters[0]]
+                else 0
             )
         return LayerRow(layer.name, layer.type, self._macs(layer, kept), params, leaving, arriving)
 
     def _channels(self, layer: LayerCost, shape: tuple[int, ...]) -> tuple[int, int]:
-        """(out, in) channels of a weight; a depthwise layer loses groups, another grouped one keeps them."""
+        """(out, in) channels of a weight; a depthwise layer loses groups, another grouped one
+        keeps them.
+        """
         out, into = shape[layer.out_dim], shape[layer.in_dim]
         if layer.groups == 1:
             return out, into

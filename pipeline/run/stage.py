@@ -3,7 +3,7 @@
 class Trace(Stage):
     name = "trace"
     sections = ("trace",)            # config sections its result depends on
-    reads = ("base_model", "data")   # kinds from pipeline/artifacts.py
+    reads = ("base_model", "data")   # kinds from pipeline/run/artifacts.py
     def run(self, ctx): ...          # read ctx.input(kind), write into ctx.out, return a summary
 """
 
@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from pipeline import store
-from pipeline.artifacts import KINDS
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Interrupted
+from pipeline.run import store
+from pipeline.run.artifacts import KINDS
 
 
 class Source(NamedTuple):
-    """Where something that a stage reads comes from: the name of a stage, and one of the kinds it makes."""
+    """Where something that a stage reads comes from: the name of a stage, and one of the kinds
+    it makes.
+    """
 
     place: str
     kind: str
@@ -31,7 +33,9 @@ class Reporter(Protocol):
     """Where a stage's progress goes; the terminal implements it."""
 
     def progress(self, done: int, total: int, **fields: Any) -> None:
-        """`done` of `total` units, with further fields to show (loss, accuracy, images_per_s, eta_s)."""
+        """`done` of `total` units, with further fields to show (loss, accuracy, images_per_s,
+        eta_s).
+        """
 
     def note(self, text: str) -> None:
         """One plain sentence."""
@@ -83,7 +87,8 @@ class StageContext:
         """The verified artefact: its file, or its folder where the kind has several files.
 
         Args:
-            kind: one of the stage's `reads`; in runs of several rounds also `original/KIND`, `round-1/KIND`.
+            kind: one of the stage's `reads`; in runs of several rounds also `original/KIND`,
+                `round-1/KIND`.
         Raises:
             ArtifactError: its bytes are not those committed.
         """
@@ -94,7 +99,8 @@ class StageContext:
             if store.sha256_file(folder / name) != expected:
                 maker = self.places.get(kind, described.maker)
                 raise ArtifactError(
-                    f"{folder / name}: changed while the run was going on", hint=f"rlp stage {maker} re-makes it"
+                    f"{folder / name}: changed while the run was going on",
+                    hint=f"rlp stage {maker} re-makes it",
                 )
         files = described.files
         return folder / files[0] if len(files) == 1 else folder
@@ -119,7 +125,8 @@ class StageContext:
 class Stage:
     """Base of the stages; subclasses set the class attributes and `run`.
 
-    The last seven attributes are about runs of several rounds (pipeline/rounds.py), which hold copies of one stage.
+    The last seven attributes are about runs of several rounds (pipeline/run/rounds.py), which hold
+    copies of one stage.
     """
 
     name: str
@@ -129,9 +136,15 @@ class Stage:
     reads: ClassVar[tuple[str, ...]] = ()
     uses_data: ClassVar[bool] = False
     repeats: ClassVar[bool] = False  # in every round
-    continues: ClassVar[Mapping[str, str]] = {}  # kinds read that, from round 2 on, are another kind of the one before
-    original: ClassVar[tuple[str, ...]] = ()  # kinds read, from round 2 on, of the first round too: "original/KIND"
-    every_round: ClassVar[tuple[str, ...]] = ()  # kinds read of all earlier rounds too: "round-1/KIND"
+    continues: ClassVar[
+        Mapping[str, str]
+    ] = {}  # kinds read that, from round 2 on, are another kind of the one before
+    original: ClassVar[
+        tuple[str, ...]
+    ] = ()  # kinds read, from round 2 on, of the first round too: "original/KIND"
+    every_round: ClassVar[
+        tuple[str, ...]
+    ] = ()  # kinds read of all earlier rounds too: "round-1/KIND"
     round: int = 1
     rounds: int = 1
     wired: dict[str, Source] | None = None

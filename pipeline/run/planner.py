@@ -1,4 +1,6 @@
-"""Decide for each stage: reuse it, run it, or say what blocks it; always with the reason. Writes nothing."""
+"""Decide for each stage: reuse it, run it, or say what blocks it; always with the reason.
+Writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.artifacts import KINDS
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, UsageError
-from pipeline.manifest import HashOnce, Needs, damaged_outputs, read_manifest, remake
-from pipeline.stage import Stage
+from pipeline.run.artifacts import KINDS
+from pipeline.run.manifest import HashOnce, Needs, damaged_outputs, read_manifest, remake
+from pipeline.run.stage import Stage
 
 Action = Literal["reuse", "run", "blocked", "skip"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What happens to one stage, and why; `blocked_by` names the earlier stage that is in its way."""
+    """What happens to one stage, and why; `blocked_by` names the earlier stage that is in its
+    way.
+    """
 
     stage: Stage
     action: Action
@@ -32,14 +36,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which stages a command is about: `first` to `last`, of which `force` are run even when fresh."""
+    """Which stages a command is about: `first` to `last`, of which `force` are run even when
+    fresh.
+    """
 
     first: str | None = None
     last: str | None = None
     force: frozenset[str] = frozenset()
 
     @staticmethod
-    def of(stages: Sequence[Stage], first: str | None, last: str | None, force: str | None) -> Selection:
+    def of(
+        stages: Sequence[Stage], first: str | None, last: str | None, force: str | None
+    ) -> Selection:
         """Check the names.
 
         Raises:
@@ -48,16 +56,28 @@ class Selection:
         names = [stage.name for stage in stages]
         for name in (first, last, None if force == "all" else force):
             if name is not None and name not in names:
-                more = "" if any("/" in known for known in names) else "; earlier rounds need rounds: 2 or more"
-                hint = "the stages are " + ", ".join(names) + (more if name.startswith("round-") else "")
+                more = (
+                    ""
+                    if any("/" in known for known in names)
+                    else "; earlier rounds need rounds: 2 or more"
+                )
+                hint = (
+                    "the stages are "
+                    + ", ".join(names)
+                    + (more if name.startswith("round-") else "")
+                )
                 raise UsageError(f"no stage is called {name}", hint=hint)
         if first and last and names.index(last) < names.index(first):
-            raise UsageError(f"--until {last} comes before --from {first}", hint="the order is " + ", ".join(names))
+            raise UsageError(
+                f"--until {last} comes before --from {first}",
+                hint="the order is " + ", ".join(names),
+            )
         low = names.index(first) if first else 0
         high = names.index(last) if last else len(names) - 1
         if force not in (None, "all") and not low <= names.index(force) <= high:
             raise UsageError(
-                f"--force={force} is outside {names[low]} … {names[high]}", hint="widen --from or --until, or drop it"
+                f"--force={force} is outside {names[low]} … {names[high]}",
+                hint="widen --from or --until, or drop it",
             )
         forced = names[low : high + 1] if force == "all" else [force] if force else []
         return Selection(first, last, frozenset(forced))
@@ -76,8 +96,8 @@ EVERYTHING = Selection()
 class Planner:
     """Plans a run folder against a config.
 
-    `data_sha256` is the content hash of the images; None means "take what the manifests recorded", for
-    commands that must work where the images are not.
+    `data_sha256` is the content hash of the images; None means "take what the manifests recorded",
+    for commands that must work where the images are not.
     """
 
     stages: Sequence[Stage]
@@ -95,7 +115,11 @@ class Planner:
         steps: list[Step] = []
         for stage in self.stages:
             step = self._step(
-                stage, made, {s.stage.name: s for s in steps}, selection, selection.covers(names, stage.name)
+                stage,
+                made,
+                {s.stage.name: s for s in steps},
+                selection,
+                selection.covers(names, stage.name),
             )
             if step.action == "reuse" and step.manifest is not None:
                 made[stage.name] = step.manifest
@@ -112,12 +136,16 @@ class Planner:
     ) -> Step:
         try:
             manifest = read_manifest(self.run, stage.name)
-            damage = damaged_outputs(self.run, stage.name, manifest, self._sha256) if manifest else {}
+            damage = (
+                damaged_outputs(self.run, stage.name, manifest, self._sha256) if manifest else {}
+            )
         except ArtifactError as error:
             manifest, damage = None, {"changed": error.message}
         forced = stage.name in selection.force
         if "changed" in damage and chosen and not forced:
-            return Step(stage, "blocked", damage["changed"], None, manifest, remake(self.run, stage.name))
+            return Step(
+                stage, "blocked", damage["changed"], None, manifest, remake(self.run, stage.name)
+            )
         makers = {source.place for source in stage.sources().values()}
         waiting = [s.name for s in self.stages if s.name in makers and s.name not in made]
         verb: Action = "run" if chosen else "skip"
@@ -128,7 +156,15 @@ class Planner:
                 reason = f"needs {root.stage.name}: {root.reason}"
                 comes_first = f"rlp stage {upstream.stage.name} --run {shlex.quote(str(self.run))} comes first"
                 hint = upstream.hint or comes_first
-                return Step(stage, "blocked" if chosen else "skip", reason, None, manifest, hint, root.stage.name)
+                return Step(
+                    stage,
+                    "blocked" if chosen else "skip",
+                    reason,
+                    None,
+                    manifest,
+                    hint,
+                    root.stage.name,
+                )
             return Step(stage, verb, f"{waiting[0]} runs before it", None, manifest)
         needs = self.needs(stage, made, manifest)
         if damage:
@@ -144,18 +180,35 @@ class Planner:
             return Step(stage, verb, ", ".join(changes[:3]) + more, needs, manifest)
         return Step(stage, "reuse", "fresh", needs, manifest)
 
-    def needs(self, stage: Stage, made: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Any] | None) -> Needs:
+    def needs(
+        self,
+        stage: Stage,
+        made: Mapping[str, Mapping[str, Any]],
+        manifest: Mapping[str, Any] | None,
+    ) -> Needs:
         """What `stage` depends on, given the manifests of the stages before it."""
         inputs = {}
         for place, kind in stage.sources().values():
             for name in KINDS[kind].files:
                 inputs[f"{place}/{name}"] = made[place]["outputs"][name]["sha256"]
         recorded = manifest or {"data": "", "external": {}}
-        data = (recorded["data"] if self.data_sha256 is None else self.data_sha256) if stage.uses_data else ""
+        data = (
+            (recorded["data"] if self.data_sha256 is None else self.data_sha256)
+            if stage.uses_data
+            else ""
+        )
         if not self.outside:
             external = dict(recorded["external"])
         else:
             if stage.name not in self._external:
                 self._external[stage.name] = stage.external(self.config)
             external = self._external[stage.name]
-        return Needs(stage.name, stage.version, self.config.seed, stage.depends(self.config), inputs, external, data)
+        return Needs(
+            stage.name,
+            stage.version,
+            self.config.seed,
+            stage.depends(self.config),
+            inputs,
+            external,
+            data,
+        )

@@ -1,4 +1,6 @@
-"""A stage's manifest: what went in, what came out, with which settings; written last, it is the commit."""
+"""A stage's manifest: what went in, what came out, with which settings; written last, it is the
+commit.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline import store
-from pipeline.artifacts import MANIFEST, kinds_of
 from pipeline.errors import ArtifactError
+from pipeline.run import store
+from pipeline.run.artifacts import MANIFEST, kinds_of
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("rlp-cnn", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
@@ -94,7 +96,9 @@ def device() -> str:
     return platform.processor() or platform.machine()
 
 
-def write_manifest(folder: Path, needs: Needs, summary: Mapping[str, Any], started: str, seconds: float) -> None:
+def write_manifest(
+    folder: Path, needs: Needs, summary: Mapping[str, Any], started: str, seconds: float
+) -> None:
     """Hash every output in `folder` and write `manifest.json`, the last file of a commit.
 
     Raises:
@@ -104,7 +108,11 @@ def write_manifest(folder: Path, needs: Needs, summary: Mapping[str, Any], start
     for kind in kinds_of(needs.stage):
         for name in kind.files:
             size = store.check_regular(folder / name, kind.max_bytes)
-            outputs[name] = {"kind": kind.name, "sha256": store.sha256_file(folder / name), "bytes": size}
+            outputs[name] = {
+                "kind": kind.name,
+                "sha256": store.sha256_file(folder / name),
+                "bytes": size,
+            }
     store.write_sealed(
         folder / MANIFEST,
         {
@@ -137,7 +145,9 @@ def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
     path = run / stage / MANIFEST
     for folder in (path.parent, *([path.parents[1]] if "/" in stage else [])):
         if folder.is_symlink():
-            raise ArtifactError(f"{folder}: a link, not the folder of a stage", hint=remake(run, stage))
+            raise ArtifactError(
+                f"{folder}: a link, not the folder of a stage", hint=remake(run, stage)
+            )
     if not path.is_symlink() and not path.exists():
         return None
     try:
@@ -170,7 +180,8 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 def _wrong(manifest: Mapping[str, Any], stage: str) -> str:
     """What is wrong with a manifest whose seal is right; empty when nothing is.
 
-    The seal keeps accidents out, not forgers: files are named by KINDS alone, never by the manifest.
+    The seal keeps accidents out, not forgers: files are named by KINDS alone, never by the
+    manifest.
     """
     for name, kind in _FIELDS.items():
         if not isinstance(manifest.get(name), kind):
@@ -193,9 +204,11 @@ def remake(run: Path, stage: str) -> str:
 
 @dataclass
 class HashOnce:
-    """sha256 of files, each read once for as long as path, inode, size and both times stay the same.
+    """sha256 of files, each read once for as long as path, inode, size and both times stay the
+    same.
 
-    For deciding what is fresh within one command. What a stage reads is hashed again when it is read.
+    For deciding what is fresh within one command. What a stage reads is hashed again when it is
+    read.
     """
 
     _known: dict[tuple[str, int, int, int, int], str] = field(default_factory=dict)
@@ -209,9 +222,13 @@ class HashOnce:
 
 
 def damaged_outputs(
-    run: Path, stage: str, manifest: Mapping[str, Any], sha256: Callable[[Path], str] = store.sha256_file
+    run: Path,
+    stage: str,
+    manifest: Mapping[str, Any],
+    sha256: Callable[[Path], str] = store.sha256_file,
 ) -> dict[str, str]:
-    """What is wrong with a stage's files: `{"changed": sentence}`, `{"missing": sentence}`, both or neither.
+    """What is wrong with a stage's files: `{"changed": sentence}`, `{"missing": sentence}`, both or
+    neither.
 
     A missing file is simply made again; changed bytes are refused until someone says what to do.
     """
@@ -225,7 +242,9 @@ def damaged_outputs(
         try:
             store.check_regular(path, max_bytes, single=True)
             if sha256(path) != entry["sha256"]:
-                found.setdefault("changed", f"{path}: the bytes differ from those committed (sha256 mismatch)")
+                found.setdefault(
+                    "changed", f"{path}: the bytes differ from those committed (sha256 mismatch)"
+                )
         except ArtifactError as error:
             found.setdefault("changed", error.message)
     return found
@@ -235,7 +254,11 @@ def unlisted(run: Path, stage: str) -> list[str]:
     """Names in a stage's folder that no manifest speaks of; nothing reads them."""
     known = {MANIFEST, *(name for kind in kinds_of(stage) for name in kind.files)}
     folder = run / stage
-    return sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
+    return (
+        sorted(path.name for path in folder.iterdir() if path.name not in known)
+        if folder.is_dir()
+        else []
+    )
 
 
 def accept_edits(run: Path, stage: str) -> list[str]:

@@ -1,4 +1,6 @@
-"""Load a config: YAML file + `--set KEY=VALUE`, every error reported at once with path, line and "did you mean"."""
+"""Load a config: YAML file + `--set KEY=VALUE`, every error reported at once with path, line
+and "did you mean".
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline import yaml_nodes
-from pipeline.config import Budget, Config
+from pipeline.config import yaml_nodes
+from pipeline.config.schema import Budget, Config
 from pipeline.errors import UsageError
 
 
@@ -35,7 +37,10 @@ def find_config(name: str) -> Path:
     if path.name in shipped and path.parent.name in ("", "configs"):
         return shipped[path.name]
     if path.is_dir():
-        raise UsageError(f"{name}: a folder, expected a YAML file", hint="rlp config ls lists the shipped configs")
+        raise UsageError(
+            f"{name}: a folder, expected a YAML file",
+            hint="rlp config ls lists the shipped configs",
+        )
     close = difflib.get_close_matches(path.name, shipped, n=1)
     meant = f"did you mean configs/{close[0]}? " if close else ""
     raise UsageError(f"{name}: no such config", hint=f"{meant}rlp config ls lists the shipped ones")
@@ -49,12 +54,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     try:
         if (size := path.stat().st_size) > yaml_nodes.MAX_BYTES:
-            raise UsageError(f"{path}: {size} bytes is no config", hint="pass a YAML file below 1 MB")
+            raise UsageError(
+                f"{path}: {size} bytes is no config", hint="pass a YAML file below 1 MB"
+            )
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"{path}: not a UTF-8 text file", hint="rlp config ls lists the shipped configs") from None
+        raise UsageError(
+            f"{path}: not a UTF-8 text file", hint="rlp config ls lists the shipped configs"
+        ) from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="rlp config ls lists the shipped configs") from None
+        raise UsageError(
+            f"{path}: {error.strerror}", hint="rlp config ls lists the shipped configs"
+        ) from None
     data, lines = yaml_nodes.parse(text, str(path))
     return build_config(data, overrides, lines, str(path))
 
@@ -75,7 +86,9 @@ def build_config(
         return Config.model_validate_json(json.dumps(data))
     except ValidationError as error:
         problems = list(_sentences(error, lines or {}, set_paths, name))
-    raise UsageError(problems[0], hint="rlp config schema lists every key with its bounds", details=problems[1:])
+    raise UsageError(
+        problems[0], hint="rlp config schema lists every key with its bounds", details=problems[1:]
+    )
 
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple[str, ...]]:
@@ -89,13 +102,16 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple
         key, equals, value = item.partition("=")
         path = tuple(key.strip().split("."))
         if not equals or not all(path):
-            raise UsageError(f"--set {item}: expected KEY=VALUE", hint="for example --set search.trials=20")
+            raise UsageError(
+                f"--set {item}: expected KEY=VALUE", hint="for example --set search.trials=20"
+            )
         node = data
         for part in path[:-1]:
             child = node.setdefault(part, {})
             if not isinstance(child, dict):
                 raise UsageError(
-                    f"--set {item}: {part} is a value, not a section", hint="rlp config schema lists every key"
+                    f"--set {item}: {part} is a value, not a section",
+                    hint="rlp config schema lists every key",
                 )
             node = child
         node[path[-1]] = _override_value(value)
@@ -114,7 +130,9 @@ def _override_value(text: str) -> Any:
 
 
 def _drop_rival_budgets(data: dict[str, Any], written: set[tuple[str, ...]]) -> None:
-    """`--set search.budget.params=0.4` replaces the file's `macs: 0.5`; two given by --set stay and are refused."""
+    """`--set search.budget.params=0.4` replaces the file's `macs: 0.5`; two given by --set stay
+    and are refused.
+    """
     chosen = {path[2] for path in written if path[:2] == ("search", "budget") and len(path) == 3}
     budget = data.get("search", {}).get("budget") if isinstance(data.get("search"), dict) else None
     if chosen and isinstance(budget, dict):
@@ -124,7 +142,10 @@ def _drop_rival_budgets(data: dict[str, Any], written: set[tuple[str, ...]]) -> 
 
 
 def _sentences(
-    error: ValidationError, lines: dict[tuple[str, ...], int], set_paths: set[tuple[str, ...]], name: str
+    error: ValidationError,
+    lines: dict[tuple[str, ...], int],
+    set_paths: set[tuple[str, ...]],
+    name: str,
 ) -> Iterable[str]:
     for item in error.errors(include_url=False):
         path = tuple(str(part) for part in item["loc"])
@@ -132,7 +153,9 @@ def _sentences(
         if any(path[: len(p)] == p or p[: len(path)] == path for p in set_paths):
             where = "--set"
         else:
-            line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+            line = next(
+                (lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None
+            )
             where = f"{name}:{line}" if line else name
         if item["type"] == "extra_forbidden":
             meant = _meant(path)
@@ -144,9 +167,14 @@ def _sentences(
 
 
 def _meant(path: tuple[str, ...]) -> str:
-    """The key that an unknown one stands for: a misspelt sibling, the same word elsewhere, or anything like it."""
+    """The key that an unknown one stands for: a misspelt sibling, the same word elsewhere, or
+    anything like it.
+    """
     siblings = known_keys(path[:-1])
-    here = [".".join((*path[:-1], key)) for key in difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)]
+    here = [
+        ".".join((*path[:-1], key))
+        for key in difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.5)
+    ]
     alike = bool(difflib.get_close_matches(path[-1], siblings, n=1, cutoff=0.75))
     elsewhere = [p for p in all_paths() if p.split(".")[-1] == path[-1]]
     return next(iter(here + elsewhere if alike else elsewhere + here), "")
@@ -156,7 +184,9 @@ def _section_at(path: tuple[str, ...]) -> type[BaseModel] | None:
     model: type[BaseModel] = Config
     for part in path:
         field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
             return None
         model = field.annotation
     return model

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MAX_INDEX = 1 << 24  # no dimension of a network is longer; keeps a hostile file from filling the memory
+MAX_INDEX = (
+    1 << 24
+)  # no dimension of a network is longer; keeps a hostile file from filling the memory
 
 
 def runs_of(indices: Sequence[int]) -> str:
-    """Text of a list of integers >= 0, ascending runs joined; any order and repeats survive the round trip."""
+    """Text of a list of integers >= 0, ascending runs joined; any order and repeats survive the
+    round trip.
+    """
     if not indices:
         return ""
     parts = []

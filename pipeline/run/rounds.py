@@ -1,6 +1,8 @@
-"""Rounds: search, prune and distill repeated, each on what the round before left, every number against the original.
+"""Rounds: search, prune and distill repeated, each on what the round before left, every number
+against the original.
 
-`rounds: 3` makes this chain; the last round lies in the ordinary folders, so that whatever follows is as for one:
+`rounds: 3` makes this chain; the last round lies in the ordinary folders, so that whatever follows
+is as for one:
 
     pretrain
     round-1/   trace → search → prune → distill     of the original network
@@ -16,15 +18,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.artifacts import KINDS
-from pipeline.stage import Source, Stage
+from pipeline.run.artifacts import KINDS
+from pipeline.run.stage import Source, Stage
 
 _FOLDER = "round-"
 AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
 def place(stage: str, number: int, rounds: int) -> str:
-    """Name, and folder in a run, of a repeated stage: `round-1/search`; `search` in the last round."""
+    """Name, and folder in a run, of a repeated stage: `round-1/search`; `search` in the last
+    round.
+    """
     return stage if number == rounds else f"{_FOLDER}{number}/{stage}"
 
 
@@ -62,13 +66,18 @@ def _after(stage: AnyStage, rounds: int) -> AnyStage:
     clone.wired = stage.sources()
     for number in range(1, rounds):
         earlier = {f"{_FOLDER}{number}/{kind}": kind for kind in stage.every_round}
-        clone.wired |= {key: Source(place(KINDS[kind].maker, number, rounds), kind) for key, kind in earlier.items()}
+        clone.wired |= {
+            key: Source(place(KINDS[kind].maker, number, rounds), kind)
+            for key, kind in earlier.items()
+        }
     return clone
 
 
 def folders(run: Path) -> list[Path]:
     """Folders of earlier rounds in a run, in order."""
-    found = [path for path in run.glob(f"{_FOLDER}*") if path.name.removeprefix(_FOLDER).isdecimal()]
+    found = [
+        path for path in run.glob(f"{_FOLDER}*") if path.name.removeprefix(_FOLDER).isdecimal()
+    ]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_FOLDER)))
 
 

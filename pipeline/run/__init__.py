@@ -1,0 +1,1 @@
+"""How a run goes: stages, freshness, commits, rounds."""
