@@ -72,8 +72,8 @@ def mobilenet_v3(
 
 
 def _stem(conv: nn.Conv2d, in_channels: int, stride: int) -> nn.Conv2d:
-    stem = nn.Conv2d(
-        in_channels, conv.out_channels, conv.kernel_size, stride, conv.padding, bias=False
-    )  # type: ignore[arg-type]
+    kernel, padding = conv.kernel_size[0], conv.padding[0]
+    assert isinstance(padding, int)
+    stem = nn.Conv2d(in_channels, conv.out_channels, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out")
     return stem
