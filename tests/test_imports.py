@@ -26,6 +26,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "numpy",
+    "scipy",
     "matplotlib",
     "pyarrow",
     "PIL",

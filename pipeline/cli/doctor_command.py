@@ -78,7 +78,7 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
     """The sweep as a table: microseconds of one layer by width, what a multiple costs, and the
     one that pays.
     """
-    from stages.benchmark import target_alignment
+    from stages.benchmark import cached_alignment
 
     watcher = console.RunWatcher()
 
@@ -87,7 +87,7 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
         watcher.watch("target")
 
     try:
-        found, known = target_alignment(
+        found, known = cached_alignment(
             provider=provider,
             threads=threads,
             refresh=refresh,

@@ -1,17 +1,19 @@
-"""Timings that can be believed: interleaved A/B in worker processes, with an interval and a
-control.
+"""Timings that can be believed: alternating processes, an interval and a control.
+
+`compare` times two files; `LatencyWorker` times candidates by the hundred; `measure_alignment` and
+`cached_alignment` say which channel multiple pays here; `explain` says why there is no gain.
 """
 
 from __future__ import annotations
 
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment import Alignment, measure_alignment
+from stages.benchmark.alignment_cache import cached_alignment, known_alignment
 from stages.benchmark.comparison import Comparison, Variant, compare, compare_settings
 from stages.benchmark.explain import Explanation, explain
 from stages.benchmark.fingerprint import fingerprint
-from stages.benchmark.latency import LatencyWorker, Relative
+from stages.benchmark.latency import LatencyWorker, RelativeLatency
 from stages.benchmark.protocol import Protocol, Setting
-from stages.benchmark.target import known_alignment, target_alignment
 
 __all__ = [
     "Alignment",
@@ -19,9 +21,10 @@ __all__ = [
     "Explanation",
     "LatencyWorker",
     "Protocol",
-    "Relative",
+    "RelativeLatency",
     "Setting",
     "Variant",
+    "cached_alignment",
     "compare",
     "compare_settings",
     "explain",
@@ -29,5 +32,4 @@ __all__ = [
     "known_alignment",
     "measure_alignment",
     "onnx_accuracy",
-    "target_alignment",
 ]

@@ -21,11 +21,12 @@ def onnx_accuracy(
     """Share of `images` (pipeline.data.Images) that the file names correctly, as a fraction.
 
     Raises:
-        ArtifactError: the file cannot be run, or its outputs are not finite.
+        ArtifactError: the file cannot be run, or takes no images of this shape.
+        EnvironmentProblem: this onnxruntime lacks the provider.
     """
     right = total = 0
     with Worker() as worker:
-        worker.open(path, provider=find_provider(provider).name, threads=0)
+        worker.open(path, provider=find_provider(provider).name, threads=0)  # not timed: all cores
         for x, y in images.batches(batch_size):
             named = worker.infer(np.asarray(x)).argmax(axis=1)
             right += int((named == np.asarray(y)).sum())

@@ -1,5 +1,4 @@
-"""Which channel multiple pays on this machine: a sweep of convolutions over widths, timed in
-onnxruntime.
+"""Which channel multiple pays on this machine: convolutions of many widths, timed in onnxruntime.
 
 Runtimes block channels (8 or 16 at a time on most CPUs). A width off the block either leaves the
 fast layout or is padded up to it, so a network with fewer multiply-accumulates can be slower.
@@ -19,10 +18,13 @@ from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.latency import LatencyWorker
 from stages.benchmark.probes import conv_chain
 
+# multiples of 8, 16 and 32 with neighbours that are multiples of 1, 2 and 4 only
 WIDTHS = (30, 32, 36, 40, 44, 48, 56, 60, 62, 64, 72, 76, 80, 94, 96)
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 MIN_BLOCKS = 4  # a layer of fewer steps has no room left to choose a width
 _KINDS = {"conv 3x3": (3, False), "conv 1x1": (1, False), "depthwise 3x3": (3, True)}
+_REPEAT = 4  # equal layers in a row, so that entering and leaving the graph weigh little
+_NEAR = (0.6, 1.6)  # of a width: those that it could be rounded to instead
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Alignment:
     """The sweep and what follows from it.
 
     Attributes:
-        multiple: widths should be multiples of this on this machine. cost: for each multiple m, how
-        much slower per channel the widths are that are multiples of m and
-            of nothing larger in the list, against the best multiple (1.0 = as good as any).
+        multiple: widths should be multiples of this on this machine.
+        cost: for each multiple m, how much slower per channel the widths are that are multiples of
+            m and of nothing larger in the list, against the best multiple (1.0 = as good as any).
         machine: id of the fingerprint it belongs to.
     """
 
@@ -53,6 +55,7 @@ class Alignment:
     machine: str
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` reads them back."""
         cost = {str(key): value for key, value in self.cost.items()}
         return {**asdict(self), "cost": cost, "rows": [asdict(row) for row in self.rows]}
 
@@ -66,18 +69,11 @@ class Alignment:
         multiple, cost = alignment_of(rows)
         if multiple != found["multiple"]:
             raise ValueError("the multiple is not what its own timings say")
-        return cls(
-            multiple,
-            cost,
-            rows,
-            str(found["provider"]),
-            int(found["threads"]),
-            str(found["machine"]),
-        )
+        provider, threads = str(found["provider"]), int(found["threads"])
+        return cls(multiple, cost, rows, provider, threads, str(found["machine"]))
 
     def for_widths(self, widths: Sequence[int]) -> int:
-        """The multiple for a network with layers this wide: halved until the median layer has 4
-        steps or more.
+        """The multiple for layers this wide: halved until the median one has 4 steps or more.
 
         Multiples of 16 would leave a 16-channel layer only whole; ResNet-20's 16, 32 and 64
         channels take 8.
@@ -101,25 +97,27 @@ def measure_alignment(
 ) -> Alignment:
     """Time 3×3, 1×1 and depthwise convolutions at every width; about five seconds.
 
-    Widths are visited there and back, and the least of the medians counts: other work on the
-    machine only ever adds time.
-
     Args:
+        size: height and width of the activations, in pixels.
+        min_time: seconds that one graph is run for on each visit.
+        repeats: visits of each width.
+        progress: called with (graphs timed, all of them).
         timer: seconds of one call of a graph; None: onnxruntime in a child process.
+    Raises:
+        ArtifactError: the child died of a graph.
+        EnvironmentProblem: this onnxruntime lacks the provider.
     """
-    repeat = 4
-    best: dict[tuple[str, int], float] = {}
     visits = [(kind, width) for kind in _KINDS for width in widths]
+    # There and back, so that a machine that warms up or slows down favours neither end.
     order = (visits + visits[::-1]) * ((repeats + 1) // 2)
+    best: dict[tuple[str, int], float] = {}
     with ExitStack() as stack:
         if timer is None:
             worker = stack.enter_context(LatencyWorker(provider=provider, threads=threads))
             timer = partial(worker.time, min_time=min_time)
         for done, (kind, width) in enumerate(order, start=1):
-            kernel, depthwise = _KINDS[kind]
-            graph = conv_chain(width, size, kernel=kernel, depthwise=depthwise, repeat=repeat)
-            us = 1e6 * timer(graph) / repeat
-            best[kind, width] = min(us, best.get((kind, width), us))
+            us = 1e6 * timer(_graph(kind, width, size)) / _REPEAT
+            best[kind, width] = min(us, best.get((kind, width), us))  # other work only adds time
             if progress:
                 progress(done, len(order))
     rows = tuple(WidthTime(kind, width, us) for (kind, width), us in best.items())
@@ -127,35 +125,44 @@ def measure_alignment(
     return Alignment(multiple, cost, rows, provider, threads, fingerprint()["id"])
 
 
+def _graph(kind: str, width: int, size: int) -> bytes:
+    kernel, depthwise = _KINDS[kind]
+    return conv_chain(width, size, kernel=kernel, depthwise=depthwise, repeat=_REPEAT)
+
+
 def alignment_of(
     rows: Sequence[WidthTime], tolerance: float = 0.10
 ) -> tuple[int, dict[int, float]]:
     """The smallest multiple whose widths cost at most `tolerance` more per channel than the best.
 
-    A width's cost is its time over that of the fastest width at least as large, scaled by the
-    expected growth (channels² for dense, channels for depthwise convolutions): 1 where it pays to
-    stop there.
+    Returns:
+        the multiple, and the cost of every multiple against the cheapest (`Alignment.cost`).
     """
     penalties: dict[int, list[float]] = {}
     for kind in {row.kind for row in rows}:
-        mine = sorted((row for row in rows if row.kind == kind), key=lambda row: row.channels)
-        power = 1 if kind.startswith("depthwise") else 2
-        rate = {row.channels: row.us / row.channels**power for row in mine}
-        for row in mine:
-            near = [rate[w] for w in rate if 0.6 * row.channels <= w <= 1.6 * row.channels]
-            penalties.setdefault(_largest(row.channels), []).append(rate[row.channels] / min(near))
-    typical = {
-        multiple: statistics.geometric_mean(values)
-        for multiple, values in sorted(penalties.items())
+        for channels, penalty in _penalties([row for row in rows if row.kind == kind]).items():
+            penalties.setdefault(_largest(channels), []).append(penalty)
+    typical = {m: statistics.geometric_mean(values) for m, values in sorted(penalties.items())}
+    cheapest = min(typical.values())
+    cost = {multiple: value / cheapest for multiple, value in typical.items()}
+    # Every multiple of a good multiple must be good too: a lone cheap width is a fluke.
+    good = [m for m in cost if all(cost[n] <= 1 + tolerance for n in cost if n >= m)]
+    return (min(good) if good else max(cost)), cost
+
+
+def _penalties(rows: Sequence[WidthTime]) -> dict[int, float]:
+    """By width of one kind, its rate over the best rate near it: 1 where it pays to stop there.
+
+    A rate is the time over what it should grow by: channels² of dense, channels of depthwise ones.
+    """
+    ordered = sorted(rows, key=lambda row: row.channels)
+    power = 1 if ordered[0].kind.startswith("depthwise") else 2
+    rate = {row.channels: row.us / row.channels**power for row in ordered}
+    return {
+        channels: mine
+        / min(rate[w] for w in rate if _NEAR[0] * channels <= w <= _NEAR[1] * channels)
+        for channels, mine in rate.items()
     }
-    floor = min(typical.values())
-    cost = {multiple: value / floor for multiple, value in typical.items()}
-    fine = [
-        multiple
-        for multiple in cost
-        if all(cost[m] <= 1 + tolerance for m in cost if m >= multiple)
-    ]
-    return (min(fine) if fine else max(cost)), cost
 
 
 def _largest(channels: int) -> int:

@@ -11,13 +11,18 @@ from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU, Worker, find_provider, require_provider
 from stages.benchmark.intervals import Ratio, percentiles, ratio_intervals, variation, verdict
 from stages.benchmark.placement import check_placement
-from stages.benchmark.protocol import Progress, Protocol, Samples, Setting, measure
+from stages.benchmark.protocol import ProgressCallback, Protocol, Samples, Setting, measure
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One file at one setting. Times in milliseconds per call; `cv` is standard deviation over
-    mean.
+    """One file at one setting.
+
+    Attributes:
+        latency_ms: p50, p90 and p99 of a call; None where there are too few samples for one.
+        runs: calls timed.
+        cv: standard deviation over mean of the calls.
+        denormal_weights: weights that are not zero and below the smallest normal number.
     """
 
     file: str
@@ -32,9 +37,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A against B at one setting. `ratio` = time of A / time of B, so above 1 B is faster.
+    """A against B at one setting.
 
-    `aa_ci95` is the interval of the control: A against another process of A, in the same rounds.
+    Attributes:
+        ratio: time of A ÷ time of B, so above 1 B is faster; `ci95` is its interval.
+        aa_ratio, aa_ci95: those of the control, A against another process of A, same rounds.
+        verdict: "faster", "slower" or "no difference shown", of B.
+        copies_ms: copies to and from the device, apart from the calls.
+        flushed: the same with denormals treated as zero, where a file has any.
+        fallback_nodes: heavy nodes that the provider left to the CPU.
     """
 
     provider: str
@@ -58,6 +69,7 @@ class Comparison:
     fallback_nodes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: a row of `benchmark.json`."""
         row = asdict(self)
         for key in ("ci95", "aa_ci95", "cores", "fallback_nodes"):
             row[key] = list(row[key])
@@ -75,22 +87,23 @@ def compare(
     protocol: Protocol | None = None,
     input_shape: Sequence[int] | None = None,
     allow_fallback: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Comparison:
-    """Time two files interleaved, each in its own process, with the base against itself as a
-    control.
+    """Time two files in turn, each in its own process, and the base against itself as a control.
 
     Args:
         provider: execution provider, short or long name; must run every convolution.
         batch, threads: images a call; intra-op threads, 0 for all cores.
         static_batch: fix the batch dimension in the graph before optimisation.
         input_shape: sizes after the batch, for files that leave them open.
+        allow_fallback: go on where the provider leaves heavy nodes to the CPU.
+        progress: called with (launches done, launches in all); what it raises ends the measurement.
     Raises:
         ArtifactError: a file cannot be opened, or kills the runtime.
         EnvironmentProblem: the provider is absent, or leaves heavy nodes to the CPU.
     """
     setting = Setting(provider, batch, threads, static_batch)
-    return compare_settings(
+    (found,) = compare_settings(
         base_onnx,
         other_onnx,
         [setting],
@@ -98,7 +111,8 @@ def compare(
         input_shape=input_shape,
         allow_fallback=allow_fallback,
         progress=progress,
-    )[0]
+    )
+    return found
 
 
 def compare_settings(
@@ -109,20 +123,20 @@ def compare_settings(
     protocol: Protocol | None = None,
     input_shape: Sequence[int] | None = None,
     allow_fallback: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Comparison]:
     """`compare` at several settings, which share the processes."""
     protocol = protocol or Protocol()
     a, b = Path(base_onnx), Path(other_onnx)
     facts = [_facts(a, settings), _facts(b, settings)]
-    fallback: dict[str, tuple[str, ...]] = {}
-    for name in {find_provider(setting.provider).name for setting in settings} - {CPU}:
-        left = [
+    fallback = {
+        name: tuple(
             node
             for file in (a, b)
             for node in check_placement(file, name, allow_fallback, input_shape)
-        ]
-        fallback[name] = tuple(left)
+        )
+        for name in {find_provider(setting.provider).name for setting in settings} - {CPU}
+    }
     found = measure(a, b, settings, protocol, input_shape=input_shape, progress=progress)
     flushed = _flushed(a, b, settings, protocol, facts, input_shape)
     return [
@@ -132,6 +146,7 @@ def compare_settings(
 
 
 def _facts(path: Path, settings: Sequence[Setting]) -> dict[str, Any]:
+    """What `Variant` says of the file itself; refuses a provider that is not there."""
     digest = sha256_file(path)
     with Worker() as worker:
         for setting in settings:
@@ -156,8 +171,9 @@ def _flushed(
     """The same comparison with denormals treated as zero, when either file has some."""
     if not any(fact["denormal_weights"] for fact in facts):
         return [None] * len(settings)
+    found = measure(a, b, settings, protocol, input_shape=input_shape, flush_denormals=True)
     rows: list[dict[str, Any] | None] = []
-    for samples in measure(a, b, settings, protocol, input_shape=input_shape, flush_denormals=True):
+    for samples in found:
         ratio, control = ratio_intervals(samples.ratios, samples.control)
         rows.append(
             {

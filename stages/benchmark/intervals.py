@@ -17,29 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 FASTER, SLOWER, NO_DIFFERENCE = "faster", "slower", "no difference shown"
 
-# Student's t, 97.5 %, by degrees of freedom
-_T975 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-)
-_Z975 = 1.960
-
+# A quantile q needs some 6 samples beyond it before the largest of them stops deciding it.
 P90_SAMPLES, P99_SAMPLES = 64, 660
 
 
@@ -62,7 +44,8 @@ def ratio_intervals(
     """Ratio of the comparison and of the control, each with its 95 % interval.
 
     Args:
-        rounds: for every launch the log-ratios log(time A) - log(time B) of its rounds.
+        rounds: for every launch the log-ratios log(time A) - log(time B) of its rounds, two or
+            more of them.
         control: the same for A against another process of A.
     """
     launches = [float(np.median(launch)) for launch in rounds]
@@ -70,8 +53,8 @@ def ratio_intervals(
     count = len(launches)
     centre = sum(launches) / count
     squares = sum((value - centre) ** 2 for value in launches) + sum(value**2 for value in controls)
-    freedom = count - 1 + len(controls)
-    half = student_t975(freedom) * math.sqrt(squares / freedom / count)
+    freedom = count - 1 + len(controls)  # the control's mean is known, so it costs no freedom
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(squares / freedom / count)
     return (
         _interval(rounds, centre, half, resamples, seed),
         _interval(control, sum(controls) / len(controls), half, resamples, seed + 1),
@@ -81,6 +64,7 @@ def ratio_intervals(
 def _interval(
     rounds: Sequence[Sequence[float]], centre: float, half: float, resamples: int, seed: int
 ) -> Ratio:
+    """exp of `centre` with the wider of the bootstrap's interval and centre ± half."""
     low, high = bootstrap(rounds, resamples=resamples, seed=seed)
     return Ratio(
         math.exp(centre),
@@ -92,28 +76,25 @@ def _interval(
 def bootstrap(
     rounds: Sequence[Sequence[float]], *, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean over launches of the median over rounds, rounds
-    resampled.
-    """
-    generator = np.random.default_rng(seed)
-    total = np.zeros(resamples)
-    for launch in rounds:
-        values = np.asarray(launch, dtype=np.float64)
-        picks = generator.integers(0, len(values), size=(resamples, len(values)))
-        total += np.median(values[picks], axis=1)
-    low, high = np.quantile(total / len(rounds), [0.025, 0.975])
-    return float(low), float(high)
+    """95 % percentile interval of `mean_of_medians`; rounds are resampled within their launch."""
+    found = stats.bootstrap(
+        [np.asarray(launch, dtype=np.float64) for launch in rounds],
+        mean_of_medians,
+        n_resamples=resamples,
+        vectorized=True,
+        method="percentile",  # medians of few values are lumpy, which BCa's correction cannot take
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def student_t975(freedom: int) -> float:
-    """97.5 % quantile of Student's t."""
-    return _T975[freedom - 1] if freedom <= len(_T975) else _Z975 + 2.5 / freedom
+def mean_of_medians(*launches: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The mean over launches of the median over rounds, which lie along `axis`."""
+    return sum(np.median(launch, axis=axis) for launch in launches) / len(launches)
 
 
 def verdict(ratio: Ratio, control: Ratio) -> str:
-    """`faster` or `slower` only when the interval excludes 1 and the ratio lies outside the
-    control's interval.
-    """
+    """`faster` or `slower` where the interval excludes 1 and the ratio exceeds the control's."""
     spread = max(abs(math.log(control.low)), abs(math.log(control.high)))
     if ratio.low > 1 and math.log(ratio.value) > spread:
         return FASTER
@@ -134,5 +115,4 @@ def percentiles(nanoseconds: Sequence[int]) -> dict[str, float | None]:
 
 def variation(nanoseconds: Sequence[int]) -> float:
     """Coefficient of variation: standard deviation over mean."""
-    values = np.asarray(nanoseconds, dtype=np.float64)
-    return float(values.std() / values.mean())
+    return float(stats.variation(np.asarray(nanoseconds, dtype=np.float64)))

@@ -1,6 +1,4 @@
-"""Candidates timed by the hundred: one child that lives on, another one when a candidate kills
-it.
-"""
+"""Candidates timed by the hundred: one child that lives on, a new one when a candidate kills it."""
 
 from __future__ import annotations
 
@@ -14,17 +12,18 @@ from pipeline.errors import RlpError
 from pipeline.runtime import CPU, Worker, find_provider
 from stages.benchmark.fingerprint import cores, resolve_threads
 
-# quantile of call times: other work slows most calls, and larger networks more than smaller ones
-UNDISTURBED = 0.02
+# Other work slows most calls, and those of a larger network more; the fastest few show the network.
+FLOOR_QUANTILE = 0.02
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Relative:
+class RelativeLatency:
     """One candidate against the base in alternating slots.
 
     Attributes:
-        seconds, base_seconds: medians.
-        fraction: candidate ÷ base by their undisturbed calls, the 2 % quantile of each.
+        seconds, base_seconds: medians of a call.
+        fraction: candidate ÷ base by the floor of their calls, the 2 % quantile of each.
     """
 
     seconds: float
@@ -37,9 +36,15 @@ class LatencyWorker:
 
         with LatencyWorker(base_bytes) as worker:
             worker.time(candidate)              # median seconds of a call
-            worker.relative(candidate).fraction # candidate ÷ base, which a busy machine disturbs far less
+            worker.relative(candidate).fraction # candidate ÷ base, less disturbed by a busy machine
 
     A candidate that kills its child raises ArtifactError; the next call starts a new child.
+
+    Args:
+        base: what `relative` compares with; None where only `time` is wanted.
+        provider: execution provider, short or long name.
+        batch, threads: images a call and intra-op threads where a call does not say otherwise.
+        input_shape: sizes after the batch, for graphs that leave them open.
     """
 
     def __init__(
@@ -55,9 +60,8 @@ class LatencyWorker:
         self.batch, self.threads, self.input_shape = batch, threads, input_shape
         self._base = base
         self._workers: dict[str, Worker] = {}
-        self._base_at: tuple[int, int] | None = (
-            None  # threads and batch that the base's session is open at
-        )
+        # the base is opened once for many candidates: the threads and the batch it is open at
+        self._base_at: tuple[int, int] | None = None
 
     def __enter__(self) -> LatencyWorker:
         return self
@@ -83,6 +87,7 @@ class LatencyWorker:
 
         Raises:
             ArtifactError: the graph cannot be opened, or kills the runtime.
+            EnvironmentProblem: this onnxruntime lacks the provider, or ran out of memory.
         """
         worker = self._opened("candidate", model, batch, threads)
         return statistics.median(worker.slot(seconds=min_time, least=5)) / 1e9
@@ -94,45 +99,41 @@ class LatencyWorker:
         batch: int | None = None,
         threads: int | None = None,
         min_time: float = 0.1,
-    ) -> Relative:
-        """Candidate and base in ABBA slots, `min_time` seconds each at least. Raises as `time`
-        does.
-        """
+    ) -> RelativeLatency:
+        """Candidate and base in ABBA slots, at least `min_time` seconds each; raises as `time`."""
         if self._base is None:
             raise ValueError("LatencyWorker was made without a base")
         sides = {
             "base": self._opened("base", self._base, batch, threads),
             "candidate": self._opened("candidate", model, batch, threads),
         }
-        rounds = 4
         calls: dict[str, list[int]] = {"base": [], "candidate": []}
-        for turn in range(rounds):
+        for turn in range(_ROUNDS):
             order = ("base", "candidate", "candidate", "base")
             for side in order if turn % 2 == 0 else order[2:] + order[:2]:
-                calls[side] += sides[side].slot(seconds=min_time / (2 * rounds), least=2)
+                calls[side] += sides[side].slot(seconds=min_time / (2 * _ROUNDS), least=2)
         base, candidate = (np.array(calls[side]) / 1e9 for side in ("base", "candidate"))
-        least = [float(np.quantile(times, UNDISTURBED)) for times in (candidate, base)]
-        return Relative(float(np.median(candidate)), float(np.median(base)), least[0] / least[1])
+        floor = [float(np.quantile(times, FLOOR_QUANTILE)) for times in (candidate, base)]
+        return RelativeLatency(
+            float(np.median(candidate)), float(np.median(base)), floor[0] / floor[1]
+        )
 
     def _opened(
         self, side: str, model: bytes | Path, batch: int | None, threads: int | None
     ) -> Worker:
+        """The child of `side` with `model` open, fed and warm."""
         count = resolve_threads(self.threads if threads is None else threads)
         size = self.batch if batch is None else batch
         worker = self._workers.get(side)
-        if worker is None or not worker.alive:
-            if worker is not None:
-                worker.close()
-            worker = self._workers[side] = Worker()
-        elif side == "base" and self._base_at == (count, size):
+        if side == "base" and worker and worker.alive and self._base_at == (count, size):
             return worker
+        worker = self._living(side)
         try:
             worker.pin(cores(count))
-            worker.open(
-                model, provider=self.provider.name, threads=count, label=f"a {side} graph in memory"
-            )
+            label = f"a {side} graph in memory"
+            worker.open(model, provider=self.provider.name, threads=count, label=label)
             worker.feed(batch=size, shape=self.input_shape, device=self.provider.device)
-            worker.warm(window=0.01, tolerance=0.1, limit=0.3)
+            worker.warm(window=0.01, tolerance=0.1, limit=0.3)  # short: hundreds of candidates
         except RlpError:
             worker.close()
             del self._workers[side]
@@ -140,3 +141,12 @@ class LatencyWorker:
         if side == "base":
             self._base_at = (count, size)
         return worker
+
+    def _living(self, side: str) -> Worker:
+        worker = self._workers.get(side)
+        if worker is not None and worker.alive:
+            return worker
+        if worker is not None:
+            worker.close()
+        self._workers[side] = Worker()
+        return self._workers[side]

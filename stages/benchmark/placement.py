@@ -1,6 +1,4 @@
-"""On which execution provider every node really ran: a silent fall-back to the CPU makes a
-timing a lie.
-"""
+"""On which execution provider every node ran: a silent fall-back to the CPU falsifies a timing."""
 
 from __future__ import annotations
 
@@ -49,13 +47,15 @@ def check_placement(
     left = misplaced(rows, chosen.name) if chosen.name != CPU else []
     dropped = chosen.name not in opened["providers"]
     if (left or dropped) and not allow_fallback:
-        what = (
-            f"{len(left)} heavy nodes ({left[0]} …) ran elsewhere"
-            if left
-            else "the session dropped it"
-        )
-        raise EnvironmentProblem(
-            f"{path.name} does not run on {chosen.name}: {what}",
-            hint="check the provider's libraries and driver with `rlp doctor`, or pass --allow-fallback",
-        )
+        raise _fell_back(path, chosen.name, left)
     return left
+
+
+def _fell_back(path: Path, provider: str, left: Sequence[str]) -> EnvironmentProblem:
+    what = "the session dropped it"
+    if left:
+        what = f"{len(left)} heavy nodes ({left[0]} …) ran elsewhere"
+    return EnvironmentProblem(
+        f"{path.name} does not run on {provider}: {what}",
+        hint="check its libraries and driver with `rlp doctor`, or pass --allow-fallback",
+    )

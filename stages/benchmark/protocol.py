@@ -18,19 +18,27 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipeline.runtime import CPU, Worker, find_provider
 from stages.benchmark.fingerprint import cores, resolve_threads
 
+# Each of the three leads a third of the rounds: who comes first finds another's data in the caches.
 _ROTATION = ((0, 1, 2, 2, 1, 0), (2, 0, 1, 1, 0, 2), (1, 2, 0, 0, 2, 1))
-Progress = Callable[[int, int], None]
+_CHEAP_NS = 20e6
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with (parts done, parts in all)."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed: provider, images a call, intra-op threads (0: all cores), the batch fixed
-    in the graph or not.
+    """What is timed.
+
+    Attributes:
+        provider: execution provider, short or long name.
+        batch: images a call.
+        threads: intra-op threads; 0: all cores that this process may use.
+        static_batch: whether the batch is fixed in the graph before it is optimised.
     """
 
     provider: str = CPU
@@ -48,8 +56,9 @@ class Protocol:
         min_runs: least timed calls per variant and setting.
         launches: fresh processes per variant; at least 2, for the interval needs their spread.
         slot_seconds: one visit of a round. Short, so that a burst of noise hits all variants alike.
-        min_rounds: least rounds in a launch.
+        min_rounds: least rounds in a launch; at least 2, for they are resampled.
         limit_seconds: wall time after which a setting stops early; fewer runs, wider interval.
+        warm_limit: most seconds that one variant is warmed up for.
     """
 
     min_seconds: float = 3.0
@@ -61,14 +70,22 @@ class Protocol:
     warm_limit: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.launches < 2:
-            raise ValueError("launches must be at least 2")
+        for name in ("launches", "min_rounds"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} must be at least 2")
 
 
 @dataclass
 class Samples:
-    """Of one setting: calls of A, B and the control in ns; log-ratios A/B and A/control, a list
-    a launch.
+    """What was timed of one setting.
+
+    Attributes:
+        calls: nanoseconds of every call of A, of B and of the control.
+        ratios, control: log-ratios A ÷ B and A ÷ control, a list a launch, a number a round.
+        warm_stable: whether every warm-up reached a steady median.
+        cores: those that the children were pinned to.
+        seconds: wall time of the rounds.
+        copies_ms: median milliseconds of the copies to and from a device, by variant.
     """
 
     calls: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
@@ -89,11 +106,17 @@ def measure(
     *,
     input_shape: Sequence[int] | None = None,
     flush_denormals: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Samples]:
     """Time A, B and A again at every setting; the three processes of a launch serve all settings.
 
-    `progress(done, total)` is called after every round; what it raises ends the measurement.
+    Args:
+        input_shape: sizes after the batch, for files that leave them open.
+        flush_denormals: let the runtime treat denormal numbers as zero.
+        progress: called after every setting of every launch; what it raises ends the measurement.
+    Raises:
+        ArtifactError: a file cannot be opened, or kills the runtime.
+        EnvironmentProblem: this onnxruntime lacks the provider, or ran out of memory.
     """
     found = [Samples() for _ in settings]
     total = protocol.launches * len(settings)
@@ -104,11 +127,8 @@ def measure(
                 _prepare(workers, (a, b, a), setting, samples, input_shape, flush_denormals)
                 _warm(workers, launch, protocol, samples)
                 _rounds(workers, launch, protocol, samples)
-                device = find_provider(setting.provider).device
-                if device and launch == protocol.launches - 1:
-                    samples.copies_ms = {
-                        key: 1e3 * workers[i].copies(device) for i, key in enumerate("ab")
-                    }
+                if launch == protocol.launches - 1:
+                    samples.copies_ms = _copies(workers, setting)
                 if progress:
                     progress(launch * len(settings) + index + 1, total)
     return found
@@ -122,6 +142,7 @@ def _prepare(
     input_shape: Sequence[int] | None,
     flush_denormals: bool,
 ) -> None:
+    """Open every file in its process. All are pinned to the same cores: they run in turn."""
     samples.threads = resolve_threads(setting.threads)
     provider = find_provider(setting.provider)
     for worker, file in zip(workers, files, strict=True):
@@ -142,7 +163,16 @@ def _warm(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: S
         samples.warm_stable = samples.warm_stable and bool(report["stable"])
 
 
+def _copies(workers: Sequence[Worker], setting: Setting) -> dict[str, float] | None:
+    """Milliseconds of the copies for A and B; None where the provider works on host memory."""
+    device = find_provider(setting.provider).device
+    if device is None:
+        return None
+    return {side: 1e3 * workers[index].copies(device) for index, side in enumerate("ab")}
+
+
 def _rounds(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: Samples) -> None:
+    """The rounds of one launch, until both the time and the number of calls are reached."""
     begin = time.monotonic()
     ratios: list[float] = []
     control: list[float] = []
@@ -158,25 +188,23 @@ def _rounds(workers: Sequence[Worker], launch: int, protocol: Protocol, samples:
         base, other, again = (sum(values) / 2 for values in logs)
         ratios.append(base - other)
         control.append(base - again)
-        least = (
-            3 if math.exp(max(base, other)) < 20e6 else 1
-        )  # a median of three where that is cheap
-        enough = (
-            len(ratios) >= protocol.min_rounds
-            and min(spent) >= protocol.min_seconds / protocol.launches * 1e9
-            and min(runs) >= protocol.min_runs / protocol.launches
-        )
-        late = (
-            len(ratios) >= 2
-            and time.monotonic() - begin > protocol.limit_seconds / protocol.launches
-        )
-        if enough or late:
+        least = 3 if math.exp(max(base, other)) < _CHEAP_NS else 1  # a median of three where cheap
+        if _enough(protocol, len(ratios), spent, runs) or _late(protocol, len(ratios), begin):
             break
     samples.ratios.append(ratios)
     samples.control.append(control)
     samples.seconds += time.monotonic() - begin
 
 
-def protocol_dict(protocol: Protocol) -> dict[str, Any]:
-    """The protocol as plain JSON types, for the artefact."""
-    return {name: getattr(protocol, name) for name in protocol.__dataclass_fields__}
+def _enough(protocol: Protocol, rounds: int, spent: Sequence[int], runs: Sequence[int]) -> bool:
+    """Whether a launch has its share of the rounds, of the time (`spent`, ns) and of the calls."""
+    return (
+        rounds >= protocol.min_rounds
+        and min(spent) >= protocol.min_seconds / protocol.launches * 1e9
+        and min(runs) >= protocol.min_runs / protocol.launches
+    )
+
+
+def _late(protocol: Protocol, rounds: int, begin: float) -> bool:
+    late = time.monotonic() - begin > protocol.limit_seconds / protocol.launches
+    return rounds >= 2 and late  # fewer rounds could not be resampled

@@ -1,22 +1,23 @@
-"""The benchmark stage: both ONNX files timed interleaved, and scored on the test split."""
+"""The benchmark stage: both ONNX files timed in turn, and scored on the test split."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import load_test
+from pipeline.data import Images, load_test
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.models import read_model_file
 from pipeline.run.stage import Stage, StageContext
 from pipeline.run.store import read_json, sha256_file, write_json
 from pipeline.runtime import Worker
 from stages.benchmark.accuracy import onnx_accuracy
+from stages.benchmark.alignment_cache import cached_alignment
 from stages.benchmark.comparison import Comparison, compare_settings
 from stages.benchmark.explain import explain
 from stages.benchmark.fingerprint import fingerprint
+from stages.benchmark.intervals import FASTER, SLOWER
 from stages.benchmark.protocol import Protocol, Setting
-from stages.benchmark.target import target_alignment
 
 
 class BenchmarkStage(Stage):
@@ -35,17 +36,30 @@ class BenchmarkStage(Stage):
         return found
 
     def external(self, config: Any) -> dict[str, str]:
+        """sha256 of every file of `benchmark.against`. Raises ArtifactError for a missing one."""
         found = {}
         for name in config.benchmark.against:
             try:
                 found[f"benchmark.against {name}"] = sha256_file(Path(name))
             except ArtifactError as error:
-                raise ArtifactError(
-                    error.message, hint="benchmark.against names it; relative to here"
-                ) from None
+                hint = "benchmark.against names it; relative to here"
+                raise ArtifactError(error.message, hint=hint) from None
         return found
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
+        """Time the original's file against the final one, and score both on the test images.
+
+        Reads both ONNX files, their parity and both models; writes `benchmark.json`: settings
+        (a `Comparison` each), cost and accuracy of both, the files of `benchmark.against` likewise,
+        and, with `benchmark.profile`, why there is no gain and which channel multiple pays here.
+
+        Returns:
+            verdict, speedup and intervals of the first setting, and both accuracies.
+        Raises:
+            ArtifactError: a file is not the one whose parity was checked, or cannot be run.
+            EnvironmentProblem: the provider is absent, or leaves heavy nodes to the CPU.
+            Interrupted: a stop was asked for; timings are not resumed but taken again.
+        """
         settings = ctx.config.benchmark
         files = {"base": ctx.input("base_onnx"), "final": ctx.input("onnx")}
         _same_files(files, read_json(ctx.input("parity")))
@@ -56,8 +70,8 @@ class BenchmarkStage(Stage):
             "schema_version": 1,
             "settings": _rows(comparisons),
         }
-        images = load_test(ctx.config.data)
-        document |= self._accuracy(ctx, files, document["settings"], images)
+        images = load_test(ctx.config.data)  # the first and only stage that reads them
+        document |= _both_sides(ctx, files, document["settings"][0], images)
         document["against"] = [
             _further(ctx, files["base"], Path(name), images, index, runs)
             for index, name in enumerate(settings.against, start=1)
@@ -67,33 +81,28 @@ class BenchmarkStage(Stage):
             document["alignment"] = _alignment(ctx)
         document["machine"] = fingerprint()
         write_json(ctx.out / "benchmark.json", document)
-        return _summary(ctx, document)
+        _warn(ctx, document)
+        return _summary(document)
 
-    def _accuracy(
-        self, ctx: StageContext, files: dict[str, Path], rows: list[dict[str, Any]], images: Any
-    ) -> dict[str, Any]:
-        """What was paid and what was bought, for both files; test images are read here and
-        nowhere before.
-        """
-        found: dict[str, Any] = {
-            "data": {"label": getattr(ctx.data_card, "label", ""), "test_images": len(images)}
+
+def _both_sides(
+    ctx: StageContext, files: dict[str, Path], row: dict[str, Any], images: Images
+) -> dict[str, Any]:
+    """What was paid and what was bought: accuracy, costs and latency of both files."""
+    label = getattr(ctx.data_card, "label", "")
+    found: dict[str, Any] = {"data": {"label": label, "test_images": len(images)}}
+    for role, kind, side in (("base", "base_model", "a"), ("final", "final_model", "b")):
+        if ctx.stopping():
+            raise ctx.interrupted()
+        with Worker() as worker:
+            macs = worker.scan(files[role])["macs"]
+        found[role] = {
+            "accuracy": onnx_accuracy(files[role], images, provider=ctx.config.benchmark.provider),
+            "macs": macs,
+            "params": read_model_file(ctx.input(kind)).weights.parameters,
+            **{key: row[side][key] for key in ("bytes", "sha256", "latency_ms")},
         }
-        for role, kind, side in (("base", "base_model", "a"), ("final", "final_model", "b")):
-            if ctx.stopping():
-                raise ctx.interrupted()
-            with Worker() as worker:
-                costs = worker.scan(files[role])
-            found[role] = {
-                "accuracy": onnx_accuracy(
-                    files[role], images, provider=ctx.config.benchmark.provider
-                ),
-                "macs": costs["macs"],
-                "params": read_model_file(ctx.input(kind)).weights.parameters,
-                "bytes": rows[0][side]["bytes"],
-                "sha256": rows[0][side]["sha256"],
-                "latency_ms": rows[0][side]["latency_ms"],
-            }
-        return found
+    return found
 
 
 def _compare(ctx: StageContext, base: Path, other: Path, index: int, runs: int) -> list[Comparison]:
@@ -119,30 +128,29 @@ def _compare(ctx: StageContext, base: Path, other: Path, index: int, runs: int) 
 
 
 def _further(
-    ctx: StageContext, base: Path, path: Path, images: Any, index: int, runs: int
+    ctx: StageContext, base: Path, path: Path, images: Images, index: int, runs: int
 ) -> dict[str, Any]:
-    """A file of `benchmark.against`: the base's rival by the same protocol; accuracy where it
-    takes the same images.
-    """
+    """A file of `benchmark.against`, by the same protocol; scored where it takes our images."""
     found = _compare(ctx, base, path, index, runs)
     with Worker() as worker:
-        costs = worker.scan(path, _input_shape(ctx))
+        macs = worker.scan(path, _input_shape(ctx))["macs"]
     try:
         accuracy: float | None = onnx_accuracy(path, images, provider=ctx.config.benchmark.provider)
-    except ArtifactError as error:
+    except (
+        ArtifactError
+    ) as error:  # another network may want another size, and is timed all the same
         accuracy = None
         ctx.note(f"{path.name} was timed but not scored: {error.message}")
     first = found[0]
     low, high = first.ci95
-    ctx.note(
-        f"{path.name} against the base: {first.verdict}, ratio {first.ratio:.2f} ({low:.2f} to {high:.2f})"
-    )
-    facts = {"sha256": first.b.sha256, "bytes": first.b.bytes, "macs": costs["macs"]}
+    interval = f"ratio {first.ratio:.2f} ({low:.2f} to {high:.2f})"
+    ctx.note(f"{path.name} against the base: {first.verdict}, {interval}")
+    facts = {"sha256": first.b.sha256, "bytes": first.b.bytes, "macs": macs}
     return {"file": path.name, **facts, "accuracy": accuracy, "settings": _rows(found)}
 
 
 def _alignment(ctx: StageContext) -> dict[str, Any] | None:
-    """Which channel multiple pays here: measured once a machine, then remembered."""
+    """Which channel multiple pays here; None, with a note, where it could not be measured."""
 
     def progress(done: int, total: int) -> None:
         if ctx.stopping():
@@ -150,7 +158,7 @@ def _alignment(ctx: StageContext) -> dict[str, Any] | None:
         ctx.progress(done, total, what="convolutions timed by width")
 
     try:
-        found, _ = target_alignment(provider=ctx.config.benchmark.provider, progress=progress)
+        found, _ = cached_alignment(provider=ctx.config.benchmark.provider, progress=progress)
     except (ArtifactError, EnvironmentProblem) as error:
         ctx.note(f"the alignment of this machine could not be measured: {error.message}")
         return None
@@ -158,9 +166,7 @@ def _alignment(ctx: StageContext) -> dict[str, Any] | None:
 
 
 def setting_list(settings: Any) -> list[Setting]:
-    """Batch sizes paired with threads; the last number of threads serves all further batch
-    sizes.
-    """
+    """Batches paired with threads; the last number of threads serves all further batches."""
     threads = list(settings.threads) or [1]
     threads += [threads[-1]] * (len(settings.batches) - len(threads))
     return [
@@ -185,6 +191,7 @@ def _input_shape(ctx: StageContext) -> list[int] | None:
 
 
 def _rows(comparisons: list[Comparison]) -> list[dict[str, Any]]:
+    """Comparisons as JSON, files by name: the folder they were in says nothing to a reader."""
     rows = [comparison.to_dict() for comparison in comparisons]
     for row in rows:
         for side in ("a", "b"):
@@ -192,23 +199,26 @@ def _rows(comparisons: list[Comparison]) -> list[dict[str, Any]]:
     return rows
 
 
-def _summary(ctx: StageContext, document: dict[str, Any]) -> dict[str, Any]:
+def _warn(ctx: StageContext, document: dict[str, Any]) -> None:
+    """Say where there is no speedup, and why, and which files have denormal weights."""
     first = document["settings"][0]
-    why = document.get("why", {}).get("causes", [])
-    if first["verdict"] != "faster":
-        ctx.warn(
-            f"{first['verdict']} than the base"
-            if first["verdict"] == "slower"
-            else "no speedup could be shown"
-        )
-        for cause in why:
+    if first["verdict"] != FASTER:
+        slower = first["verdict"] == SLOWER
+        ctx.warn("slower than the base" if slower else "no speedup could be shown")
+        for cause in document.get("why", {}).get("causes", []):
             ctx.note(cause)
     for row in [first, *(row["settings"][0] for row in document["against"])]:
         for side in ("a", "b"):
-            if row["flushed"] and (count := row[side]["denormal_weights"]):
-                times = row[side]["latency_ms"]["p50"], row["flushed"][f"{side}_p50_ms"]
-                said = "{:.3f} ms as it is, {:.3f} ms flushed".format(*times)
-                ctx.warn(f"{row[side]['file']} has {count:,} denormal weights: {said}")
+            count = row[side]["denormal_weights"]
+            if not row["flushed"] or not count:
+                continue
+            times = row[side]["latency_ms"]["p50"], row["flushed"][f"{side}_p50_ms"]
+            said = "{:.3f} ms as it is, {:.3f} ms flushed".format(*times)
+            ctx.warn(f"{row[side]['file']} has {count:,} denormal weights: {said}")
+
+
+def _summary(document: dict[str, Any]) -> dict[str, Any]:
+    first = document["settings"][0]
     return {
         "verdict": first["verdict"],
         "speedup": first["ratio"],

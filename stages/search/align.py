@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config.schema import SearchConfig
 from pipeline.errors import ArtifactError
 from pipeline.run.store import read_json, write_json
-from stages.benchmark import Alignment, target_alignment
+from stages.benchmark import Alignment, cached_alignment
 from stages.trace import ChannelGraph
 
 Known = tuple[Alignment, bool]
@@ -24,7 +24,7 @@ def settle_alignment(
     work: Path | None = None,
     note: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int], None] | None = None,
-    target: Callable[..., Known] = target_alignment,
+    target: Callable[..., Known] = cached_alignment,
 ) -> tuple[SearchConfig, dict[str, Any] | None]:
     """The settings with a number for `align`, and for the artefact what it was derived from (None:
     it was given).
@@ -32,7 +32,7 @@ def settle_alignment(
     Args:
         work: scratch folder of the stage; a search that goes on there keeps the alignment it began
             with, on whichever machine it goes on.
-        target: what measures or remembers (`stages.benchmark.target_alignment`).
+        target: what measures or remembers (`stages.benchmark.alignment_cache_alignment`).
     """
     if settings.align != "auto":
         return settings, None

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 import stages.benchmark
 from pipeline.runtime import PROVIDERS, Worker
-from stages.benchmark import Alignment, Protocol, measure_alignment, target_alignment
+from stages.benchmark import Alignment, Protocol, cached_alignment, measure_alignment
 from stages.benchmark.probes import conv_chain
 
 
@@ -98,8 +98,8 @@ def test_doctor_measures_the_target_once(
 
     monkeypatch.setattr(
         stages.benchmark,
-        "target_alignment",
-        lambda **given: target_alignment(**given, measure=blocks_of_16),
+        "cached_alignment",
+        lambda **given: cached_alignment(**given, measure=blocks_of_16),
     )
     assert rlp("doctor", "--json").json()["alignment"] is None
     first = rlp("doctor", "--target")

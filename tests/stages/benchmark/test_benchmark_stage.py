@@ -30,9 +30,7 @@ SETTINGS = {"batches": (1,), "threads": (1,), "min_seconds": 0.05, "min_runs": 5
 
 
 def brightest_quadrant(path: Path) -> Path:
-    """A classifier that needs no training: the class is the brightest of four quadrants of (1,
-    8, 8).
-    """
+    """A classifier without training: the class is the brightest of four quadrants of (1, 8, 8)."""
     weight = np.full((1, 1, 4, 4), 1 / 16, np.float32)
     graph = helper.make_graph(
         [
@@ -81,7 +79,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
         save_model(build_model(source, in_channels=1, num_classes=4), tmp_path / role)
     monkeypatch.setattr(explaining, "measured_peak", lambda **setting: 10.0)
     monkeypatch.setattr(module, "load_test", lambda config: quadrants())
-    monkeypatch.setattr(module, "target_alignment", lambda **setting: (blocks_of_16(), True))
+    monkeypatch.setattr(module, "cached_alignment", lambda **setting: (blocks_of_16(), True))
     export = (tmp_path / "export", {})
     inputs = dict.fromkeys(("onnx", "base_onnx", "parity"), export)
     inputs |= {
@@ -115,15 +113,15 @@ def test_times_and_scores_both_files(ctx: StageContext) -> None:
 def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
     ctx: StageContext, tmp_path: Path
 ) -> None:
-    rival, deaf = brightest_quadrant(tmp_path / "rival.onnx"), conv_file(tmp_path, 8, size=8)
+    further, wider = brightest_quadrant(tmp_path / "further.onnx"), conv_file(tmp_path, 8, size=8)
     ctx.config = Config(
-        benchmark={**SETTINGS, "profile": False, "against": (str(rival), str(deaf))}
+        benchmark={**SETTINGS, "profile": False, "against": (str(further), str(wider))}
     )
     module.STAGE().run(ctx)
     found = json.loads((ctx.out / "benchmark.json").read_text())
-    assert [row["file"] for row in found["against"]] == ["rival.onnx", "conv8.onnx"]
+    assert [row["file"] for row in found["against"]] == ["further.onnx", "conv8.onnx"]
     first, second = found["against"]
-    assert first["sha256"] == sha256_file(rival) == first["settings"][0]["b"]["sha256"]
+    assert first["sha256"] == sha256_file(further) == first["settings"][0]["b"]["sha256"]
     assert first["settings"][0]["a"]["file"] == "base.onnx"
     assert first["accuracy"] == pytest.approx(9 / 12)
     assert second["accuracy"] is None, "it takes 8 channels, the images have 1"
@@ -132,12 +130,12 @@ def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
 
 
 def test_further_files_count_by_content_not_by_place(tmp_path: Path) -> None:
-    path = brightest_quadrant(tmp_path / "rival.onnx")
+    path = brightest_quadrant(tmp_path / "further.onnx")
     config, stage = Config(benchmark={**SETTINGS, "against": (str(path),)}), module.STAGE()
     assert stage.depends(config) == stage.depends(Config(benchmark=SETTINGS))
     assert stage.external(config) == {f"benchmark.against {path}": sha256_file(path)}
     path.unlink()
-    with pytest.raises(ArtifactError, match=r"rival\.onnx") as caught:
+    with pytest.raises(ArtifactError, match=r"further\.onnx") as caught:
         stage.external(config)
     assert "benchmark.against" in caught.value.hint
 

@@ -1,6 +1,4 @@
-"""The timing worker that a search keeps: it times, it compares with the base, it outlives its
-children.
-"""
+"""The timing worker that a search keeps: it times, it compares, it outlives its children."""
 
 from __future__ import annotations
 
@@ -27,8 +25,8 @@ def test_times_and_compares() -> None:
 
 def test_a_busy_machine_flatters_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     class Disturbed:
-        def __init__(self, undisturbed: int, usual: int) -> None:
-            self.calls = [undisturbed] * 4 + [usual] * 36
+        def __init__(self, floor: int, usual: int) -> None:
+            self.calls = [floor] * 4 + [usual] * 36
 
         def slot(self, seconds: float, least: int) -> list[int]:
             return self.calls

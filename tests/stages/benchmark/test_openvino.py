@@ -23,7 +23,7 @@ from torch import nn
 from pipeline.errors import EnvironmentProblem
 from pipeline.runtime import CPU, find_provider
 from stages.benchmark import compare, measure_alignment
-from stages.benchmark.layers import profile
+from stages.benchmark.node_profile import profile
 from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import Setting
 from stages.export import check_parity, export_onnx
@@ -31,7 +31,10 @@ from stages.export import check_parity, export_onnx
 OPENVINO = find_provider("openvino").name
 pytestmark = pytest.mark.skipif(
     OPENVINO not in onnxruntime.get_available_providers(),
-    reason=f"NOT TESTED: this onnxruntime has no {OPENVINO}; see the top of {Path(__file__).name} for how to get one",
+    reason=(
+        f"NOT TESTED: this onnxruntime has no {OPENVINO}; "
+        f"see the top of {Path(__file__).name} for how to get one"
+    ),
 )
 
 

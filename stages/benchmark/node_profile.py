@@ -1,10 +1,8 @@
-"""A profile by layer: what the runtime's fused nodes were called in the file, and how each was
-laid out.
-"""
+"""One file profiled: what the runtime's fused nodes are called in the file, and their layouts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,21 @@ from pipeline.runtime import Worker, find_provider
 from stages.benchmark.fingerprint import cores, resolve_threads
 from stages.benchmark.protocol import Setting
 
-REORDERS = ("ReorderInput", "ReorderOutput")
+REORDERS = ("ReorderInput", "ReorderOutput")  # onnxruntime's copies between its layouts
 BLOCKED, PLAIN = "blocked", "plain"
+_BLOCKED_SUFFIX = "_nchwc"  # how onnxruntime renames what it moves to channel-blocked kernels
 
 
 @dataclass(frozen=True)
 class NodeTime:
     """One node of the optimised graph.
 
-    `layer` is the weight's name in the file, empty for nodes without one. `layout` of a convolution
-    is "blocked" where onnxruntime moved it to its channel-blocked kernels, then `padded` counts the
-    multiply-accumulates spent on channels that exist only to fill the last block.
+    Attributes:
+        us: median microseconds of a call.
+        layer: the weight's name in the file, empty for nodes without one.
+        macs: multiply-accumulates of a whole call, all images of the batch.
+        padded: those on channels that exist only to fill the last block.
+        layout: of a convolution "blocked" or "plain", of anything else empty.
     """
 
     name: str
@@ -45,7 +47,12 @@ class NodeTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """All nodes of one file at one setting; times are medians over the runs, in microseconds."""
+    """All nodes of one file at one setting.
+
+    Attributes:
+        macs: multiply-accumulates of a whole call.
+        denormals: weights that are not zero and below the smallest normal number.
+    """
 
     nodes: tuple[NodeTime, ...]
     macs: int
@@ -53,7 +60,13 @@ class Profile:
 
     @property
     def us(self) -> float:
+        """Microseconds of all nodes."""
         return sum(node.us for node in self.nodes)
+
+    @property
+    def gmacs_per_s(self) -> float:
+        """Billions of multiply-accumulates a second; 0 where nothing was timed."""
+        return self.macs / self.us / 1e3 if self.us else 0.0
 
     def share(self, nodes: Sequence[NodeTime]) -> float:
         """The part of the whole time that these nodes take."""
@@ -64,24 +77,25 @@ class Profile:
         return [node for node in self.nodes if node.layout]
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "us": self.us,
-            "macs": self.macs,
-            "gmacs_per_s": self.macs / self.us / 1e3 if self.us else 0.0,
-            "nodes": [
-                {key: value for key, value in asdict(node).items() if value != ""}
-                for node in self.nodes
-            ],
-        }
+        """Plain JSON types; what a node has nothing to say of is left out."""
+        nodes = [
+            {key: value for key, value in asdict(node).items() if value != ""}
+            for node in self.nodes
+        ]
+        return {"us": self.us, "macs": self.macs, "gmacs_per_s": self.gmacs_per_s, "nodes": nodes}
 
 
 def profile(
     path: Path, setting: Setting, *, input_shape: Sequence[int] | None = None, runs: int = 30
 ) -> Profile:
-    """Run the file in a child with onnxruntime's profiler on. Perturbs timings: never used for a
-    ratio.
+    """Run the file in a child with onnxruntime's profiler on; it perturbs, so no ratio uses it.
 
-    MACs are those of a whole call, `setting.batch` images.
+    Args:
+        input_shape: sizes after the batch, for files that leave them open.
+        runs: profiled calls; the first few are thrown away.
+    Raises:
+        ArtifactError: the file cannot be opened, or kills the runtime.
+        EnvironmentProblem: this onnxruntime lacks the provider, or ran out of memory.
     """
     provider = find_provider(setting.provider)
     threads = resolve_threads(setting.threads)
@@ -103,41 +117,41 @@ def profile(
 
 
 def layer_names(layers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Every name by which a profile may call a layer: its node, its value, or a value that it
-    was fused with.
-    """
+    """Every name by which a profile may call a layer: its node, its value, or one fused with it."""
     names: dict[str, dict[str, Any]] = {}
     for layer in layers:
         for value in layer["values"][1:]:
             names.setdefault(value, layer)
-    for layer in layers:
+    for layer in layers:  # a layer's own names win over those of what follows another one
         names[layer["values"][0]] = layer
         names[layer["node"]] = layer
     return names
 
 
-def node_time(row: dict[str, Any], layers: dict[str, dict[str, Any]], batch: int = 1) -> NodeTime:
+def node_time(
+    row: Mapping[str, Any], layers: Mapping[str, dict[str, Any]], batch: int = 1
+) -> NodeTime:
     """One row of the child's profile, with what the file says about its layer."""
-    blocked = row["name"].endswith("_nchwc")
-    name = row["name"].removesuffix("_nchwc")
-    node = NodeTime(row["name"], row["op"], row["provider"], float(row["us"]))
-    layer = layers.get(name) or layers.get(name.removeprefix("fused "))
-    if layer is None or row["op"] in REORDERS or not _multiplies(row["op"]):
-        return node
+    name, op, us = row["name"], row["op"], float(row["us"])
+    blocked = name.endswith(_BLOCKED_SUFFIX)
+    plain_name = name.removesuffix(_BLOCKED_SUFFIX)
+    layer = layers.get(plain_name) or layers.get(plain_name.removeprefix("fused "))
+    if layer is None or op in REORDERS or not _multiplies(op):
+        return NodeTime(name, op, row["provider"], us)
     macs = batch * layer["macs"]
-    conv = "Conv" in row["op"]
+    layout = (BLOCKED if blocked else PLAIN) if "Conv" in op else ""
     return NodeTime(
-        node.name,
-        node.op,
-        node.provider,
-        node.us,
+        name,
+        op,
+        row["provider"],
+        us,
         layer=layer["layer"],
         channels_in=layer["in"],
         channels_out=layer["out"],
         group=layer["group"],
         macs=macs,
         padded=_padded(row, layer, macs) if blocked else 0,
-        layout=(BLOCKED if blocked else PLAIN) if conv else "",
+        layout=layout,
     )
 
 
@@ -145,10 +159,8 @@ def _multiplies(op: str) -> bool:
     return any(part in op for part in ("Conv", "Gemm", "MatMul"))
 
 
-def _padded(row: dict[str, Any], layer: dict[str, Any], macs: int) -> int:
-    """MACs on the zeros that fill the last block: the weight as the kernel sees it against the
-    weight as stored.
-    """
+def _padded(row: Mapping[str, Any], layer: dict[str, Any], macs: int) -> int:
+    """MACs on the zeros that fill the last block: the weight as the kernel sees it ÷ as stored."""
     if len(row["inputs"]) < 2 or len(row["inputs"][1]) < 2 or not layer["out"] or not layer["in"]:
         return 0
     stored = layer["out"] * layer["in"] // layer["group"]

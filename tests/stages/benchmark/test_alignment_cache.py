@@ -1,6 +1,4 @@
-"""The alignment of a machine: measured once, kept, and never believed when it is damaged or
-another machine's.
-"""
+"""The alignment of a machine: measured once, kept, never believed when damaged or another's."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import pytest
 
 from pipeline.errors import EnvironmentProblem
 from pipeline.runtime import CPU
-from stages.benchmark import Alignment, known_alignment, measure_alignment, target_alignment
+from stages.benchmark import Alignment, cached_alignment, known_alignment, measure_alignment
 
 
 def blocked_timer(block: int) -> Callable[[bytes], float]:
@@ -49,19 +47,19 @@ def test_the_sweep_finds_the_block_of_the_machine(block: int) -> None:
     assert measure_alignment(timer=blocked_timer(block)).multiple == block
 
 
-def test_is_measured_once_and_then_remembered(cache: Path) -> None:
+def test_is_measured_once_and_then_kept(cache: Path) -> None:
     measure, said = Counted(), []
-    first = target_alignment(measure=measure, before=lambda: said.append("now"))
-    second = target_alignment(measure=measure, before=lambda: said.append("again"))
+    first = cached_alignment(measure=measure, before=lambda: said.append("now"))
+    second = cached_alignment(measure=measure, before=lambda: said.append("again"))
     assert (first[1], second[1], measure.times, said) == (False, True, 1, ["now"])
     assert second[0] == first[0] == known_alignment()
     assert [path.name for path in cache.iterdir()] == [f"{first[0].machine}-cpu-1t.json"]
-    assert target_alignment(measure=Counted(8), refresh=True)[0].multiple == 8
+    assert cached_alignment(measure=Counted(8), refresh=True)[0].multiple == 8
     assert known_alignment().multiple == 8  # type: ignore[union-attr]
 
 
 def test_another_number_of_threads_is_another_measurement(cache: Path) -> None:
-    target_alignment(measure=Counted())
+    cached_alignment(measure=Counted())
     assert known_alignment(threads=2) is None
 
 
@@ -76,14 +74,14 @@ def test_another_number_of_threads_is_another_measurement(cache: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_measured_again(cache: Path, damage: Callable[[str], str]) -> None:
-    target_alignment(measure=Counted())
+    cached_alignment(measure=Counted())
     (path,) = cache.iterdir()
     whole = path.read_text()
     path.write_text(damage(whole))
     assert path.read_text() != whole
     assert known_alignment() is None
     measure = Counted()
-    assert target_alignment(measure=measure)[0].multiple == 16
+    assert cached_alignment(measure=measure)[0].multiple == 16
     assert measure.times == 1
     assert path.read_text() == whole
 
@@ -91,9 +89,9 @@ def test_a_damaged_file_is_measured_again(cache: Path, damage: Callable[[str], s
 def test_a_file_of_another_machine_is_not_taken(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, _ = target_alignment(measure=Counted())
+    here, _ = cached_alignment(measure=Counted())
     (path,) = cache.iterdir()
-    monkeypatch.setattr("stages.benchmark.target.fingerprint", lambda: {"id": "f" * 16})
+    monkeypatch.setattr("stages.benchmark.alignment_cache.fingerprint", lambda: {"id": "f" * 16})
     path.rename(path.with_name(path.name.replace(here.machine, "f" * 16)))
     assert known_alignment() is None
 
@@ -103,14 +101,14 @@ def test_without_a_folder_to_write_to_nothing_fails(
 ) -> None:
     (tmp_path / "rlp").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert target_alignment(measure=Counted())[0].multiple == 16
+    assert cached_alignment(measure=Counted())[0].multiple == 16
     assert known_alignment() is None
 
 
 def test_an_absent_provider_is_refused_before_anything_is_timed(cache: Path) -> None:
     measure = Counted()
     with pytest.raises(EnvironmentProblem, match="has no Tensorrt"):
-        target_alignment(provider="tensorrt", measure=measure)
+        cached_alignment(provider="tensorrt", measure=measure)
     assert measure.times == 0
 
 

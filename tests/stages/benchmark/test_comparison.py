@@ -14,9 +14,7 @@ from bench_graphs import QUICK, conv_file
 from onnx import numpy_helper
 
 from pipeline.errors import ArtifactError, EnvironmentProblem
-from pipeline.runtime import CPU
-from stages.benchmark import Protocol, Setting, compare, compare_settings, comparison, placement
-from stages.benchmark.placement import check_placement, misplaced
+from stages.benchmark import Protocol, Setting, compare, compare_settings, comparison
 
 
 def test_a_network_with_a_sixtieth_of_the_work_is_faster(tmp_path: Path) -> None:
@@ -31,9 +29,8 @@ def test_a_network_with_a_sixtieth_of_the_work_is_faster(tmp_path: Path) -> None
         progress=lambda *tick: ticks.append(tick),
     )
     assert ticks == [(done, 6) for done in range(1, 7)]
-    assert (
-        found[0].ratio > 1.5
-    )  # the verdict on a starved machine may honestly be "no difference shown"
+    # On a starved machine the verdict may honestly be "no difference shown".
+    assert found[0].ratio > 1.5
     assert found[0].verdict != "slower"
     assert [(row.batch, row.threads > 0, row.static_batch) for row in found] == [
         (1, True, False),
@@ -86,9 +83,10 @@ def test_an_absent_provider_is_exit_4(tmp_path: Path) -> None:
     assert "rlp-cnn[gpu]" in caught.value.hint
 
 
-def test_one_launch_is_refused() -> None:
-    with pytest.raises(ValueError, match="launches"):
-        Protocol(launches=1)
+@pytest.mark.parametrize("name", ["launches", "min_rounds"])
+def test_what_gives_no_spread_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Protocol(**{name: 1})
 
 
 def test_what_progress_raises_ends_the_measurement(tmp_path: Path) -> None:
@@ -98,56 +96,6 @@ def test_what_progress_raises_ends_the_measurement(tmp_path: Path) -> None:
     a = conv_file(tmp_path, 16)
     with pytest.raises(KeyboardInterrupt):
         compare(a, a, protocol=QUICK, progress=stop)
-
-
-class FallenBack:
-    """A child whose provider took one convolution of two."""
-
-    providers = ("CUDAExecutionProvider", CPU)
-
-    def __enter__(self) -> FallenBack:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def open(self, *args: object, **kwargs: object) -> dict[str, object]:
-        return {"providers": list(self.providers)}
-
-    def feed(self, **kwargs: object) -> None: ...
-
-    def profile(self, runs: int) -> list[dict[str, object]]:
-        return [
-            {"name": "conv1", "op": "Conv", "provider": "CUDAExecutionProvider"},
-            {"name": "conv2", "op": "FusedConv", "provider": CPU},
-            {"name": "shape", "op": "Shape", "provider": CPU},
-        ]
-
-
-class Dropped(FallenBack):
-    providers = (CPU,)
-
-    def profile(self, runs: int) -> list[dict[str, object]]:
-        return []
-
-
-def test_a_silent_fall_back_is_exit_4_unless_allowed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(placement, "Worker", FallenBack)
-    with pytest.raises(EnvironmentProblem, match=r"does not run on CUDA.*conv2") as caught:
-        check_placement(tmp_path / "model.onnx", "cuda")
-    assert caught.value.exit_code == 4
-    assert check_placement(tmp_path / "model.onnx", "cuda", allow_fallback=True) == ["conv2"]
-    monkeypatch.setattr(placement, "Worker", Dropped)
-    with pytest.raises(EnvironmentProblem, match="dropped"):
-        check_placement(tmp_path / "model.onnx", "cuda")
-
-
-def test_placement_on_the_cpu_is_read_from_a_real_run(tmp_path: Path) -> None:
-    assert check_placement(conv_file(tmp_path, 16), CPU) == []
-    assert misplaced([{"name": "c", "op": "Conv", "provider": CPU}], "CUDAExecutionProvider") == [
-        "c"
-    ]
 
 
 def test_compare_checks_placement_of_both_files(

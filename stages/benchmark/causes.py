@@ -1,0 +1,206 @@
+"""Why a file is not (much) faster than another: one sentence for every cause that profiles show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from stages.benchmark.node_profile import BLOCKED, PLAIN, REORDERS, NodeTime, Profile
+from stages.benchmark.protocol import Setting
+
+_TINY_US = 10.0  # a node shorter than this is mostly the cost of starting it
+_NOTABLE = 0.10  # a cause is worth a sentence from this share of the time on
+
+
+class Evidence(NamedTuple):
+    """What the causes are read off.
+
+    Attributes:
+        a, b: profiles of the base and of the file in question.
+        setting: what both were profiled at; its provider by its long name.
+        peak: GMAC/s that well-shaped convolutions reach here (`measured_peak`).
+    """
+
+    a: Profile
+    b: Profile
+    setting: Setting
+    peak: float
+
+
+class Cause(NamedTuple):
+    """Why, and how much it matters: about the share of B's time that it concerns."""
+
+    weight: float
+    sentence: str
+
+
+def causes(evidence: Evidence) -> tuple[str, ...]:
+    """A sentence for each cause, the weightiest first; none where nothing speaks against B."""
+    found = [cause for look in _LOOKS if (cause := look(evidence)) is not None]
+    return tuple(cause.sentence for cause in sorted(found, key=lambda cause: -cause.weight))
+
+
+def _off_blocked(seen: Evidence) -> Cause | None:
+    """Convolutions that fell out of the channel-blocked layout."""
+    was = {node.layer: node.layout for node in seen.a.convs}
+    convs = seen.b.convs
+    lost = [node for node in convs if node.layout == PLAIN and was.get(node.layer) == BLOCKED]
+    share = seen.b.share(lost)
+    if not lost or share < _NOTABLE:
+        return None
+    return Cause(
+        share,
+        f"{len(lost)} of {len(convs)} convolutions left onnxruntime's channel-blocked layout "
+        f"because of their channel counts and take {share:.0%} of the time: "
+        f"{', '.join(_widths(node) for node in _slowest(lost))}; "
+        "set search.align to 8 or 16 (`rlp doctor --target` measures which)",
+    )
+
+
+def _padding(seen: Evidence) -> Cause | None:
+    """Work on channels that only fill the last block."""
+    blocked = [node for node in seen.b.convs if node.layout == BLOCKED]
+    real, wasted = sum(node.macs for node in blocked), sum(node.padded for node in blocked)
+    if not real or wasted < 0.15 * real:
+        return None
+    share = wasted / (real + wasted)
+    worst = max(blocked, key=lambda node: node.padded)
+    return Cause(
+        seen.b.share(blocked) * share,
+        f"the blocked layout pads channels: {share:.0%} of the multiplications in it are on zeros, "
+        f"most in {_widths(worst)}; "
+        "a search.align of the block's size (16 with AVX-512, else 8) buys them back",
+    )
+
+
+def _reorders(seen: Evidence) -> Cause | None:
+    """Copies between layouts."""
+    now, before = (
+        [node for node in run.nodes if node.op in REORDERS or node.op == "Transpose"]
+        for run in (seen.b, seen.a)
+    )
+    share = seen.b.share(now)
+    if share < _NOTABLE or share < seen.a.share(before):
+        return None
+    return Cause(
+        share,
+        f"{len(now)} copies between memory layouts take {share:.0%} of the time "
+        f"({len(before)} in the base)",
+    )
+
+
+def _launch_bound(seen: Evidence) -> Cause | None:
+    """So many small nodes that starting them is the work."""
+    tiny = [node for node in seen.b.nodes if node.us < _TINY_US]
+    share = seen.b.share(tiny)
+    if len(tiny) < 20 or share < 0.5:
+        return None
+    return Cause(
+        share / 2,  # true of the base as well, so it says less than what the cut changed
+        f"{len(tiny)} of {len(seen.b.nodes)} nodes run for less than {_TINY_US:.0f} µs and make up "
+        f"{share:.0%} of the time: starting nodes is most of the work, so removing layers or "
+        "raising the batch helps more than narrowing",
+    )
+
+
+def _memory_bound(seen: Evidence) -> Cause | None:
+    """Depthwise and element-wise nodes move data; fewer multiplications elsewhere do not help."""
+    moving = [
+        node
+        for node in seen.b.nodes
+        if (not node.layer or node.depthwise) and node.op not in REORDERS
+    ]
+    share = seen.b.share(moving)
+    if share < 0.4:
+        return None
+    ops = sorted({node.op if not node.depthwise else "depthwise Conv" for node in moving})
+    return Cause(
+        share / 2,
+        f"{share:.0%} of the time is in nodes bound by memory rather than arithmetic: "
+        f"{', '.join(ops[:5])}",
+    )
+
+
+def _unshrunk(seen: Evidence) -> Cause | None:
+    """Layers as wide as before."""
+    was = {n.layer: (n.channels_in, n.channels_out) for n in seen.a.nodes if n.layer}
+    same = [
+        n
+        for n in seen.b.nodes
+        if n.layer and n.macs and was.get(n.layer) == (n.channels_in, n.channels_out)
+    ]
+    share = seen.b.share(same)
+    if not same or share < 0.3:
+        return None
+    return Cause(
+        share,
+        f"{len(same)} layers kept their width and take {share:.0%} of the time, above all "
+        f"{', '.join(node.layer for node in _slowest(same))}",
+    )
+
+
+def _small_cut(seen: Evidence) -> Cause | None:
+    """Hardly anything was removed."""
+    before, after = seen.a.macs, seen.b.macs
+    if not before or not after or after < 0.9 * before:
+        return None
+    removed = 1 - after / before
+    return Cause(1.0, f"only {removed:.0%} of the multiply-accumulates were removed")
+
+
+def _fallback(seen: Evidence) -> Cause | None:
+    """Nodes that another provider ran."""
+    asked = seen.setting.provider
+    away = [node for node in seen.b.nodes if node.provider and node.provider != asked]
+    if not away:
+        return None
+    share = seen.b.share(away)
+    return Cause(
+        share,
+        f"{len(away)} nodes ran on {away[0].provider} instead of {asked}: {share:.0%} of the time",
+    )
+
+
+def _denormals(seen: Evidence) -> Cause | None:
+    """Weights too small for the normal format."""
+    if not seen.b.denormals:
+        return None
+    return Cause(
+        1.0,
+        f"{seen.b.denormals} denormal weights slow the processor down; "
+        "export the file again, which sets them to zero",
+    )
+
+
+def _near_peak(seen: Evidence) -> Cause | None:
+    """Little left to gain from a better kernel or width."""
+    rate = seen.b.gmacs_per_s
+    if not seen.peak or rate < 0.6 * seen.peak:
+        return None
+    return Cause(
+        0.1,
+        f"the file runs at {rate:.0f} of this machine's {seen.peak:.0f} GMAC/s: "
+        "only fewer multiplications help",
+    )
+
+
+def _slowest(nodes: Sequence[NodeTime]) -> list[NodeTime]:
+    return sorted(nodes, key=lambda node: -node.us)[:3]
+
+
+def _widths(node: NodeTime) -> str:
+    return f"{node.layer} ({node.channels_in} → {node.channels_out})"
+
+
+_LOOKS: tuple[Callable[[Evidence], Cause | None], ...] = (
+    _off_blocked,
+    _padding,
+    _reorders,
+    _launch_bound,
+    _memory_bound,
+    _unshrunk,
+    _small_cut,
+    _fallback,
+    _denormals,
+    _near_peak,
+)

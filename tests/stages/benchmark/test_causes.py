@@ -1,0 +1,70 @@
+"""Why no gain: every cause from a made-up profile that has it, and none from one that has not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from bench_graphs import conv_node as conv
+from bench_graphs import other_node as other
+from bench_graphs import profile_of as run
+
+from stages.benchmark.causes import Evidence
+from stages.benchmark.causes import causes as causes_of
+from stages.benchmark.node_profile import PLAIN, Profile
+from stages.benchmark.protocol import Setting
+
+BASE = run(conv("c1", 100.0), conv("c2", 100.0))
+
+
+def causes(b: Profile, a: Profile = BASE, peak: float = 1e6) -> tuple[str, ...]:
+    return causes_of(Evidence(a, b, Setting(), peak))
+
+
+def test_a_plain_good_cut_has_no_cause() -> None:
+    assert causes(run(conv("c1", 40.0, 32), conv("c2", 40.0, 32))) == ()
+
+
+@pytest.mark.parametrize(
+    ("profile", "sentence"),
+    [
+        (
+            run(conv("c1", 90.0, 27, PLAIN), conv("c2", 30.0, 32)),
+            "1 of 2 convolutions left.*75% of the time.*c1 (27",
+        ),
+        (
+            run(conv("c1", 40.0, 24, padded=1_500_000), conv("c2", 40.0, 24)),
+            "pads channels: 27% .* on zeros.*c1",
+        ),
+        (
+            run(conv("c1", 40.0, 32), other("ReorderInput", 9), other("Transpose", 9)),
+            "2 copies between memory layouts",
+        ),
+        (
+            run(conv("c1", 40.0, 32), *[other("Add", 9.0) for _ in range(30)]),
+            "30 of 31 nodes run for less than 10 µs",
+        ),
+        (run(conv("c1", 40.0, 32), other("Mul", 60.0)), "bound by memory.*Mul"),
+        (run(conv("c1", 40.0, 32, group=32), conv("c2", 9.0, 32)), "bound by memory.*depthwise"),
+        (run(conv("c1", 100.0), conv("c2", 20.0, 16)), "1 layers kept their width.*c1"),
+        (run(conv("c1", 97.0, 60), conv("c2", 98.0, 62)), "only 3% of the multiply-accumulates"),
+        (run(conv("c1", 40.0, 32), other("Conv", 10.0, "CPU2")), "1 nodes ran on CPU2"),
+        (run(conv("c1", 40.0, 32), denormals=7), "7 denormal weights"),
+    ],
+)
+def test_each_cause_has_its_sentence(profile: Profile, sentence: str) -> None:
+    pattern = sentence.replace("(", r"\(")
+    assert [cause for cause in causes(profile) if re.search(pattern, cause)], causes(profile)
+
+
+def test_close_to_the_limit_is_a_number() -> None:
+    found = causes(run(conv("c1", 40.0, 32)), peak=60.0)
+    assert "50 of this machine's 60 GMAC/s" in found[0]
+
+
+def test_the_weightiest_cause_comes_first() -> None:
+    found = causes(
+        run(conv("c1", 90.0, 27, PLAIN), conv("c2", 2.0, 32), other("ReorderInput", 15.0))
+    )
+    assert "left onnxruntime's" in found[0]
+    assert "copies" in found[1]
