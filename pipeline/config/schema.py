@@ -121,6 +121,8 @@ class TraceConfig(Section):
 
     freeze: tuple[str, ...] = ()
     """Shell-style patterns of group ids that must not be pruned, such as `features.0.*`."""
+    open_statistics: bool = False
+    """Also cut below LayerNorm and GroupNorm(1, …); the statistics of what remains then change."""
 
 
 class Budget(Section):

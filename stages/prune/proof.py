@@ -17,8 +17,8 @@ from pipeline.channels.surgery import named_tensors, rebuild
 from pipeline.errors import Refused
 from stages.prune.plan import ChannelPlan
 from stages.prune.surgery import mask, prune
-from stages.trace.capture import mode
-from stages.trace.verify import tensors_of
+from stages.trace.capture.model_state import mode
+from stages.trace.cut_check import tensors_of
 
 
 @dataclass(frozen=True)

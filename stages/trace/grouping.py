@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.channels.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
-from stages.trace.capture import Input
-from stages.trace.labelling import Pass, Use
-from stages.trace.labels import Settled
-from stages.trace.values import Vector
+from stages.trace.capture.calls import Input
+from stages.trace.propagate.label_pass import Pass, Use
+from stages.trace.propagate.label_values import Vector
+from stages.trace.propagate.labels import Settled
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,21 @@ def build(
 
 
 def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vector]) -> Grouping:
-    """Same owner set (a sum of fixed 64-bit hashes, multiplicity included), same fate: same
-    group.
+    """Units with the same owners and the same fate are one group, numbered as they appear.
+
+    In `y = a(x) + b(x); z = c(y)` with 4 channels, of which an output reads the last one alone:
+
+        slot             labels        unit   owners        fate       group   rank
+        a.weight dim 0   1 2 3 4       1      a.0 b.0 c.1   prunable   0       0
+        b.weight dim 0   5 6 7 8       2      a.0 b.0 c.1   prunable   0       1
+        c.weight dim 1   1 2 3 4       3      a.0 b.0 c.1   prunable   0       2
+        c.weight dim 0   9 10          4      a.0 b.0 c.1   output     1       0
+                                       9      c.0           prunable   2       0
+                                       10     c.0           prunable   2       1
+
+    The sum ties label 5 to 1, 6 to 2 and so on, so that `settled.roots` maps both to one unit. The
+    set of owners is compared as a sum of 64-bit hashes, one for each slot and label: a unit that
+    owns two columns of c for each row of a differs from one that owns a single column.
     """
     count = len(settled.roots)
     key = settled.frozen.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + settled.inexact.astype(

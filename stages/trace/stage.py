@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -28,18 +27,19 @@ class TraceStage(Stage):
         from stages.trace import trace
 
         model = load_model(ctx.input("base_model"))
-        graph = trace(model, torch.zeros(1, *ctx.data_card.image_shape))
-        patterns = ctx.config.trace.freeze
-        groups = tuple(
-            replace(group, prunable=False, reason="frozen by trace.freeze")
-            if any(fnmatch.fnmatch(group.id, pattern) for pattern in patterns)
-            else group
-            for group in graph.groups
+        images = torch.zeros(1, *ctx.data_card.image_shape)
+        settings = ctx.config.trace
+        graph = trace(model, images, open_statistics=settings.open_statistics)
+        graph = graph.with_frozen(
+            {
+                group.id: "frozen by trace.freeze"
+                for group in graph.groups
+                if any(fnmatch.fnmatch(group.id, pattern) for pattern in settings.freeze)
+            }
         )
-        graph = replace(graph, groups=groups)
         write_bytes(ctx.out / "graph.json", graph.to_json().encode())
         return {
-            "groups": len(groups),
+            "groups": len(graph.groups),
             "prunable": len(graph.prunable),
             "units": sum(group.size for group in graph.prunable),
             "frozen": len(graph.frozen),

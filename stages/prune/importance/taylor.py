@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from stages.trace.capture import mode
+from stages.trace.capture.model_state import mode
 
 
 def elements(

@@ -4,21 +4,18 @@ touches, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
-from stages.trace.capture import Call
-from stages.trace.labelling import Pass
-from stages.trace.rules import layers, moves, norms, pieces, pointwise, spatial
-
-Rule = Callable[[Pass, dict[str, Any]], Any]
+from stages.trace.capture.calls import Call
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.label_values import Bound, Result
+from stages.trace.rules import layers, norms, pointwise, spatial, split_cat, views
+from stages.trace.rules.contract import Rule
 
 RULES: dict[str, Rule] = {
     **pointwise.RULES,
-    **moves.RULES,
-    **pieces.RULES,
+    **views.RULES,
+    **split_cat.RULES,
     **layers.RULES,
     **norms.RULES,
     **spatial.RULES,
@@ -38,6 +35,6 @@ def rule_for(call: Call) -> Rule:
     return unknown
 
 
-def unknown(state: Pass, bound: dict[str, Any]) -> Any:
+def unknown(state: Pass, bound: Bound) -> Result:
     """No rule: sound because nothing that goes in is ever cut."""
     return state.stuck(bound, "no rule for this operator")

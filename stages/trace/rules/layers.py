@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 from torch import nn
 
-from stages.trace.labelling import Pass
-from stages.trace.values import Activation, Parameter, Vector
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.label_values import (
+    Activation,
+    Argument,
+    Bound,
+    Parameter,
+    Result,
+    Vector,
+)
 
 _CONVOLUTIONS = (
     nn.Conv1d,
@@ -21,7 +27,7 @@ _CONVOLUTIONS = (
 )
 
 
-def convolution(state: Pass, bound: dict[str, Any]) -> Any:
+def convolution(state: Pass, bound: Bound) -> Result:
     """conv{1,2,3}d and conv_transpose{1,2,3}d, grouped and depthwise ones included."""
     value, weight, bias, groups = (
         bound["input"],
@@ -86,17 +92,17 @@ def _grouped(
     return np.tile(rows, groups)
 
 
-def linear(state: Pass, bound: dict[str, Any]) -> Any:
+def linear(state: Pass, bound: Bound) -> Result:
     """input @ weight.T + bias over the last dimension."""
     return _matrix(state, bound["input"], bound["weight"], bound.get("bias"), row=0)
 
 
-def addmm(state: Pass, bound: dict[str, Any]) -> Any:
+def addmm(state: Pass, bound: Bound) -> Result:
     """bias + input @ weight."""
     return _matrix(state, bound["mat1"], bound["mat2"], bound["self"], row=1)
 
 
-def matmul(state: Pass, bound: dict[str, Any]) -> Any:
+def matmul(state: Pass, bound: Bound) -> Result:
     """Activation @ parameter is a linear layer; activation @ activation (attention) freezes
     both.
     """
@@ -108,7 +114,7 @@ def matmul(state: Pass, bound: dict[str, Any]) -> Any:
     return state.stuck([left, right], "multiplies activations")
 
 
-def _matrix(state: Pass, value: Any, weight: Any, bias: Any, row: int) -> Any:
+def _matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: int) -> Result:
     shape = state.call.shapes[0] or ()
     last = len(shape) - 1
     if (
@@ -135,7 +141,9 @@ def _matrix(state: Pass, value: Any, weight: Any, bias: Any, row: int) -> Any:
     return Activation(shape, last, leaving)
 
 
-def _beside(state: Pass, value: Activation, weight: Parameter, bias: Any, row: int) -> Activation:
+def _beside(
+    state: Pass, value: Activation, weight: Parameter, bias: Argument, row: int
+) -> Activation:
     """A layer over another dimension than the channels (token mixing): channels pass, the layer
     keeps its widths.
     """
@@ -147,14 +155,14 @@ def _beside(state: Pass, value: Activation, weight: Parameter, bias: Any, row: i
     return value.with_shape(state.call.shapes[0] or (), value.dim)
 
 
-def _plain(parameter: Any) -> bool:
+def _plain(parameter: Argument) -> bool:
     """A stored parameter whose dimensions are still those of the tensor, in any order."""
     if not isinstance(parameter, Parameter) or parameter.computed:
         return False
     return all(parameter.axis(dim) is not None for dim in range(min(len(parameter.shape), 2)))
 
 
-def attention(state: Pass, bound: dict[str, Any]) -> Any:
+def attention(state: Pass, bound: Bound) -> Result:
     """Scores need all channels of query and key."""
     query, key, value = bound["query"], bound["key"], bound["value"]
     if all(isinstance(item, Activation) for item in (query, key, value)):
@@ -163,7 +171,7 @@ def attention(state: Pass, bound: dict[str, Any]) -> Any:
     return state.stuck(bound, "attention scores need all channels")
 
 
-def einsum(state: Pass, bound: dict[str, Any]) -> Any:
+def einsum(state: Pass, bound: Bound) -> Result:
     """Frozen; counted by the extent of all its letters."""
     terms = bound["equation"].replace(" ", "").split("->")[0].split(",")
     extent: dict[str, int] = {}
@@ -175,7 +183,8 @@ def einsum(state: Pass, bound: dict[str, Any]) -> Any:
 
 RULES = {
     **dict.fromkeys(
-        ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"),
+        ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+            "convolution"),
         convolution),
     "linear": linear,
     "addmm": addmm,

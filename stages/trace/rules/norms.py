@@ -4,17 +4,15 @@ freeze them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from stages.trace.labelling import Pass
-from stages.trace.values import Activation
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.label_values import Activation, Bound, Result
 
 
-def per_channel(state: Pass, bound: dict[str, Any]) -> Any:
+def per_channel(state: Pass, bound: Bound) -> Result:
     """Batch and instance norm: every channel for itself."""
     value = bound["input"]
     parameters = [bound.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
@@ -30,7 +28,7 @@ def per_channel(state: Pass, bound: dict[str, Any]) -> Any:
     return value
 
 
-def group_norm(state: Pass, bound: dict[str, Any]) -> Any:
+def group_norm(state: Pass, bound: Bound) -> Result:
     """Statistics over blocks of channels: a whole block is one unit, so that the others keep
     their statistics.
     """
@@ -57,7 +55,7 @@ def group_norm(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(value.shape, 1, labels)
 
 
-def layer_norm(state: Pass, bound: dict[str, Any]) -> Any:
+def layer_norm(state: Pass, bound: Bound) -> Result:
     """Layer and RMS norm over the last dimensions."""
     value, shape = bound["input"], bound["normalized_shape"]
     parameters = [bound.get("weight"), bound.get("bias")]
@@ -83,7 +81,7 @@ def layer_norm(state: Pass, bound: dict[str, Any]) -> Any:
     return value
 
 
-def prelu(state: Pass, bound: dict[str, Any]) -> Any:
+def prelu(state: Pass, bound: Bound) -> Result:
     """One slope for all channels, or one each."""
     value, weight = bound["self"], bound["weight"]
     labels = value.along(1) if isinstance(value, Activation) and len(value.shape) > 1 else None

@@ -4,23 +4,29 @@ each operand's element.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from stages.trace.labelling import Pass, flatten
-from stages.trace.values import Activation, Parameter
+from stages.trace.capture.calls import flatten
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.label_values import (
+    Activation,
+    Argument,
+    Bound,
+    Parameter,
+    Result,
+)
 
 # f(0) is infinite or undefined: a silenced channel would turn into NaN that a zero weight does not
 # remove.
 _SINGULAR_OPERAND = {
-    "div": "other", "divide": "other", "true_divide": "other", "floor_divide": "other", "remainder": "other",
-    "fmod": "other", "reciprocal": "self", "rsqrt": "self", "log": "self", "log2": "self", "log10": "self",
-    "logit": "self", "digamma": "self", "lgamma": "self", "addcdiv": "tensor2", "xlogy": "other", "atan2": "other",
+    "div": "other", "divide": "other", "true_divide": "other", "floor_divide": "other",
+    "remainder": "other", "fmod": "other", "reciprocal": "self", "rsqrt": "self", "log": "self",
+    "log2": "self", "log10": "self", "logit": "self", "digamma": "self", "lgamma": "self",
+    "addcdiv": "tensor2", "xlogy": "other", "atan2": "other",
 }  # fmt: skip
 
 
-def pointwise(state: Pass, bound: dict[str, Any]) -> Any:
+def pointwise(state: Pass, bound: Bound) -> Result:
     """Unify what meets; a free parameter or buffer joins the units it is broadcast against."""
     operands = [value for value in flatten(bound) if isinstance(value, (Activation, Parameter))]
     if _singular(state, bound):
@@ -30,12 +36,12 @@ def pointwise(state: Pass, bound: dict[str, Any]) -> Any:
     return state.results(lambda _: result) if len(state.call.shapes) > 1 else result
 
 
-def same(state: Pass, bound: dict[str, Any]) -> Any:
+def same(state: Pass, bound: Bound) -> Result:
     """The values themselves: copies, casts, dropout."""
     return next(value for value in flatten(bound) if isinstance(value, (Activation, Parameter)))
 
 
-def like(state: Pass, bound: dict[str, Any]) -> Any:
+def like(state: Pass, bound: Bound) -> Result:
     """A new tensor as wide as the operand (`zeros_like`)."""
     value = bound.get("self")
     return (
@@ -45,17 +51,17 @@ def like(state: Pass, bound: dict[str, Any]) -> Any:
     )
 
 
-def created(state: Pass, bound: dict[str, Any]) -> Any:
+def created(state: Pass, bound: Bound) -> Result:
     """A tensor whose size is written in forward."""
     return state.fixed(state.call.shapes[0] or (), state.why("tensor of a size given in forward"))
 
 
-def expand_as(state: Pass, bound: dict[str, Any]) -> Any:
+def expand_as(state: Pass, bound: Bound) -> Result:
     """A broadcast whose size follows the other operand."""
     return meet(state, [bound["self"], bound["other"]], state.call.shapes[0] or ())
 
 
-def meet(state: Pass, operands: list[Any], shape: tuple[int, ...]) -> Any:
+def meet(state: Pass, operands: list[Argument], shape: tuple[int, ...]) -> Result:
     """Labels of an element-wise result of `shape`; see ARCHITECTURE, index labels."""
     activations = [value for value in operands if isinstance(value, Activation)]
     parameters = [value for value in operands if isinstance(value, Parameter)]
@@ -105,7 +111,7 @@ def _without_channels(
     return Activation(shape, None, units[0].vector)
 
 
-def _of_parameters(state: Pass, parameters: list[Parameter], shape: tuple[int, ...]) -> Any:
+def _of_parameters(state: Pass, parameters: list[Parameter], shape: tuple[int, ...]) -> Result:
     """A function of one parameter keeps its coordinates; of several, it is a constant."""
     if len(parameters) == 1 and parameters[0].shape == shape:
         only = parameters[0]
@@ -118,7 +124,7 @@ def _size(value: Activation | Parameter, dim: int, shape: tuple[int, ...]) -> in
     return value.shape[own] if own >= 0 else 1
 
 
-def _singular(state: Pass, bound: dict[str, Any]) -> bool:
+def _singular(state: Pass, bound: Bound) -> bool:
     name = state.call.name.rstrip("_")
     operand = bound.get(_SINGULAR_OPERAND.get(name, ""))
     if name == "pow":
@@ -131,17 +137,19 @@ def _singular(state: Pass, bound: dict[str, Any]) -> bool:
 
 RULES = {
     **dict.fromkeys(
-        ("clone", "contiguous", "alias", "detach", "to", "_to_copy", "type_as", "dropout", "feature_dropout",
-         "alpha_dropout", "feature_alpha_dropout", "lift_fresh_copy", "lift_fresh", "lift", "fill", "zero",
-         "requires_grad", "positive", "resolve_conj", "resolve_neg", "float", "double", "half"), same),
+        ("clone", "contiguous", "alias", "detach", "to", "_to_copy", "type_as", "dropout",
+         "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "lift_fresh_copy",
+         "lift_fresh", "lift", "fill", "zero", "requires_grad", "positive", "resolve_conj",
+         "resolve_neg", "float", "double", "half"), same),
     **dict.fromkeys(
-        ("hardswish", "relu6", "log_sigmoid", "copy", "masked_fill", "rsub", "where", "softshrink", "tanhshrink",
-         "hardshrink", "softplus", "erf", "sub", "subtract", "multiply", "add", "square", "clip", "max_unpool2d",
-         "max_unpool3d"), pointwise),
+        ("hardswish", "relu6", "log_sigmoid", "copy", "masked_fill", "rsub", "where", "softshrink",
+         "tanhshrink", "hardshrink", "softplus", "erf", "sub", "subtract", "multiply", "add",
+         "square", "clip", "max_unpool2d", "max_unpool3d"), pointwise),
     **dict.fromkeys(
-        ("zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like", "bernoulli"), like),
+        ("zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like",
+            "bernoulli"), like),
     **dict.fromkeys(
-        ("zeros", "ones", "full", "arange", "empty", "rand", "randn", "eye", "linspace", "scalar_tensor",
-         "new_zeros", "new_ones", "new_full", "new_empty", "tensor"), created),
+        ("zeros", "ones", "full", "arange", "empty", "rand", "randn", "eye", "linspace",
+         "scalar_tensor", "new_zeros", "new_ones", "new_full", "new_empty", "tensor"), created),
     "expand_as": expand_as,
 }  # fmt: skip

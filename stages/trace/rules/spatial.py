@@ -4,17 +4,17 @@ softmax.
 
 from __future__ import annotations
 
-from typing import Any
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.label_values import Activation, Bound, Result
+from stages.trace.rules.contract import Rule
+from stages.trace.rules.pointwise import pointwise
 
-from stages.trace.labelling import Pass
-from stages.trace.values import Activation
 
-
-def pooled(spatial: int) -> Any:
+def pooled(spatial: int) -> Rule:
     """Rule for an operator over the last `spatial` dimensions."""
 
-    def rule(state: Pass, bound: dict[str, Any]) -> Any:
-        value = next(iter(bound.values()))
+    def rule(state: Pass, bound: Bound) -> Result:
+        value = bound.first
         if not isinstance(value, Activation):
             return state.stuck(bound, "parameter resized")
         if value.dim is not None and value.dim >= len(value.shape) - spatial:
@@ -24,14 +24,12 @@ def pooled(spatial: int) -> Any:
     return rule
 
 
-def reduced(state: Pass, bound: dict[str, Any]) -> Any:
+def reduced(state: Pass, bound: Bound) -> Result:
     """mean, sum, max, norm …: channels survive when the reduction runs beside them."""
-    value = next(iter(bound.values()))
+    value = bound.first
     if not isinstance(value, Activation):
         return state.stuck(bound, "reduces a parameter")
     if isinstance(bound.get("other"), Activation):  # max(a, b)
-        from stages.trace.rules.pointwise import pointwise
-
         return pointwise(state, bound)
     ndim = len(value.shape)
     given = bound.get("dim", bound.get("dims"))
@@ -48,15 +46,15 @@ def reduced(state: Pass, bound: dict[str, Any]) -> Any:
     return state.results(lambda shape: value.with_shape(shape, place))
 
 
-def _single(state: Pass, value: Activation) -> Any:
+def _single(state: Pass, value: Activation) -> Result:
     """One unit fills the tensor; nothing of it could be cut alone, so its label simply goes on."""
     state.labels.freeze(value.vector, state.why("reduces its only unit"))
     return state.results(lambda shape: value.with_shape(shape, None))
 
 
-def ranged(state: Pass, bound: dict[str, Any]) -> Any:
+def ranged(state: Pass, bound: Bound) -> Result:
     """softmax, cumsum, sort …: shape stays, elements along `dim` influence each other."""
-    value, dim = next(iter(bound.values())), bound.get("dim", -1)
+    value, dim = bound.first, bound.get("dim", -1)
     if not isinstance(value, Activation):
         return state.stuck(bound, "parameter normalised")
     if value.dim is None and value.vector[0] <= 0:
@@ -66,22 +64,26 @@ def ranged(state: Pass, bound: dict[str, Any]) -> Any:
     return state.results(lambda shape: value.with_shape(shape, value.dim))
 
 
-_POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool", "fractional_max_pool",
-          "_adaptive_avg_pool", "upsample_nearest", "_upsample_nearest_exact")  # fmt: skip
+_POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool",
+          "fractional_max_pool", "_adaptive_avg_pool", "upsample_nearest",
+          "_upsample_nearest_exact")  # fmt: skip
 _RESIZES = {
-    "upsample_linear1d": 1, "upsample_bilinear2d": 2, "upsample_bicubic2d": 2, "upsample_trilinear3d": 3,
-    "_upsample_bilinear2d_aa": 2, "_upsample_bicubic2d_aa": 2, "grid_sampler": 2, "grid_sampler_2d": 2,
-    "max_pool1d_with_indices": 1, "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3,
+    "upsample_linear1d": 1, "upsample_bilinear2d": 2, "upsample_bicubic2d": 2,
+    "upsample_trilinear3d": 3, "_upsample_bilinear2d_aa": 2, "_upsample_bicubic2d_aa": 2,
+    "grid_sampler": 2, "grid_sampler_2d": 2, "max_pool1d_with_indices": 1,
+    "max_pool2d_with_indices": 2, "max_pool3d_with_indices": 3,
 }  # fmt: skip
 
 RULES = {
     **{f"{name}{n}d": pooled(n) for name in _POOLS for n in (1, 2, 3)},
     **{name: pooled(n) for name, n in _RESIZES.items()},
     **dict.fromkeys(
-        ("mean", "sum", "amax", "amin", "std", "var", "norm", "linalg_vector_norm", "logsumexp", "prod", "any", "all",
-         "max", "min", "median", "argmax", "argmin", "std_mean", "var_mean", "nanmean", "nansum", "count_nonzero"),
+        ("mean", "sum", "amax", "amin", "std", "var", "norm", "linalg_vector_norm", "logsumexp",
+         "prod", "any", "all", "max", "min", "median", "argmax", "argmin", "std_mean", "var_mean",
+         "nanmean", "nansum", "count_nonzero"),
         reduced),
     **dict.fromkeys(
-        ("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "argsort"),
+        ("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp",
+         "sort", "argsort"),
         ranged),
 }  # fmt: skip

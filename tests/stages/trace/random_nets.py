@@ -10,10 +10,10 @@ from torch.nn import functional as F
 Spec = list[tuple[str, int]]
 
 BLOCKS = (
-    "conv", "stride", "grouped", "depthwise", "multiplier", "residual", "project", "concat", "self_concat", "gate",
-    "glu", "shuffle", "squeeze_excite", "pixel", "group_norm", "instance_norm", "prelu", "scale", "shared",
-    "three_sums", "transposed", "pad_shortcut", "spatial_gate", "slice", "stack", "layer_norm_mlp", "in_place",
-    "channel_mean",
+    "conv", "stride", "grouped", "depthwise", "multiplier", "residual", "project", "concat",
+    "self_concat", "gate", "glu", "shuffle", "squeeze_excite", "pixel", "group_norm",
+    "instance_norm", "prelu", "scale", "shared", "three_sums", "transposed", "pad_shortcut",
+    "spatial_gate", "slice", "stack", "layer_norm_mlp", "in_place", "channel_mean",
 )  # fmt: skip
 
 specs = st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(1, 4)), min_size=1, max_size=6)

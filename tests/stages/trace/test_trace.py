@@ -19,7 +19,8 @@ from pipeline.channels.index_ranges import indices_of, runs_of
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models.torchvision_shim import import_torchvision
 from stages.prune import ChannelPlan, prove
-from stages.trace import ChannelGraph, exported, record, trace
+from stages.trace import ChannelGraph, trace
+from stages.trace.capture import dispatch_capture, export_capture
 
 
 def line_of(function: object, text: str) -> int:
@@ -44,10 +45,8 @@ class UnknownInside(Net):
 
 def test_reason_names_operator_module_and_line() -> None:
     reason = trace(UnknownInside(), torch.randn(1, 3, 8, 8)).frozen["a"]
-    assert (
-        reason
-        == f"cummax in inner (test_trace.py:{line_of(Inner.forward, 'cummax')}): no rule for this operator"
-    )
+    line = line_of(Inner.forward, "cummax")
+    assert reason == f"cummax in inner (test_trace.py:{line}): no rule for this operator"
 
 
 def test_hard_coded_size_names_its_line() -> None:
@@ -115,9 +114,9 @@ def test_model_that_cannot_be_captured_is_refused_with_its_line() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_listening_sees_what_torch_export_sees(name: str) -> None:
     net, x = CASES[name].build(), torch.randn(CASES[name].shape)
-    calls = [call for call in exported.capture(net, (x,)).calls if call.name != "getitem"]
+    calls = [call for call in export_capture.by_export(net, (x,)).calls if call.name != "getitem"]
     for light in (True, False):
-        heard = record.capture(net, (x,), light=light).calls
+        heard = dispatch_capture.by_dispatch(net, (x,), light=light).calls
         assert [call.name for call in heard] == [call.name for call in calls]
         assert [call.shapes for call in heard] == [call.shapes for call in calls]
 
@@ -126,7 +125,9 @@ def test_same_groups_without_the_recorder(monkeypatch: pytest.MonkeyPatch) -> No
     net, x = CASES["ChannelShuffle"].build(), torch.randn(2, 3, 8, 8)
     expected = trace(net, x)
     monkeypatch.setattr(
-        record, "capture", lambda model, inputs, light: exported.capture(model, inputs)
+        dispatch_capture,
+        "by_dispatch",
+        lambda model, inputs, light: export_capture.by_export(model, inputs),
     )
     assert trace(net, x).groups == expected.groups
 
@@ -211,7 +212,8 @@ def test_graph_json_is_the_same_in_another_process() -> None:
     script = (
         "import sys; sys.path[:0] = ['.', 'tests/stages/trace']\n"
         "import torch, hashlib; from small_nets import CASES; from stages.trace import trace\n"
-        "graphs = [trace(CASES[n].build(), torch.zeros(CASES[n].shape)) for n in ('Chain', 'Attention')]\n"
+        "cases = [CASES[n] for n in ('Chain', 'Attention')]\n"
+        "graphs = [trace(case.build(), torch.zeros(case.shape)) for case in cases]\n"
         "print(hashlib.sha256(''.join(graph.to_json() for graph in graphs).encode()).hexdigest())"
     )
     root = Path(__file__).parents[3]

@@ -130,8 +130,9 @@ def _fits(bias: torch.Tensor | None, size: int) -> bool:
 
 _KEEP = {
     f"{name}{suffix}"
-    for name in ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "sigmoid", "tanh", "elu",
-                 "leaky_relu", "mish", "selu", "dropout", "layer_norm", "group_norm", "batch_norm", "instance_norm")
+    for name in ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu",
+                 "sigmoid", "tanh", "elu", "leaky_relu", "mish", "selu", "dropout", "layer_norm",
+                 "group_norm", "batch_norm", "instance_norm")
     for suffix in ("", "_")
 }  # fmt: skip
 _FORMULAS: dict[str, Callable[..., torch.Tensor | None]] = {

@@ -7,13 +7,20 @@ block size was given in forward the line is noted as unproven (see `moves`).
 from __future__ import annotations
 
 from math import gcd
-from typing import Any
 
 import numpy as np
 
-from stages.trace.labelling import Pass
-from stages.trace.rules.moves import moved, same_op
-from stages.trace.values import Activation, Parameter, Vector
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.label_values import (
+    Activation,
+    Argument,
+    Bound,
+    Parameter,
+    Result,
+    Vector,
+)
+from stages.trace.propagate.readings import Reading
+from stages.trace.rules.views import moved, same_op
 
 Shape = tuple[int, ...]
 
@@ -31,7 +38,7 @@ def _cut_points(
     state: Pass, value: Activation, points: list[int], *, given: bool
 ) -> Activation | None:
     """The activation tied so that cutting at `points` stays possible; None when it is not."""
-    if given and state.choices.get(state.call.line) in ("outer", "fixed"):
+    if given and state.reading is not Reading.INNER:
         return None
     block = gcd(*points, len(value.vector))
     if given:
@@ -41,7 +48,7 @@ def _cut_points(
     return Activation(value.shape, value.dim, _blocks(state, value.vector, block))
 
 
-def _hits_channels(value: Any, dim: int) -> bool:
+def _hits_channels(value: Argument, dim: int) -> bool:
     return (
         isinstance(value, Activation)
         and value.dim is not None
@@ -49,7 +56,7 @@ def _hits_channels(value: Any, dim: int) -> bool:
     )
 
 
-def slice_(state: Pass, bound: dict[str, Any]) -> Any:
+def slice_(state: Pass, bound: Bound) -> Result:
     """x[:, start:end:step]."""
     value, dim, step = bound["self"], bound.get("dim", 0), bound.get("step", 1)
     if "length" in bound:  # narrow(dim, start, length)
@@ -76,7 +83,7 @@ def slice_(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(state.call.shapes[0] or (), value.dim, tied.vector[start:end])
 
 
-def select(state: Pass, bound: dict[str, Any]) -> Any:
+def select(state: Pass, bound: Bound) -> Result:
     """x[:, i]."""
     value = bound["self"]
     single = isinstance(value, Activation) and value.dim is None and value.vector[0] > 0
@@ -85,7 +92,7 @@ def select(state: Pass, bound: dict[str, Any]) -> Any:
     return same_op(state, bound)
 
 
-def split(state: Pass, bound: dict[str, Any]) -> Any:
+def split(state: Pass, bound: Bound) -> Result:
     """chunk, split, split_with_sizes, tensor_split, unbind: along the channels, or beside them."""
     value, dim = bound["self"], bound.get("dim", 0)
     shapes = [shape for shape in state.call.shapes if shape is not None]
@@ -118,10 +125,11 @@ def split(state: Pass, bound: dict[str, Any]) -> Any:
     )
 
 
-def _split_parameter(state: Pass, value: Parameter, dim: int, shapes: list[Shape]) -> Any:
+def _split_parameter(state: Pass, value: Parameter, dim: int, shapes: list[Shape]) -> Result:
     if state.call.name == "unbind":
         return state.stuck([value], "parameter taken apart")
-    parts, start = [], 0
+    parts: list[Argument] = []
+    start = 0
     for shape in shapes:
         begin, length = start, shape[dim]
         cut = lambda c, begin=begin, length=length: c.narrow(dim, begin, length)  # type: ignore[misc]  # noqa: E731
@@ -130,14 +138,14 @@ def _split_parameter(state: Pass, value: Parameter, dim: int, shapes: list[Shape
     return tuple(parts)
 
 
-def cat(state: Pass, bound: dict[str, Any]) -> Any:
+def cat(state: Pass, bound: Bound) -> Result:
     """Concatenation along the channels appends labels, along another dimension ties them."""
     return _join(
         state, list(bound["tensors"]), bound.get("dim", 0) % len(state.call.shapes[0] or (0,))
     )
 
 
-def stack(state: Pass, bound: dict[str, Any]) -> Any:
+def stack(state: Pass, bound: Bound) -> Result:
     """Concatenation along a new dimension."""
     shape = state.call.shapes[0] or ()
     dim = bound.get("dim", 0) % len(shape)
@@ -150,7 +158,7 @@ def stack(state: Pass, bound: dict[str, Any]) -> Any:
     return _join(state, widened, dim)
 
 
-def _join(state: Pass, values: list[Any], dim: int) -> Any:
+def _join(state: Pass, values: list[Argument], dim: int) -> Result:
     shape = state.call.shapes[0] or ()
     if not all(isinstance(value, Activation) for value in values):
         return state.stuck(values, "joins a parameter")
@@ -168,7 +176,7 @@ def _join(state: Pass, values: list[Any], dim: int) -> Any:
     return Activation(shape, place, base)
 
 
-def glu(state: Pass, bound: dict[str, Any]) -> Any:
+def glu(state: Pass, bound: Bound) -> Result:
     """First half times the sigmoid of the second."""
     value, shape = bound["self"], state.call.shapes[0] or ()
     if not isinstance(value, Activation) or not _hits_channels(value, bound["dim"]):
@@ -181,7 +189,7 @@ def glu(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(shape, value.dim, _blocks(state, value.vector, half)[:half])
 
 
-def pixel_shuffle(state: Pass, bound: dict[str, Any]) -> Any:
+def pixel_shuffle(state: Pass, bound: Bound) -> Result:
     """(C·r², H, W) to (C, H·r, W·r): r² consecutive channels are one unit."""
     value, shape, square = bound["self"], state.call.shapes[0] or (), bound["upscale_factor"] ** 2
     labels = _channels(value)
@@ -192,7 +200,7 @@ def pixel_shuffle(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(shape, len(shape) - 3, cells[:, 0].copy())
 
 
-def pixel_unshuffle(state: Pass, bound: dict[str, Any]) -> Any:
+def pixel_unshuffle(state: Pass, bound: Bound) -> Result:
     """(C, H·r, W·r) to (C·r², H, W)."""
     value, shape = bound["self"], state.call.shapes[0] or ()
     labels = _channels(value)
@@ -201,7 +209,7 @@ def pixel_unshuffle(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(shape, len(shape) - 3, np.repeat(labels, bound["downscale_factor"] ** 2))
 
 
-def channel_shuffle(state: Pass, bound: dict[str, Any]) -> Any:
+def channel_shuffle(state: Pass, bound: Bound) -> Result:
     """Channel k of group g moves to position k·groups + g."""
     value, shape, groups = bound["self"], state.call.shapes[0] or (), bound["groups"]
     labels = value.along(1) if isinstance(value, Activation) else None
@@ -211,7 +219,7 @@ def channel_shuffle(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(shape, 1, np.repeat(_blocks(state, labels, block)[:block], groups))
 
 
-def im2col(state: Pass, bound: dict[str, Any]) -> Any:
+def im2col(state: Pass, bound: Bound) -> Result:
     """(N, C, H, W) to (N, C·kh·kw, L): each channel becomes kh·kw rows."""
     value, shape = bound["self"], state.call.shapes[0] or ()
     labels = _channels(value)
@@ -220,7 +228,7 @@ def im2col(state: Pass, bound: dict[str, Any]) -> Any:
     return Activation(shape, len(shape) - 2, np.repeat(labels, shape[-2] // len(labels)))
 
 
-def _channels(value: Any) -> Vector | None:
+def _channels(value: Argument) -> Vector | None:
     return (
         value.along(len(value.shape) - 3)
         if isinstance(value, Activation) and len(value.shape) >= 3
@@ -232,8 +240,8 @@ RULES = {
     "slice": slice_,
     "narrow": slice_,
     "select": select,
-    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split",
-                     "unsafe_split_with_sizes", "unbind"), split),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk",
+                     "unsafe_split", "unsafe_split_with_sizes", "unbind"), split),
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,
     "glu": glu,

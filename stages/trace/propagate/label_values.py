@@ -7,6 +7,7 @@ reason (`Labels.reason`). 0 is "no label yet" and occurs only inside the tables 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,23 @@ class Opaque:
 
 
 Value = Activation | Parameter | Opaque
+"""What one recorded tensor stands for while labels run."""
+Result = Value | tuple[Value, ...]
+"""What a rule returns: one value, or a tuple for operators whose result is read through getitem."""
+Argument = Any
+"""A `Value`, a list of them, or a plain number, string, dtype … as forward gave it."""
+
+
+class Bound(dict[str, Argument]):
+    """The arguments of one operator call by the names of its schema, defaults filled in.
+
+    For `torch.cat([a, b], 1)` it holds {"tensors": [Activation, Activation], "dim": 1}.
+    """
+
+    @property
+    def first(self) -> Argument:
+        """The first argument, whatever the schema calls it: "self", "input", "tensors" …"""
+        return next(iter(self.values()))
 
 
 def varying_dims(labels: torch.Tensor) -> list[int]:

@@ -1,26 +1,34 @@
 """Data movement: the operator itself is run on the labels.
 
 Where a size could be hard-coded in forward or derived from the channel count, the trace cannot
-tell. `view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (choice "inner"), so equal positions
-of the pieces are tied; the line is noted, and `verify` cuts the network to see. If that fails it
-tries the other reading ("outer"), then freezes the line ("fixed").
+tell. `view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (`Reading.INNER`), so equal
+positions of the pieces are tied; the line is noted, and the network is cut to see. If that fails,
+the other reading is tried (OUTER), and then the line keeps its channels (FIXED).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 
-from stages.trace.labelling import Pass
-from stages.trace.values import Activation, Parameter, along, varying_dims
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.label_values import (
+    Activation,
+    Argument,
+    Bound,
+    Parameter,
+    Result,
+    along,
+    varying_dims,
+)
+from stages.trace.propagate.readings import Reading
 
 Move = Callable[[torch.Tensor], torch.Tensor]
 
 
-def moved(state: Pass, value: Any, move: Move, *, sized: bool = False) -> Any:
+def moved(state: Pass, value: Argument, move: Move, *, sized: bool = False) -> Result:
     """`move` applied to the labels of an activation, or to the coordinates of a parameter."""
     if isinstance(value, Parameter):
         coordinates = tuple(move(coordinate) for coordinate in value.moved())
@@ -30,24 +38,24 @@ def moved(state: Pass, value: Any, move: Move, *, sized: bool = False) -> Any:
     if value.dim is None:
         return Activation(tuple(labels.shape), None, value.vector)
     dims = varying_dims(labels)
-    choice = state.choices.get(state.call.line, "inner")
+    reading = state.reading
     if sized:
-        if choice == "fixed":
+        if reading is Reading.FIXED:
             return state.stuck([value], "a size on this line does not follow the channels")
         state.unproven(value.vector)
     if len(dims) > 1:
         state.labels.split_lines[state.call.line] = None
-        dims, labels = _split(state, labels, dims, choice)
+        dims, labels = _split(state, labels, dims, reading)
     if not dims:
         return Activation(tuple(labels.shape), None, labels.reshape(-1)[:1].numpy())
     return Activation(tuple(labels.shape), dims[0], along(labels, dims[0]))
 
 
 def _split(
-    state: Pass, labels: torch.Tensor, dims: list[int], choice: str
+    state: Pass, labels: torch.Tensor, dims: list[int], reading: Reading
 ) -> tuple[list[int], torch.Tensor]:
     """Channels spread over several dimensions: keep one, tie equal positions along the others."""
-    kept = dims[-1] if choice == "inner" else dims[0]
+    kept = dims[-1] if reading is Reading.INNER else dims[0]
     first = labels
     for dim in range(labels.dim()):
         if dim != kept:
@@ -64,7 +72,7 @@ def _split(
     return ([kept] if labels.shape[kept] > 1 else []), first
 
 
-def view(state: Pass, bound: dict[str, Any]) -> Any:
+def view(state: Pass, bound: Bound) -> Result:
     """view, reshape, unflatten: splits and merges dimensions by given sizes."""
     value, shape = bound["self"], state.call.shapes[0]
     assert shape is not None
@@ -73,7 +81,7 @@ def view(state: Pass, bound: dict[str, Any]) -> Any:
     )
 
 
-def _sized(value: Any, bound: dict[str, Any], shape: tuple[int, ...]) -> bool:
+def _sized(value: Argument, bound: Bound, shape: tuple[int, ...]) -> bool:
     """True unless every dimension that carries channels is written as -1 in forward."""
     if not isinstance(value, Activation) or value.dim is None:
         return False
@@ -84,13 +92,13 @@ def _sized(value: Any, bound: dict[str, Any], shape: tuple[int, ...]) -> bool:
     return not all(len(sizes) == len(shape) and sizes[dim] == -1 for dim in carries)
 
 
-def same_op(state: Pass, bound: dict[str, Any]) -> Any:
+def same_op(state: Pass, bound: Bound) -> Result:
     """The operator is run as it is; no size of it can depend on the channels."""
     target, rest = state.call.target, list(bound.items())[1:]
     return moved(state, bound["self"], lambda labels: target(labels, **dict(rest)))
 
 
-def along_others(state: Pass, bound: dict[str, Any]) -> Any:
+def along_others(state: Pass, bound: Bound) -> Result:
     """Sound as it is along dimensions without channels, stuck along the channels."""
     value = bound["self"]
     if isinstance(value, Activation) and value.dim is not None:
@@ -101,7 +109,7 @@ def along_others(state: Pass, bound: dict[str, Any]) -> Any:
     return same_op(state, bound)
 
 
-def expand(state: Pass, bound: dict[str, Any]) -> Any:
+def expand(state: Pass, bound: Bound) -> Result:
     """Explicit broadcast to given sizes."""
     value, shape = bound["self"], state.call.shapes[0]
     assert shape is not None
@@ -117,12 +125,12 @@ def expand(state: Pass, bound: dict[str, Any]) -> Any:
     )
 
 
-def _grows_beside(value: Any, shape: tuple[int, ...]) -> bool:
+def _grows_beside(value: Argument, shape: tuple[int, ...]) -> bool:
     """A given size for the channel dimension itself may be a constant."""
     return isinstance(value, Activation) and value.dim is not None and value.shape != shape
 
 
-def index(state: Pass, bound: dict[str, Any]) -> Any:
+def index(state: Pass, bound: Bound) -> Result:
     """`x[i, j]` with index tensors: fine beside the channels."""
     value, indices = bound["self"], bound["indices"]
     if not isinstance(value, Activation):
@@ -139,7 +147,7 @@ def index(state: Pass, bound: dict[str, Any]) -> Any:
     return moved(state, value, lambda labels: labels[chosen])
 
 
-def index_select(state: Pass, bound: dict[str, Any]) -> Any:
+def index_select(state: Pass, bound: Bound) -> Result:
     """One dimension re-ordered by an index tensor."""
     value, dim = bound["self"], bound["dim"]
     if not isinstance(value, Activation) or value.dim in (None, dim % max(len(value.shape), 1)):
@@ -149,7 +157,7 @@ def index_select(state: Pass, bound: dict[str, Any]) -> Any:
     return value.with_shape(state.call.shapes[0] or (), value.dim)
 
 
-def pad(state: Pass, bound: dict[str, Any]) -> Any:
+def pad(state: Pass, bound: Bound) -> Result:
     """Padding beside the channels changes nothing; zero channels (option-A shortcuts) are fixed
     ones.
     """
@@ -166,7 +174,7 @@ def pad(state: Pass, bound: dict[str, Any]) -> Any:
         return value.with_shape(shape, value.dim)
     if min(before, after) < 0 or bound.get("mode", "constant") != "constant":
         return state.stuck([value], "pads or crops channels by position")
-    if state.choices.get(state.call.line) in ("outer", "fixed"):
+    if state.reading is not Reading.INNER:
         return state.stuck([value], "a size on this line does not follow the channels")
     state.unproven(value.vector)
     fixed = state.labels.fixed(state.why("zero-padded channels"))
@@ -175,15 +183,17 @@ def pad(state: Pass, bound: dict[str, Any]) -> Any:
 
 
 RULES = {
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "_reshape_alias", "unflatten", "view_as", "reshape_as"), view),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view", "_reshape_alias", "unflatten", "view_as",
+        "reshape_as"), view),
     **dict.fromkeys(
-        ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "numpy_T", "mT", "flatten",
-         "squeeze", "unsqueeze", "repeat", "tile", "flip", "ravel", "adjoint", "matrix_H"), same_op),
+        ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "numpy_T",
+         "mT", "flatten", "squeeze", "unsqueeze", "repeat", "tile", "flip", "ravel", "adjoint",
+         "matrix_H"), same_op),
     **dict.fromkeys(("roll", "rot90", "unfold", "diagonal"), along_others),
     "expand": expand,
     "index": index,
     "index_select": index_select,
     **dict.fromkeys(
-        ("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
-         "replication_pad2d", "replication_pad3d", "_pad_circular"), pad),
+        ("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+         "replication_pad1d", "replication_pad2d", "replication_pad3d", "_pad_circular"), pad),
 }  # fmt: skip

@@ -6,13 +6,11 @@ models that mix devices or look at their tensors, on fake ones.
 
 The mode sits on the PreDispatch key, where torch.export listens too, so that `linear` or `chunk`
 arrive whole and not in the pieces autograd would see. PyTorch has no public way to listen there; if
-this one changes, `capture` falls back.
+this one changes, `capture_forward` falls back.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,20 +24,10 @@ from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from stages.trace import shapes
-from stages.trace.capture import (
-    Call,
-    Capture,
-    Input,
-    Ref,
-    flatten,
-    inside_torch,
-    mode,
-    operator_name,
-    short_path,
-)
-
-_HERE = os.path.dirname(__file__)
+from stages.trace.capture import meta_shapes
+from stages.trace.capture.calls import Call, Capture, Input, Ref, flatten, operator_name
+from stages.trace.capture.model_state import mode, preserved
+from stages.trace.capture.source_lines import running_line
 
 _FEW = 16  # elements of a constant that are remembered: `torch.tensor(x.shape[1])` is one
 
@@ -83,7 +71,7 @@ class Recorder(SchemaCheckMode):
                     tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results
                 ),
                 module=self.modules[-1] if self.modules else "",
-                line=_caller(),
+                line=running_line(),
             )
         )
         for position, result in enumerate(results):
@@ -97,7 +85,7 @@ class Recorder(SchemaCheckMode):
         """
         guard = torch._C._DisablePythonDispatcher()
         try:
-            known = shapes.result(operator_name(func), args, kwargs)
+            known = meta_shapes.result(operator_name(func), args, kwargs)
             return func(*args, **kwargs) if known is None else known
         finally:
             del guard
@@ -147,7 +135,7 @@ class Recorder(SchemaCheckMode):
         return self._count
 
 
-def capture(
+def by_dispatch(
     model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool, training: bool = False
 ) -> Capture:
     """Run `model` on meta (`light`) or fake tensors; any exception means: try the next way."""
@@ -157,7 +145,7 @@ def capture(
 
     def stand_in(tensor: torch.Tensor) -> torch.Tensor:
         if light:
-            return shapes.like(tensor)
+            return meta_shapes.like(tensor)
         return fake.from_tensor(tensor.detach(), static_shapes=True)
 
     used: dict[str, torch.Tensor] = {}
@@ -223,24 +211,6 @@ def _module_paths(recorder: Recorder) -> Iterator[None]:
             handle.remove()
 
 
-@contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
-    """Put back attributes that forward sets on its modules, and torch's random state."""
-    random = torch.get_rng_state()
-    before = [(module, dict(module.__dict__)) for module in model.modules()]
-    try:
-        yield
-    finally:
-        torch.set_rng_state(random)
-        for module, attributes in before:
-            now = module.__dict__
-            if now.keys() != attributes.keys() or any(
-                now[key] is not value for key, value in attributes.items()
-            ):
-                module.__dict__.clear()
-                module.__dict__.update(attributes)
-
-
 def _attributes(model: nn.Module) -> dict[int, str]:
     """{id: path} of tensors kept as plain attributes."""
     return {
@@ -257,18 +227,3 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     """
     layout = (tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset(), tensor.dtype)
     return (tensor.untyped_storage()._cdata, *layout)
-
-
-def _caller() -> str:
-    """The innermost frame of the network's own code; in one made of library modules alone there
-    is none.
-    """
-    frame: Any = sys._getframe(2)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file != __file__ and os.path.dirname(file) == _HERE:
-            break  # whoever runs the network is no line of it
-        if not inside_torch(file) and file != __file__:
-            return f"{short_path(file)}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "unknown line"

@@ -9,7 +9,6 @@ compared with the silenced network's as well.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +21,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.surgery import cut, named_tensors, rebuild, removed_slices, silence
-from stages.trace import record
-from stages.trace.capture import Call, Capture, Ref, flatten, inside_torch, mode, short_path
-from stages.trace.labelling import Pass
-from stages.trace.labels import Settled
-from stages.trace.record import preserved
+from stages.trace.capture.calls import Call, Capture, Ref, flatten
+from stages.trace.capture.dispatch_capture import by_dispatch
+from stages.trace.capture.model_state import mode, preserved
+from stages.trace.capture.source_lines import line_of_error, short_path
+from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.labels import Settled
+from stages.trace.propagate.readings import Reading
 
 
 def doubtful(state: Pass, settled: Settled, graph: ChannelGraph) -> dict[str, set[str]]:
@@ -44,13 +45,13 @@ def doubtful(state: Pass, settled: Settled, graph: ChannelGraph) -> dict[str, se
         labels = np.concatenate(vectors)
         numbers = np.unique(owner[settled.roots[labels[labels > 0]]])
         ids = {groups[number].id for number in numbers.tolist() if number >= 0}
-        if ids and state.choices.get(line) != "fixed":
+        if ids and state.readings.get(line) is not Reading.FIXED:
             found[line] = ids
     return found
 
 
 @dataclass(frozen=True)
-class Trial:
+class CutCheck:
     """Cuts half of some groups of one traced network and reports what goes wrong."""
 
     model: nn.Module
@@ -86,9 +87,7 @@ class Trial:
         if self.captured.heard:
             light = self.captured.light
             small = _hollow(self.model, self.graph, keep, "meta" if light else None)
-            return _difference(
-                self.captured, record.capture(small, tuple(self.inputs), light=light)
-            )
+            return _difference(self.captured, by_dispatch(small, tuple(self.inputs), light=light))
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         with preserved(self.model), torch.no_grad(), fake:
             small = _hollow(self.model, self.graph, keep, None)
@@ -156,7 +155,10 @@ def _difference(whole: Capture, small: Capture) -> str:
             return f"{other.line}: the cut network takes another path, {other.name} for {one.name}"
         for before, after in zip(_numbers(one), _numbers(other), strict=False):
             if before != after:
-                return f"{other.line}: {one.name} uses a number that depends on the width, {before} becomes {after}"
+                return (
+                    f"{other.line}: {one.name} uses a number that depends on the width, "
+                    f"{before} becomes {after}"
+                )
     if len(whole.calls) != len(small.calls):
         return "the cut network takes another path"
     constants, others = (
@@ -204,11 +206,6 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _place(error: Exception) -> str:
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not inside_torch(frame.filename)
-    ]
-    frames = [frame for frame in frames if frame.filename != __file__]
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{short_path(frames[-1].filename)}:{frames[-1].lineno}: {text}" if frames else text
+    frame = line_of_error(error)
+    return text if frame is None else f"{short_path(frame.filename)}:{frame.lineno}: {text}"

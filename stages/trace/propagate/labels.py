@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.trace.values import Vector
+from stages.trace.propagate.label_values import Vector
 
 
 @dataclass

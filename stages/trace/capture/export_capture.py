@@ -1,11 +1,7 @@
-"""A capture from torch.export: the reference for what can be traced, and the fallback of
-`record`.
-"""
+"""A capture from torch.export: the reference for what can be traced, and the fallback."""
 
 from __future__ import annotations
 
-import os
-import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any, cast
@@ -14,21 +10,12 @@ import torch
 from torch import nn
 
 from pipeline.errors import UsageError
-from stages.trace.capture import (
-    Call,
-    Capture,
-    Input,
-    Ref,
-    canonical_names,
-    inside_torch,
-    mode,
-    operator_name,
-    short_path,
-    source_line,
-)
+from stages.trace.capture.calls import Call, Capture, Input, Ref, operator_name
+from stages.trace.capture.model_state import canonical_names, mode
+from stages.trace.capture.source_lines import line_in_text, line_of_error, short_path
 
 
-def capture(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+def by_export(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     """Export `model` and translate the graph.
 
     Raises:
@@ -84,7 +71,7 @@ def _call(node: torch.fx.Node, index: dict[torch.fx.Node, int]) -> Call:
         kwargs=dict(resolve(dict(node.kwargs))),
         shapes=tuple(_shape(result) for result in results),
         module=module,
-        line=source_line(node.meta.get("stack_trace") or ""),
+        line=line_in_text(node.meta.get("stack_trace") or ""),
     )
 
 
@@ -103,16 +90,14 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _refusal(error: Exception) -> UsageError:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not inside_torch(f.filename)]
-    frames = [f for f in frames if os.path.abspath(f.filename) != os.path.abspath(__file__)]
-    trace = source_line(str(error))
-    place = (
-        f"{short_path(frames[-1].filename)}:{frames[-1].lineno} ({frames[-1].line})"
-        if frames
-        else trace
-    )
-    what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = str(error).strip()
+    frame = line_of_error(error)
+    place = line_in_text(text)
+    if frame is not None:
+        place = f"{short_path(frame.filename)}:{frame.lineno} ({frame.line})"
+    what = text.splitlines()[0] if text else type(error).__name__
     return UsageError(
         f"torch.export cannot take this model, stopped at {place}: {what}",
-        hint="forward may not branch on tensor values or leave torch; rewrite that line, e.g. with torch.where",
+        hint="forward may not branch on tensor values or leave torch; rewrite that line, "
+        "e.g. with torch.where",
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stages.trace import shapes
+from stages.trace.capture import meta_shapes
 
 aten = torch.ops.aten
 
@@ -51,7 +51,7 @@ ASKED = {
 @pytest.mark.parametrize("case", KNOWN)
 def test_formula_is_what_pytorch_says(case: str) -> None:
     name = case.split()[0]
-    found, expected = shapes.result(name, KNOWN[case], {}), getattr(aten, name)(*KNOWN[case])
+    found, expected = meta_shapes.result(name, KNOWN[case], {}), getattr(aten, name)(*KNOWN[case])
     assert found is not None
     assert (found.shape, found.dtype, found.device) == (
         expected.shape,
@@ -62,10 +62,10 @@ def test_formula_is_what_pytorch_says(case: str) -> None:
 
 @pytest.mark.parametrize("case", ASKED)
 def test_anything_else_is_left_to_pytorch(case: str) -> None:
-    assert shapes.result(case.split()[0], ASKED[case], {}) is None
+    assert meta_shapes.result(case.split()[0], ASKED[case], {}) is None
 
 
 def test_order_of_strides_is_kept() -> None:
     last = X.to(memory_format=torch.channels_last)
-    assert shapes.like(last).stride() == last.stride()
-    assert shapes.like(X[:, :2]).is_contiguous()
+    assert meta_shapes.like(last).stride() == last.stride()
+    assert meta_shapes.like(X[:, :2]).is_contiguous()

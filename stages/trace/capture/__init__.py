@@ -1,0 +1,1 @@
+"""Recording what a network computes: by the dispatcher, or by torch.export."""

@@ -1,0 +1,100 @@
+"""What one run of a network looks like to the labelling: calls of ATen operators, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The result of an earlier call, or an input; `item` picks one of several results."""
+
+    index: int
+    item: int | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator call.
+
+    `args` and `kwargs` are as forward gave them, every tensor replaced by its `Ref`. `shapes` has
+    one entry for each result, None for a result that is no tensor. `module` is the path of the
+    innermost module that was running, `line` the innermost line of the network's own code.
+    """
+
+    index: int
+    target: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shapes: tuple[tuple[int, ...] | None, ...]
+    module: str
+    line: str
+
+    @property
+    def where(self) -> str:
+        """Operator, module path and source line, for reasons."""
+        inside = f" in {self.module}" if self.module else ""
+        return f"{self.name}{inside} ({self.line})"
+
+    @property
+    def returns_list(self) -> bool:
+        """True for operators whose result is read through getitem."""
+        if not isinstance(self.target, torch._ops.OpOverload):
+            return False
+        returned = self.target._schema.returns
+        kind = str(returned[0].type) if len(returned) == 1 else "List"
+        return "[]" in kind or kind.startswith("List")
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor that exists before the run.
+
+    `kind` is "parameter" (or buffer), "constant" or "input". `numbers` are the elements of a small
+    constant.
+    """
+
+    index: int
+    kind: str
+    name: str
+    shape: tuple[int, ...] | None
+    numbers: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capture:
+    """All calls of a forward pass.
+
+    `heard` is True when the dispatcher told them, False when torch.export did; `light` is True when
+    the pass ran on meta tensors.
+    """
+
+    inputs: tuple[Input, ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Ref, ...]
+    light: bool = False
+    heard: bool = True
+
+
+def operator_name(target: Any) -> str:
+    """ "conv2d" for torch.ops.aten.conv2d.default; other libraries keep their namespace."""
+    if isinstance(target, torch._ops.OpOverload):
+        name = target._schema.name.partition("::")[2]
+        return name if target.namespace == "aten" else f"{target.namespace}::{name}"
+    return getattr(target, "__name__", str(target))
+
+
+def flatten(values: Any) -> Iterable[Any]:
+    """Leaves of nested lists and dicts."""
+    if isinstance(values, dict):
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from flatten(value)
+    else:
+        yield values

@@ -1,0 +1,30 @@
+"""The calls of one forward pass, by the quickest way that holds.
+
+Two ways lead there. `dispatch_capture` listens to PyTorch's dispatcher while the model runs on
+tensors without values, which takes a fraction of a second. Where it gives up, `export_capture` asks
+torch.export, which is many times slower and has the last word on what can be traced at all. Both
+see the same ATen operators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from torch import nn
+
+from stages.trace.capture import dispatch_capture, export_capture
+from stages.trace.capture.calls import Capture
+
+
+def capture_forward(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+    """The calls of one forward pass in eval mode.
+
+    Raises:
+        UsageError: torch.export cannot take the model; names the line of the model that stopped it.
+    """
+    for light in (True, False):
+        # tensor values used, higher-order operators, another torch
+        with contextlib.suppress(Exception):
+            return dispatch_capture.by_dispatch(model, example_inputs, light=light)
+    return export_capture.by_export(model, example_inputs)

@@ -1,0 +1,72 @@
+"""Which line of the network's own code something happened on, the same text on every machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from functools import lru_cache
+from types import FrameType
+
+import torch
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+"""The folder of the trace engine: it runs the network and is no line of it."""
+_UNKNOWN = "unknown line"
+
+
+def inside_torch(file: str) -> bool:
+    """True for PyTorch's own source files."""
+    return file.startswith(_TORCH)
+
+
+def inside_engine(file: str) -> bool:
+    """True for the source files of the trace engine."""
+    return file.startswith(_ENGINE)
+
+
+@lru_cache(maxsize=4096)
+def short_path(file: str) -> str:
+    """A source file without the folders that differ from machine to machine."""
+    roots = sorted({os.path.abspath(path or ".") for path in sys.path}, key=len, reverse=True)
+    for root in roots:
+        if file.startswith(root.rstrip(os.sep) + os.sep):
+            return os.path.relpath(file, root).replace(os.sep, "/")
+    return os.path.basename(file)
+
+
+def running_line() -> str:
+    """The innermost running frame of the network's own code.
+
+    A network made of library modules alone has none: whoever runs it does not count.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    inside_run = False  # past the frames that listen, which lie inside the network's own
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if inside_engine(file):
+            if inside_run:
+                break
+        else:
+            inside_run = True
+            if not inside_torch(file):
+                return f"{short_path(file)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return _UNKNOWN
+
+
+def line_in_text(stack: str) -> str:
+    """The innermost frame outside torch of a stack that is written out as text."""
+    frames = [(match["file"], match["line"]) for match in _FRAME.finditer(stack)]
+    own = [frame for frame in frames if not inside_torch(frame[0])] or frames
+    return f"{short_path(own[-1][0])}:{own[-1][1]}" if own else _UNKNOWN
+
+
+def line_of_error(error: BaseException) -> traceback.FrameSummary | None:
+    """The innermost frame of an exception outside torch and the engine; None without one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not inside_torch(f.filename) and not inside_engine(f.filename)]
+    return own[-1] if own else None

@@ -1,0 +1,28 @@
+"""How a line of forward is read that spreads channels over several dimensions."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Reading(Enum):
+    """Which of the sizes on a source line follows the channels.
+
+    `x.view(b, 2, c // 2, h, w)` of 4 channels gives
+
+        dimension 1   0 1
+        dimension 2   0 1     channel = 2 * (index along 1) + (index along 2)
+
+    INNER: 2 stays and c // 2 shrinks, so channels 0 and 2 are one unit, 1 and 3 another.
+    OUTER: the first size shrinks and the second stays, so channels 0 and 1 are one unit.
+    FIXED: no size follows, all channels that pass the line stay.
+    """
+
+    INNER = "inner"
+    OUTER = "outer"
+    FIXED = "fixed"
+
+    @property
+    def weaker(self) -> Reading:
+        """What to try when a cut under this reading fails."""
+        return Reading.OUTER if self is Reading.INNER else Reading.FIXED
