@@ -121,6 +121,23 @@ def test_only_the_console_prints() -> None:
     assert printers <= allowed
 
 
+def test_training_touches_no_disk() -> None:
+    """Checkpoints are written by pipeline/run/checkpoints.py, through the store."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / "pipeline" / "training").glob("*.py")
+        for name in _imports(path)
+        if f"{name}.".startswith(("pipeline.run.", "tempfile.", "shutil.", "safetensors."))
+    ]
+    calls = [
+        f"{path.relative_to(ROOT)}:{call.lineno}: {name}"
+        for path in (ROOT / "pipeline" / "training").glob("*.py")
+        for name, call in _calls(path)
+        if name == "open" or name.rpartition(".")[2].startswith(("write", "save_file"))
+    ]
+    assert wrong + calls == []
+
+
 def test_nothing_is_pickled() -> None:
     assert (
         _importers("dill") | _importers("joblib") | _importers("shelve") | _importers("marshal")

@@ -268,7 +268,7 @@ def test_killed_in_the_distillation_of_round_1_it_resumes_to_the_same_weights(ho
     arguments = ["pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "distill"]
     dies = (
         "import os, signal\n"
-        "from pipeline.training.resume import CheckpointFolder as Folder\n"
+        "from pipeline.run.checkpoints import CheckpointFolder as Folder\n"
         "save = Folder.save\n"
         "Folder.save = lambda self, point: (save(self, point), os.kill(os.getpid(), signal.SIGKILL))\n"
         f"from pipeline.cli import main; main({arguments!r})"

@@ -52,8 +52,7 @@ def accuracy(
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
     """Replace running mean and variance of every batch norm by the plain average over `batches`.
 
-    Weights, modes and momenta stay as they were; only batch norms see training mode (dropout stays
-    off).
+    Weights, modes and momenta stay as they were; only batch norms see training mode, not dropout.
 
     Args:
         batches: x (B, C, H, W), or tuples that begin with it; without any batch nothing changes.
@@ -65,7 +64,7 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tens
     with modes_kept(model), torch.no_grad():
         model.eval()
         for norm in norms:
-            norm.momentum = None  # cumulative average
+            norm.momentum = None  # torch then averages over all batches alike
             norm.train()
         try:
             for batch in batches:

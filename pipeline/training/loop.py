@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.errors import Refused
 from pipeline.training import machine
-from pipeline.training.checkpoint import Checkpoint, Progress, TrainState
 from pipeline.training.evaluate import accuracy, device_of
-from pipeline.training.machine import Objective, autocast
+from pipeline.training.machine import autocast
+from pipeline.training.objectives import Objective, cross_entropy
 from pipeline.training.recipe import Recipe, learning_rate
+from pipeline.training.state import Checkpoint, TrainState
 
 if TYPE_CHECKING:
     from pipeline.data.images import Images
@@ -35,38 +35,38 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the loop tells its caller; it touches neither disk nor terminal itself."""
+    """What the loop tells its caller; it touches neither disk nor terminal itself.
+
+    Attributes:
+        save: keep this state; called at every epoch's end, every `save_seconds` within one, and
+            before stopping.
+        progress: called with steps done, steps in all, and epoch, loss, accuracy, images_per_s,
+            eta_s; at most every `progress_seconds` and at every epoch's end.
+        stopping: True: save and stop.
+    """
 
     save: Callable[[Checkpoint], None] = lambda checkpoint: None
-    """Keep this state; called at every epoch's end, every `save_seconds` within, and before stopping."""
     progress: Callable[..., None] = lambda done, total, **fields: None
-    """Steps done, steps in all, and epoch, loss, accuracy, images_per_s, eta_s."""
     stopping: Callable[[], bool] = lambda: False
-    """True: save and stop."""
     save_seconds: float = 30.0
     progress_seconds: float = 0.5
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What training reached; the model holds the weights of `best_epoch`."""
+    """What training reached; the model holds the weights of `best_epoch`.
+
+    Attributes:
+        history: one row an epoch: epoch, loss (train mean), accuracy (search split), lr.
+        best_accuracy: on the search split, a fraction.
+    """
 
     history: list[dict[str, float]]
-    """One row an epoch: epoch, loss (train mean), accuracy (search split), lr."""
     best_epoch: int
     best_accuracy: float
     precision: str
     steps: int
     seconds: float = field(compare=False)
-
-
-def cross_entropy(label_smoothing: float = 0.0) -> Objective:
-    """Objective of plain training; targets are classes (B,) or probabilities (B, K)."""
-
-    def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(model(x).float(), y, label_smoothing=label_smoothing)
-
-    return objective
 
 
 def fit(
@@ -83,9 +83,8 @@ def fit(
     """Train `model` in place on `train`; keep the epoch that is best on `search`.
 
     Args:
-        objective: (model, x, y) -> scalar loss; cross-entropy with the recipe's label smoothing
-        when absent. resume: a state that `callbacks.save` was given for the same recipe, seed and
-        data.
+        objective: cross-entropy with the recipe's label smoothing when absent.
+        resume: a state that `callbacks.save` was given for the same recipe, seed and data.
     Raises:
         Refused: loss, gradient or weights are not finite; what was saved before it stays good.
         Stopped: `callbacks.stopping` said so.
@@ -99,15 +98,15 @@ def fit(
         while run.state.epoch < recipe.epochs:
             run.epoch()
         run.state.load_best(model)
-    state = run.state.progress
     model.eval()
+    done = run.state.progress
     return Fit(
-        state.history,
-        state.best_epoch,
-        state.best_accuracy,
-        state.precision,
-        state.step,
-        state.seconds,
+        done.history,
+        done.best_epoch,
+        done.best_accuracy,
+        done.precision,
+        done.step,
+        done.seconds,
     )
 
 
@@ -125,6 +124,7 @@ class _Run:
         callbacks: Callbacks,
         resume: Checkpoint | None,
     ) -> None:
+        # on CPUs convolutions are faster channels-last
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train, self.search, self.recipe, self.seed = train, search, recipe, seed
         self.objective, self.callbacks = objective, callbacks
@@ -138,9 +138,8 @@ class _Run:
         else:
             self.state.progress.precision = self._precision()
         self.started = time.perf_counter() - self.state.progress.seconds
-        self.saved = self.shown = time.perf_counter()
+        self.saved = self.shown = self.seen_since = time.perf_counter()
         self.seen = 0
-        self.seen_since = time.perf_counter()
 
     def _precision(self) -> Literal["fp32", "bf16"]:
         if self.recipe.precision != "auto":
@@ -153,23 +152,16 @@ class _Run:
     def epoch(self) -> None:
         """The rest of the current epoch, its score on the search split, and a save."""
         progress, state = self.state.progress, self.state
-        generator = torch.Generator().manual_seed(_mix(self.seed, progress.epoch))
-        batches = self.train.batches(
-            self.batch_size,
-            shuffle=True,
-            augment=self.recipe.augment,
-            generator=generator,
-            drop_last=True,
-        )
+        done = progress.step - progress.epoch * self.steps_per_epoch
         self.model.train()
-        for i, (x, y) in enumerate(batches):
-            if i < progress.step - progress.epoch * self.steps_per_epoch:
-                continue  # done before the resume
+        for index, (x, y) in enumerate(self._batches(progress.epoch)):
+            if index < done:
+                continue  # drawn and thrown away, so that the rest is what it would have been
             self.step(x.to(self.device), y.to(self.device))
             if self.callbacks.stopping():
                 self.save()
                 raise Stopped
-            self._tell()
+            self._report()
         scored = state.scored_model(self.model)
         score = accuracy(scored, self.search, 256, precision=progress.precision)
         row = {
@@ -180,12 +172,21 @@ class _Run:
         }
         state.finish_epoch(scored, row)
         self.save()
-        self._tell(force=True)
+        self._report(force=True)
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.train.batches(
+            self.batch_size,
+            shuffle=True,
+            augment=self.recipe.augment,
+            generator=torch.Generator().manual_seed(_mix(self.seed, epoch)),
+            drop_last=True,
+        )
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """One update; refuses before it would spoil the weights."""
         progress, optimizer = self.state.progress, self.state.optimizer
-        torch.manual_seed(_mix(self.seed, 1_000_000 + progress.step))
+        torch.manual_seed(_mix(self.seed, 1_000_000 + progress.step))  # of dropout
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, progress.step, self.total)
         with autocast(self.device, progress.precision):
@@ -196,10 +197,9 @@ class _Run:
         )
         value = float(loss.detach())
         if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise Refused(
-                f"training diverged at step {progress.step + 1} of {self.total}: "
-                f"loss {value}, gradient norm {float(norm)}",
-                hint="lower the learning rate; the last good checkpoint was kept",
+            raise self._diverged(
+                f"at step {progress.step + 1} of {self.total}: "
+                f"loss {value}, gradient norm {float(norm)}"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -207,23 +207,26 @@ class _Run:
         self.seen += len(x)
 
     def save(self) -> None:
-        """Hand the state over. Refuses one that is not finite: statistics overflow before loss
-        and gradient do.
-        """
+        """Hand the state over, unless it is not finite."""
         progress = self.state.progress
         progress.seconds = time.perf_counter() - self.started
         checkpoint = self.state.checkpoint(self.model)
         for name, tensor in checkpoint.tensors.items():
+            # running statistics overflow before loss and gradient do
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise Refused(
-                    f"training diverged by step {progress.step} of {self.total}: "
-                    f"{name.partition('.')[2]} holds NaN or infinity",
-                    hint="lower the learning rate; the last good checkpoint was kept",
+                raise self._diverged(
+                    f"by step {progress.step} of {self.total}: "
+                    f"{name.partition('.')[2]} holds NaN or infinity"
                 )
         self.callbacks.save(checkpoint)
         self.saved = time.perf_counter()
 
-    def _tell(self, force: bool = False) -> None:
+    def _diverged(self, where: str) -> Refused:
+        hint = "lower the learning rate; the last good checkpoint was kept"
+        return Refused(f"training diverged {where}", hint=hint)
+
+    def _report(self, force: bool = False) -> None:
+        """Save and show, each where it is due."""
         now, progress = time.perf_counter(), self.state.progress
         if now - self.saved > self.callbacks.save_seconds:
             self.save()
@@ -262,6 +265,3 @@ def _mix(seed: int, counter: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
     return (z ^ (z >> 31)) >> 1
-
-
-__all__ = ["Callbacks", "Checkpoint", "Fit", "Progress", "Stopped", "cross_entropy", "fit", "sgd"]

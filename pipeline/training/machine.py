@@ -6,7 +6,7 @@ import copy
 import ctypes
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -15,11 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+from pipeline.training.objectives import Objective
 
-CLEARLY_FASTER = (
-    1.25  # below that a probe on a busy machine may be noise, and fp32 is the safer arithmetic
-)
+# Below that a probe on a busy machine may be noise, and fp32 is the safer arithmetic.
+CLEARLY_FASTER = 1.25
 
 
 def cores() -> int:
@@ -58,9 +57,7 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def all_cores() -> Iterator[int]:
-    """Compute on every core we may use, no more; OMP_NUM_THREADS, when set, is obeyed. Yields
-    the number.
-    """
+    """Compute on every core we may use, no more, and yield their number; obeys OMP_NUM_THREADS."""
     keep_freed_memory()
     before = torch.get_num_threads()
     threads = before if os.environ.get("OMP_NUM_THREADS") else cores()
@@ -88,13 +85,11 @@ def autocast(
 def faster_precision(
     model: nn.Module, x: Tensor, y: Tensor, objective: Objective, rounds: int = 3
 ) -> Literal["fp32", "bf16"]:
-    """Time forward and backward both ways on a copy of `model`, in turn; bf16 only when clearly
-    faster.
-
-    The fastest of each counts: whatever else runs on the machine only ever adds time.
+    """Time forward and backward both ways on a copy of `model`; bf16 only when clearly faster.
 
     Args:
-        x: (B, C, H, W) float32 on the model's device; y: its targets.
+        x, y: a batch (B, C, H, W) float32 on the model's device, and what `objective` takes for it.
+        rounds: timed passes of each precision, in turn.
     """
     trial = copy.deepcopy(model).train()
     seconds: dict[Literal["fp32", "bf16"], list[float]] = {"fp32": [], "bf16": []}
@@ -107,5 +102,5 @@ def faster_precision(
                 loss.backward()
                 loss.item()
                 times.append(time.perf_counter() - start)
-    fp32, bf16 = (min(times[1:]) for times in seconds.values())
+    fp32, bf16 = (min(times[1:]) for times in seconds.values())  # other work only adds time
     return "bf16" if fp32 > CLEARLY_FASTER * bf16 else "fp32"

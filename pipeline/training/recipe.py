@@ -16,7 +16,17 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum, warmed up linearly, then annealed to zero."""
+    """SGD with Nesterov momentum, warmed up linearly, then annealed to zero.
+
+    Attributes:
+        batch_size: images a step; no more than there are.
+        lr: the learning rate after the warm-up.
+        weight_decay: of matrices and kernels; biases and norms are not decayed.
+        warmup: share of all steps in which the rate rises linearly to `lr`.
+        schedule: shape of the decay after it.
+        ema: decay a step of the averaged weights that are scored and kept; 0: none.
+        precision: bf16: autocast; auto: bf16 when a short probe shows it to be clearly faster here.
+    """
 
     epochs: int
     batch_size: int
@@ -25,14 +35,10 @@ class Recipe:
     momentum: float = 0.9
     label_smoothing: float = 0.0
     warmup: float = 0.15
-    """Share of all steps in which the rate rises linearly to `lr`."""
     schedule: Literal["cosine", "linear"] = "cosine"
-    """Shape of the decay after it."""
     ema: float = 0.0
-    """Decay a step of the averaged weights that are scored and kept; 0: none."""
     augment: Augment = field(default_factory=Augment)
     precision: Precision = "auto"
-    """bf16: autocast; auto: bf16 when a short probe shows it to be clearly faster here."""
 
     @classmethod
     def from_config(
@@ -58,8 +64,7 @@ class Recipe:
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
-    """Rate at `step` of `total` (from 0): linear up to the peak, then cosine or linear down to
-    (nearly) zero.
+    """Rate at `step` of `total` (from 0): linear up to the peak, then down to (nearly) zero.
 
     >>> recipe = Recipe(epochs=1, batch_size=1, lr=1.0, warmup=0.5, schedule="linear")
     >>> [learning_rate(recipe, step, 4) for step in range(4)]
@@ -69,6 +74,6 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     if step < warm:
         return recipe.lr * (step + 1) / warm
     done = (step - warm) / max(1, total - warm)
-    return recipe.lr * (
-        1 - done if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    )
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - done)
+    return recipe.lr * (0.5 * (1 + math.cos(math.pi * done)))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from stages.distill.engine import Recovery, distillation, recover
+from stages.distill.engine import Recovery, recover
 
-__all__ = ["Recovery", "distillation", "recover"]
+__all__ = ["Recovery", "recover"]

@@ -1,7 +1,4 @@
-"""Recovery of a pruned network: batch-norm statistics first, then distillation from the original.
-
-loss = α · T² · KL(teacher ‖ student, both softened by T) + (1 − α) · cross-entropy    (arXiv 1503.02531)
-"""
+"""Recovery of a cut network: batch-norm statistics first, then distillation from the original."""
 
 from __future__ import annotations
 
@@ -13,11 +10,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.data.augment import Augment
-from pipeline.training import Fit, accuracy, cross_entropy, reestimate_batchnorm
-from pipeline.training.machine import Objective, best_device
+from pipeline.training import (
+    Fit,
+    Objective,
+    accuracy,
+    cached_teacher_loss,
+    cross_entropy,
+    distillation,
+    reestimate_batchnorm,
+)
+from pipeline.training.machine import best_device
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DistillConfig
@@ -26,23 +30,27 @@ if TYPE_CHECKING:
 
 Trainer = Callable[[nn.Module, Objective, "Images"], Fit]
 """(student, objective, train images) -> Fit, leaving the best epoch in the student."""
-_MOST_LOGITS = 1 << 28  # numbers, 1 GiB: beyond that the teacher looks again
+_MOST_LOGITS = 1 << 28  # numbers, 1 GiB: beyond that the teacher is asked at every step
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Accuracies on the search split, as fractions, in the order they were reached."""
+    """Accuracies on the search split, as fractions, in the order they were reached.
+
+    Attributes:
+        cut: of the student as it came from the cut.
+        batchnorm: after re-estimating the batch-norm statistics alone.
+        final: of what the student holds in the end.
+        kept: what that is: "cut", "batchnorm" or "epoch N".
+        fit: None when nothing was trained.
+    """
 
     teacher: float
     cut: float
-    """Of the student as it came from the cut."""
     batchnorm: float
-    """After re-estimating the batch-norm statistics alone."""
     final: float
     kept: str
-    """What the student holds: "cut", "batchnorm" or "epoch N"."""
     fit: Fit | None
-    """None when nothing was trained."""
 
 
 def recover(
@@ -60,115 +68,79 @@ def recover(
     standard error.
 
     Args:
-        train: runs the epochs on the objective and the images that it is given.
+        seed: of the images that the batch-norm statistics are estimated from.
+        train: runs the epochs on the objective and the images that it is given; what it raises
+            leaves the student as it was then.
     """
     for model in (student, teacher):
+        # on CPUs convolutions are faster channels-last
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher_accuracy = accuracy(teacher, splits.search)
+    target = accuracy(teacher, splits.search)
     cut = accuracy(student, splits.search)
-    before = _state(student)
-    reestimate_batchnorm(student, bn_batches(splits.train, config, seed))
-    batchnorm = accuracy(student, splits.search)
-    best, kept = batchnorm, "batchnorm"
-    if batchnorm < cut:
-        student.load_state_dict(before)
-        best, kept = cut, "cut"
+    batchnorm = _settle_batchnorm(student, cut, splits, config, seed)
+    best, kept = (batchnorm, "batchnorm") if batchnorm >= cut else (cut, "cut")
     if config.mode == "bn_only" or config.epochs == 0:
-        return Recovery(teacher_accuracy, cut, batchnorm, best, kept, None)
+        return Recovery(target, cut, batchnorm, best, kept, None)
     before = _state(student)
-    fitted = train(student, *lesson(config, teacher, splits.train))
-    # The plan was chosen by its score on these very images before any training, which flatters
-    # `best`.
+    fitted = train(student, *training_objective(config, teacher, splits.train))
+    # The plan was chosen by its score on these very images before any training, which flatters it.
     chance = math.sqrt(best * (1 - best) / len(splits.search))
     if fitted.best_accuracy >= best - chance:
-        return Recovery(
-            teacher_accuracy,
-            cut,
-            batchnorm,
-            fitted.best_accuracy,
-            f"epoch {fitted.best_epoch}",
-            fitted,
-        )
-    student.load_state_dict(before)
-    return Recovery(teacher_accuracy, cut, batchnorm, best, kept, fitted)
+        best, kept = fitted.best_accuracy, f"epoch {fitted.best_epoch}"
+    else:
+        student.load_state_dict(before)
+    return Recovery(target, cut, batchnorm, best, kept, fitted)
 
 
-def lesson(config: DistillConfig, teacher: nn.Module, images: Images) -> tuple[Objective, Images]:
-    """The loss of `config.mode`, and the images to train on.
+def _settle_batchnorm(
+    student: nn.Module, cut: float, splits: Splits, config: DistillConfig, seed: int
+) -> float:
+    """Accuracy with re-estimated statistics, which are taken back where it is below `cut`."""
+    before = _state(student)
+    reestimate_batchnorm(student, bn_batches(splits.train, config, seed))
+    found = accuracy(student, splits.search)
+    if found < cut:
+        student.load_state_dict(before)
+    return found
 
-    Images that are never changed are shown to the teacher once, before the first epoch; augmented
-    ones every time.
+
+def training_objective(
+    config: DistillConfig, teacher: nn.Module, images: Images
+) -> tuple[Objective, Images]:
+    """The loss of `config.mode`, and the images to train on: `images`, numbered where it asks so.
+
+    The teacher sees images that never change once, before the first epoch; augmented ones at every
+    step.
     """
     if config.mode == "finetune":
         return cross_entropy(), images
-    repeats = config.epochs > 1 and Augment(**config.augment.model_dump()) == Augment()
-    if repeats and len(images) * images.num_classes <= _MOST_LOGITS:
+    unchanged = Augment(**config.augment.model_dump()) == Augment()
+    small = len(images) * images.num_classes <= _MOST_LOGITS
+    if unchanged and small and config.epochs > 1:  # a single epoch asks it no more often
         wanted = teacher_logits(teacher, images)
-        return remembered(
-            wanted, images.labels, config.temperature, config.alpha
-        ), images.numbered()
+        loss = cached_teacher_loss(wanted, images.labels, config.temperature, config.alpha)
+        return loss, images.numbered()
     return distillation(teacher, config.temperature, config.alpha), images
 
 
-def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
-    """The loss at the top of this module; the teacher, in eval mode, sees the same augmented
-    batch.
-    """
-    teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
-
-    def loss(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        if next(teacher.parameters()).device != x.device:
-            teacher.to(x.device)
-        with torch.no_grad():
-            wanted = teacher(x)
-        return _loss(student(x), wanted, y, temperature, alpha)
-
-    return loss
-
-
-def remembered(wanted: Tensor, labels: Tensor, temperature: float, alpha: float) -> Objective:
-    """The same loss from logits (N, classes) and labels (N,) of all images; its `y` (B,) are
-    the images' places.
-    """
-
-    def loss(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        nonlocal wanted, labels
-        wanted, labels = wanted.to(x.device), labels.to(x.device)
-        return _loss(student(x), wanted[y], labels[y], temperature, alpha)
-
-    return loss
-
-
 def teacher_logits(teacher: nn.Module, images: Images) -> Tensor:
-    """Logits (N, classes) float32 of all `images`, in their order and unaugmented; the teacher
-    stays as it was.
-    """
+    """Logits (N, classes) float32 of all `images`, in order, unaugmented; leaves the teacher be."""
     device = best_device()
-    seen = copy.deepcopy(teacher).to(device).eval()
+    copied = copy.deepcopy(teacher).to(device).eval()
     with torch.inference_mode():
-        logits = torch.cat([seen(x.to(device)).float() for x, _ in images.batches(256)])
+        logits = torch.cat([copied(x.to(device)).float() for x, _ in images.batches(256)])
     return logits.clone()  # made outside inference mode: autograd may save it
-
-
-def _loss(given: Tensor, wanted: Tensor, y: Tensor, temperature: float, alpha: float) -> Tensor:
-    given = given.float()
-    student, teacher = (
-        F.log_softmax(logits.float() / temperature, 1) for logits in (given, wanted)
-    )
-    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return alpha * temperature**2 * divergence + (1 - alpha) * F.cross_entropy(given, y)
 
 
 def bn_batches(images: Images, config: DistillConfig, seed: int) -> list[Tensor]:
     """A seeded, class-balanced draw of `config.bn_images` train images, in batches (B, C, H, W)."""
     x, _ = images.take(config.bn_images, seed=seed)
-    order = torch.randperm(
-        len(x), generator=torch.Generator().manual_seed(seed)
-    )  # no batch of one class only
+    # The draw comes sorted by class, and a batch of one class has its own statistics.
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     return [
         x[rows].contiguous(memory_format=torch.channels_last)
         for rows in order.split(256)
-        if len(rows) > 1
+        if len(rows) > 1  # one image has no variance
     ]
 
 

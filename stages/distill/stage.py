@@ -9,10 +9,11 @@ from torch import nn
 
 from pipeline.data import Images, Splits, load_splits
 from pipeline.models import load_model, save_model
+from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import Stage, StageContext
 from pipeline.run.store import sha256_file, write_json
-from pipeline.training import Fit, Recipe, fit_resumable
-from pipeline.training.machine import Objective, all_cores
+from pipeline.training import Fit, Objective, Recipe
+from pipeline.training.machine import all_cores
 from stages.distill.engine import Recovery, recover
 
 

@@ -1,6 +1,4 @@
-"""The pretrain stage: config and images in; the base model out, trained here or adopted from
-given weights.
-"""
+"""The pretrain stage: config and images in; the original network out, trained here or adopted."""
 
 from __future__ import annotations
 
@@ -22,9 +20,10 @@ from pipeline.models import (
     save_model,
 )
 from pipeline.models.user_source import source_file
+from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import Stage, StageContext
 from pipeline.run.store import sha256_file, write_json
-from pipeline.training import Recipe, accuracy, fit_resumable
+from pipeline.training import Recipe, accuracy
 from pipeline.training.machine import all_cores, best_device
 
 if TYPE_CHECKING:
@@ -32,8 +31,9 @@ if TYPE_CHECKING:
 
 
 class PretrainStage(Stage):
-    """Interrupted and typed again, training continues at its last checkpoint and ends in the
-    same bytes (on a CPU).
+    """Started again after a kill, training goes on from its last checkpoint to the same bytes.
+
+    The same bytes on a CPU: GPUs add up in an order of their own.
     """
 
     name = "pretrain"
@@ -60,18 +60,29 @@ class PretrainStage(Stage):
         return files
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
+        """Build the network; adopt `model.weights` if they are set, else train it.
+
+        Reads the images alone; writes `model.json` and `model.safetensors`, `data.json` (the data
+        card) and `train.json` (recipe and history, or where the weights came from).
+
+        Returns:
+            how, accuracy on the search split, best epoch, seconds.
+        Raises:
+            ArtifactError: the weights are missing, damaged, or do not fit the network.
+            UsageError: the network cannot be built.
+            Refused: training diverged.
+            Interrupted: a stop was asked for; training goes on from there when started again.
+            EnvironmentProblem: out of memory.
+        """
         card = ctx.data_card
         splits = load_splits(ctx.config.data, seed=ctx.seed)
         with torch.random.fork_rng():
-            torch.manual_seed(ctx.seed)
+            torch.manual_seed(ctx.seed)  # of the initial weights
             model = build_model(
                 ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes
             )
-        record = (
-            self._adopt(ctx, model, splits)
-            if ctx.config.model.weights
-            else self._train(ctx, model, splits)
-        )
+        adopted = ctx.config.model.weights is not None
+        record = (self._adopt if adopted else self._train)(ctx, model, splits)
         save_model(model, ctx.out, input_shape=card.image_shape)
         write_json(ctx.out / "data.json", {"kind": "data", "schema_version": 1, **card.to_dict()})
         write_json(ctx.out / "train.json", {"kind": "train", "schema_version": 1, **record})
@@ -84,11 +95,13 @@ class PretrainStage(Stage):
         path = find_weights(name)
         adopt_weights(model, load_weights(path), name)
         with all_cores():
-            score = accuracy(model.to(memory_format=torch.channels_last), splits.search)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            score = accuracy(model, splits.search)
         ctx.note(f"{name}: {score:.2%} on the search split")
         if seen := _seen_search_images(ctx, path):
             ctx.warn(
-                f"{name}: {seen}, so they have seen images of this search split; the test split is untouched"
+                f"{name}: {seen}, so they have seen images of this search split; "
+                "the test split is untouched"
             )
         weights = {"name": path.name, "sha256": sha256_file(path)}
         return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
@@ -122,7 +135,7 @@ class PretrainStage(Stage):
 
     def _identity(self, ctx: StageContext) -> Mapping[str, Any]:
         parts = self.depends(ctx.config)
-        parts.pop("pretrain", None)  # the recipe says it
+        parts.pop("pretrain", None)  # the recipe, which is compared too, says it
         return {
             "depends": parts,
             "external": self.external(ctx.config),
@@ -131,10 +144,10 @@ class PretrainStage(Stage):
 
 
 def _seen_search_images(ctx: StageContext, weights: Path) -> str:
-    """Why shipped weights were trained on images that this run chooses by; empty when they were
-    not, or are unknown.
+    """Why shipped weights were trained on images that this run chooses by.
 
-    The search split is carved by the seed, from images in the order in which their files hold them.
+    Empty when they were not, and where nothing is known of the weights. The search split is carved
+    by the seed, from images in the order in which their files hold them.
     """
     record, card = how_trained(weights), ctx.data_card
     if record is None or "search" in card.counts or record["data"]["images"] != card.images:

@@ -33,8 +33,8 @@ from pipeline.config.schema import Config, DistillConfig
 from pipeline.data import Images, describe, load_splits, load_test
 from pipeline.models import adopt_weights, build_model, find_weights, load_weights
 from pipeline.run import store
-from pipeline.training import Callbacks, Fit, Recipe, accuracy, fit
-from pipeline.training.machine import Objective, all_cores
+from pipeline.training import Callbacks, Fit, Objective, Recipe, accuracy, fit
+from pipeline.training.machine import all_cores
 from stages.distill import recover
 from stages.prune import ChannelPlan, CostModel, prune
 from stages.trace import ChannelGraph, trace

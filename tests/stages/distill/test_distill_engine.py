@@ -1,8 +1,7 @@
-"""Recovery: the loss as written, batch norm first, the best kept, the teacher untouched."""
+"""Recovery: batch norm first, the best kept, the teacher asked no more often than needed."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -14,10 +13,9 @@ from torch.nn import functional as F
 
 from pipeline.config.schema import DistillConfig
 from pipeline.data import Images
-from pipeline.training import Fit, Recipe, accuracy, fit
-from pipeline.training.machine import Objective
-from stages.distill import Recovery, distillation, recover
-from stages.distill.engine import lesson
+from pipeline.training import Fit, Objective, Recipe, accuracy, distillation, fit
+from stages.distill import Recovery, recover
+from stages.distill.engine import training_objective
 
 
 def trainer(config: DistillConfig) -> Any:
@@ -34,29 +32,6 @@ def never(model: nn.Module, objective: Objective, images: Images) -> Fit:
 
 def values(model: nn.Module) -> list[Tensor]:
     return [t.clone() for t in model.state_dict().values()]
-
-
-def test_loss_is_the_written_formula() -> None:
-    teacher, student = net(1, dropout=0.0).eval(), net(2, dropout=0.0).eval()
-    x, y = next(splits().train.batches(8))
-    t, s = (F.softmax(model(x) / 3, 1) for model in (teacher, student))
-    divergence = (t * (t.log() - s.log())).sum(1).mean()
-    expected = 0.6 * 9 * divergence + 0.4 * F.cross_entropy(student(x), y)
-    torch.testing.assert_close(distillation(teacher, 3.0, 0.6)(student, x, y), expected)
-
-
-def test_teacher_is_in_eval_mode_gets_no_gradient_and_stays_as_it_was() -> None:
-    teacher, student = net(1, dropout=0.9).train(), net(1, dropout=0.0).eval()
-    before = values(teacher)
-    x, y = next(splits().train.batches(8))
-    with torch.no_grad():
-        student[1].running_mean.copy_(teacher[1].running_mean)
-    loss = distillation(teacher, 2.0, 1.0)(student, x, y)
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)  # same weights, no dropout: nothing to learn
-    loss.backward()
-    assert all(p.grad is None for p in teacher.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(before, values(teacher), strict=True))
-    assert teacher.training
 
 
 def test_bn_only_changes_statistics_alone_and_reports_the_gain() -> None:
@@ -130,20 +105,19 @@ def test_finetune_never_asks_the_teacher() -> None:
     def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
         x, y = next(splits().train.batches(4))
         model.eval()
-        calls.append(float(objective(model, x, y)) - float(F.cross_entropy(model(x), y)))
+        calls.append(float((objective(model, x, y) - F.cross_entropy(model(x), y)).detach()))
         return Fit([], 1, 1.0, "fp32", 1, 0.0)
 
     recover(student, teacher, splits(), config, seed=0, train=train)
     assert calls == [0.0]
-    assert math.isfinite(calls[0])
 
 
 PLAIN = {"crop": 0, "flip": False}
 
 
-@pytest.mark.parametrize(("augment", "remembered"), [(PLAIN, True), (PLAIN | {"crop": 1}, False)])
+@pytest.mark.parametrize(("augment", "cached"), [(PLAIN, True), (PLAIN | {"crop": 1}, False)])
 def test_teacher_sees_images_that_never_change_once_and_augmented_ones_every_epoch(
-    augment: dict[str, Any], remembered: bool
+    augment: dict[str, Any], cached: bool
 ) -> None:
     teacher, student = pair()
     shown = []
@@ -151,14 +125,14 @@ def test_teacher_sees_images_that_never_change_once_and_augmented_ones_every_epo
     config = DistillConfig(epochs=4, augment=augment, bn_images=96)
     recover(student, teacher, splits(), config, seed=0, train=trainer(config))
     search, train = len(splits().search), len(splits().train)
-    assert sum(shown) == search + train * (1 if remembered else 4)
+    assert sum(shown) == search + train * (1 if cached else 4)
 
 
-def test_remembered_logits_give_the_same_loss_as_asking_again() -> None:
+def test_cached_logits_give_the_same_loss_as_asking_again() -> None:
     teacher, student = net(1, dropout=0.9), net(2, dropout=0.0).eval()
     config = DistillConfig(epochs=2, augment=PLAIN, temperature=3.0, alpha=0.6)
     asking = distillation(teacher, 3.0, 0.6)
-    objective, images = lesson(config, teacher, splits().train)
+    objective, images = training_objective(config, teacher, splits().train)
     draw = {"shuffle": True, "drop_last": True}
     ours = images.batches(16, generator=torch.Generator().manual_seed(5), **draw)
     theirs = splits().train.batches(16, generator=torch.Generator().manual_seed(5), **draw)
@@ -169,8 +143,8 @@ def test_remembered_logits_give_the_same_loss_as_asking_again() -> None:
     assert student[0].weight.grad is not None
 
 
-def test_only_few_logits_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_few_logits_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     config = DistillConfig(epochs=2, augment=PLAIN)
     monkeypatch.setattr("stages.distill.engine._MOST_LOGITS", 2 * len(splits().train) - 1)
-    _, images = lesson(config, net(), splits().train)
+    _, images = training_objective(config, net(), splits().train)
     assert torch.equal(images.labels, splits().train.labels)

@@ -10,7 +10,7 @@ import pytest
 from distill_nets import pair
 from tiny_training import Kill, Recorder, context, splits
 
-import pipeline.training.resume as resume
+import pipeline.run.checkpoints as checkpoints
 import stages.distill.stage as module
 from pipeline.models import load_model, save_model
 from pipeline.run.stage import StageContext
@@ -33,7 +33,7 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(student, tmp_path / "pruned_model")
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits())
     monkeypatch.setattr(
-        resume, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0)
+        checkpoints, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0)
     )
 
 
@@ -54,7 +54,7 @@ def test_writes_the_recovered_model_and_its_history(tmp_path: Path) -> None:
     assert [tuple(p.shape) for p in load_model(ctx.out).parameters()] == shapes
 
 
-@pytest.mark.parametrize("crop", [0, 1], ids=["teacher remembered", "teacher asked"])
+@pytest.mark.parametrize("crop", [0, 1], ids=["teacher cached", "teacher asked"])
 def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path, crop: int) -> None:
     augment = {"crop": crop, "flip": False}
     whole = prepared(tmp_path / "whole", augment=augment)

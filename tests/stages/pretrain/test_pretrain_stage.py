@@ -11,7 +11,7 @@ import torch
 from tiny_training import Kill, Recorder, context, splits
 from torch import nn
 
-import pipeline.training.resume as resume
+import pipeline.run.checkpoints as checkpoints
 import stages.pretrain.stage as module
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, Refused
@@ -24,8 +24,8 @@ from pipeline.training import Callbacks, accuracy
 NET = (
     "from torch import nn\n"
     "def net(num_classes, in_channels):\n"
-    "    return nn.Sequential(nn.Conv2d(in_channels, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(),\n"
-    "                         nn.Dropout(0.3), nn.Flatten(), nn.Linear(36, num_classes))\n"
+    "    stem = nn.Conv2d(in_channels, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU()\n"
+    "    return nn.Sequential(*stem, nn.Dropout(0.3), nn.Flatten(), nn.Linear(36, num_classes))\n"
 )
 MODEL = {"source": "own_halves_net:net"}
 PRETRAIN = {
@@ -44,7 +44,7 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits())
     monkeypatch.setattr(
-        resume, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0)
+        checkpoints, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0)
     )
 
 
@@ -134,7 +134,7 @@ def test_divergence_is_refused_with_the_step_and_the_setting(
     def explode(model: nn.Module, *rest: Any, **more: Any) -> None:
         raise Refused("training diverged at step 5 of 18: loss nan, gradient norm nan")
 
-    monkeypatch.setattr(resume, "fit", explode)
+    monkeypatch.setattr(checkpoints, "fit", explode)
     with pytest.raises(Refused, match="step 5") as caught:
         module.STAGE().run(prepared(tmp_path / "run"))
     assert caught.value.hint.startswith("--set pretrain.lr=0.025 ")
@@ -149,7 +149,7 @@ def test_out_of_memory_names_the_batch_size(
     def starve(model: nn.Module, *rest: Any, **more: Any) -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(resume, "fit", starve)
+    monkeypatch.setattr(checkpoints, "fit", starve)
     with pytest.raises(EnvironmentProblem, match="out of memory") as caught:
         module.STAGE().run(prepared(tmp_path / "run"))
     assert caught.value.hint == "--set pretrain.batch_size=8"

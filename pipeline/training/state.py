@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -12,14 +13,19 @@ from torch import Tensor, nn
 
 @dataclass
 class Progress:
-    """The part of the state that is numbers."""
+    """The part of the state that is numbers.
+
+    Attributes:
+        epoch, step: finished ones.
+        loss_sum: of the steps of the current epoch.
+        best_accuracy: on the search split, of `best_epoch`; -1 before the first epoch's end.
+        seconds: spent training, over all processes that took part.
+        history: one row an epoch (`Fit.history`).
+    """
 
     epoch: int = 0
-    """Epochs finished."""
     step: int = 0
-    """Steps finished."""
     loss_sum: float = 0.0
-    """Of the steps of the current epoch."""
     last_loss: float = 0.0
     best_epoch: int = 0
     best_accuracy: float = -1.0
@@ -32,8 +38,10 @@ class Progress:
 class Checkpoint:
     """What `TrainState.restore` needs.
 
-    tensors: `model.*` parameters and buffers, `momentum.*`, `ema.*` and `best.*` (absent until
-    there are any). progress: JSON-able fields of Progress.
+    Attributes:
+        tensors: `model.*` parameters and buffers, `momentum.*`, `ema.*` and `best.*` (absent until
+            there are any).
+        progress: JSON-able fields of Progress.
     """
 
     tensors: dict[str, Tensor]
@@ -41,7 +49,11 @@ class Checkpoint:
 
 
 class TrainState:
-    """Optimizer, averaged weights, best weights and counters of one run."""
+    """Optimizer, averaged weights, best weights and counters of one run.
+
+    Args:
+        ema: decay a step of the averaged weights; 0: none are kept.
+    """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.SGD, ema: float) -> None:
         self.optimizer = optimizer
@@ -57,38 +69,27 @@ class TrainState:
         return self.progress.epoch
 
     def finish_step(self, model: nn.Module, loss: float) -> None:
-        """Count a step and fold the new weights into the average.
-
-        The average follows faster in the beginning: decay = min(ema, (1 + n) / (10 + n)) after n
-        steps.
-        """
+        """Count a step and fold the new weights into the average."""
         progress = self.progress
         progress.step += 1
         progress.loss_sum += loss
         progress.last_loss = loss
-        if self.average is None:
-            return
-        decay = min(self.decay, (1 + progress.step) / (10 + progress.step))
-        with torch.no_grad():
-            for mine, other in zip(_values(self.average), _values(model), strict=True):
-                if mine.is_floating_point():
-                    mine.lerp_(other, 1 - decay)
-                else:
-                    mine.copy_(other)
+        if self.average is not None:
+            # In the beginning the average follows faster, or it would hold on to random weights.
+            decay = min(self.decay, (1 + progress.step) / (10 + progress.step))
+            _fold(self.average, model, decay)
 
     def scored_model(self, model: nn.Module) -> nn.Module:
         """The network whose accuracy counts: the average when there is one."""
         return model if self.average is None else self.average
 
     def finish_epoch(self, scored: nn.Module, row: dict[str, float]) -> None:
-        """Count an epoch; of equally accurate ones the later is kept, for its smaller learning
-        rate.
-        """
+        """Count an epoch, and keep the weights of `scored` where none was more accurate."""
         progress = self.progress
         progress.epoch += 1
         progress.loss_sum = 0.0
         progress.history.append(row)
-        if row["accuracy"] >= progress.best_accuracy:
+        if row["accuracy"] >= progress.best_accuracy:  # of equal ones the later: smaller steps
             progress.best_accuracy, progress.best_epoch = row["accuracy"], progress.epoch
             self.best = {name: tensor.clone() for name, tensor in scored.state_dict().items()}
 
@@ -117,17 +118,28 @@ class TrainState:
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
-        for name, parameter in self.model.named_parameters():
-            if name in parts["momentum"]:
-                momentum = parts["momentum"][name].to(parameter.device)
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(
-                    parameter
-                ).copy_(momentum)
+        self._restore_momentum(parts["momentum"])
         if self.average is not None:
             self.average.load_state_dict(parts["ema"])
         device = next(iter(self.model.state_dict().values())).device
         self.best = {name: tensor.to(device) for name, tensor in parts["best"].items()}
         self.progress = Progress(**copy.deepcopy(checkpoint.progress))
+
+    def _restore_momentum(self, momenta: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name in momenta:
+                # laid out as the parameter is: another layout adds up in another order
+                buffer = torch.empty_like(parameter).copy_(momenta[name].to(parameter.device))
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+def _fold(average: nn.Module, model: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mine, other in zip(_values(average), _values(model), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(other, 1 - decay)
+            else:
+                mine.copy_(other)  # counters are not averaged
 
 
 def _values(model: nn.Module) -> list[Tensor]:

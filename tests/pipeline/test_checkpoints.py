@@ -10,7 +10,8 @@ from tiny_training import images, net, recipe
 
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.run import store
-from pipeline.training import Callbacks, Checkpoint, CheckpointFolder, fit
+from pipeline.run.checkpoints import CheckpointFolder
+from pipeline.training import Callbacks, Checkpoint, fit
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ sha256 and is the commit; a kill at any instant leaves the old pair or the new o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from torch import nn
 
 from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
 from pipeline.run import store
-from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.loop import Callbacks, Fit, Stopped, fit
-from pipeline.training.machine import Objective, best_device
+from pipeline.training.machine import best_device
+from pipeline.training.objectives import Objective
 from pipeline.training.recipe import Recipe
+from pipeline.training.state import Checkpoint
 
 if TYPE_CHECKING:
     from pipeline.data.splits import Splits
@@ -32,9 +34,9 @@ class CheckpointFolder:
     """The newest checkpoint of one training in a scratch folder.
 
     Args:
-        folder: exists. belongs_to: plain data that decides the result (recipe, seed, hashes of what
-        is trained and on what); a
-            checkpoint of anything else is not resumed.
+        folder: exists.
+        belongs_to: plain data that decides the result (recipe, seed, hashes of what is trained and
+            on what); a checkpoint of anything else is not resumed.
     """
 
     def __init__(self, folder: Path, belongs_to: Mapping[str, Any]) -> None:
@@ -89,8 +91,9 @@ def fit_resumable(
     objective: Objective | None = None,
     section: str = "pretrain",
 ) -> Fit:
-    """`fit` on the GPU, if there is one, with checkpoints in `ctx.work`; the model comes back on
-    the CPU.
+    """`fit` on the GPU, if there is one, with checkpoints in `ctx.work`.
+
+    The model is trained in place and comes back on the CPU.
 
     Args:
         belongs_to: see `CheckpointFolder`; recipe and seed are added.
@@ -100,44 +103,52 @@ def fit_resumable(
         Interrupted: a stop was asked for, and the state is saved.
         EnvironmentProblem: out of memory.
     """
-    keeper = CheckpointFolder(
-        ctx.work, {**belongs_to, "recipe": recipe.as_dict(), "seed": ctx.seed}
-    )
-    callbacks = Callbacks(save=keeper.save, progress=ctx.progress, stopping=ctx.stopping)
+    identity = {**belongs_to, "recipe": recipe.as_dict(), "seed": ctx.seed}
+    keeper = CheckpointFolder(ctx.work, identity)
     resume = _resume(ctx, keeper)
     device = best_device()
     train, search = (
         part if device.type == "cpu" else part.to(device) for part in (splits.train, splits.search)
     )
     try:
-        return fit(
-            model.to(device),
-            train,
-            search,
-            recipe,
-            seed=ctx.seed,
-            objective=objective,
-            resume=resume,
-            callbacks=callbacks,
-        )
+        with _advice(ctx, recipe, section):
+            return fit(
+                model.to(device),
+                train,
+                search,
+                recipe,
+                seed=ctx.seed,
+                objective=objective,
+                resume=resume,
+                callbacks=Callbacks(save=keeper.save, progress=ctx.progress, stopping=ctx.stopping),
+            )
+    finally:
+        model.to("cpu")
+
+
+@contextmanager
+def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
+    """Turn what `fit` raises into errors that name the setting to change."""
+    try:
+        yield
     except Stopped:
         raise ctx.interrupted() from None
     except RlpError as error:
         if error.exit_code == 1:
-            error.hint = f"--set {section}.lr={recipe.lr / 2:g} trains more gently; the last good checkpoint was kept"
+            gentler = f"--set {section}.lr={recipe.lr / 2:g}"
+            error.hint = f"{gentler} trains more gently; the last good checkpoint was kept"
         raise
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         raise EnvironmentProblem(
-            f"out of memory on {device} with {recipe.batch_size} images a step",
+            f"out of memory on {best_device()} with {recipe.batch_size} images a step",
             hint=f"--set {section}.batch_size={max(2, recipe.batch_size // 2)}",
         ) from error
-    finally:
-        model.to("cpu")
 
 
 def _resume(ctx: StageContext, keeper: CheckpointFolder) -> Checkpoint | None:
+    """The checkpoint to go on from; says what became of one that is there."""
     try:
         checkpoint = keeper.load()
     except ArtifactError as error:
@@ -145,11 +156,9 @@ def _resume(ctx: StageContext, keeper: CheckpointFolder) -> Checkpoint | None:
         return None
     if checkpoint is None:
         if (keeper.folder / _FILE).exists():
-            ctx.note(
-                "a checkpoint of other settings, data or weights was set aside; training starts over"
-            )
+            others = "a checkpoint of other settings, data or weights was set aside"
+            ctx.note(f"{others}; training starts over")
         return None
-    ctx.note(
-        f"resumed after step {checkpoint.progress['step']}, epoch {checkpoint.progress['epoch'] + 1}"
-    )
+    done = checkpoint.progress
+    ctx.note(f"resumed after step {done['step']}, epoch {done['epoch'] + 1}")
     return checkpoint
