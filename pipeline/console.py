@@ -171,7 +171,7 @@ class RunWatcher:
             note(f"[{index + 1}/{total}] {self._stage:<9} reused, fresh")
             return
         if step.action == "run":
-            note(f"[{index + 1}/{total}] {self._stage:<9} {step.stage.title} ({step.reason})")
+            note(f"[{index + 1}/{total}] {self._stage:<9} {step.stage.stage.title} ({step.reason})")
             self.watch(self._stage)
 
     def watch(self, what: str) -> None:

@@ -51,7 +51,7 @@ class Fake(Stage):
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         digest = hashlib.sha256(f"{self.name} {ctx.seed}".encode())
-        for kind in self.reads:
+        for kind in ctx.inputs:
             ctx.input(kind)
             digest.update(json.dumps(sorted(ctx.inputs[kind][1].items())).encode())
         if self.name.endswith("search"):
@@ -127,9 +127,8 @@ def _stage(name: str) -> Stage:
         "sections": sections,
         "reads": READS[name],
     }
-    attributes |= {"repeats": name in ("trace", "search", "prune", "distill")}
-    if name in ("trace", "search", "prune"):
-        attributes |= {"continues": {"base_model": "final_model"}}
+    if name == "distill":
+        attributes |= {"reads": ("pruned_model",), "original": ("base_model",)}
     return type(name.title(), (Fake,), {**attributes, "uses_data": name == "pretrain"})()
 
 

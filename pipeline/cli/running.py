@@ -16,7 +16,7 @@ from pipeline.run.artifacts import KINDS
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
     from pipeline.run.planner import Step
-    from pipeline.run.stage import Stage
+    from pipeline.run.stage import Placed
 
 SUMMARY_KEYS = (
     "schema_version",
@@ -36,7 +36,7 @@ def default_run_dir(config_file: Path) -> Path:
     return Path("artifacts") / config_file.stem
 
 
-def stages_of(config: Config) -> tuple[Stage, ...]:
+def stages_of(config: Config) -> tuple[Placed, ...]:
     """The stages of a run with this config, in order; several rounds repeat some of them."""
     from pipeline.run.rounds import chain
     from stages import load_stages
@@ -55,15 +55,15 @@ def state(step: Step) -> str:
     return "missing" if step.manifest is None else "stale"
 
 
-def strangers(run: Path, stages: Sequence[Stage], rounds: int) -> list[str]:
+def strangers(run: Path, stages: Sequence[Placed], rounds: int) -> list[str]:
     """Files and folders of a run that belong to no stage of it, relative to the run; nothing
     reads them.
     """
     from pipeline.run.manifest import unlisted
-    from pipeline.run.rounds import leftovers
+    from pipeline.run.rounds import stale_rounds
 
     found = [f"{stage.name}/{name}" for stage in stages for name in unlisted(run, stage.name)]
-    return found + [f"{folder.name}/" for folder in leftovers(run, rounds)]
+    return found + [f"{folder.name}/" for folder in stale_rounds(run, rounds)]
 
 
 def execute(

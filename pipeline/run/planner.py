@@ -14,7 +14,8 @@ from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.run.artifacts import KINDS
 from pipeline.run.manifest import HashOnce, Needs, damaged_outputs, read_manifest, remake
-from pipeline.run.stage import Stage
+from pipeline.run.rounds import is_of_round
+from pipeline.run.stage import Placed
 
 Action = Literal["reuse", "run", "blocked", "skip"]
 
@@ -25,7 +26,7 @@ class Step:
     way.
     """
 
-    stage: Stage
+    stage: Placed
     action: Action
     reason: str
     needs: Needs | None = None
@@ -46,7 +47,7 @@ class Selection:
 
     @staticmethod
     def of(
-        stages: Sequence[Stage], first: str | None, last: str | None, force: str | None
+        stages: Sequence[Placed], first: str | None, last: str | None, force: str | None
     ) -> Selection:
         """Check the names.
 
@@ -61,11 +62,7 @@ class Selection:
                     if any("/" in known for known in names)
                     else "; earlier rounds need rounds: 2 or more"
                 )
-                hint = (
-                    "the stages are "
-                    + ", ".join(names)
-                    + (more if name.startswith("round-") else "")
-                )
+                hint = "the stages are " + ", ".join(names) + (more if is_of_round(name) else "")
                 raise UsageError(f"no stage is called {name}", hint=hint)
         if first and last and names.index(last) < names.index(first):
             raise UsageError(
@@ -100,7 +97,7 @@ class Planner:
     for commands that must work where the images are not.
     """
 
-    stages: Sequence[Stage]
+    stages: Sequence[Placed]
     config: Config
     run: Path
     data_sha256: str | None = None
@@ -128,7 +125,7 @@ class Planner:
 
     def _step(
         self,
-        stage: Stage,
+        stage: Placed,
         made: Mapping[str, Mapping[str, Any]],
         earlier: Mapping[str, Step],
         selection: Selection,
@@ -146,7 +143,7 @@ class Planner:
             return Step(
                 stage, "blocked", damage["changed"], None, manifest, remake(self.run, stage.name)
             )
-        makers = {source.place for source in stage.sources().values()}
+        makers = {source.place for source in stage.input_sources.values()}
         waiting = [s.name for s in self.stages if s.name in makers and s.name not in made]
         verb: Action = "run" if chosen else "skip"
         if waiting:
@@ -182,30 +179,30 @@ class Planner:
 
     def needs(
         self,
-        stage: Stage,
+        stage: Placed,
         made: Mapping[str, Mapping[str, Any]],
         manifest: Mapping[str, Any] | None,
     ) -> Needs:
         """What `stage` depends on, given the manifests of the stages before it."""
         inputs = {}
-        for place, kind in stage.sources().values():
+        for place, kind in stage.input_sources.values():
             for name in KINDS[kind].files:
                 inputs[f"{place}/{name}"] = made[place]["outputs"][name]["sha256"]
         recorded = manifest or {"data": "", "external": {}}
         data = (
             (recorded["data"] if self.data_sha256 is None else self.data_sha256)
-            if stage.uses_data
+            if stage.stage.uses_data
             else ""
         )
         if not self.outside:
             external = dict(recorded["external"])
         else:
             if stage.name not in self._external:
-                self._external[stage.name] = stage.external(self.config)
+                self._external[stage.name] = stage.stage.external(self.config)
             external = self._external[stage.name]
         return Needs(
             stage.name,
-            stage.version,
+            stage.stage.version,
             self.config.seed,
             stage.depends(self.config),
             inputs,

@@ -23,7 +23,7 @@ from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, MANIFEST, RUN_FILE
 from pipeline.run.manifest import Needs, accept_edits, write_manifest
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
-from pipeline.run.stage import Reporter, Stage, StageContext
+from pipeline.run.stage import Placed, Reporter, StageContext
 
 RUN_SCHEMA = 1
 
@@ -40,7 +40,7 @@ class Watcher(Reporter, Protocol):
 class Request:
     """One command to the runner. `resume_command` is printed when it is interrupted."""
 
-    stages: Sequence[Stage]
+    stages: Sequence[Placed]
     config: Config
     run: Path
     config_name: str
@@ -132,7 +132,7 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     for folder in (request.run, *earlier):
         for sentence in store.recover(folder, MANIFEST):
             watcher.note(sentence if folder == request.run else f"{folder.name}/{sentence}")
-    for folder in rounds.leftovers(request.run, request.config.rounds):
+    for folder in rounds.stale_rounds(request.run, request.config.rounds):
         watcher.warn(
             f"{folder}: left by a run of more rounds, and no part of this one; it may be deleted"
         )
@@ -199,18 +199,19 @@ def _run_stage(
             data_card=card,
             run_name=request.run.resolve().name,
             config_name=request.config_name,
-            places={key: source.place for key, source in stage.sources().items()},
+            places={key: source.place for key, source in stage.input_sources.items()},
+            round=stage.round,
         )
         with _resource_errors(stage.name, out):
             _seed(request.config.seed)
-            summary = stage.run(ctx)
+            summary = stage.stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)
             store.commit(home, leaf, out)
     shutil.rmtree(work, ignore_errors=True)
     watcher.end(step, summary, time.monotonic() - clock)
 
 
-def _work(run: Path, stage: Stage) -> Path:
+def _work(run: Path, stage: Placed) -> Path:
     """Scratch of a stage, beside its folder: `.work/search`, `round-1/.work/search`."""
     folder = run / stage.name
     return folder.parent / ".work" / folder.name
@@ -227,9 +228,9 @@ def _prepare_work(work: Path, needs: Needs) -> None:
             store.write_bytes(marker, key)
 
 
-def _inputs(run: Path, stage: Stage, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
+def _inputs(run: Path, stage: Placed, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
     found = {}
-    for key, (place, kind) in stage.sources().items():
+    for key, (place, kind) in stage.input_sources.items():
         found[key] = (
             run / place,
             {name: needs.inputs[f"{place}/{name}"] for name in KINDS[kind].files},

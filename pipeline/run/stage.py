@@ -12,21 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Interrupted
 from pipeline.run import store
 from pipeline.run.artifacts import KINDS
-
-
-class Source(NamedTuple):
-    """Where something that a stage reads comes from: the name of a stage, and one of the kinds
-    it makes.
-    """
-
-    place: str
-    kind: str
+from pipeline.run.rounds import ONLY_ROUND, PlacedStage, Round, of_original, of_round
 
 
 class Reporter(Protocol):
@@ -66,6 +58,7 @@ class StageContext:
         inputs: folder and expected sha256 of every file of every kind this stage reads.
         places: names of the stages that those folders belong to.
         data_card: what the images are (pipeline.data.DataCard), for stages that use data.
+        round: which of how many rounds this is; after the rounds, the last one.
     """
 
     config: Config
@@ -78,6 +71,7 @@ class StageContext:
     run_name: str = "run"
     config_name: str = "CONFIG"
     places: Mapping[str, str] = field(default_factory=dict)
+    round: Round = ONLY_ROUND
 
     @property
     def seed(self) -> int:
@@ -87,8 +81,7 @@ class StageContext:
         """The verified artefact: its file, or its folder where the kind has several files.
 
         Args:
-            kind: one of the stage's `reads`; in runs of several rounds also `original/KIND`,
-                `round-1/KIND`.
+            kind: one of the stage's `reads`.
         Raises:
             ArtifactError: its bytes are not those committed.
         """
@@ -104,6 +97,24 @@ class StageContext:
                 )
         files = described.files
         return folder / files[0] if len(files) == 1 else folder
+
+    def original(self, kind: str) -> Path:
+        """The same of the first round, which started from the original network.
+
+        Args:
+            kind: one that the stage lists as `original`.
+        """
+        key = of_original(kind)
+        return self.input(key if key in self.inputs else kind)
+
+    def every_round(self, kind: str) -> list[Path]:
+        """The same of all rounds, in order.
+
+        Args:
+            kind: one that the stage lists as `every_round`.
+        """
+        earlier = [self.input(of_round(kind, number)) for number in range(1, self.round.count)]
+        return [*earlier, self.input(kind)]
 
     def progress(self, done: int, total: int, **fields: Any) -> None:
         self.reporter.progress(done, total, **fields)
@@ -125,33 +136,27 @@ class StageContext:
 class Stage:
     """Base of the stages; subclasses set the class attributes and `run`.
 
-    The last seven attributes are about runs of several rounds (pipeline/run/rounds.py), which hold
-    copies of one stage.
+    Attributes:
+        name: its folder in `stages/` and in a run.
+        title: what it does, in a few words for the terminal.
+        version: raised when the same inputs give another result; what was made before is stale.
+        sections: of the config, that its result depends on.
+        reads: kinds it reads. In a later round `base_model` is what the round before left.
+        original: kinds it reads of the first round, with `ctx.original`.
+        every_round: kinds it reads of all rounds, with `ctx.every_round`; for stages after them.
+        uses_data: its result depends on the images.
+        uses_round: its result depends on which of how many rounds it is in.
     """
 
     name: str
     title: ClassVar[str]
     version: ClassVar[int] = 1
     sections: ClassVar[tuple[str, ...]] = ()
-    reads: ClassVar[tuple[str, ...]] = ()
+    reads: tuple[str, ...] = ()
+    original: tuple[str, ...] = ()
+    every_round: tuple[str, ...] = ()
     uses_data: ClassVar[bool] = False
-    repeats: ClassVar[bool] = False  # in every round
-    continues: ClassVar[
-        Mapping[str, str]
-    ] = {}  # kinds read that, from round 2 on, are another kind of the one before
-    original: ClassVar[
-        tuple[str, ...]
-    ] = ()  # kinds read, from round 2 on, of the first round too: "original/KIND"
-    every_round: ClassVar[
-        tuple[str, ...]
-    ] = ()  # kinds read of all earlier rounds too: "round-1/KIND"
-    round: int = 1
-    rounds: int = 1
-    wired: dict[str, Source] | None = None
-
-    def sources(self) -> dict[str, Source]:
-        """Where each thing it reads comes from."""
-        return dict(self.wired or {kind: Source(KINDS[kind].maker, kind) for kind in self.reads})
+    uses_round: bool = False
 
     def depends(self, config: Config) -> dict[str, Any]:
         """The part of the config that the result depends on, as plain JSON types.
@@ -175,3 +180,7 @@ class Stage:
             a few JSON-able numbers for the terminal and the manifest.
         """
         raise NotImplementedError
+
+
+Placed = PlacedStage[Stage]
+"""A stage at its place in a run: what planner and runner work on."""

@@ -25,13 +25,13 @@ class DistillStage(Stage):
     name = "distill"
     title = "recover accuracy from the original network"
     sections = ("distill",)
-    reads = ("pruned_model", "base_model")  # in every round the teacher is the network as it came
+    reads = ("pruned_model",)
+    original = ("base_model",)  # the teacher, in every round
     uses_data = True
-    repeats = True
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         section = ctx.config.distill
-        student_folder, teacher_folder = ctx.input("pruned_model"), ctx.input("base_model")
+        student_folder, teacher_folder = ctx.input("pruned_model"), ctx.original("base_model")
         student, teacher = load_model(student_folder), load_model(teacher_folder)
         splits = load_splits(ctx.config.data, seed=ctx.seed)
         recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)

@@ -5,7 +5,6 @@ masked.
 from __future__ import annotations
 
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import ArtifactError, Refused
@@ -23,8 +22,6 @@ class PruneStage(Stage):
     sections = ("prune",)
     reads = ("base_model", "graph", "plan")
     uses_data = True
-    repeats = True
-    continues = MappingProxyType({"base_model": "final_model"})
     original = ("graph",)
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
@@ -55,9 +52,7 @@ class PruneStage(Stage):
         small = prune(model, graph, plan)
         save_model(small, ctx.out, input_shape=ctx.data_card.image_shape)
         costs, kept = CostModel(graph), {group: len(units) for group, units in plan.keep.items()}
-        first = costs  # before any round
-        if self.round > 1:
-            first = CostModel(ChannelGraph.from_json(ctx.input("original/graph").read_text()))
+        first = CostModel(ChannelGraph.from_json(ctx.original("graph").read_text()))
         counts = {
             "macs": {"before": first.macs(), "after": costs.macs(kept)},
             "params": {"before": first.params(), "after": costs.params(kept)},

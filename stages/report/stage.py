@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from importlib import resources
+from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 from pipeline.run.artifacts import KINDS
@@ -32,13 +34,8 @@ class ReportStage(Stage):
     def run(self, ctx: StageContext) -> dict[str, Any]:
         found = {kind: _read(ctx, kind) for kind in _JSON}
         found["trials"] = _lines(ctx, "trials")
-        earlier = [
-            [_read(ctx, f"round-{number}/{kind}") for kind in _ROUND]
-            for number in range(1, self.rounds)
-        ]
-        found["rounds"] = [
-            Round(*documents) for documents in [*earlier, [found[kind] for kind in _ROUND]]
-        ]
+        documents = (map(_read_file, ctx.every_round(kind), repeat(kind)) for kind in _ROUND)
+        found["rounds"] = [Round(*of_one) for of_one in zip(*documents, strict=True)]
         onnx = f"{KINDS['onnx'].maker}/{KINDS['onnx'].files[0]}"
         summary = summarise(
             ctx.run_name, found["benchmark"], found["parity"], "report/report.html", onnx
@@ -53,8 +50,12 @@ class ReportStage(Stage):
         }
 
 
-def _read(ctx: StageContext, key: str) -> Any:
-    return read_json(ctx.input(key), max_bytes=KINDS[key.rpartition("/")[2]].max_bytes)
+def _read(ctx: StageContext, kind: str) -> Any:
+    return _read_file(ctx.input(kind), kind)
+
+
+def _read_file(path: Path, kind: str) -> Any:
+    return read_json(path, max_bytes=KINDS[kind].max_bytes)
 
 
 def _lines(ctx: StageContext, kind: str) -> list[Any]:

@@ -7,17 +7,16 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.config.schema import Config
 from pipeline.data import load_splits
 from pipeline.errors import Refused
 from pipeline.models import load_model
@@ -52,19 +51,13 @@ class SearchStage(Stage):
     sections = ("search",)
     reads = ("base_model", "graph", "data")
     uses_data = True
-    repeats = True
-    continues = MappingProxyType({"base_model": "final_model"})
     original = ("base_model", "graph")
-
-    def depends(self, config: Config) -> dict[str, Any]:
-        """In runs of several rounds also on which of how many this is."""
-        several = {"round": self.round, "rounds": config.rounds} if config.rounds > 1 else {}
-        return {**super().depends(config), **several}
+    uses_round = True
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         config = ctx.config
-        model, graph = _network(ctx, "")
-        first, first_graph = _network(ctx, "original/") if self.round > 1 else (model, graph)
+        model, graph = _network(ctx.input)
+        first, first_graph = (model, graph) if ctx.round.first else _network(ctx.original)
         settings, alignment = settle_alignment(
             config.search,
             first_graph,
@@ -81,15 +74,15 @@ class SearchStage(Stage):
                 settings,
                 ctx.seed,
                 original=first_graph,
-                number=self.round,
-                rounds=self.rounds,
+                number=ctx.round.number,
+                rounds=ctx.round.count,
             )
             return _Session(ctx, setup, origin, first, first_graph, alignment).run()
 
 
-def _network(ctx: StageContext, which: str) -> tuple[nn.Module, ChannelGraph]:
-    model = load_model(ctx.input(f"{which}base_model")).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model, ChannelGraph.from_json(ctx.input(f"{which}graph").read_text())
+def _network(read: Callable[[str], Path]) -> tuple[nn.Module, ChannelGraph]:
+    model = load_model(read("base_model")).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, ChannelGraph.from_json(read("graph").read_text())
 
 
 def _on_width(ctx: StageContext, done: int, total: int) -> None:

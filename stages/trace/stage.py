@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.run.stage import Stage, StageContext
@@ -17,8 +16,6 @@ class TraceStage(Stage):
     title = "finding channel groups"
     sections = ("trace",)
     reads = ("base_model", "data")
-    repeats = True
-    continues = MappingProxyType({"base_model": "final_model"})
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         import torch

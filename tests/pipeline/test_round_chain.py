@@ -10,11 +10,12 @@ from pathlib import Path
 import fake_run
 import pytest
 
+from pipeline.config.load import build_config
 from pipeline.errors import ArtifactError
 from pipeline.run import store
 from pipeline.run.manifest import HashOnce, damaged_outputs, read_manifest
-from pipeline.run.rounds import chain
-from pipeline.run.stage import Source
+from pipeline.run.rounds import InputSource, Round, chain
+from stages import load_stages
 
 pytestmark = pytest.mark.usefixtures("fakes")
 TWO = ("rounds=2",)
@@ -49,26 +50,48 @@ def test_each_round_reads_what_the_one_before_left_and_the_teacher_stays() -> No
     assert [name for name in stages if name.startswith("round-2")] == [
         f"round-2/{name}" for name in REPEATED
     ]
-    assert stages["round-1/trace"].sources() == {"base_model": Source("pretrain", "base_model")}
-    assert stages["round-2/trace"].sources() == {
-        "base_model": Source("round-1/distill", "final_model")
+    assert stages["round-1/trace"].input_sources == {
+        "base_model": InputSource("pretrain", "base_model")
     }
-    assert stages["prune"].sources() == {
-        "base_model": Source("round-2/distill", "final_model"),
-        "graph": Source("trace", "graph"),
-        "plan": Source("search", "plan"),
+    assert stages["round-2/trace"].input_sources == {
+        "base_model": InputSource("round-1/distill", "final_model")
     }
-    assert stages["distill"].sources()["base_model"] == Source("pretrain", "base_model")
-    assert stages["export"].sources()["final_model"] == Source("distill", "final_model")
-    assert (stages["round-2/search"].round, stages["search"].round, stages["report"].rounds) == (
-        2,
-        3,
-        3,
-    )
+    assert stages["prune"].input_sources == {
+        "base_model": InputSource("round-2/distill", "final_model"),
+        "graph": InputSource("trace", "graph"),
+        "plan": InputSource("search", "plan"),
+    }
+    assert stages["distill"].input_sources == {
+        "pruned_model": InputSource("prune", "pruned_model"),
+        "original/base_model": InputSource("pretrain", "base_model"),
+    }
+    assert stages["export"].input_sources["final_model"] == InputSource("distill", "final_model")
+    rounds = [stages[name].round for name in ("round-1/trace", "round-2/search", "search")]
+    assert rounds == [Round(1, 3), Round(2, 3), Round(3, 3)]
+    assert stages["report"].round == Round(3, 3)
 
 
 def test_one_round_is_the_chain_as_it_is() -> None:
-    assert chain(fake_run.STAGES, 1) == fake_run.STAGES
+    placed = chain(fake_run.STAGES, 1)
+    assert [stage.name for stage in placed] == [stage.name for stage in fake_run.STAGES]
+    assert {stage.round for stage in placed} == {Round(1, 1)}
+    sources = placed[4].input_sources
+    assert sources["base_model"] == InputSource("pretrain", "base_model")
+    assert not any("/" in key for stage in placed for key in stage.input_sources)
+
+
+def test_budget_is_shared_out_geometrically() -> None:
+    shares = [Round(number, 3).share(0.125) for number in (1, 2, 3)]
+    assert shares == pytest.approx([0.5, 0.25, 0.125])
+    assert [(Round(n, 2).first, Round(n, 2).last) for n in (1, 2)] == [(True, False), (False, True)]
+
+
+def test_only_a_stage_that_uses_its_round_depends_on_it() -> None:
+    stages = {stage.name: stage for stage in chain(load_stages(), 2)}
+    config = build_config({}, TWO)
+    assert stages["round-1/search"].depends(config).items() >= {"round": 1, "rounds": 2}.items()
+    assert "rounds" not in stages["round-1/trace"].depends(config)
+    assert "rounds" not in chain(load_stages(), 1)[2].depends(config)
 
 
 def test_second_run_of_two_rounds_reuses_everything(run: Path) -> None:

@@ -18,6 +18,7 @@ from test_search_stage import context
 import stages.search.stage as module
 from pipeline.config.schema import SearchConfig
 from pipeline.errors import UsageError
+from pipeline.run.rounds import Round
 from pipeline.run.stage import StageContext
 from pipeline.run.store import read_json
 from stages.prune import ChannelPlan, CostModel, prune
@@ -115,7 +116,7 @@ def round_two(
     )
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
     stage = module.STAGE()
-    stage.round = stage.rounds = 2
+    ctx.round = Round(2, 2)
     return stage, ctx
 
 
