@@ -34,8 +34,8 @@ bench: setup     ## our speed against the usual alternatives, ratios in one run
 	@for script in tests/bench/*_vs_*.py tests/bench/loader.py tests/bench/candidates.py; do \
 	  test -f $$script || continue; echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-breadth: setup   ## every torchvision CNN: groups, frozen channels, MACs, cut == mask
-	$(BIN)/python tests/bench/breadth.py
+breadth: setup   ## every CNN of torchvision, and of timm where installed: traced, cut, compared
+	$(BIN)/python tests/bench/breadth.py $(BREADTH)
 
 schema: setup    ## regenerate configs/schema.json
 	$(BIN)/rlp config schema > configs/schema.json

@@ -1,120 +1,186 @@
-"""Every torchvision classifier: trace, uniform cuts of 25 % and 50 %, cut == silenced, order of
-units without effect.
+"""Everybody's networks: trace, cut, compare. One row a network, in JSON and Markdown.
 
-    python tests/bench/breadth.py [NAME ...] [--transformers] [--size 64]
+    python tests/bench/breadth.py [--torchvision | --timm | --transformers] [--families res2net,dpn]
+        [--only NAME] [--json FILE] [--resume] [--compare OLD.json] [--onnx] [--workers N]
 
-One line a network: groups, units that may go, channels that must stay, MACs before and after both
-cuts, the largest relative difference between the cut and the silenced network in float64, the same
-for shuffled units, seconds. Exit code 1 when a difference exceeds 1e-9 or counts differ from
-torch's own flop counter.
+Without a choice: torchvision's CNNs at their usual size, then timm's at reduced size where timm is
+installed. A network is traced with one image, cut by half and by shares that differ from group to
+group, and each cut is compared with the silenced network on two images in float64; its units are
+shuffled; its MACs and parameters are counted by torch before and after; everything the model holds
+is compared before and after the trace. With --onnx the half network also runs in
+onnxruntime. Each network has a process of its own, so that one that fails is a row.
+
+--json keeps the rows as they come; --resume goes on where a run was cut off (what --only names runs
+again), and --compare says which rows got worse than in an older file. Exit code 1 when a network is not ok or got worse.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import time
+import warnings
+from functools import partial
 from pathlib import Path
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from statistics import median
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from zoo import CNNS, TRANSFORMERS, build, usual_size  # noqa: E402
+import rows as table  # noqa: E402
+import timm_zoo  # noqa: E402
+import torch  # noqa: E402
+import zoo  # noqa: E402
+from guarded import Failure, run_each  # noqa: E402
+from survey import HALF, UNEQUAL, Row, survey  # noqa: E402
+from torch import nn  # noqa: E402
 
-from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune  # noqa: E402
-from stages.trace import ChannelGraph, trace  # noqa: E402
+from stages.trace import trace  # noqa: E402
 
-LIMIT = 1e-9
+IMAGES = 2  # one is traced: what depends on the number of images shows
 
 
-def survey(name: str, size: int) -> tuple[str, bool, dict[str, int]]:
-    """One line of the table, whether it holds, and the reasons with the channels they keep."""
-    model = build(name)
-    size = getattr(model, "image_size", size)  # a ViT takes the one it was built for
-    x = torch.randn(1, 3, size, size)
+def work(task: Row, cuts: list[str], onnx: bool) -> Row:
+    """One network, in a process of its own."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     started = time.perf_counter()
-    graph = trace(model, x)
-    traced = time.perf_counter() - started
-    costs, macs, worst, cutting = CostModel(graph), [], 0.0, 0.0
-    ok = costs.macs() == _macs(model, x)
-    for part in (0.25, 0.5):
-        plan = ChannelPlan.uniform(graph, part)
-        started = time.perf_counter()
-        small = prune(model, graph, plan)
-        cutting += time.perf_counter() - started
-        macs.append(costs.macs(plan.counts()))
-        ok &= macs[-1] == _macs(small, x)
-        ok &= costs.params(plan.counts()) == sum(p.numel() for p in small.parameters())
-        del small
-        worst = max(worst, prove(model, graph, plan, [x]).relative)
-    order = prove_order(model, graph, [x]).relative
-    ok &= worst <= LIMIT and order <= LIMIT
-    kept = _reasons(graph)
-    line = (
-        f"{name:20} {len(graph.prunable):4} {sum(g.size for g in graph.prunable):7} {sum(kept.values()):6}"
-        f" {costs.macs() / 1e6:9.1f} {macs[0] / 1e6:9.1f} {macs[1] / 1e6:9.1f}"
-        f" {worst:8.1e} {order:8.1e} {traced:6.2f} {cutting / 2:6.2f}  {'ok' if ok else 'WRONG'}"
-    )
-    return line, ok, kept
-
-
-def _macs(model: torch.nn.Module, x: torch.Tensor) -> int:
-    """By torch's own counter, which knows neither fused attention nor the fused encoder layers
-    of eval mode.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), math:
-            model(x)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.get_total_flops() // 2
+        model = (timm_zoo if task.source == "timm" else zoo).build(task.name)
+    except Exception as error:
+        task.problems["unbuilt"] = f"{type(error).__name__}: {str(error)[:200]}"
+        return task
+    task.size = getattr(model, "image_size", task.size)  # a ViT takes the one it was built for
+    images = torch.randn(IMAGES, 3, task.size, task.size)
+    task = survey(task, model, images, cuts, onnx)
+    task.seconds["all"] = round(time.perf_counter() - started, 2)
+    return task
 
 
-def _reasons(graph: ChannelGraph) -> dict[str, int]:
-    kept: dict[str, int] = {}
-    for group in graph.groups:
-        if not group.prunable:
-            kept[group.reason] = kept.get(group.reason, 0) + group.size * group.channels_per_unit
-    return kept
+def tasks(options: argparse.Namespace) -> list[Row]:
+    """Empty rows of the networks that were asked for."""
+    found = []
+    if not options.timm:
+        names = (*zoo.CNNS, *zoo.TRANSFORMERS) if options.transformers else zoo.CNNS
+        for name in names:
+            size = options.size or zoo.usual_size(name)
+            found.append(Row(name, "torchvision", zoo.family(name), size))
+    if not options.torchvision:
+        if timm_zoo.available():
+            for name, family in timm_zoo.FAMILY.items():
+                found.append(Row(name, "timm", family, options.size or timm_zoo.size(name)))
+        else:
+            print(
+                f"SKIPPED: timm is not installed, {len(timm_zoo.NETWORKS)} networks are not"
+                " surveyed. `pip install timm` in an environment of its own brings them.",
+                file=sys.stderr,
+            )
+    wanted = {name for names in options.only for name in names.split(",")}
+    families = set(filter(None, options.families.split(",")))
+    if unknown := (wanted - {row.name for row in found}) | (
+        families - {row.family for row in found}
+    ):
+        sys.exit(f"no network or family here: {', '.join(sorted(unknown))}")
+    return [
+        row
+        for row in found
+        if (row.name in wanted or not wanted) and (row.family in families or not families)
+    ]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    options = options_of(arguments)
+    asked = tasks(options)
+    environment = _environment(timm_zoo.available() and not options.torchvision)
+    document = table.Table(options.json, environment, options.resume)
+    left = [row for row in asked if options.only or row.name not in document.rows]
+    print(f"{len(left)} of {len(asked)} networks; {environment}")
+    _warm_up()
+    survey_one = partial(work, cuts=options.cuts.split(","), onnx=options.onnx)
+    for row, found in run_each(
+        survey_one, left, workers=options.workers, seconds=options.timeout, gib=options.memory
+    ):
+        if isinstance(found, Failure):
+            row.problems["failed"] = found.reason
+            found = row
+        document.add(found)
+        print(_line(found), flush=True)
+    here = {row.name: document.rows[row.name] for row in asked}
+    if options.markdown:
+        options.markdown.write_text(table.markdown(here.values(), environment), encoding="utf-8")
+    return _verdict(here, options.compare)
+
+
+def _verdict(here: dict[str, Row], compare: Path | None) -> int:
+    bad = [row for row in here.values() if row.status not in ("ok", "unbuilt")]
+    for row in bad:
+        print(f"{row.status:10} {row.name}: {table.problem(row)}")
+    print(f"{len(here) - len(bad)} of {len(here)} hold")
+    if compare is None:
+        return 1 if bad else 0
+    old = table.read(compare)
+    lost, won = table.worse(old, here), table.better(old, here)
+    print(f"against {compare}: {len(won)} better, {len(lost)} worse; {_pace(old, here)}")
+    print("\n".join(f"WORSE {line}" for line in lost), end="\n" if lost else "")
+    return 1 if lost else 0
+
+
+def _pace(old: dict[str, Row], new: dict[str, Row]) -> str:
+    pairs = [
+        new[name].seconds["trace_cpu"] / old[name].seconds["trace_cpu"]
+        for name in old
+        if name in new and "trace_cpu" in old[name].seconds and "trace_cpu" in new[name].seconds
+    ]
+    if not pairs:
+        return "no times to compare"
+    return (
+        f"CPU time of trace {median(pairs):.2f} times as long in median, {max(pairs):.2f} at most"
+    )
+
+
+def _line(row: Row) -> str:
+    kept = table.problem(row) or table.reasons(row, 1)
+    return (
+        f"{row.name:28} {row.status:10} {row.prunable:4} of {row.groups:4} groups  half removes"
+        f" {table.share(row.removed):>7}  trace {row.seconds.get('trace_cpu', 0):5.2f} s"
+        f"  all {row.seconds.get('all', 0):5.1f} s  {kept[:90]}"
+    )
+
+
+def _environment(timm: bool) -> dict[str, str]:
+    versions = {"torch": torch.__version__, "torchvision": zoo.version()}
+    return {**versions, **({"timm": timm_zoo.version()} if timm else {})}
+
+
+def _warm_up() -> None:
+    """What the first trace of a process imports must not count as the time of a network."""
+    torch.set_num_threads(1)
+    trace(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2)), torch.zeros(1, 3, 4, 4)
+    )
+
+
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line, read."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*")
-    parser.add_argument(
-        "--transformers", action="store_true", help="also the ViT, Swin and MaxViT families"
-    )
-    parser.add_argument(
-        "--size", type=int, default=0, help="edge of the images instead of the usual one (quicker)"
-    )
-    options = parser.parse_args()
-    names = options.names or [*CNNS, *(TRANSFORMERS if options.transformers else ())]
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {len(names)} networks; MACs in millions"
-    )
-    print(f"{'network':20} {'grps':>4} {'units':>7} {'stay':>6} {'MACs':>9} {'-25 %':>9} {'-50 %':>9}"
-          f" {'cut':>8} {'order':>8} {'trace':>6} {'prune':>6}")  # fmt: skip
-    failed, started = [], time.perf_counter()
-    for name in names:
-        line, ok, kept = survey(name, options.size or usual_size(name))
-        print(line, flush=True)
-        for reason, channels in kept.items():
-            if reason != "model output":
-                print(f"{'':25}{channels} stay: {reason}")
-        failed += [] if ok else [name]
-        gc.collect()
-    print(
-        f"{len(names) - len(failed)} of {len(names)} hold, {time.perf_counter() - started:.0f} s {' '.join(failed)}"
-    )
-    return 1 if failed else 0
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--torchvision", action="store_true", help="torchvision's networks only")
+    which.add_argument("--timm", action="store_true", help="timm's networks only")
+    parser.add_argument("--transformers", action="store_true", help="torchvision's ViTs as well")
+    parser.add_argument("--families", default="", help="names of families, with commas between")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="may repeat")
+    parser.add_argument("--size", type=int, default=0, help="edge of the images for all networks")
+    parser.add_argument("--cuts", default=f"{HALF},{UNEQUAL}", help="default %(default)s")
+    parser.add_argument("--onnx", action="store_true", help="also in onnxruntime (slow)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="rows, kept as they come")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the same as tables")
+    parser.add_argument("--resume", action="store_true", help="keep the rows FILE has already")
+    parser.add_argument("--compare", type=Path, metavar="OLD", help="what got worse than there")
+    parser.add_argument("--workers", type=int, default=1, help="networks at the same time")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds for one network")
+    parser.add_argument("--memory", type=float, default=12, help="GiB for one; 0: no limit")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,23 @@ from torch import nn
 
 from pipeline.models.torchvision_shim import import_torchvision
 
-models = import_torchvision().models
+torchvision = import_torchvision()
+models = torchvision.models
 
 TRANSFORMERS = tuple(
     name for name in models.list_models(module=models) if re.match(r"vit_|swin|maxvit", name)
 )
 CNNS = tuple(name for name in models.list_models(module=models) if name not in TRANSFORMERS)
+
+
+def version() -> str:
+    """Of torchvision; networks change between versions."""
+    return torchvision.__version__
+
+
+def family(name: str) -> str:
+    """The module that defines a network: "resnet" for resnext50_32x4d."""
+    return models.get_model_builder(name).__module__.rpartition(".")[2]
 
 
 def usual_size(name: str) -> int:
@@ -31,27 +42,34 @@ def build(name: str, seed: int = 0) -> nn.Module:
     """The untrained network in eval mode, norms and one-dimensional parameters randomised."""
     torch.manual_seed(seed)
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with _cheap_init():
+    with cheap_init():
         model = models.get_model(name, weights=None, **options)
     randomise(model)
     return model.eval()
 
 
 def randomise(model: nn.Module) -> None:
-    """Scales in 0.5 … 1.5, shifts of a tenth, zero-initialised heads filled."""
+    """Scales in 0.5 … 1.5, shifts of a tenth, zero-initialised heads filled.
+
+    Of the buffers only running statistics: others are constants that forward relies on.
+    """
+    statistics = [item for item in model.named_buffers() if item[0].endswith(_STATISTICS)]
     with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in [*model.named_parameters(), *statistics]:
             if not tensor.is_floating_point():
                 continue
-            if name.endswith("layer_scale") or (
-                tensor.dim() == 1 and name.endswith(("weight", "var"))
-            ):
+            norm = tensor.dim() == 1 and name.endswith(("weight", "var"))
+            if norm or tensor.dim() == 0 or name.endswith(_SCALES):
                 tensor.uniform_(0.5, 1.5)
             elif tensor.dim() == 1 or name.endswith("mean"):
                 tensor.normal_(0, 0.1)
             elif tensor.dim() > 1:
                 fan_in = max(tensor[0].numel(), 1)
                 tensor.view(-1).copy_(_normal(tensor.numel())).mul_(fan_in**-0.5)
+
+
+_STATISTICS = ("running_mean", "running_var")
+_SCALES = ("layer_scale", "gamma")  # 1e-6 in an untrained network: the branch would hardly count
 
 
 def _normal(count: int) -> torch.Tensor:
@@ -66,9 +84,9 @@ _DRAWN = torch.randn(999_983, generator=torch.Generator().manual_seed(0))
 
 
 @contextlib.contextmanager
-def _cheap_init() -> Iterator[None]:
-    """torchvision's own initialisation takes seconds (truncated normals) and is overwritten
-    anyway.
+def cheap_init() -> Iterator[None]:
+    """Within it, initialisation leaves tensors alone: it takes seconds (truncated normals) and
+    is overwritten anyway.
     """
     kept = {}
     for name in (
