@@ -7,18 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.hints import Command, Hint, Key, Set
+
+__all__ = [
+    "ArtifactError",
+    "Command",
+    "EnvironmentProblem",
+    "Hint",
+    "Interrupted",
+    "Key",
+    "Locked",
+    "Refused",
+    "RlpError",
+    "Set",
+    "UsageError",
+]
+
 
 class RlpError(Exception):
     """Base of everything a user can be told in one line.
 
     Args:
         message: what went wrong and where, one sentence, no newline.
-        hint: the next command to type, or the setting to change.
+        hint: the next command to type, or the setting to change; a `Hint` where it names any.
         details: further lines (several config errors, mismatches); each printed on its own line.
     """
 
     exit_code = 70
-    usual_hint = "type the command again; finished stages are kept"
+    usual_hint: str = "type the command again; finished stages are kept"
     """What is said where nothing better is known."""
 
     def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
@@ -32,14 +48,16 @@ class Refused(RlpError):
     """It ran, and the answer is no: gate missed, parity out of tolerance, training diverged."""
 
     exit_code = 1
-    usual_hint = "rlp pipeline status RUN shows what is there"
+    usual_hint = Hint.command("pipeline", "status", "RUN", says="shows what is there")
 
 
 class UsageError(RlpError):
     """The command line or the config is wrong."""
 
     exit_code = 2
-    usual_hint = "rlp --help lists the commands, rlp config schema every key"
+    usual_hint = Hint(
+        Command("--help"), " lists the commands, ", Command("config", "schema"), " every key"
+    )
 
 
 class ArtifactError(RlpError):
@@ -48,8 +66,9 @@ class ArtifactError(RlpError):
     """
 
     exit_code = 3
-    usual_hint = (
-        "rlp check RUN names the stage that re-makes a file of a run; get a file of your own anew"
+    usual_hint = Hint(
+        Command("check", "RUN"),
+        " names the stage that re-makes a file of a run; get a file of your own anew",
     )
 
 
@@ -59,7 +78,7 @@ class EnvironmentProblem(RlpError):
     """
 
     exit_code = 4
-    usual_hint = "rlp doctor shows what this machine can do"
+    usual_hint = Hint.command("doctor", says="shows what this machine can do")
 
 
 class Locked(RlpError):

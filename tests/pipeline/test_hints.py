@@ -1,0 +1,166 @@
+"""What a hint tells people to type exists: every key in the schema, every command in the real
+command line. Read from the source, so that a hint nobody has seen yet counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+import pickle
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+from pipeline.cli.app import app
+from pipeline.config.load import build_config
+from pipeline.config.schema import Config, TrainingSection
+from pipeline.errors import Command, Hint, Key, Set, UsageError
+from stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
+TRAINING = [
+    name
+    for name, field in Config.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, TrainingSection)
+]
+
+
+class Named(NamedTuple):
+    """A key or command that a line of the source names."""
+
+    where: str
+    words: tuple[str, ...]
+
+
+def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from all_keys(field.annotation, f"{prefix}{name}.")
+
+
+KEYS = frozenset(all_keys())
+
+
+def words_of(node: ast.expr) -> list[str]:
+    """The text of an argument; one for each training section where it says `{section}`, and a
+    number for what only the running program knows.
+    """
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return [node.value]
+    if isinstance(node, ast.JoinedStr):
+        parts = [
+            ast.unparse(v.value) if isinstance(v, ast.FormattedValue) else v.value
+            for v in node.values
+        ]  # type: ignore[attr-defined]
+        if parts[0] == "section":
+            return [section + "".join(parts[1:]) for section in TRAINING]
+    return ["1"]
+
+
+@cache
+def calls(path: Path) -> list[tuple[str, ast.Call]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [(ast.unparse(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+
+
+def named_keys() -> list[Named]:
+    return [
+        Named(f"{path.relative_to(ROOT)}:{call.lineno}", tuple(words_of(call.args[0])))
+        for path in SOURCES
+        for name, call in calls(path)
+        if name in ("Key", "Set", "Hint.set") and path.name != "hints.py"
+    ]
+
+
+def named_commands() -> list[Named]:
+    found = []
+    for path in SOURCES:
+        for name, call in calls(path):
+            where = f"{path.relative_to(ROOT)}:{call.lineno}"
+            words = tuple(words_of(arg)[0] for arg in call.args)
+            if path.name == "hints.py":
+                continue
+            if name in ("Command", "Hint.command"):
+                found.append(Named(where, words))
+            elif name == "Hint.rerun":
+                stage = "search" if words[0] == "1" else words[0]
+                found.append(Named(where, ("stage", stage, "--run", "RUN", "--force")))
+    return found
+
+
+def parsed(words: tuple[str, ...]) -> Any:
+    """The command line of a hint as `rlp` parses it."""
+    command: Any = typer.main.get_command(app)
+    rest = ["--force=all" if word == "--force" else word for word in words]
+    while rest and hasattr(command, "commands") and rest[0] in command.commands:
+        command = command.commands[rest.pop(0)]
+    if rest == ["--help"]:
+        return None
+    assert not hasattr(command, "commands"), f"{words} is no command"
+    return command.make_context("rlp", rest)
+
+
+@pytest.mark.parametrize("named", named_keys(), ids=lambda named: f"{named.where} {named.words[0]}")
+def test_every_key_that_a_hint_names_is_in_the_schema(named: Named) -> None:
+    assert set(named.words) <= KEYS
+
+
+@pytest.mark.parametrize("named", named_commands(), ids=lambda n: f"{n.where} {' '.join(n.words)}")
+def test_every_command_that_a_hint_names_parses(named: Named) -> None:
+    parsed(named.words)
+    if named.words[0] == "stage":
+        assert named.words[1].rpartition("/")[2] in STAGES
+
+
+def test_keys_and_commands_that_do_not_exist_are_told_apart() -> None:
+    assert "benchmark.batch" not in KEYS
+    assert {"benchmark.batches", "search.budget.macs", "pretrain.augment.crop"} <= KEYS
+    for words in (
+        ("pipeline", "stop"),
+        ("config", "show", "A", "B"),
+        ("check", "RUN", "--nothing"),
+    ):
+        with pytest.raises(Exception, match=r"is no command|unexpected|No such option"):
+            parsed(words)
+
+
+def test_a_hint_prints_as_its_parts() -> None:
+    hint = Hint("raise ", Key("distill.epochs"), ", or ", Hint.set("data.root", "my images"))
+    assert hint == "raise distill.epochs, or --set 'data.root=my images'"
+    assert [type(part) for part in hint.parts[:4]] == [str, Key, str, Set]
+    assert Hint.rerun("search", "runs/my run") == (
+        "rlp stage search --run 'runs/my run' --force re-makes it"
+    )
+    assert Hint.command("config", "schema", says="lists it") == "rlp config schema lists it"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("benchmark.batches", [1, 4]), ("model.weights", None), ("search.budget.macs", 0.25),
+     ("search.halving", False), ("seed", 3), ("report.title", "a page")],
+)  # fmt: skip
+def test_settings_are_typed_as_set_reads_them(key: str, value: Any) -> None:
+    found: Any = build_config({}, [Set(key, value).words[1]])
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+def test_a_part_can_take_the_place_of_another() -> None:
+    offline = Set("data.source", "embedded")
+    hint = Hint("or ", offline).with_part(offline, Command("pipeline", "run", "CONFIG"))
+    assert hint == "or rlp pipeline run CONFIG"
+    assert Hint("or --set data.source=embedded").with_part(offline, "x") == "or " + offline
+
+
+def test_an_error_from_a_worker_process_keeps_the_parts_of_its_hint() -> None:
+    error = UsageError("no", hint=Hint.set("search.align", 8, "halves it"))
+    hint = pickle.loads(pickle.dumps(error)).hint
+    assert hint == error.hint
+    assert [type(part) for part in hint.parts] == [Set, str]
