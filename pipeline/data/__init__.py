@@ -1,8 +1,8 @@
 """Images: sources, honest splits, and batches that cost nothing.
 
 >>> splits = load_splits(config.data, seed=0)       # .train and .search; no way to the test images
->>> for x, y in splits.train.batches(128, shuffle=True, augment=Augment(crop=4, flip=True),
-generator=g): ...
+>>> augment = Augment(crop=4, flip=True)
+>>> for x, y in splits.train.batches(128, shuffle=True, augment=augment, generator=g): ...
 """
 
 from pipeline.data.augment import Augment

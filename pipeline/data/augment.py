@@ -15,20 +15,22 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augment:
-    """Which changes to make; all off by default.
+    """Which changes to make; all off by default. `Augment(crop=4, flip=True)` is usual for CIFAR.
 
-    >>> Augment(crop=4, flip=True)      # the usual CIFAR recipe
+    Attributes:
+        crop: zero padding in pixels on each side before a random crop back to the image's size.
+            Streamed (large) images take a random resized crop instead, whatever the number.
+        flip: mirror half of the images left to right.
+        cutout: side in pixels of one square an image that is set to the mean colour; its centre may
+            lie near the border.
+        mixup: parameter of Beta(a, a) for the blend of each image with another of the batch;
+            targets become probabilities.
     """
 
     crop: int = 0
-    """Zero padding in pixels on each side before a random crop back to the image's size.
-    Streamed (large) images take a random resized crop instead, whatever the number."""
     flip: bool = False
-    """Mirror half of the images left to right."""
     cutout: int = 0
-    """Side in pixels of one square a image set to the mean colour; its centre may lie near the border."""
     mixup: float = 0.0
-    """Parameter of Beta(a, a) for the blend of each image with another of the batch; targets become probabilities."""
 
 
 def crop_and_flip(pixels: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
@@ -52,9 +54,7 @@ def crop_and_flip(pixels: Tensor, augment: Augment, generator: torch.Generator) 
 
 
 def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Zero one `side`×`side` square in each image of the normalised batch `x` (B, C, H, W), in
-    place.
-    """
+    """Zero one `side`×`side` square in each image of the normalised `x` (B, C, H, W), in place."""
     batch, _, height, width = x.shape
     top = torch.randint(height, (batch, 1), generator=generator) - side // 2
     left = torch.randint(width, (batch, 1), generator=generator) - side // 2
@@ -68,11 +68,14 @@ def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
 def mixup(
     x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Blend each image of `x` (B, C, H, W) with another; `y` (B,) int64 becomes (B, classes)
-    float32 probabilities.
+    """Blend each image of `x` (B, C, H, W) with another, and so their classes `y` (B,).
 
     One weight for the batch, λ ~ Beta(α, α) mirrored to λ ≥ ½ (Zhang et al., arXiv 1710.09412).
+
+    Returns:
+        the blends, and float32 probabilities (B, classes).
     """
+    # Beta(α, α) as two gammas: torch's own Beta takes no generator.
     gammas = torch._standard_gamma(
         torch.full((2,), alpha, dtype=torch.float64), generator=generator
     )

@@ -1,5 +1,4 @@
-"""Decoded images kept between runs: `~/.cache/rlp/data/<key>/{card.json, train.npy, …}`, keyed by
-content.
+"""Decoded images kept between runs: `~/.cache/rlp/data/<key>/{card.json, train-pixels.npy, …}`.
 
 The key covers the content of the files and every setting that changes the pixels. `card.json` is
 written last and holds the sha256 of the arrays: an entry is whole or absent, and a damaged one is
@@ -39,8 +38,9 @@ def cache_folder() -> Path | None:
 
 
 def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """The entry `(card, arrays)`, arrays memory-mapped read-only; None when it is absent or
-    damaged.
+    """The entry `(card, arrays)`, or None when it is absent or damaged.
+
+    The arrays are memory-mapped copy-on-write: what is written to them reaches no file.
     """
     folder = _entry(key)
     if folder is None:
@@ -58,9 +58,7 @@ def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
 
 
 def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write the entry, replacing one of the same key; silently nothing when the folder cannot
-    be written.
-    """
+    """Write the entry in the place of one of the same key, if the folder can be written to."""
     folder = _entry(key)
     if folder is None:
         return
@@ -77,7 +75,7 @@ def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staging, folder)
     except OSError:
-        pass
+        pass  # a cache that cannot be written costs time, and only time
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

@@ -8,30 +8,35 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DataCard:
-    """Facts about one data set; the same files give the same card whatever the seed."""
+    """Facts about one data set; the same files give the same card whatever the seed.
+
+    Attributes:
+        source: kind of source, a key of `SOURCES`.
+        label: what to print beside a number measured on it.
+        image_shape: (channels, height, width) as the network sees them.
+        counts: images per class, for every split that the source has (before the search split is
+            carved from train).
+        mean, std: per channel, of the train split, pixel values scaled to 0 … 1.
+        sha256: identity of the content: class names, labels and files of every split
+            (`pipeline.data.hashing`).
+        split_sha256: the part of it that belongs to each split.
+        skipped: unreadable images left out, per split.
+        encodings: how the images are stored, such as `JPEG q75`, and how many are.
+        sizes: height×width as stored, and how many images are; the most frequent first.
+    """
 
     source: str
-    """Kind of source, a key of `SOURCES`."""
     label: str
-    """What to print beside a number measured on it."""
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    """(channels, height, width) as the network sees them."""
     counts: dict[str, tuple[int, ...]]
-    """Images per class, for every split that the source has (before the search split is carved from train)."""
     mean: tuple[float, ...]
-    """Per channel, of the train split, pixel values scaled to 0 … 1."""
     std: tuple[float, ...]
     sha256: str
-    """Identity of the content: class names, labels and files of every split (`pipeline.data.hashing`)."""
     split_sha256: dict[str, str] = field(default_factory=dict)
-    """The part of it that belongs to each split."""
     skipped: dict[str, int] = field(default_factory=dict)
-    """Unreadable images left out, per split."""
     encodings: dict[str, int] = field(default_factory=dict)
-    """How the images are stored, such as `JPEG q75`, with the number of images looked at."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """Height×width as stored, with the number of images looked at; the most frequent first."""
 
     @property
     def num_classes(self) -> int:

@@ -1,6 +1,4 @@
-"""Encoded images (JPEG, PNG, …): what their headers say, and their pixels; unreadable ones are
-counted.
-"""
+"""Encoded images (JPEG, PNG, …): what their headers say, and their pixels."""
 
 from __future__ import annotations
 
@@ -21,74 +19,35 @@ GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _CHUNK = 256  # images a task: a future costs as much as decoding a small one
 # Annex K of the JPEG standard, row by row: the table that libjpeg scales by its quality
+# fmt: off
 _LUMINANCE = (
-    *(
-        16,
-        11,
-        10,
-        16,
-        24,
-        40,
-        51,
-        61,
-        12,
-        12,
-        14,
-        19,
-        26,
-        58,
-        60,
-        55,
-        14,
-        13,
-        16,
-        24,
-        40,
-        57,
-        69,
-        56,
-    ),
-    *(
-        14,
-        17,
-        22,
-        29,
-        51,
-        87,
-        80,
-        62,
-        18,
-        22,
-        37,
-        56,
-        68,
-        109,
-        103,
-        77,
-        24,
-        35,
-        55,
-        64,
-        81,
-        104,
-        113,
-        92,
-    ),
-    *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+    16, 11, 10, 16, 24, 40, 51, 61,
+    12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56,
+    14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77,
+    24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101,
+    72, 92, 95, 98, 112, 100, 103, 99,
 )
+# fmt: on
 
 
 @dataclass
 class Survey:
-    """What the headers of a split say."""
+    """What the headers of a split say.
+
+    Attributes:
+        sizes: images by (height, width), readable ones.
+        encodings: images by how they are stored (`encoding`).
+        grey: whether no image has colour.
+        bad: images whose header cannot be read.
+    """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """(height, width) of each readable image."""
     encodings: Counter[str] = field(default_factory=Counter)
     grey: bool = True
-    """Whether no image has colour."""
     bad: list[int] = field(default_factory=list)
-    """Images whose header cannot be read."""
 
 
 def survey(images: Encoded) -> Survey:
@@ -114,9 +73,7 @@ def encoding(image: Image.Image) -> str:
 
 
 def jpeg_quality(luminance: tuple[int, ...]) -> int | None:
-    """libjpeg's quality setting (1 … 100) that makes this 64-entry luminance table; None when
-    none does.
-    """
+    """libjpeg's quality (1 … 100) that makes this luminance table (64 numbers), or None."""
     return _QUALITIES.get(luminance)
 
 
@@ -131,7 +88,8 @@ _QUALITIES = {_scaled(quality): quality for quality in range(1, 101)}
 def decode(raw: bytes, *, grey: bool, size: int | None = None) -> np.ndarray:
     """Pixels (H, W, 1 or 3) uint8; with `size`, resized and centre-cropped to size × size.
 
-    Raises one of OSError, ValueError, SyntaxError, EOFError when the image is damaged.
+    Raises:
+        OSError, ValueError, SyntaxError, EOFError: the image is damaged; Pillow raises any of them.
     """
     with _open(raw) as image:
         if size is not None and image.size != (size, size):
@@ -153,9 +111,7 @@ def centre(picture: Image.Image, size: int) -> Image.Image:
 
 
 def resize_all(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`pixels` (N, H, W, C) uint8 as (N, height, width, C), bilinear; the same array when
-    nothing changes.
-    """
+    """`pixels` (N, H, W, C) uint8 as (N, height, width, C), bilinear; itself if nothing changes."""
     if pixels.shape[1:3] == (height, width):
         return pixels
     out = np.empty((len(pixels), height, width, pixels.shape[3]), np.uint8)
@@ -169,27 +125,27 @@ def resize_all(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 def decode_all(
     images: Encoded, *, grey: bool, shape: tuple[int, int], size: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every image in threads: `(pixels, good)`, pixels (N, H, W, C) uint8 of the good ones,
-    good (M,) their indices.
+    """Every image, in threads.
+
+    Args:
+        shape: (height, width) of every image after `size`, as in `decode`, was applied.
+    Returns:
+        pixels (N, H, W, C) uint8 of the images that can be read, and their indices (N,).
     """
     count = len(images.labels)
     pixels = np.zeros((count, *shape, 1 if grey else 3), np.uint8)
-
     good = np.zeros(count, bool)
 
-    def some(rows: range) -> None:
-        for i in rows:
+    def some(start: int) -> None:
+        for i in range(start, min(start + _CHUNK, count)):
             array = try_decode(images, i, grey=grey, size=size)
             if array is not None:
                 pixels[i], good[i] = array, True
 
+    # Pillow lets go of the interpreter's lock while it decodes.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        list(
-            pool.map(
-                some,
-                (range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)),
-            )
-        )
+        for _ in pool.map(some, range(0, count, _CHUNK)):
+            pass  # asked for, so that an exception of a thread is raised here
     return (pixels if good.all() else pixels[good]), np.flatnonzero(good)
 
 

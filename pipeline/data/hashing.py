@@ -1,6 +1,4 @@
-"""Content identity of a data set: what the bytes are, not what they are called or when they
-were written.
-"""
+"""Content identity of a data set: its bytes, whatever they are called and whenever written."""
 
 from __future__ import annotations
 

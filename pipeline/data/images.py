@@ -1,6 +1,4 @@
-"""A labelled set of small images, decoded once into one uint8 tensor and served in normalised
-batches.
-"""
+"""A labelled set of small images: one uint8 tensor, served in normalised batches."""
 
 from __future__ import annotations
 
@@ -19,12 +17,16 @@ class Images:
     """One split: images, labels, class names and the normalisation that belongs to them.
 
     Args:
-        pixels: (N, H, W, C) uint8; may be memory-mapped, is never written to. labels: (N,) int64 in
-        0 … len(classes) − 1, parallel to `rows` when that is given, else to `pixels`. classes:
-        class names. mean, std: per channel, of pixel values scaled to 0 … 1; computed from these
-        images when absent. rows: (N,) int64, the images of `pixels` that belong to this split; all
-        when absent. A split never
-            copies pixels.
+        pixels: (N, H, W, C) uint8; may be memory-mapped, is never written to.
+        labels: (N,) int64 in 0 … len(classes) − 1, parallel to `rows` when that is given, else to
+            `pixels`.
+        classes: class names.
+        mean, std: per channel, of pixel values scaled to 0 … 1; computed from these images when
+            absent.
+        rows: (N,) int64, the images of `pixels` that belong to this split; all when absent. A split
+            never copies pixels.
+    Raises:
+        ValueError: dtypes or lengths are others.
     """
 
     def __init__(
@@ -41,10 +43,9 @@ class Images:
                 f"pixels must be uint8 (N, H, W, C), got {pixels.dtype} {tuple(pixels.shape)}"
             )
         self._set_up(labels, classes, tuple(pixels.shape[1:]))
-        if len(labels) != len(pixels if rows is None else rows):
-            raise ValueError(
-                f"{len(labels)} labels for {len(pixels if rows is None else rows)} images"
-            )
+        count = len(pixels if rows is None else rows)
+        if len(labels) != count:
+            raise ValueError(f"{len(labels)} labels for {count} images")
         self._pixels, self._rows = pixels, rows
         if mean is None or std is None:
             mean, std = channel_statistics(pixels if rows is None else pixels[rows])
@@ -72,9 +73,7 @@ class Images:
         return Images(self._pixels, self.labels[indices], self.classes, self.mean, self.std, rows)
 
     def numbered(self) -> Images:
-        """The same images labelled 0 … N-1, for who keeps something of every image; shares the
-        pixels.
-        """
+        """The same images labelled 0 … N-1, for what is kept of every image by its place."""
         view = copy.copy(self)
         view.labels = torch.arange(len(self), device=self.labels.device)
         return view
@@ -100,20 +99,23 @@ class Images:
         under mixup.
 
         Args:
-            batch_size: images a batch; the last one may be smaller unless `drop_last`. shuffle: a
-            new order, drawn from `generator`. augment: random changes, drawn from `generator`.
+            batch_size: images a batch; the last one may be smaller unless `drop_last`.
+            shuffle: a new order, drawn from `generator`.
+            augment: random changes, drawn from `generator`.
             generator: a CPU generator; required by `shuffle` and `augment`, so that a run can be
-            repeated. channels_last: memory format of x; on CPUs convolutions are faster on it.
+                repeated.
+            channels_last: memory format of x; on CPUs convolutions are faster on it.
+        Raises:
+            ArtifactError: an image that is streamed can no longer be read.
+            ValueError: a generator is needed and absent.
         """
         augment = augment or _NOTHING
         if (shuffle or augment != _NOTHING) and generator is None:
             raise ValueError("shuffle and augment need a generator")
-        order = (
-            torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
-        )
-        chunks = [
-            chunk for chunk in order.split(batch_size) if not drop_last or len(chunk) == batch_size
-        ]
+        count = len(self)
+        order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
+        least = batch_size if drop_last else 1
+        chunks = [chunk for chunk in order.split(batch_size) if len(chunk) >= least]
         for indices, pixels in self._pixel_batches(chunks, augment, generator):
             y = self.labels[indices.to(self.labels.device)]
             x = self._normalise(pixels, dtype, channels_last)
@@ -124,24 +126,21 @@ class Images:
             yield x, y
 
     def take(self, n: int, *, seed: int) -> tuple[Tensor, Tensor]:
-        """A fixed class-balanced draw of min(n, len) images: x (n, C, H, W) float32 normalised,
-        y (n,) int64.
-        """
+        """A fixed class-balanced draw of n images, or all: x (n, C, H, W) normalised, y (n,)."""
         subset = self.subset(balanced_indices(self.labels, n, seed))
         return next(subset.batches(max(1, len(subset))))
 
     def _pixel_batches(
         self, chunks: list[Tensor], augment: Augment, generator: torch.Generator | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(indices, pixels)`, pixels (B, H, W, C) uint8, cropped and flipped as
-        `augment` asks.
-        """
+        """Yield `(indices, pixels)`, pixels (B, H, W, C) uint8, cropped and flipped as asked."""
         for indices in chunks:
             rows = indices.to(self._pixels.device)
             pixels = self._pixels[rows if self._rows is None else self._rows[rows]]
             yield indices, crop_and_flip(pixels, augment, generator) if generator else pixels
 
     def _normalise(self, pixels: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
+        """(pixels / 255 - mean) / std in one multiply-add, as (B, C, H, W)."""
         key = (pixels.device, dtype)
         if key not in self._weights:
             std = torch.tensor(self.std, dtype=torch.float64)
@@ -149,18 +148,17 @@ class Images:
             self._weights[key] = (scale.to(*key), shift.to(*key))
         scale, shift = self._weights[key]
         x = torch.addcmul(shift, pixels.to(dtype), scale).permute(0, 3, 1, 2)
-        return x.contiguous(
-            memory_format=torch.channels_last if channels_last else torch.contiguous_format
-        )
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return x.contiguous(memory_format=layout)
 
 
 def channel_statistics(
     pixels: Tensor, chunk: int = 4096
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of `pixels` (N, H, W, C) uint8 scaled to 0 … 1, exact
-    sums.
+    """Mean and standard deviation per channel of `pixels` (N, H, W, C) uint8 scaled to 0 … 1.
 
-    A channel without any variation gets std 1, so that normalising stays finite.
+    From counts of the 256 values, so exact whatever the number of images. A channel without any
+    variation gets std 1, so that normalising stays finite.
     """
     channels = pixels.shape[3]
     counts = torch.zeros(channels, 256, dtype=torch.int64)
@@ -175,11 +173,10 @@ def channel_statistics(
 
 
 def balanced_indices(labels: Tensor, n: int, seed: int) -> Tensor:
-    """Ascending indices of n of the `labels` (N,), as even over the classes as they allow; all when
-    n ≥ N.
+    """Ascending indices of n of the `labels` (N,), as even over the classes as they allow.
 
     Every class is shuffled by `seed`; then rank 0 of each class, rank 1 of each, … are taken until
-    there are n.
+    there are n, or all.
     """
     labels = labels.cpu()
     if n >= len(labels):

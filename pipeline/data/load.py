@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ import torch
 
 from pipeline.data.card import DataCard
 from pipeline.data.images import Images, balanced_indices
-from pipeline.data.prepare import Prepared, prepare
-from pipeline.data.sources import open_source
+from pipeline.data.prepare import PreparedData, prepare
+from pipeline.data.sources import Source, open_source
 from pipeline.data.splits import Splits, carve
 from pipeline.data.stream import StreamedImages
 
@@ -27,17 +28,22 @@ def load_splits(config: DataConfig, *, seed: int) -> Splits:
     Search is `config.search_fraction` of each class of train, drawn by `seed`, unless the data have
     a validation split beside train and test: then it is that.
 
-    Raises ArtifactError, EnvironmentProblem or UsageError as `describe` does.
+    Raises:
+        ArtifactError, EnvironmentProblem, UsageError: as `describe` does.
     """
-    whole = _prepared(config)
-    train = _limited(_images(config, whole, "train"), config.train_limit)
-    if "search" in whole.parts:
-        return Splits(train=train, search=_images(config, whole, "search"))
+    prepared = _prepared(config)
+    train = _limited(_images(config, prepared, "train"), config.train_limit)
+    if "search" in prepared.parts:
+        return Splits(train=train, search=_images(config, prepared, "search"))
     return carve(train, config.search_fraction, seed)
 
 
 def load_test(config: DataConfig) -> Images:
-    """The test images: for the final numbers of benchmark and report, never for a choice."""
+    """The test images: for the final numbers of benchmark and report, never for a choice.
+
+    Raises:
+        ArtifactError, EnvironmentProblem, UsageError: as `describe` does.
+    """
     return _limited(_images(config, _prepared(config), "test"), config.test_limit)
 
 
@@ -52,31 +58,40 @@ def describe(config: DataConfig) -> DataCard:
     return _prepared(config).card
 
 
-def _prepared(config: DataConfig) -> Prepared:
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for; two are equal where the settings and the files are, as far as stat says.
+
+    Attributes:
+        stamp: hash of path, size and time of every file.
+        source: opened once to take the stamp, then read where the answer is not known yet.
+    """
+
+    config: DataConfig
+    stamp: int
+    source: Source = field(compare=False)
+
+
+def _prepared(config: DataConfig) -> PreparedData:
     source = open_source(config)
     stamps = []
     for split in source.splits:
         for path in source.files(split):
             info = os.stat(path)
             stamps.append((str(path), info.st_size, info.st_mtime_ns))
-    return _prepared_once(config, hash(tuple(stamps)))
+    return _prepared_once(_Request(config, hash(tuple(stamps)), source))
 
 
-@lru_cache(maxsize=2)
-def _prepared_once(config: DataConfig, stamp: int) -> Prepared:
-    return prepare(open_source(config), config)
+@lru_cache(maxsize=2)  # several stages of one process ask for the same images
+def _prepared_once(request: _Request) -> PreparedData:
+    return prepare(request.source, request.config)
 
 
-def _images(config: DataConfig, whole: Prepared, split: str) -> Images:
-    part, card = whole.parts[split], whole.card
+def _images(config: DataConfig, prepared: PreparedData, split: str) -> Images:
+    part, card = prepared.parts[split], prepared.card
     if part.pixels is not None:
-        return Images(
-            torch.from_numpy(part.pixels),
-            torch.from_numpy(part.labels),
-            card.classes,
-            card.mean,
-            card.std,
-        )
+        pixels, labels = torch.from_numpy(part.pixels), torch.from_numpy(part.labels)
+        return Images(pixels, labels, card.classes, card.mean, card.std)
     assert part.encoded is not None
     assert part.good is not None
     return StreamedImages(

@@ -1,6 +1,4 @@
-"""Three splits by construction: train for weights, search for every choice, test for the final
-numbers only.
-"""
+"""Three splits: train for weights, search for every choice, test for the final numbers only."""
 
 from __future__ import annotations
 
@@ -15,9 +13,7 @@ from pipeline.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Splits:
-    """All that training, search and distillation get to see; nothing leads from here to the
-    test images.
-    """
+    """All that training, search and distillation see; nothing leads from here to a test image."""
 
     train: Images
     search: Images
@@ -26,7 +22,8 @@ class Splits:
 def carve(images: Images, fraction: float, seed: int) -> Splits:
     """Hold out `fraction` of every class of `images`, drawn by `seed`, as the search split.
 
-    Raises ArtifactError when a class has fewer than two images.
+    Raises:
+        ArtifactError: a class has fewer than two images.
     """
     held, kept = stratified(images.labels, fraction, seed, images.classes)
     return Splits(train=images.subset(kept), search=images.subset(held))
@@ -35,8 +32,10 @@ def carve(images: Images, fraction: float, seed: int) -> Splits:
 def stratified(
     labels: Tensor, fraction: float, seed: int, classes: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Ascending indices `(held, kept)` of `labels` (N,): round(fraction · n) of each class
-    held, at least one.
+    """Ascending indices `(held, kept)` of `labels` (N,): a share of each class, at least one.
+
+    Raises:
+        ArtifactError: a class has fewer than two images.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     shuffled = labels.cpu()[order]
@@ -45,8 +44,10 @@ def stratified(
         mine = order[shuffled == k]
         if len(mine) < 2:
             raise ArtifactError(
-                f"class {name!r} has {len(mine)} image(s); a search split needs at least two of each class",
+                f"class {name!r} has {len(mine)} image(s); "
+                "a search split needs at least two of each class",
                 hint="add images of this class, or remove it from the data set",
             )
-        held[mine[: min(len(mine) - 1, max(1, round(fraction * len(mine))))]] = True
+        count = max(1, round(fraction * len(mine)))
+        held[mine[: min(len(mine) - 1, count)]] = True  # one at least is left to train on
     return held.nonzero().flatten(), (~held).nonzero().flatten()

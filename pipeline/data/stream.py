@@ -1,13 +1,11 @@
-"""Images too large to be held decoded: read, decoded and cropped by loader processes, behind
-the same interface.
-"""
+"""Images too large to be held decoded: loader processes decode them, behind the same interface."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.augment import Augment
@@ -20,7 +18,7 @@ CROP_SCALE = (0.35, 1.0)
 """Share of the picture's area that a random resized crop keeps."""
 
 WORTH_WORKERS = 256
-"""Images below which starting processes takes longer than decoding here."""
+"""Images from which on loader processes are started."""
 
 
 class StreamedImages(Images):
@@ -57,21 +55,19 @@ class StreamedImages(Images):
 
     def subset(self, indices: Tensor) -> StreamedImages:
         assert self._rows is not None
-        rows = self._rows[indices]
-        size, grey, workers = self._size, self._grey, self._workers
         return StreamedImages(
             self._encoded,
-            rows,
+            self._rows[indices],
             self.classes,
             self.mean,
             self.std,
-            size=size,
-            grey=grey,
-            workers=workers,
+            size=self._size,
+            grey=self._grey,
+            workers=self._workers,
         )
 
     def to(self, device: torch.device | str) -> StreamedImages:
-        """These images: they are decoded on the CPU, whoever takes a batch moves it."""
+        """These images: they are decoded on the CPU, and what takes a batch moves it."""
         return self
 
     def _pixel_batches(
@@ -80,6 +76,7 @@ class StreamedImages(Images):
         assert self._rows is not None
         seed = int(torch.randint(2**62, (), generator=generator)) if generator else 0
         pictures = _Pictures(self._encoded, self._rows, self._size, self._grey, augment, seed)
+        # Starting processes for a handful of images takes longer than decoding them here.
         workers = self._workers if sum(map(len, chunks)) >= WORTH_WORKERS else 0
         batches = [chunk.tolist() for chunk in chunks]
         loader = DataLoader(
@@ -94,6 +91,8 @@ class StreamedImages(Images):
 
 
 class _Pictures(Dataset):
+    """Rows of `images` as (index, (size, size, C) uint8), augmented where that is asked for."""
+
     def __init__(
         self, images: Encoded, rows: Tensor, size: int, grey: bool, augment: Augment, seed: int
     ) -> None:
@@ -116,18 +115,17 @@ class _Pictures(Dataset):
         from torchvision.transforms import v2
 
         augment = self._augment
+        size = None if augment.crop else self._size  # a random crop needs the whole picture
         try:
-            picture = decode(
-                self._images.read(row), grey=self._grey, size=None if augment.crop else self._size
-            )
+            picture = decode(self._images.read(row), grey=self._grey, size=size)
         except (OSError, ValueError, SyntaxError, EOFError):
             raise self._changed(row) from None
-        steps = (
-            [v2.RandomResizedCrop(self._size, scale=CROP_SCALE, antialias=True)]
-            if augment.crop
-            else []
-        )
-        steps += [v2.RandomHorizontalFlip()] if augment.flip else []
+        steps: list[nn.Module] = []
+        if augment.crop:
+            steps.append(v2.RandomResizedCrop(self._size, scale=CROP_SCALE, antialias=True))
+        if augment.flip:
+            steps.append(v2.RandomHorizontalFlip())
+        # A seed of its own, so that neither order nor number of workers changes an image.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self._seed + 0x9E3779B9 * (index + 1)) % 2**63)
             return v2.Compose(steps)(torch.from_numpy(picture).permute(2, 0, 1)).permute(1, 2, 0)
@@ -140,6 +138,5 @@ class _Pictures(Dataset):
 
 
 def _collate(samples: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.tensor([index for index, _ in samples]), torch.stack(
-        [picture for _, picture in samples]
-    )
+    indices, pictures = zip(*samples, strict=True)
+    return torch.tensor(indices), torch.stack(pictures)

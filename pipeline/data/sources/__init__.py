@@ -1,6 +1,4 @@
-"""The kinds of images that can be read. Adding one is a file beside this and a line in
-`SOURCES`.
-"""
+"""The kinds of images that can be read; a new one is a file here and a line in `SOURCES`."""
 
 from __future__ import annotations
 
@@ -58,13 +56,7 @@ def open_source(config: DataConfig) -> Source:
     if config.source in PUBLIC:
         return _open_public(config.source, root or default_root(config.source), config)
     if config.source != "auto" and config.source not in SOURCES:
-        names = ["auto", *SOURCES, *PUBLIC]
-        close = difflib.get_close_matches(config.source, names, n=1)
-        suggestion = f"; did you mean {close[0]!r}?" if close else ""
-        raise UsageError(
-            f"data.source: there is no source {config.source!r}{suggestion}",
-            hint=f"one of {', '.join(names)}",
-        )
+        raise _unknown(config.source)
     if root is None:
         raise UsageError(
             "data.root is not set, so there are no images to read",
@@ -72,18 +64,24 @@ def open_source(config: DataConfig) -> Source:
         )
     if not root.is_dir():
         raise EnvironmentProblem(f"data.root: there is no folder {root}", hint=OFFLINE_HINT)
-    if config.source != "auto":
-        return SOURCES[config.source].open(root, config)
-    found = recognise(root)
+    found = recognise(root) if config.source == "auto" else SOURCES[config.source]
     if found is None:
         raise EnvironmentProblem(f"data.root: no images recognised in {root}", hint=OFFLINE_HINT)
     return found.open(root, config)
 
 
+def _unknown(name: str) -> UsageError:
+    names = ["auto", *SOURCES, *PUBLIC]
+    close = difflib.get_close_matches(name, names, n=1)
+    suggestion = f"; did you mean {close[0]!r}?" if close else ""
+    return UsageError(
+        f"data.source: there is no source {name!r}{suggestion}",
+        hint=f"one of {', '.join(names)}",
+    )
+
+
 def recognise(root: Path) -> type[Source] | None:
-    """The layout that lies in the folder `root`, by names alone; None when it is none of
-    `SOURCES`.
-    """
+    """The layout in the folder `root`, by names alone; None when it is none of `SOURCES`."""
     return next((source for source in SOURCES.values() if source.recognise(root)), None)
 
 
@@ -101,16 +99,9 @@ def _open_public(name: str, root: Path, config: DataConfig) -> Source:
     known = PUBLIC[name]
     if len(source.classes) != known.classes:
         raise ArtifactError(
-            f"{root} holds {source.label} with {len(source.classes)} classes; {name} has {known.classes}",
+            f"{root} holds {source.label} with {len(source.classes)} classes; "
+            f"{name} has {known.classes}",
             hint="--set data.source=auto reads whatever lies in data.root",
         )
-    if (
-        tuple(
-            len(source.read(split).labels) for split in ("train", "test") if split in source.splits
-        )
-        == known.images
-    ):
-        source.label = (
-            known.label
-        )  # the whole set, in whatever layout; a part of it keeps the folder's name
+    source.public = known
     return source

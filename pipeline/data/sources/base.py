@@ -12,40 +12,56 @@ import numpy as np
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
+    from pipeline.data.sources.public import PublicSet
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A split whose files hold plain pixels: `pixels` (N, H, W, C) uint8, `labels` (N,) int64."""
+    """A split whose files hold plain pixels.
+
+    Attributes:
+        pixels: (N, H, W, C) uint8.
+        labels: (N,) int64.
+        skipped: images left out because they could not be read.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
     skipped: int = 0
-    """Images left out because they could not be read."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split of image files (JPEG, PNG, …) that are decoded later: `read(i)` gives the bytes
-    of image i.
+    """A split of image files (JPEG, PNG, …) that are decoded later.
+
+    Attributes:
+        read: gives the bytes of image i.
+        labels: (N,) int64.
+        name: what to call image i in a message.
     """
 
     read: Callable[[int], bytes]
     labels: np.ndarray
-    """(N,) int64."""
     name: Callable[[int], str]
-    """What to call image i in a message."""
 
 
 class Source(ABC):
-    """One folder of images in one layout. Opening it reads no pixels."""
+    """One folder of images in one layout. Opening it reads no pixels.
+
+    Attributes:
+        kind: the layout's key in `SOURCES`.
+        about: one sentence for people.
+        label: what to call the data set beside a number measured on it.
+        splits: `train` and `test`, and `search` where the data come with a validation split.
+        public: the public set that was asked for by name, whose label a whole copy bears.
+    """
 
     kind: ClassVar[str]
     about: ClassVar[str]
     classes: tuple[str, ...]
     label: str
     splits: tuple[str, ...]
-    """`train` and `test`, and `search` where the data come with a validation split of their own."""
+    public: PublicSet | None = None
 
     @classmethod
     @abstractmethod
@@ -59,19 +75,19 @@ class Source(ABC):
 
     @abstractmethod
     def files(self, split: str) -> tuple[Path, ...]:
-        """Every file that the split is made of, in a fixed order; their content identifies the
-        data.
-        """
+        """Every file of the split, in a fixed order; their content identifies the data."""
 
     @abstractmethod
     def read(self, split: str) -> Decoded | Encoded:
-        """The images and labels of a split, in a fixed order."""
+        """The images and labels of a split, in a fixed order.
+
+        Raises:
+            ArtifactError: a file is missing or damaged.
+        """
 
 
 def guess_kind(path: Path) -> str:
-    """What a file that cannot be parsed really is, for a message; empty when there is nothing
-    to add.
-    """
+    """What a file that cannot be parsed really is, for a message; empty where nothing is known."""
     try:
         with path.open("rb") as stream:
             head = stream.read(64)

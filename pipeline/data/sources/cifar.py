@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
 
 _PIXELS = 3 * 32 * 32
-_BINARY = {  # folder: (train files, test files, class names, label bytes)
+# folder: (train files, test files, class names, label bytes)
+_BINARY = {
     "cifar-10-batches-bin": (
         [f"data_batch_{i}.bin" for i in range(1, 6)],
         ["test_batch.bin"],
@@ -32,6 +33,7 @@ _BINARY = {  # folder: (train files, test files, class names, label bytes)
     "cifar-100-binary": (["train.bin"], ["test.bin"], "fine_label_names.txt", 2),
 }
 _PYTHON = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}
+# opcodes that build the list around its items
 _STRUCTURE = {
     "PUT",
     "BINPUT",
@@ -58,6 +60,8 @@ def _folder(root: Path, names: Any) -> Path | None:
 
 
 class CifarBinary(Source):
+    """The binary version; of CIFAR-100 the fine labels."""
+
     kind = "cifar-binary"
     about = "CIFAR-10/100, binary version: cifar-10-batches-bin/ or cifar-100-binary/"
     splits = ("train", "test")
@@ -69,11 +73,8 @@ class CifarBinary(Source):
             "test": tuple(folder / f for f in test),
         }
         self.label = "CIFAR-10" if self._label_bytes == 1 else "CIFAR-100"
-        missing = [
-            p
-            for p in (*self._files["train"], *self._files["test"], folder / names)
-            if not p.is_file()
-        ]
+        needed = (*self._files["train"], *self._files["test"], folder / names)
+        missing = [path for path in needed if not path.is_file()]
         if missing:
             raise ArtifactError(f"{self.label}: {missing[0]} is missing", hint=_AGAIN)
         self.classes = tuple((folder / names).read_text(encoding="utf-8").split())
@@ -106,8 +107,13 @@ class CifarBinary(Source):
 
 
 class CifarPython(Source):
+    """The version for Python, official bytes only; of CIFAR-100 the fine labels."""
+
     kind = "cifar-python"
-    about = "CIFAR-10/100 as torchvision downloads it: cifar-10-batches-py/ or cifar-100-python/, read without unpickling"
+    about = (
+        "CIFAR-10/100 as torchvision downloads it: cifar-10-batches-py/ or cifar-100-python/, "
+        "read without unpickling"
+    )
     splits = ("train", "test")
 
     def __init__(self, folder: Path) -> None:
@@ -169,9 +175,9 @@ def _longest_string(raw: bytes) -> np.ndarray:
     """The longest string or bytes argument among the opcodes of a pickle, as uint8."""
     arguments = (arg for _, arg, _ in pickletools.genops(raw) if isinstance(arg, str | bytes))
     longest = max(arguments, key=len)
-    return np.frombuffer(
-        longest.encode("latin-1") if isinstance(longest, str) else longest, np.uint8
-    )
+    # Python 2 wrote bytes as text; latin-1 maps one to the other.
+    raw_pixels = longest.encode("latin-1") if isinstance(longest, str) else longest
+    return np.frombuffer(raw_pixels, np.uint8)
 
 
 def _collect(raw: bytes, key: str, kind: type) -> list[Any]:

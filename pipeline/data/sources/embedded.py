@@ -1,5 +1,6 @@
-"""The images that travel with the package: real, small, offline (see
-pipeline/data/embedded/README.md).
+"""The images that travel with the package: real, small, offline.
+
+How they were made: pipeline/data/embedded/README.md.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def embedded_folder() -> Path:
 
 
 class Embedded(Source):
+    """Two PNG strips, all images of a split one below the other, and an index with the labels."""
+
     kind = "embedded"
     about = "12,000 + 2,000 Fashion-MNIST images inside the package; needs no files and no network"
     splits = ("train", "test")
@@ -71,10 +74,7 @@ class Embedded(Source):
                 f"embedded images: {path} does not have the recorded sha256", hint=_REINSTALL
             )
         channels, height, width = self._shape
-        pixels = np.array(Image.open(io.BytesIO(raw))).reshape(
-            entry["images"], height, width, channels
-        )
-        labels = np.frombuffer(entry["labels"].encode("ascii"), np.uint8).astype(np.int64) - ord(
-            "0"
-        )
-        return Decoded(pixels, labels)
+        strip = np.array(Image.open(io.BytesIO(raw)))
+        pixels = strip.reshape(entry["images"], height, width, channels)
+        digits = np.frombuffer(entry["labels"].encode("ascii"), np.uint8)  # one an image
+        return Decoded(pixels, digits.astype(np.int64) - ord("0"))

@@ -1,10 +1,9 @@
-"""Class folders: `train/CLASS/*.jpg` with `val/` or `test/` beside it, or one folder of classes
-split by us.
-"""
+"""Class folders: `train/CLASS/*.jpg` beside `val/` or `test/`, or one folder of classes, split."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,24 +26,25 @@ Listing = list[tuple[Path, int]]  # (file, class index)
 
 
 class Folders(Source):
+    """A class is the name of a folder; its images may lie deeper.
+
+    With `test/`, a `val/` is the search split; without, a `val/` is the best test split there is.
+    """
+
     kind = "folders"
-    about = "one folder a class, below train/ and val/ or test/, or a single folder that is split for you"
+    about = (
+        "one folder a class, below train/ and val/ or test/, "
+        "or a single folder that is split for you"
+    )
 
     def __init__(self, root: Path) -> None:
         self.label = f"{root.resolve().name} (class folders)"
         self._root = root
-        train = root / "train"
-        if train.is_dir():
-            self.classes = _class_folders(train)
-            self._listing = {"train": _list(train, self.classes)}
-            held = [folder for name in _VALIDATION if (folder := root / name).is_dir()]
-            test = root / "test"
-            if test.is_dir():
-                self._listing["test"] = self._list_like_train(test)
-                if held:
-                    self._listing["search"] = self._list_like_train(held[0])
-            elif held:
-                self._listing["test"] = self._list_like_train(held[0])
+        if (root / "train").is_dir():
+            self.classes = _class_folders(root / "train")
+            self._listing = {"train": _list(root / "train", self.classes)}
+            for split, folder in _held_out(root).items():
+                self._listing[split] = self._list_like_train(folder)
         else:
             self.classes = _class_folders(root)
             self._listing = _divide(_list(root, self.classes), root)
@@ -83,6 +83,16 @@ class Folders(Source):
         return _list(folder, self.classes)
 
 
+def _held_out(root: Path) -> dict[str, Path]:
+    """The folders beside `train/`, by split."""
+    named = (root / name for name in _VALIDATION)
+    validation = next((folder for folder in named if folder.is_dir()), None)
+    found = {"test": root / "test"} if (root / "test").is_dir() else {}
+    if validation is not None:
+        found["search" if found else "test"] = validation
+    return found
+
+
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
@@ -96,16 +106,14 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def _list(folder: Path, classes: tuple[str, ...]) -> Listing:
-    """Image files below each class folder, sorted by class and path. Raises ArtifactError for a
-    class without any.
+    """Image files below each class folder, sorted by class and path.
+
+    Raises:
+        ArtifactError: a class has none.
     """
     listing: Listing = []
     for k, name in enumerate(classes):
-        files = (
-            sorted(p for p in (folder / name).rglob("*") if _is_image(p))
-            if (folder / name).is_dir()
-            else []
-        )
+        files = sorted(p for p in (folder / name).rglob("*") if _is_image(p))
         if not files:
             raise ArtifactError(
                 f"class {name!r} has no images in {folder}",
@@ -123,13 +131,14 @@ def _divide(listing: Listing, root: Path) -> dict[str, Listing]:
     """
     parts: dict[str, Listing] = {"train": [], "test": []}
     for k in sorted({label for _, label in listing}):
-        mine = [path for path, label in listing if label == k]
-        mine.sort(
-            key=lambda p: hashlib.sha256(
-                p.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
-            ).digest()
-        )
+        mine = sorted((path for path, label in listing if label == k), key=partial(_rank, root))
         cut = max(1, round(TEST_SHARE * len(mine)))
         parts["test"] += [(path, k) for path in sorted(mine[:cut])]
         parts["train"] += [(path, k) for path in sorted(mine[cut:])]
     return parts
+
+
+def _rank(root: Path, path: Path) -> bytes:
+    name = path.relative_to(root).as_posix()
+    # A name on disk need not be valid text in any encoding.
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

@@ -1,10 +1,9 @@
-"""MNIST-like sets: four IDX files, plain or gzipped, as torchvision lays them out or all in one
-folder.
-"""
+"""MNIST-like sets: four IDX files, plain or gzipped, in torchvision's folders or all in one."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +39,13 @@ _AGAIN = "fetch the data set again: rlp data get"
 
 
 class Idx(Source):
+    """Grey images of one size. A folder with a known name gives the classes theirs."""
+
     kind = "idx"
-    about = "MNIST, Fashion-MNIST, KMNIST and the like: train-images-idx3-ubyte(.gz) and its three companions"
+    about = (
+        "MNIST, Fashion-MNIST, KMNIST and the like: "
+        "train-images-idx3-ubyte(.gz) and its three companions"
+    )
     splits = ("train", "test")
 
     def __init__(self, folder: Path) -> None:
@@ -73,7 +77,8 @@ class Idx(Source):
         images, labels = (read_idx(path) for path in self._pairs[split])
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             raise ArtifactError(
-                f"{self.label}: {split} has {len(images)} images of {images.ndim - 1} dimensions, {len(labels)} labels"
+                f"{self.label}: {split} has {len(images)} images of {images.ndim - 1} dimensions, "
+                f"{len(labels)} labels"
             )
         return Decoded(images[..., None], labels.astype(np.int64))
 
@@ -85,19 +90,14 @@ class Idx(Source):
         raise ArtifactError(f"{self.label}: {self._folder / name} is missing", hint=_AGAIN)
 
     def _numbered(self) -> tuple[str, ...]:
-        return tuple(
-            str(k) for k in range(int(read_idx(self._pairs["train"][1]).max(initial=0)) + 1)
-        )
+        largest = int(read_idx(self._pairs["train"][1]).max(initial=0))
+        return tuple(str(k) for k in range(largest + 1))
 
 
 def _folder(root: Path) -> Path | None:
-    pattern = "train-images-idx3-ubyte*"
-    for candidate in (
-        root,
-        root / "raw",
-        *(root / name / "raw" for name in ("FashionMNIST", "MNIST", "KMNIST")),
-    ):
-        if any(candidate.glob(pattern)):
+    torchvisions = (root / name / "raw" for name in ("FashionMNIST", "MNIST", "KMNIST"))
+    for candidate in (root, root / "raw", *torchvisions):
+        if any(candidate.glob("train-images-idx3-ubyte*")):
             return candidate
     return None
 
@@ -105,31 +105,36 @@ def _folder(root: Path) -> Path | None:
 def read_idx(path: Path) -> np.ndarray:
     """A uint8 array from an IDX file: 0, 0, type 8, ndim, big-endian sizes, bytes.
 
-    Raises ArtifactError unless header and length agree.
+    Raises:
+        ArtifactError: the file cannot be read, or header and length do not agree.
     """
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                raw = stream.read(_MAX_BYTES + 1)
-        else:
-            raw = path.read_bytes()
+        raw = _plain_bytes(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise ArtifactError(
-            f"{path} is damaged: {guess_kind(path) or error}", hint=_AGAIN
-        ) from error
-    ndim = raw[3] if len(raw) > 3 and raw[:3] == b"\0\0\x08" and raw[3] in (1, 3) else 0
-    shape = (
-        tuple(int(n) for n in np.frombuffer(raw[4 : 4 + 4 * ndim], ">i4"))
-        if len(raw) >= 4 + 4 * ndim
-        else ()
-    )
-    if (
-        not ndim
-        or min(shape, default=-1) < 0
-        or 4 + 4 * ndim + int(np.prod(shape, dtype=object)) != len(raw)
-    ):
-        raise ArtifactError(
-            f"{path} is damaged: {guess_kind(path) or 'header and length do not agree'}",
-            hint=_AGAIN,
-        )
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
+        reason = guess_kind(path) or error
+        raise ArtifactError(f"{path} is damaged: {reason}", hint=_AGAIN) from error
+    shape = _shape(raw)
+    if shape is None:
+        reason = guess_kind(path) or "header and length do not agree"
+        raise ArtifactError(f"{path} is damaged: {reason}", hint=_AGAIN)
+    # Copied, for an array over `bytes` is read-only and torch warns of it.
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
+
+
+def _plain_bytes(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    with gzip.open(path) as stream:
+        return stream.read(_MAX_BYTES + 1)  # a bomb ends here, and its length is wrong
+
+
+def _shape(raw: bytes) -> tuple[int, ...] | None:
+    """What the header says; None unless the rest of the file has just that size."""
+    if raw[:3] != b"\0\0\x08" or raw[3:4] not in (b"\1", b"\3"):
+        return None
+    ndim = raw[3]
+    if len(raw) < 4 + 4 * ndim:
+        return None
+    shape = tuple(int(n) for n in np.frombuffer(raw[4 : 4 + 4 * ndim], ">i4"))
+    whole = 4 + 4 * ndim + math.prod(shape)
+    return shape if min(shape) >= 0 and whole == len(raw) else None

@@ -1,6 +1,4 @@
-"""Hub-style parquet: `image: struct<bytes, path>`, an integer label, class names in the schema
-metadata.
-"""
+"""Hub-style parquet: `image: struct<bytes, path>`, an integer label, class names in the schema."""
 
 from __future__ import annotations
 
@@ -33,6 +31,8 @@ _LABELS = ("label", "fine_label", "labels", "target")
 
 
 class Parquet(Source):
+    """Image bytes and labels in columns. Without `test`, a validation split is the test split."""
+
     kind = "parquet"
     about = (
         "Hub-style parquet files `train-*.parquet`, `test-*.parquet` with image bytes and labels"
@@ -41,16 +41,13 @@ class Parquet(Source):
     def __init__(self, root: Path) -> None:
         self.label = f"{root.resolve().name} (parquet)"
         self._shards = _shards(root)
-        self.splits = tuple(sorted(self._shards, key=("train", "search", "test").index))
         if "train" not in self._shards:
             raise ArtifactError(
                 f"{root}: there is no train split", hint="expected train-00000-of-0000N.parquet"
             )
-        if (
-            "test" not in self._shards and "search" in self._shards
-        ):  # a validation split is the best test there is
+        if "test" not in self._shards and "search" in self._shards:
             self._shards["test"] = self._shards.pop("search")
-            self.splits = ("train", "test")
+        self.splits = tuple(sorted(self._shards, key=("train", "search", "test").index))
         schema = _schema(self._shards["train"][0])
         self._image, self._target = _columns(schema, self._shards["train"][0])
         self.classes = _class_names(schema, self._target) or self._numbered()
@@ -102,35 +99,35 @@ class Parquet(Source):
         return tuple(str(k) for k in range(int(self._labels("train").max(initial=0)) + 1))
 
 
-def _parquet_files(root: Path) -> list[Path]:
-    return sorted(
-        p
-        for folder in (root, root / "data")
-        for p in folder.glob("*.parquet")
-        if _SHARD.match(p.name)
-    )
+def _parquet_files(root: Path) -> list[tuple[Path, re.Match[str]]]:
+    """Files with a split's name, and the parts of the name; in order."""
+    paths = sorted(p for folder in (root, root / "data") for p in folder.glob("*.parquet"))
+    return [(path, match) for path in paths if (match := _SHARD.match(path.name))]
 
 
 def _shards(root: Path) -> dict[str, tuple[Path, ...]]:
     """Files of each split; raises ArtifactError when `-of-N` says that some are missing."""
-    found: dict[str, list[Path]] = {}
-    for path in _parquet_files(root):
-        match = _SHARD.match(path.name)
-        assert match is not None
+    found: dict[str, list[tuple[Path, re.Match[str]]]] = {}
+    for path, match in _parquet_files(root):
         split = _SPLITS.get(match["split"])
-        if split is None:
-            continue
-        found.setdefault(split, []).append(path)
-    for paths in found.values():
-        named = [m for p in paths if (m := _SHARD.match(p.name)) and m["total"]]
-        total = int(named[0]["total"]) if named else len(paths)
-        have = {int(m["index"]) for m in named}
-        if named and (gone := sorted(set(range(total)) - have)):
-            raise ArtifactError(
-                f"{root}: {len(gone)} of {total} {named[0]['split']} files are missing, first number {gone[0]:05d}",
-                hint="fetch the missing parquet files into the same folder",
-            )
-    return {split: tuple(paths) for split, paths in found.items()}
+        if split is not None:
+            found.setdefault(split, []).append((path, match))
+    for files in found.values():
+        _check_complete(root, [match for _, match in files if match["total"]])
+    return {split: tuple(path for path, _ in files) for split, files in found.items()}
+
+
+def _check_complete(root: Path, numbered: list[re.Match[str]]) -> None:
+    if not numbered:
+        return
+    total = int(numbered[0]["total"])
+    gone = sorted(set(range(total)) - {int(match["index"]) for match in numbered})
+    if gone:
+        raise ArtifactError(
+            f"{root}: {len(gone)} of {total} {numbered[0]['split']} files are missing, "
+            f"first number {gone[0]:05d}",
+            hint="fetch the missing parquet files into the same folder",
+        )
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -164,7 +161,8 @@ def _columns(schema: pa.Schema, path: Path) -> tuple[str, str]:
     named = [name for name in _LABELS if name in numbers]
     if not images or not (named or len(numbers) == 1):
         raise ArtifactError(
-            f"{path} has columns {', '.join(schema.names)}; expected an image struct<bytes, path> and an integer label"
+            f"{path} has columns {', '.join(schema.names)}; "
+            "expected an image struct<bytes, path> and an integer label"
         )
     return images[0], (named or numbers)[0]
 

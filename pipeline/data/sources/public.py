@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -15,7 +16,6 @@ import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 from pipeline.data.cache import cache_folder
 from pipeline.errors import ArtifactError, EnvironmentProblem
@@ -26,43 +26,50 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Public:
-    """A named set: its class in `torchvision.datasets` and what to say of it."""
+class PublicSet:
+    """A named set.
+
+    Attributes:
+        official: its class in `torchvision.datasets`.
+        classes: how many there are.
+        about: one sentence for people.
+        label: what to call the whole set beside a number measured on it.
+        images: (train, test) images of the whole set.
+    """
 
     official: str
     classes: int
     about: str
     label: str
     images: tuple[int, int]
-    """(train, test): the size of the whole set."""
 
 
-PUBLIC: dict[str, Public] = {
-    "cifar10": Public(
+PUBLIC: dict[str, PublicSet] = {
+    "cifar10": PublicSet(
         "CIFAR10",
         10,
         "CIFAR-10: 50,000 + 10,000 colour images 32×32, 10 classes (170 MB)",
         "CIFAR-10",
         (50_000, 10_000),
     ),
-    "cifar100": Public(
+    "cifar100": PublicSet(
         "CIFAR100",
         100,
         "CIFAR-100: 50,000 + 10,000 colour images 32×32, 100 classes (169 MB)",
         "CIFAR-100",
         (50_000, 10_000),
     ),
-    "fashion-mnist": Public(
+    "fashion-mnist": PublicSet(
         "FashionMNIST",
         10,
         "Fashion-MNIST: 60,000 + 10,000 grey images 28×28 (31 MB)",
         "Fashion-MNIST",
         (60_000, 10_000),
     ),
-    "mnist": Public(
+    "mnist": PublicSet(
         "MNIST", 10, "MNIST: 60,000 + 10,000 grey images 28×28 (12 MB)", "MNIST", (60_000, 10_000)
     ),
-    "kmnist": Public(
+    "kmnist": PublicSet(
         "KMNIST",
         10,
         "KMNIST: 60,000 + 10,000 grey images 28×28 (21 MB)",
@@ -101,7 +108,8 @@ def download(name: str, root: Path) -> None:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise EnvironmentProblem(
             f"{name} is not in {root} and cannot be downloaded ({reason})",
-            hint=f"with a network: rlp data get {name} {root}; without one: --set data.source=embedded",
+            hint=f"with a network: rlp data get {name} {root}; "
+            "without one: --set data.source=embedded",
         ) from error
 
 
@@ -124,33 +132,36 @@ def extract(archive: Path, root: Path) -> None:
 
 
 def _fetch(urls: list[str], path: Path, md5: str) -> None:
-    """Download the first of `urls` that answers to `path`, unless it is there already; nothing
-    partial is left.
-    """
+    """Download the first of `urls` that answers to `path`, unless that is there already."""
     if path.is_file() and _md5(path) == md5:
         return
-    problem: Any = None
+    problem: Exception | None = None
     for url in urls:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        part = Path(name)
         try:
-            with (
-                os.fdopen(handle, "wb") as out,
-                urllib.request.urlopen(url, timeout=TIMEOUT_S) as response,
-            ):
-                while block := response.read(_CHUNK):
-                    out.write(block)
-            if _md5(part) != md5:
-                raise ArtifactError(
-                    f"{path.name}: the download does not have the official md5, it was thrown away"
-                )
-            os.replace(part, path)
-            return
+            return _fetch_one(url, path, md5)
         except (urllib.error.URLError, TimeoutError, HTTPException) as error:
-            problem = error
-        finally:
-            part.unlink(missing_ok=True)
+            problem = error  # the next mirror may answer
+    assert problem is not None
     raise problem
+
+
+def _fetch_one(url: str, path: Path, md5: str) -> None:
+    """Download beside `path` and sum before it takes its place; nothing partial is left."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    part = Path(name)
+    try:
+        with (
+            os.fdopen(handle, "wb") as out,
+            urllib.request.urlopen(url, timeout=TIMEOUT_S) as response,
+        ):
+            shutil.copyfileobj(response, out, _CHUNK)
+        if _md5(part) != md5:
+            raise ArtifactError(
+                f"{path.name}: the download does not have the official md5, it was thrown away"
+            )
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _md5(path: Path) -> str:

@@ -28,9 +28,7 @@ def parquet(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Callable[..., Path]:
-    """Makes class folders: `folders("train", "val", each=5, size=(8, 8))`; no split name = a
-    single folder.
-    """
+    """Makes class folders: `folders("train", "val", each=5)`; without a split a single folder."""
 
     def make(*splits: str, each: int = 5, size: tuple[int, int] = (8, 8), fmt: str = "PNG") -> Path:
         root = tmp_path / "photos"

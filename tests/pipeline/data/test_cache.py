@@ -11,20 +11,20 @@ from tiny_sets import picture, rows, write_parquet
 
 from pipeline.config.schema import DataConfig
 from pipeline.data import cache as cache_module
-from pipeline.data import describe, load, load_test, prepare
+from pipeline.data import describe, load, load_test, prepare_encoded
 
 
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts the times a split is decoded; nothing is remembered within the process."""
+    """Counts the times a split is decoded; nothing is kept within the process."""
     counted: list[int] = []
-    original = prepare.decode_all
+    original = prepare_encoded.decode_all
 
     def counting(images, **kwargs):
         counted.append(len(images.labels))
         return original(images, **kwargs)
 
-    monkeypatch.setattr(prepare, "decode_all", counting)
+    monkeypatch.setattr(prepare_encoded, "decode_all", counting)
     monkeypatch.setattr(load, "_prepared_once", load._prepared_once.__wrapped__)
     return counted
 

@@ -1,6 +1,4 @@
-"""Public sets: found in any layout, else downloaded and checked; offline and unsafe archives
-are errors.
-"""
+"""Public sets: found in any layout, else downloaded and checked."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ TEN = tuple("abcdefghij")
 
 @pytest.fixture
 def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny CIFAR-10 archive that torchvision's address and checksum point to; returns the
-    archive.
-    """
+    """A tiny CIFAR-10 archive, which torchvision's address and checksum are made to point to."""
     write_cifar_python(tmp_path / "made", monkeypatch, each=6)
     archive = tmp_path / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -36,7 +32,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(official, "url", archive.as_uri())
     monkeypatch.setattr(official, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     monkeypatch.setitem(
-        public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (30, 6))
+        public.PUBLIC, "cifar10", public.PublicSet("CIFAR10", 3, "", "CIFAR-10", (30, 6))
     )
     return archive
 
@@ -140,6 +136,6 @@ def test_the_whole_set_in_another_layout_bears_its_name(
     for split in ("train", "test"):
         write_parquet(root / f"{split}.parquet", rows(12, fmt="JPEG"))
     monkeypatch.setitem(
-        public.PUBLIC, "cifar10", public.Public("CIFAR10", 3, "", "CIFAR-10", (12, 12))
+        public.PUBLIC, "cifar10", public.PublicSet("CIFAR10", 3, "", "CIFAR-10", (12, 12))
     )
     assert describe(DataConfig(source="cifar10", root=str(root))).label == "CIFAR-10 (JPEG q75)"

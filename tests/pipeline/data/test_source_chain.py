@@ -1,6 +1,4 @@
-"""Every kind of source through the whole chain to the report, and its damaged variants to their
-exit codes.
-"""
+"""Every kind of source through the whole chain, and its damaged variants to their exit codes."""
 
 from __future__ import annotations
 
@@ -235,7 +233,8 @@ def test_data_get_without_a_network_is_exit_4_and_names_both_commands(
     assert done.code == 4
     assert "cannot be downloaded (Name or service not known)" in done.lines("error")[0]
     assert done.lines("hint") == [
-        "hint: with a network: rlp data get cifar10 here; without one: rlp pipeline run configs/quickstart.yaml"
+        "hint: with a network: rlp data get cifar10 here; "
+        "without one: rlp pipeline run configs/quickstart.yaml"
     ]
 
 

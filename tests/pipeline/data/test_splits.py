@@ -1,6 +1,4 @@
-"""Train, search and test are disjoint, stratified, fixed by the seed, and test cannot be
-reached.
-"""
+"""Train, search and test are disjoint, stratified, fixed by the seed; test cannot be reached."""
 
 from __future__ import annotations
 
@@ -14,6 +12,8 @@ import torch
 
 from pipeline.config.schema import DataConfig
 from pipeline.data import Images, Splits, load_splits, load_test
+from pipeline.data.parts import Part, PreparedData
+from pipeline.data.sources import Source
 from pipeline.data.splits import carve, stratified
 from pipeline.errors import ArtifactError
 
@@ -85,34 +85,30 @@ def test_limits_take_a_fixed_balanced_draw() -> None:
 
 
 def reachable(root: Any) -> list[Any]:
-    """Every object that attributes, containers and closures lead to from `root`; classes and
-    modules are no data.
-    """
+    """Every object that attributes, containers and closures lead to from `root`."""
     seen: dict[int, Any] = {}
     todo = [root]
     while todo:
         item = todo.pop()
-        if id(item) in seen or isinstance(item, type | ModuleType):
+        if id(item) in seen or isinstance(item, type | ModuleType):  # those are no data
             continue
         seen[id(item)] = item
-        todo += (
-            vars(item).values()
-            if hasattr(item, "__dict__") and not isinstance(item, FunctionType)
-            else []
-        )
-        if isinstance(item, FunctionType):
-            todo += [cell.cell_contents for cell in item.__closure__ or ()]
-        elif isinstance(item, dict):
-            todo += [*item.keys(), *item.values()]
-        elif isinstance(item, list | tuple | set | frozenset):
-            todo += item
-        todo += (
-            [base]
-            if (base := getattr(item, "base", None)) is not None
-            and not isinstance(item, torch.Tensor)
-            else []
-        )
+        todo += _led_to(item)
     return list(seen.values())
+
+
+def _led_to(item: Any) -> list[Any]:
+    if isinstance(item, FunctionType):
+        return [cell.cell_contents for cell in item.__closure__ or ()]
+    found = list(getattr(item, "__dict__", {}).values())
+    if isinstance(item, dict):
+        found += [*item.keys(), *item.values()]
+    elif isinstance(item, list | tuple | set | frozenset):
+        found += item
+    base = getattr(item, "base", None)  # the array that a view is of
+    if base is not None and not isinstance(item, torch.Tensor):
+        found.append(base)
+    return found
 
 
 def test_nothing_leads_from_the_splits_to_a_test_image(folders: Callable[..., Path]) -> None:
@@ -124,17 +120,12 @@ def test_nothing_leads_from_the_splits_to_a_test_image(folders: Callable[..., Pa
         items = reachable(splits)
         tensors = [t for t in items if isinstance(t, torch.Tensor) and t.ndim == 4]
         assert all(len(t) == total for t in tensors)
-        assert not [
-            i for i in items if isinstance(i, DataConfig)
-        ]  # from which test could be loaded
-        assert not [
-            i for i in items if type(i).__name__ in ("Prepared", "Part", "Folders", "Embedded")
-        ]
+        # what test images could be loaded from
+        assert not [i for i in items if isinstance(i, (DataConfig, PreparedData, Part, Source))]
         paths = [str(i) for i in items if isinstance(i, Path)]
         assert not [p for p in paths if "/test" in p.removeprefix(str(root.parent))]
-    assert [
-        str(i) for i in reachable(streamed) if isinstance(i, Path)
-    ]  # the walk does find the train files
+    # the walk does find the train files
+    assert [str(i) for i in reachable(streamed) if isinstance(i, Path)]
 
 
 def test_a_validation_split_beside_train_and_test_is_the_search_split(

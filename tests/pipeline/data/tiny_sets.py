@@ -78,8 +78,7 @@ def write_cifar_binary(
     records: list[tuple[np.ndarray, int]] | None = None,
     names: tuple[str, ...] = CLASSES,
 ) -> np.ndarray:
-    """CIFAR-10's binary layout, `each` records a file; returns the pixels of the first record (3,
-    32, 32).
+    """CIFAR-10's binary layout, `each` records a file; returns the first one's pixels (3, 32, 32).
 
     Pixels are noise and labels go in turn, unless `records` (6 · `each` of ((3, 32, 32) uint8,
     label)) are given.
@@ -112,8 +111,7 @@ def write_cifar_python(
     records: list[tuple[np.ndarray, int]] | None = None,
     names: tuple[str, ...] = CLASSES,
 ) -> np.ndarray:
-    """CIFAR-10's Python layout, with md5 sums made the official ones; returns the pixels of
-    data_batch_1.
+    """CIFAR-10's Python layout, its md5 sums made the official ones; returns data_batch_1's pixels.
 
     `records` as in `write_cifar_binary`.
     """
