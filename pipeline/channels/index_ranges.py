@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MAX_INDEX = (
-    1 << 24
-)  # no dimension of a network is longer; keeps a hostile file from filling the memory
+# All indices of one document together: many times what the largest torchvision network has. As
+# Python integers they take 600 MB, and "0-99999999999" is thirteen bytes in a hostile file.
+MAX_INDICES = 1 << 24
 
 
-def runs_of(indices: Sequence[int]) -> str:
-    """Text of a list of integers >= 0, ascending runs joined; any order and repeats survive the
-    round trip.
-    """
+def format_ranges(indices: Sequence[int]) -> str:
+    """Text of integers >= 0, ascending runs joined; order and repeats survive the round trip."""
     if not indices:
         return ""
     parts = []
@@ -26,13 +24,23 @@ def runs_of(indices: Sequence[int]) -> str:
     return ",".join(parts)
 
 
-def indices_of(text: str) -> tuple[int, ...]:
-    """Inverse of `runs_of`. Raises ValueError on anything else."""
-    found: list[int] = []
-    for part in text.split(",") if text else ():
-        first, dash, last = part.partition("-")
-        start, stop = int(first), int(last if dash else first)
-        if not 0 <= start <= stop < MAX_INDEX or len(found) > MAX_INDEX:
-            raise ValueError(f"not a run of indices: {part!r}")
-        found.extend(range(start, stop + 1))
-    return tuple(found)
+def parse_ranges(text: str, *, most: int = MAX_INDICES) -> tuple[int, ...]:
+    """Inverse of `format_ranges`.
+
+    Raises:
+        ValueError: anything else, or more than `most` indices; nothing is expanded before they
+            have been counted.
+    """
+    ranges = [_bounds(part) for part in text.split(",")] if text else []
+    if sum(stop - start for start, stop in ranges) > most:
+        raise ValueError(f"more than {most} indices")
+    return tuple(index for start, stop in ranges for index in range(start, stop))
+
+
+def _bounds(part: str) -> tuple[int, int]:
+    """First index and the one after the last."""
+    first, dash, last = part.partition("-")
+    start, stop = int(first), int(last if dash else first)
+    if not 0 <= start <= stop:
+        raise ValueError(f"not a range of indices: {part[:40]!r}")
+    return start, stop + 1

@@ -1,50 +1,78 @@
-"""Taking units out of tensors and modules: what tracing needs to try a cut and what
-`stages.prune` is built on.
-"""
+"""`prune` cuts, `mask` silences: for every input in eval mode both give the same output."""
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
-from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.graph import ChannelGraph, Keep
+from pipeline.channels.plan import ChannelPlan
+from pipeline.channels.rebuild import named_tensors, rebuild
+from pipeline.errors import ArtifactError
 
-Keep = Mapping[str, Sequence[int]]
+
+def prune(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
+    """A new network without the channels that the plan drops; `model` stays as it is.
+
+    Parameters and buffers are sliced, module attributes (`out_channels`, `groups`, `num_features`
+    …) follow; training mode, requires_grad, shared modules and hooks are kept.
+
+    Raises:
+        ArtifactError: plan and graph, or graph and model, do not belong together.
+    """
+    _check(model, graph, plan)
+    changed = slice_tensors(named_tensors(model), graph, plan.keep)
+    return rebuild(model, changed, graph.widths_after(plan.keep))
 
 
-def removed_slices(graph: ChannelGraph, keep: Keep) -> dict[tuple[str, int], np.ndarray]:
-    """{(parameter, dim): indices to take out}; groups that `keep` does not name stay whole."""
-    removed: dict[tuple[str, int], list[np.ndarray]] = {}
-    for group_id, kept in keep.items():
-        group = graph[group_id]
-        if len(kept) == group.size:
-            continue
-        gone = np.ones(group.size, dtype=bool)
-        gone[np.asarray(kept, dtype=np.int64)] = False
-        for name, dim, table in graph.tables[group_id]:
-            removed.setdefault((name, dim), []).append(table[gone].reshape(-1))
-    return {place: np.concatenate(parts) for place, parts in removed.items()}
+def mask(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
+    """A same-shaped network in which every parameter slice of the dropped channels is zero;
+    buffers stay.
+
+    Raises:
+        ArtifactError: plan and graph, or graph and model, do not belong together.
+    """
+    _check(model, graph, plan)
+    parameters = dict(model.named_parameters())
+    changed: dict[str, torch.Tensor] = {}
+    for (name, dim), gone in graph.removed_slices(plan.keep).items():
+        if name in parameters:
+            tensor = changed.setdefault(name, parameters[name].detach().clone())
+            tensor.index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0)
+    return rebuild(model, changed, ())
+
+
+def sliced_tensors(
+    model: nn.Module, graph: ChannelGraph, plan: ChannelPlan
+) -> dict[str, torch.Tensor]:
+    """Only the parameters and buffers that a cut changes, by name: what
+    `load_state_dict(strict=False)` of a cut copy takes.
+
+    Raises:
+        ArtifactError: plan and graph, or graph and model, do not belong together.
+    """
+    _check(model, graph, plan)
+    changed = slice_tensors(named_tensors(model), graph, plan.keep)
+    shared = {alias: changed[name] for alias, name in graph.aliases.items() if name in changed}
+    return {**changed, **shared}
 
 
 def slice_tensors(
     tensors: Mapping[str, torch.Tensor], graph: ChannelGraph, keep: Keep
 ) -> dict[str, torch.Tensor]:
-    """The tensors that a cut changes, by canonical name: one index_select for each dimension that
-    loses slices.
+    """The tensors that a cut changes, by canonical name, without a check of `keep`: one
+    index_select for each dimension that loses slices.
 
-    `tensors` holds parameters and buffers by name, such as a state dict.
+    Args:
+        tensors: parameters and buffers by canonical name, such as `named_tensors(model)`.
     """
     changed: dict[str, torch.Tensor] = {}
-    indices: dict[
-        tuple[int, bytes, torch.device], torch.Tensor
-    ] = {}  # a batch norm's tensors all lose the same
-    for (name, dim), gone in removed_slices(graph, keep).items():
+    # a batch norm's tensors all lose the same slices
+    indices: dict[tuple[int, bytes, torch.device], torch.Tensor] = {}
+    for (name, dim), gone in graph.removed_slices(keep).items():
         tensor = changed.get(name, tensors[name])
         place = tensor.shape[dim], gone.tobytes(), tensor.device
         if place not in indices:
@@ -55,89 +83,20 @@ def slice_tensors(
     return changed
 
 
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by canonical name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def rebuild(
-    model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Iterable[tuple[str, str, int]]
-) -> nn.Module:
-    """A copy of `model` with some tensors replaced by name; every tensor is written once, sharing
-    is kept.
-
-    `widths` are (module path, attribute, new value); "normalized_shape.0" addresses one entry of a
-    tuple.
-    """
-    memo: dict[int, Any] = {}
-    for name, tensor in named_tensors(model).items():
-        data = changed[name] if name in changed else tensor.detach().clone()
-        memo[id(tensor)] = (
-            nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-        )
-    built = _copy_module(model, memo)
-    modules = dict(built.named_modules(remove_duplicate=False))
-    for path, attribute, value in widths:
-        name, _, entry = attribute.partition(".")
-        if entry:
-            shape = list(getattr(modules[path], name))
-            shape[int(entry)] = value
-            setattr(modules[path], name, tuple(shape))
-        else:
-            setattr(modules[path], attribute, value)
-    return built
-
-
-def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """As copy.deepcopy with this memo, several times faster for modules that do not copy
-    themselves.
-    """
-    kind = type(module)
-    if id(module) in memo:
-        return memo[id(module)]
-    if (
-        hasattr(kind, "__deepcopy__")
-        or kind.__reduce_ex__ is not object.__reduce_ex__
-        or "__getstate__" in vars(kind)
-    ):
-        return copy.deepcopy(module, memo)
-    built = memo[id(module)] = kind.__new__(kind)
-    for name, value in module.__dict__.items():
-        if name == "_modules":
-            copied: Any = {
-                key: None if child is None else _copy_module(child, memo)
-                for key, child in value.items()
-            }
-        elif name in ("_parameters", "_buffers"):
-            copied = {
-                key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()
-            }
-        elif value is None or type(value) in (bool, int, float, str, torch.dtype):
-            copied = value
-        elif type(value) in (dict, OrderedDict, list, set) and not value:
-            copied = type(value)()
-        else:
-            copied = copy.deepcopy(value, memo)
-        built.__dict__[name] = copied
-    return built
-
-
-def cut(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
-    """A new, narrower network; the plan behind `keep` is not checked here."""
-    changed = slice_tensors(named_tensors(model), graph, keep)
-    return rebuild(
-        model, changed, graph.widths_after({group: len(kept) for group, kept in keep.items()})
+def _check(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> None:
+    plan.check(graph)
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    if shapes == graph.parameters:
+        return
+    names = dict.fromkeys([*graph.parameters, *shapes])
+    wrong = [
+        f"{name}: the graph has {graph.parameters.get(name, 'nothing')}, "
+        f"the model {shapes.get(name, 'nothing')}"
+        for name in names
+        if shapes.get(name) != graph.parameters.get(name)
+    ]
+    raise ArtifactError(
+        f"the graph is not of this network: {wrong[0]}",
+        hint="trace this very network again",
+        details=wrong[1:3],
     )
-
-
-def silence(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
-    """The same-shaped network with every parameter slice of the removed units at zero; buffers
-    stay.
-    """
-    tensors = dict(model.named_parameters())
-    changed: dict[str, torch.Tensor] = {}
-    for (name, dim), gone in removed_slices(graph, keep).items():
-        if name in tensors:
-            tensor = changed.setdefault(name, tensors[name].detach().clone())
-            tensor.index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0)
-    return rebuild(model, changed, ())

@@ -12,43 +12,24 @@ the weight), the `group` of a depthwise convolution, and constant shapes of resh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipeline.channels.graph import ChannelGraph, Keep, Place
+from pipeline.channels.plan import ChannelPlan
 from pipeline.errors import Refused
 from stages.export.naming import FOLDED_BIAS, TRANSPOSED
 
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-class _Graph(Protocol):
-    @property
-    def groups(self) -> Sequence[Any]: ...
-    @property
-    def parameters(self) -> Mapping[str, Any]: ...
+Sources = dict[int, Place]
+"""{dim of an initialiser: the parameter and dimension whose slices it loses}."""
 
 
-class _Plan(Protocol):
-    @property
-    def keep(self) -> Mapping[str, Sequence[int]]: ...
-
-
-class _Rule(NamedTuple):
-    """Along one dim of one parameter: unit u of `group` owns `indices[u]`, shape (units, slices
-    per unit).
-    """
-
-    group: str
-    indices: np.ndarray
-
-
-Rules = dict[int, list[_Rule]]
-
-
-def slice_onnx(base: onnx.ModelProto, graph: _Graph, plan: _Plan) -> onnx.ModelProto:
+def slice_onnx(base: onnx.ModelProto, graph: ChannelGraph, plan: ChannelPlan) -> onnx.ModelProto:
     """The graph that exporting the pruned network would give, cut out of the base's own export.
 
     Args:
@@ -65,27 +46,27 @@ def slice_onnx(base: onnx.ModelProto, graph: _Graph, plan: _Plan) -> onnx.ModelP
 class OnnxSlicer:
     """`slice_onnx` for many plans of one base: what depends on the base alone is done once."""
 
-    def __init__(self, base: onnx.ModelProto, graph: _Graph) -> None:
-        self.groups = {group.id: group.size for group in graph.groups}
+    def __init__(self, base: onnx.ModelProto, graph: ChannelGraph) -> None:
+        self.graph = graph
         self._tensors = list(base.graph.initializer)
         self._skeleton = onnx.ModelProto()
         self._skeleton.CopyFrom(base)
         del self._skeleton.graph.initializer[:]
         del self._skeleton.graph.value_info[:]
-        parameters = _rules_by_parameter(graph)
-        self._rules = {
-            tensor.name: _rules_for(tensor.name, parameters, base) for tensor in self._tensors
+        self._sources = {
+            tensor.name: _sources(tensor.name, graph, base) for tensor in self._tensors
         }
         self._arrays = {
-            t.name: numpy_helper.to_array(t) for t in self._tensors if self._rules[t.name]
+            t.name: numpy_helper.to_array(t) for t in self._tensors if self._sources[t.name]
         }
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._tensors}
         self._free_reshapes(base)
         self._check_names(graph)
 
-    def slice(self, keep: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
+    def slice(self, keep: Keep) -> onnx.ModelProto:
         """The candidate's graph for kept units by group id. Raises Refused."""
-        removed = self._removed(keep)
+        self._check_keep(keep)
+        removed = self.graph.removed_slices(keep)
         result = onnx.ModelProto()
         result.CopyFrom(self._skeleton)
         shapes: dict[str, tuple[int, ...]] = {}
@@ -101,35 +82,26 @@ class OnnxSlicer:
         self._fix_groups(result, shapes)
         return result
 
-    def slice_bytes(self, keep: Mapping[str, Sequence[int]]) -> bytes:
+    def slice_bytes(self, keep: Keep) -> bytes:
         """`slice`, serialised for a session."""
         return self.slice(keep).SerializeToString()
 
-    def _removed(self, keep: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-        removed = {}
+    def _check_keep(self, keep: Keep) -> None:
         for name, kept in keep.items():
-            if name not in self.groups:
+            if name not in self.graph:
                 raise Refused(f"the plan names {name!r}, which is no group of this graph")
-            alive = np.zeros(self.groups[name], dtype=bool)
-            alive[list(kept)] = True
-            if not alive.any():
+            if not len(kept):
                 raise Refused(f"the plan leaves nothing of {name!r}")
-            if not alive.all():
-                removed[name] = np.flatnonzero(~alive)
-        return removed
 
-    def _cut(self, name: str, removed: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    def _cut(self, name: str, removed: Mapping[Place, np.ndarray]) -> np.ndarray | None:
         """The sliced array, or None when nothing of it goes."""
         values: np.ndarray | None = None
-        for dim, rules in self._rules[name].items():
-            dead = [
-                rule.indices[removed[rule.group]].ravel() for rule in rules if rule.group in removed
-            ]
-            if not dead:
+        for dim, place in self._sources[name].items():
+            if place not in removed:
                 continue
             values = self._arrays[name] if values is None else values
             alive = np.ones(values.shape[dim], dtype=bool)
-            alive[np.concatenate(dead)] = False
+            alive[removed[place]] = False
             values = np.compress(alive, values, axis=dim)
         return None if values is None else np.ascontiguousarray(values)
 
@@ -180,15 +152,15 @@ class OnnxSlicer:
             ]:
                 node.attribute.remove(attribute)
         self._tensors += [numpy_helper.from_array(values, name) for name, values in fresh.items()]
-        self._rules.update({name: {} for name in fresh})
+        self._sources.update({name: {} for name in fresh})
         used = {name for node in self._skeleton.graph.node for name in node.input}
         self._tensors = [tensor for tensor in self._tensors if tensor.name in used]
 
-    def _check_names(self, graph: _Graph) -> None:
+    def _check_names(self, graph: ChannelGraph) -> None:
         """Refuse weights of convolutions and linear layers that carry no parameter's name: they
         could not be cut.
         """
-        names = {*graph.parameters, *getattr(graph, "aliases", {})}
+        names = {*graph.parameters, *graph.aliases}
         for node in self._skeleton.graph.node:
             if node.op_type not in _HEAVY or node.input[1] not in self._shapes:
                 continue
@@ -199,32 +171,28 @@ class OnnxSlicer:
                 )
 
 
-def _rules_by_parameter(graph: _Graph) -> dict[str, Rules]:
-    found: dict[str, Rules] = {}
-    for group in graph.groups:
-        for parameter, dim, indices in group.members:
-            rule = _Rule(group.id, np.asarray(indices, dtype=np.int64).reshape(group.size, -1))
-            found.setdefault(parameter, {}).setdefault(dim, []).append(rule)
-    for alias, name in getattr(graph, "aliases", {}).items():
-        if name in found:
-            found.setdefault(alias, found[name])
-    return found
-
-
-def _rules_for(name: str, parameters: Mapping[str, Rules], base: onnx.ModelProto) -> Rules:
-    if name in parameters:
-        return parameters[name]
+def _sources(name: str, graph: ChannelGraph, base: onnx.ModelProto) -> Sources:
+    """Whose slices an initialiser loses, by its name."""
+    if own := _cut_dims(name, graph):
+        return own
     plain = name.removesuffix(TRANSPOSED)
-    if plain != name and plain in parameters:
-        return {1 - dim: rules for dim, rules in parameters[plain].items()}
+    if plain != name and (own := _cut_dims(plain, graph)):
+        return {1 - dim: place for dim, place in own.items()}
     weight = name.removesuffix(FOLDED_BIAS)
-    if weight != name and weight in parameters:
+    if weight != name and (own := _cut_dims(weight, graph)):
         transposed = any(
             node.op_type == "ConvTranspose" and weight in node.input for node in base.graph.node
         )
-        outputs = parameters[weight].get(1 if transposed else 0)
+        outputs = own.get(1 if transposed else 0)
         return {0: outputs} if outputs else {}
     return {}
+
+
+def _cut_dims(name: str, graph: ChannelGraph) -> Sources:
+    parameter = graph.aliases.get(name, name)
+    shape = graph.parameters.get(parameter, ())
+    places = {dim: (parameter, dim) for dim in range(len(shape))}
+    return {dim: place for dim, place in places.items() if place in graph.slices_along}
 
 
 def free_shape(given: Sequence[int | None] | None, target: list[int]) -> list[int] | None:

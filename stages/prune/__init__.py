@@ -1,12 +1,14 @@
-"""Cutting channels: plans, physical surgery, the silenced reference, importance, and what a cut
-costs.
+"""Cutting channels: which matter, and the proof that a cut changed nothing else.
+
+Plans, surgery and costs are `pipeline.channels`'s; they are offered here as well, where people look
+for them.
 """
 
 from pipeline.channels.costs import CostModel, LayerRow
+from pipeline.channels.plan import ChannelPlan
+from pipeline.channels.surgery import mask, prune, sliced_tensors
 from stages.prune.importance import CRITERIA, rank_channels
-from stages.prune.plan import ChannelPlan
 from stages.prune.proof import Proof, prove, prove_order
-from stages.prune.surgery import mask, prune, sliced_tensors
 
 __all__ = [
     "CRITERIA",

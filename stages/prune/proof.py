@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.surgery import named_tensors, rebuild
+from pipeline.channels.plan import ChannelPlan
+from pipeline.channels.rebuild import named_tensors, rebuild
+from pipeline.channels.surgery import mask, prune
 from pipeline.errors import Refused
-from stages.prune.plan import ChannelPlan
-from stages.prune.surgery import mask, prune
 from stages.trace.capture.model_state import mode
 from stages.trace.cut_check import tensors_of
 
@@ -61,8 +61,8 @@ def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Modu
     index: dict[tuple[str, int], torch.Tensor] = {}
     for group in graph.prunable:
         order = torch.randperm(group.size, generator=generator)
-        for name, dim, table in graph.tables[group.id]:
-            slots = torch.from_numpy(table)
+        for _, name, dim, indices in graph.slices[group.id]:
+            slots = torch.from_numpy(indices)
             target = index.setdefault((name, dim), torch.arange(tensors[name].shape[dim]))
             target[slots] = slots[order]
     changed: dict[str, torch.Tensor] = {}

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.channels.costs import Cost
 from pipeline.errors import UsageError
-from stages.search.cost import Cost
 from stages.search.space import Counts, Space
 
 Ray = Callable[[float], NDArray[np.float64]]

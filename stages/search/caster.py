@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.channels.surgery import named_tensors, slice_tensors
+from pipeline.channels.rebuild import named_tensors
+from pipeline.channels.surgery import slice_tensors
 from stages.trace import ChannelGraph
 
 Keep = Mapping[str, Sequence[int]]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.channels.surgery import rebuild
+from pipeline.channels.rebuild import rebuild
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.search.caster import Caster
 from stages.search.space import Counts, Space

@@ -22,66 +22,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.search.cost import slices_per_unit
-from stages.search.space import Counts
+from pipeline.channels.widths import Array, Counts, LayerWidths
 from stages.trace import ChannelGraph
 
-Array = NDArray[np.float64]
 _BLOCKS = (1, 8, 16)
 _RIDGES = (1e-2, 1e-1, 1.0)
 _FOLDS = 5
-
-
-@dataclass(frozen=True)
-class LayerWidths:
-    """Output and input width of every weighted layer as sums of group counts.
-
-    Attributes:
-        names, kinds: (T,) of the layers; a kind is "dense", "pointwise", "depthwise", "grouped" or
-        "linear". out, into: (T, G) channels that one unit of a group adds. out_base, in_base: (T,)
-        channels that no group adds. pixels: (T,) positions at which the weight is applied. rest:
-        (T,) product of the weight's other dimensions.
-    """
-
-    names: tuple[str, ...]
-    kinds: tuple[str, ...]
-    out: Array
-    into: Array
-    out_base: Array
-    in_base: Array
-    pixels: Array
-    rest: Array
-
-    @classmethod
-    def of(cls, graph: ChannelGraph, ids: Sequence[str]) -> LayerWidths:
-        shares, nothing = slices_per_unit(graph, ids), np.zeros(len(ids))
-        sizes = np.array([graph[group].size for group in ids], dtype=np.float64)
-        layers = [layer for layer in graph.layers if layer.weight and layer.positions]
-        columns: list[tuple[Any, ...]] = []
-        kinds = []
-        for layer in layers:
-            shape = graph.parameters[layer.weight]
-            cut = shares.get(layer.weight, {})
-            out, into = cut.get(layer.out_dim, nothing), cut.get(layer.in_dim, nothing)
-            bases = shape[layer.out_dim] - out @ sizes, shape[layer.in_dim] - into @ sizes
-            rest = float(np.prod(shape)) / (shape[layer.out_dim] * shape[layer.in_dim])
-            columns.append((out, into, *bases, float(layer.positions), rest))
-            kinds.append(_kind(shape, layer.groups, layer.in_dim))
-        arrays = (np.array(column) for column in zip(*columns, strict=True))
-        return cls(tuple(layer.name for layer in layers), tuple(kinds), *arrays)
-
-
-def _kind(shape: tuple[int, ...], groups: int, in_dim: int) -> str:
-    if len(shape) == 2:
-        return "linear"
-    if groups > 1:
-        return "depthwise" if shape[in_dim] == 1 else "grouped"
-    return "pointwise" if all(size == 1 for size in shape[2:]) else "dense"
 
 
 @dataclass(frozen=True)
@@ -183,7 +133,7 @@ class LatencyCost:
 
     @cached_property
     def _bases(self) -> Array:
-        return np.concatenate([self.widths.out_base, self.widths.in_base])
+        return np.concatenate([self.widths.out_fixed, self.widths.into_fixed])
 
     def _rounded(self, widths: Array) -> Array:
         """Up to whole blocks; a width of 1 is that of a depthwise filter and stays."""

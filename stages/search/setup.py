@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from pipeline.channels.costs import ProductCost
 from pipeline.config.schema import SearchConfig
 from pipeline.data import Images, Splits
 from pipeline.errors import Refused, UsageError
 from stages.prune import rank_channels
 from stages.search.budget import Projector
-from stages.search.cost import ProductCost
 from stages.search.evaluate import Evaluator, Ranking
 from stages.search.space import Counts, Removal, Space
 from stages.search.strategies import STRATEGIES, Problem, Strategy

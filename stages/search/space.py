@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.channels.widths import Counts
 from stages.trace import ChannelGraph
 
-Counts = NDArray[np.int64]
 LOGIT_LIMIT = 8.0
 
 

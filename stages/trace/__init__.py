@@ -2,7 +2,8 @@
 accepts.
 """
 
-from pipeline.channels.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
+from pipeline.channels.graph import ChannelGraph, LayerCost, Width
+from pipeline.channels.group import ChannelGroup, Member
 from stages.trace.tracing import trace
 
 __all__ = ["ChannelGraph", "ChannelGroup", "LayerCost", "Member", "Width", "trace"]

@@ -20,7 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.surgery import cut, named_tensors, rebuild, removed_slices, silence
+from pipeline.channels.plan import ChannelPlan
+from pipeline.channels.rebuild import named_tensors, rebuild
+from pipeline.channels.surgery import mask, prune
 from stages.trace.capture.calls import Call, Capture, Ref, flatten
 from stages.trace.capture.dispatch_capture import by_dispatch
 from stages.trace.capture.model_state import mode, preserved
@@ -80,7 +82,7 @@ class CutCheck:
         found = {**self.culprits(ids[:middle]), **self.culprits(ids[middle:])}
         return found or dict.fromkeys(ids, problem)
 
-    def _run_empty(self, keep: dict[str, list[int]]) -> str:
+    def _run_empty(self, keep: dict[str, tuple[int, ...]]) -> str:
         """One forward pass of the cut network without values, compared call by call where calls
         can be recorded.
         """
@@ -99,14 +101,13 @@ class CutCheck:
             )
         return ""
 
-    def _compare(self, keep: dict[str, list[int]]) -> str:
+    def _compare(self, keep: dict[str, tuple[int, ...]]) -> str:
         noise = torch.Generator().manual_seed(0)
         inputs = tree_map(lambda value: _noise(value, noise), tuple(self.inputs))
         with torch.no_grad(), preserved(self.model), mode(self.model, False):
-            small, reference = (
-                cut(self.model, self.graph, keep)(*inputs),
-                silence(self.model, self.graph, keep)(*inputs),
-            )
+            plan = ChannelPlan(keep)
+            small = prune(self.model, self.graph, plan)(*inputs)
+            reference = mask(self.model, self.graph, plan)(*inputs)
         pairs = zip(tensors_of(small), tensors_of(reference), strict=True)
         return (
             ""
@@ -120,30 +121,29 @@ def tensors_of(output: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
 
 
-def _half(graph: ChannelGraph, ids: Iterable[str]) -> dict[str, list[int]]:
+def _half(graph: ChannelGraph, ids: Iterable[str]) -> dict[str, tuple[int, ...]]:
     generator = np.random.default_rng(0)
     keep = {}
     for group_id in sorted(ids):
         size = graph[group_id].size
-        keep[group_id] = np.sort(generator.permutation(size)[: (size + 1) // 2]).tolist()
+        kept = np.sort(generator.permutation(size)[: (size + 1) // 2])
+        keep[group_id] = tuple(kept.tolist())
     return keep
 
 
 def _hollow(
-    model: nn.Module, graph: ChannelGraph, keep: dict[str, list[int]], device: str | None
+    model: nn.Module, graph: ChannelGraph, keep: dict[str, tuple[int, ...]], device: str | None
 ) -> nn.Module:
     """The cut network with tensors that nobody filled."""
     stored = named_tensors(model)
     shapes = {name: list(tensor.shape) for name, tensor in stored.items()}
-    for (name, dim), gone in removed_slices(graph, keep).items():
+    for (name, dim), gone in graph.removed_slices(keep).items():
         shapes[name][dim] -= len(gone)
     tensors = {
         name: torch.empty(shapes[name], dtype=tensor.dtype, device=device or tensor.device)
         for name, tensor in stored.items()
     }
-    return rebuild(
-        model, tensors, graph.widths_after({group: len(kept) for group, kept in keep.items()})
-    ).eval()
+    return rebuild(model, tensors, graph.widths_after(keep)).eval()
 
 
 def _difference(whole: Capture, small: Capture) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.channels.graph import ChannelGraph, ChannelGroup, LayerCost, Member, Width
+from pipeline.channels.graph import ChannelGraph, LayerCost, Width
+from pipeline.channels.group import ChannelGroup, Member
 from stages.trace.capture.calls import Input
 from stages.trace.propagate.label_pass import Pass, Use
 from stages.trace.propagate.label_values import Vector

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.importance import unit_sums, weights
 
 
-def elements(
-    model: nn.Module, batches: Any = None, seed: int = 0
-) -> tuple[dict[str, torch.Tensor], Any]:
-    """Scores of convolution and linear weights."""
-    return {
-        name: tensor for name, tensor in model.named_parameters() if tensor.dim() > 1
-    }, torch.abs
+def score_units(
+    model: nn.Module, graph: ChannelGraph, batches: Any = None, seed: int = 0
+) -> dict[str, Tensor]:
+    """Σ |w| over convolution and linear weights (arXiv 1608.08710)."""
+    return unit_sums(graph, weights(model), torch.abs)

@@ -1,19 +1,17 @@
-"""Sum of squared weights over rows that produce a channel and columns that read it;
-`rank_channels` takes the root.
-"""
+"""L2 norm of the weights, over rows that produce a channel and columns that read it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.importance import weight_norms
 
 
-def elements(
-    model: nn.Module, batches: Any = None, seed: int = 0
-) -> tuple[dict[str, torch.Tensor], Any]:
-    """Scores of convolution and linear weights."""
-    return {
-        name: tensor for name, tensor in model.named_parameters() if tensor.dim() > 1
-    }, torch.square
+def score_units(
+    model: nn.Module, graph: ChannelGraph, batches: Any = None, seed: int = 0
+) -> dict[str, Tensor]:
+    """√ Σ w² over convolution and linear weights."""
+    return weight_norms(model, graph)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.importance import unit_sums, weights
 
 
-def elements(
-    model: nn.Module, batches: Any = None, seed: int = 0
-) -> tuple[dict[str, torch.Tensor], Any]:
-    """Scores from a generator of their own; the global random state is not used."""
+def score_units(
+    model: nn.Module, graph: ChannelGraph, batches: Any = None, seed: int = 0
+) -> dict[str, Tensor]:
+    """Sums of one random number a weight, from a generator of their own: the global random state
+    is not used.
+    """
     generator = torch.Generator().manual_seed(seed)
     scores = {
-        name: torch.rand(tensor.shape, generator=generator)
-        for name, tensor in model.named_parameters()
-        if tensor.dim() > 1
+        name: torch.rand(weight.shape, generator=generator)
+        for name, weight in weights(model).items()
     }
-    return scores, torch.positive
+    return unit_sums(graph, scores, torch.positive)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.channels.plan import aligned
 from pipeline.errors import ArtifactError, Refused, UsageError
 from pipeline.models.torchvision_shim import import_torchvision
 from stages.prune import (
@@ -26,7 +27,6 @@ from stages.prune import (
     rank_channels,
     sliced_tensors,
 )
-from stages.prune.plan import aligned
 from stages.trace import ChannelGraph, ChannelGroup, Member, trace
 
 models = import_torchvision().models

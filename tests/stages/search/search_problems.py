@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.channels.costs import ProductCost
 from stages.search.budget import Projector
-from stages.search.cost import ProductCost
 from stages.search.space import Space
 from stages.search.strategies import Problem
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from search_nets import trained
 from search_problems import chain, problem
 
+from pipeline.channels.widths import LayerWidths
 from pipeline.errors import UsageError
 from stages.search.budget import Projector
-from stages.search.latency import LatencyCost, LayerWidths
+from stages.search.latency import LatencyCost
 from stages.search.space import Space
 from stages.trace import ChannelGraph, ChannelGroup
 

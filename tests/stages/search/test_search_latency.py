@@ -15,12 +15,13 @@ from search_nets import setup, trained
 from test_search_stage import context
 
 import stages.search.stage as module
+from pipeline.channels.widths import LayerWidths
 from pipeline.errors import Refused, UsageError
 from stages.prune import ChannelPlan, CostModel, prune
 from stages.search.budget import Projector
 from stages.search.calibrate import calibrate
 from stages.search.journal import Journal
-from stages.search.latency import LatencyCost, LayerWidths, fit_latency
+from stages.search.latency import LatencyCost, fit_latency
 from stages.search.stopwatch import Measurement, Stopwatch, spread_out
 
 
@@ -28,7 +29,7 @@ def made_up(counts: np.ndarray, widths: LayerWidths, whole: np.ndarray, block: i
     """A machine that takes 20 % whatever the widths, and computes in blocks of channels."""
 
     def macs(k: np.ndarray) -> np.ndarray:
-        out, into = k @ widths.out.T + widths.out_base, k @ widths.into.T + widths.in_base
+        out, into = k @ widths.out.T + widths.out_fixed, k @ widths.into.T + widths.into_fixed
         up = [np.where(w > 1, np.ceil(w / block) * block, w) for w in (out, into)]
         speed = np.where(np.array(widths.kinds) == "depthwise", 0.3, 1.0)
         return (up[0] * up[1] * widths.rest * widths.pixels / speed).sum(axis=1)
@@ -50,8 +51,8 @@ def test_layer_widths_are_those_of_the_cost_model() -> None:
     _, graph, _ = trained()
     counts, widths, _ = samples(3)
     rows = {row.name: row for row in CostModel(graph).layers(setup().space.as_dict(counts[0]))}
-    out = counts[0] @ widths.out.T + widths.out_base
-    into = counts[0] @ widths.into.T + widths.in_base
+    out = counts[0] @ widths.out.T + widths.out_fixed
+    into = counts[0] @ widths.into.T + widths.into_fixed
     for index, name in enumerate(widths.names):
         assert out[index] == rows[name].out_channels
         assert (

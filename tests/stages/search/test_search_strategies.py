@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from search_nets import trained
 from search_problems import chain, problem, sensitive_score
 
+from pipeline.channels.costs import Cost, ProductCost
+from pipeline.channels.widths import LayerWidths
 from stages.prune import ChannelPlan
 from stages.search.budget import Projector
-from stages.search.cost import Cost, ProductCost
 from stages.search.evaluate import Ranking
-from stages.search.latency import LatencyCost, LayerWidths
+from stages.search.latency import LatencyCost
 from stages.search.space import Space
 from stages.search.strategies import STRATEGIES, Problem, Proposal
 

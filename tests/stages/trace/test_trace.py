@@ -15,7 +15,7 @@ import torch
 from small_nets import CASES, Conv3d, Net, UnknownOperator, ViewHardCoded, conv
 from torch import nn
 
-from pipeline.channels.index_ranges import indices_of, runs_of
+from pipeline.channels.index_ranges import format_ranges, parse_ranges
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models.torchvision_shim import import_torchvision
 from stages.prune import ChannelPlan, prove
@@ -257,10 +257,10 @@ def test_damaged_graph_is_refused(text: str) -> None:
 
 def test_runs() -> None:
     for indices in ((), (0,), (0, 1, 2), (3, 1, 2, 2), (5, 7, 8, 0)):
-        assert indices_of(runs_of(indices)) == indices
+        assert parse_ranges(format_ranges(indices)) == indices
     for bad in ("1-", "2-1", "a", "-1", "0-99999999999"):
         with pytest.raises(ValueError, match=r"\w"):
-            indices_of(bad)
+            parse_ranges(bad)
 
 
 def test_three_dimensional_convolution_counts_its_positions() -> None:

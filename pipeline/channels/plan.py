@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from pipeline.channels.graph import ChannelGraph, ChannelGroup
-from pipeline.channels.index_ranges import indices_of, runs_of
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.group import ChannelGroup
+from pipeline.channels.importance import weight_norms
+from pipeline.channels.index_ranges import MAX_INDICES, format_ranges, parse_ranges
 from pipeline.errors import ArtifactError, UsageError
 
 SCHEMA_VERSION = 1
@@ -21,7 +23,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """`keep[group id]` lists the units that stay, ascending; groups that are not named stay
+    """`keep[group id]` lists the units that stay, ascending; a group that is not named stays
     whole.
     """
 
@@ -40,7 +42,11 @@ class ChannelPlan:
         Args:
             cut: fraction of units to remove, 0 ≤ cut < 1; at least one unit of a group stays.
             multiple_of: channels that remain are a multiple of this where the group is wide enough.
-            importance: {group id: (size,) scores}; by default the L2 norm on the traced model.
+            importance: {group id: (size,) scores}; by default the L2 norm on the traced model. A
+                graph without one, read from JSON, warns and ranks by position.
+
+        Raises:
+            UsageError: `cut` or `multiple_of` is out of range.
         """
         if not 0 <= cut < 1:
             raise UsageError(
@@ -54,6 +60,7 @@ class ChannelPlan:
             importance, criterion = _default_importance(graph)
         keep = {}
         for group in graph.prunable:
+            # a third of 9 units is 3: without the allowance, rounding makes it 2
             wanted = group.size - int(group.size * cut + 1e-9)
             count = aligned(group, wanted, multiple_of)
             scores = importance.get(group.id, torch.zeros(group.size))
@@ -82,35 +89,44 @@ class ChannelPlan:
             )
 
     def to_json(self) -> str:
-        """One group a line, units as runs ("0-31,40"); `from_json` and `to_json` are
+        """One group a line, units as ranges ("0-31,40"); `from_json` and `to_json` are
         byte-identical inverses.
         """
         keep = ",\n".join(
-            f"    {json.dumps(g, ensure_ascii=False)}: {json.dumps(runs_of(u))}"
-            for g, u in self.keep.items()
+            f"    {json.dumps(group, ensure_ascii=False)}: {json.dumps(format_ranges(units))}"
+            for group, units in self.keep.items()
         )
         metadata = json.dumps(self.metadata, ensure_ascii=False, allow_nan=False)
-        body = f"{{\n{keep}\n  }}" if keep else "{}"
-        return f'{{\n  "schema_version": {SCHEMA_VERSION},\n  "keep": {body},\n  "metadata": {metadata}\n}}\n'
+        entries = [
+            f'"schema_version": {SCHEMA_VERSION}',
+            f'"keep": {{\n{keep}\n  }}' if keep else '"keep": {}',
+            f'"metadata": {metadata}',
+        ]
+        return "{\n  " + ",\n  ".join(entries) + "\n}\n"
 
     @staticmethod
     def from_json(text: str) -> ChannelPlan:
         """Raises ArtifactError when the text is no plan."""
+        again = "run the search stage again"
         try:
             data = json.loads(text)
-            if data["schema_version"] != SCHEMA_VERSION:
+            version = data["schema_version"]
+            if version != SCHEMA_VERSION:
                 raise ArtifactError(
-                    f"plan has schema version {data['schema_version']}, this program reads {SCHEMA_VERSION}",
-                    hint="run the search stage again",
+                    f"plan has schema version {version}, this program reads {SCHEMA_VERSION}",
+                    hint=again,
                 )
-            return ChannelPlan(
-                {str(g): indices_of(units) for g, units in data["keep"].items()},
-                dict(data["metadata"]),
-            )
+            return ChannelPlan(_parsed(data["keep"]), dict(data["metadata"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(
-                f"not a channel plan: {error}", hint="run the search stage again"
-            ) from error
+            raise ArtifactError(f"not a channel plan: {error}", hint=again) from error
+
+
+def _parsed(entries: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    left, keep = MAX_INDICES, {}
+    for group, ranges in entries.items():
+        keep[str(group)] = parse_ranges(ranges, most=left)
+        left -= len(keep[str(group)])
+    return keep
 
 
 def aligned(group: ChannelGroup, count: int, multiple_of: int) -> int:
@@ -137,8 +153,6 @@ def _problem(graph: ChannelGraph, group_id: str, units: tuple[int, ...]) -> str:
 
 
 def _default_importance(graph: ChannelGraph) -> tuple[Mapping[str, torch.Tensor], str]:
-    from stages.prune.importance import rank_channels
-
     model = graph.source
     if model is None:
         warnings.warn(
@@ -146,4 +160,4 @@ def _default_importance(graph: ChannelGraph) -> tuple[Mapping[str, torch.Tensor]
             stacklevel=3,
         )
         return {}, "position"
-    return rank_channels(model, graph, "l2"), "l2"
+    return weight_norms(model, graph), "l2"

@@ -1,0 +1,87 @@
+"""A copy of a network with some of its tensors replaced: what cutting ends in."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by canonical name, each once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def rebuild(
+    model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Iterable[tuple[str, str, int]]
+) -> nn.Module:
+    """A copy of `model` with some tensors replaced by name; sharing is kept.
+
+    Args:
+        changed: by canonical name; all other tensors are cloned.
+        widths: (module path, attribute, new value), see `set_width`.
+    """
+    memo: dict[int, Any] = {}
+    for name, tensor in named_tensors(model).items():
+        data = changed[name] if name in changed else tensor.detach().clone()
+        memo[id(tensor)] = (
+            nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+        )
+    built = _copy_module(model, memo)
+    modules = dict(built.named_modules(remove_duplicate=False))
+    for path, attribute, value in widths:
+        set_width(modules[path], attribute, value)
+    return built
+
+
+def set_width(module: nn.Module, attribute: str, value: int) -> None:
+    """Set a width; "normalized_shape.0" addresses one entry of a tuple."""
+    name, _, entry = attribute.partition(".")
+    if entry:
+        shape = list(getattr(module, name))
+        shape[int(entry)] = value
+        setattr(module, name, tuple(shape))
+    elif getattr(module, attribute) != value:  # a module's own setattr is slow
+        setattr(module, attribute, value)
+
+
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """As copy.deepcopy with this memo, several times faster for modules that do not copy
+    themselves.
+    """
+    if id(module) in memo:
+        return memo[id(module)]
+    kind = type(module)
+    if _copies_itself(kind):
+        return copy.deepcopy(module, memo)
+    built = memo[id(module)] = kind.__new__(kind)
+    for name, value in module.__dict__.items():
+        built.__dict__[name] = _copy_attribute(name, value, memo)
+    return built
+
+
+def _copies_itself(kind: type) -> bool:
+    return (
+        hasattr(kind, "__deepcopy__")
+        or kind.__reduce_ex__ is not object.__reduce_ex__
+        or "__getstate__" in vars(kind)
+    )
+
+
+def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
+    if name == "_modules":
+        return {
+            key: None if child is None else _copy_module(child, memo)
+            for key, child in value.items()
+        }
+    if name in ("_parameters", "_buffers"):
+        return {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
+    if value is None or type(value) in (bool, int, float, str, torch.dtype):
+        return value
+    if type(value) in (dict, OrderedDict, list, set) and not value:
+        return type(value)()
+    return copy.deepcopy(value, memo)
