@@ -21,7 +21,7 @@ from pipeline.data.parts import (
 )
 from pipeline.data.prepare_encoded import prepare_encoded
 from pipeline.data.sources import Decoded, Encoded, Source
-from pipeline.errors import ArtifactError, UsageError
+from pipeline.errors import ArtifactError, Hint, Key, UsageError
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
@@ -70,7 +70,12 @@ def _prepare_decoded(
     if megabytes > config.in_memory_mb:
         raise UsageError(
             f"data.in_memory_mb: {source.label} at {height}×{width} takes {megabytes:,.0f} MB",
-            hint="set a smaller data.image_size, or allow more with data.in_memory_mb",
+            hint=Hint(
+                "set a smaller ",
+                Key("data.image_size"),
+                ", or allow more with ",
+                Key("data.in_memory_mb"),
+            ),
         )
     pixels = {split: resize_all(part.pixels, height, width) for split, part in raw.items()}
     mean, std = channel_statistics(torch.from_numpy(pixels["train"]))

@@ -19,7 +19,7 @@ from pipeline.data.hashing import sha256_bytes
 from pipeline.data.images import channel_statistics
 from pipeline.data.parts import Part, check_classes, class_counts, whole_identity
 from pipeline.data.sources import Encoded, Source
-from pipeline.errors import ArtifactError, UsageError
+from pipeline.errors import ArtifactError, Hint, Key, UsageError
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
@@ -31,7 +31,7 @@ FULL_CHECK = 20_000
 STATISTICS = 1_000
 """Streamed images whose pixels give mean and std, spread evenly over the train split."""
 _CACHE_VERSION = 1
-_RESIZE = "--set data.image_size=224 resizes and crops them"
+_RESIZE = Hint.set("data.image_size", 224, "resizes and crops them")
 
 
 def prepare_encoded(
@@ -204,5 +204,5 @@ def _check_skipped(card: DataCard, most: float) -> None:
             raise ArtifactError(
                 f"{card.label}: {skipped} of {total} {split} images cannot be read, "
                 f"more than the {most:.1%} allowed",
-                hint="fetch the images again, or raise data.max_corrupt",
+                hint=Hint("fetch the images again, or raise ", Key("data.max_corrupt")),
             )

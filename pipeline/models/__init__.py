@@ -1,4 +1,8 @@
-"""Networks: built in, torchvision's, or the user's own; loaded and saved without pickle."""
+"""Networks: built in, torchvision's, or the user's own; loaded and saved without pickle.
+
+`build_model` makes an untrained one, `adopt_weights` fills it, `save_model` and `load_model` keep
+it as JSON and safetensors, whatever has been cut from it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""DenseNet-BC for small images: torchvision's dense blocks behind a 3×3 stem that keeps the
-resolution.
-"""
+"""DenseNet-BC for small images: torchvision's blocks behind a stem that keeps the resolution."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ def densenet(
     num_init_features: int = 24,
     drop_rate: float = 0.0,
 ) -> nn.Module:
-    """DenseNet-BC (arXiv 1608.06993); the defaults are its 100-layer CIFAR net: 0.77 M parameters,
-    288 M MACs at 32×32.
+    """DenseNet-BC (arXiv 1608.06993); the defaults are its 100-layer net for CIFAR.
+
+    That one has 0.77 M parameters and 288 M MACs at 32×32.
 
     Args:
         growth_rate: channels each layer adds.

@@ -1,14 +1,15 @@
-"""A network on disk without pickle: `model.json` says how to rebuild it, `model.safetensors` holds
-its tensors.
+"""A network on disk without pickle: `model.json` rebuilds it, `model.safetensors` fills it.
 
     {"kind": "model", "schema_version": 1,
      "source": "mobilenet_v2", "kwargs": {}, "in_channels": 1, "num_classes": 10,
      "input": {"shape": [1, 28, 28], "dtype": "float32"}, "channels_last": [],
-     "widths": {"features.1.conv.0.0.weight": [8, 1, 3, 3]},      only what differs from the freshly built source
-     "attributes": {"features.1.conv.0.0": {"groups": 8}},        likewise, integers of modules
+     "widths": {"features.1.conv.0.0.weight": [8, 1, 3, 3]},
+     "attributes": {"features.1.conv.0.0": {"groups": 8}},
      "weights": {"sha256": "…", "tensors": 314, "parameters": 1234}}
 
-Loading runs the code that `source` names, as importing it would; it runs nothing else.
+Widths are shapes of tensors, attributes integers of modules, and of both only what differs from the
+freshly built source. Loading runs the code that `source` names, as importing it would, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models import reshape
 from pipeline.models.registry import build_from
 from pipeline.models.source import ModelSource, note_source, source_of
-from pipeline.models.weights import MAX_BYTES, check_finite, compare, named_tensors
+from pipeline.models.tensors import check_finite, first_three, mismatches, saved_tensors, shapes_of
+from pipeline.models.weights import MAX_BYTES
 from pipeline.run import store
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
@@ -53,13 +55,16 @@ class WeightsRecord(_Strict):
 
 
 class ModelFile(ModelSource):
-    """model.json."""
+    """model.json; the fields are explained at the top of this file.
+
+    Attributes:
+        channels_last: tensors in that memory format: another one rounds differently.
+    """
 
     kind: Literal["model"] = "model"
     schema_version: int = Field(1, ge=1)
     input: InputSignature = InputSignature()
     channels_last: tuple[str, ...] = ()
-    """Tensors in that memory format: another one rounds differently."""
     widths: dict[str, tuple[Size, ...]] = Field(default_factory=dict)
     attributes: dict[str, dict[str, int | tuple[int, ...]]] = Field(default_factory=dict)
     weights: WeightsRecord
@@ -80,15 +85,19 @@ def save_model(
 
     Args:
         model: the network, cut or not; its widths may differ from the source's, its tensor names
-        may not. source: a built-in name, `torchvision:NAME` or `package.module:factory`; absent:
-        where `load_model` or
-            `build_model` got it.
-        kwargs: of the source's factory. in_channels, num_classes: of the source; absent: read off
-        the first convolution and the last linear layer. input_shape: (C, H, W) of one image.
+            may not.
+        source: a built-in name, `torchvision:NAME` or `package.module:factory`; absent: where
+            `load_model` or `build_model` got it.
+        kwargs: of the source's factory.
+        in_channels, num_classes: of the source; absent: read off the first convolution and the
+            last linear layer.
+        input_shape: (C, H, W) of one image.
         search_path: folders to look in for the user's own module.
     Raises:
-        UsageError: no source is known, or it does not build. ArtifactError: the source builds a
-        network with other tensors, or a tensor holds NaN or infinity.
+        UsageError: no source is known, or it does not build.
+        ArtifactError: the source builds a network with other tensors, or a tensor holds NaN or
+            infinity.
+        EnvironmentProblem: the disk said no.
     """
     folder = Path(folder)
     if isinstance(source, str):
@@ -100,29 +109,38 @@ def save_model(
         )
     source = source or source_of(model)
     if source is None:
-        raise UsageError(
-            f"no source is known for this {type(model).__name__}",
-            hint='save_model(model, folder, source="torchvision:resnet18"), or "package.module:factory"',
-        )
-    tensors = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+        raise _no_source(model)
+    tensors = {name: tensor.detach() for name, tensor in saved_tensors(model).items()}
     check_finite(tensors, f"{type(model).__name__}")
     widths, attributes = reshape.differences(build_from(source, search_path), model)
     folder.mkdir(parents=True, exist_ok=True)
-    digest = store.write_tensors(folder / WEIGHTS_FILE, tensors)
     record = ModelFile(
-        **{field: getattr(source, field) for field in ModelSource.model_fields},
+        **_fields(source),
         input=InputSignature(shape=tuple(input_shape) if input_shape else None),
         channels_last=reshape.channels_last_names(tensors),
         widths=widths,
         attributes=attributes,
         weights=WeightsRecord(
-            sha256=digest,
+            sha256=store.write_tensors(folder / WEIGHTS_FILE, tensors),
             tensors=len(tensors),
             parameters=sum(p.numel() for p in model.parameters()),
         ),
     )
     store.write_json(folder / MODEL_FILE, record.model_dump(mode="json"))
     return record
+
+
+def _no_source(model: nn.Module) -> UsageError:
+    example = 'save_model(model, folder, source="torchvision:resnet18")'
+    return UsageError(
+        f"no source is known for this {type(model).__name__}",
+        hint=f'{example}, or "package.module:factory"',
+    )
+
+
+def _fields(source: ModelSource) -> dict[str, Any]:
+    """What a `ModelFile` and the source in it have in common."""
+    return {name: getattr(source, name) for name in ModelSource.model_fields}
 
 
 def read_model_file(folder: str | Path) -> ModelFile:
@@ -161,8 +179,8 @@ def load_model(folder: str | Path, *, search_path: Sequence[Path] = ()) -> nn.Mo
         search_path: folders to look in for the user's own module, besides what is installed and the
             current folder.
     Raises:
-        ArtifactError: a file is missing, linked, damaged or unsafe, or the two disagree (first
-            three mismatches).
+        ArtifactError: a file is missing, linked, damaged or unsafe, or the two disagree; the first
+            three mismatches are listed.
     """
     folder = Path(folder)
     record = read_model_file(folder)
@@ -171,22 +189,18 @@ def load_model(folder: str | Path, *, search_path: Sequence[Path] = ()) -> nn.Mo
     check_finite(tensors, str(path))
     try:
         model = build_from(record, search_path)
-    except UsageError as error:
+    except UsageError as error:  # of model.json, not of the command line
         raise ArtifactError(f"{folder / MODEL_FILE}: {error.message}", hint=error.hint) from error
-    expected = {name: tuple(t.shape) for name, t in named_tensors(model).items()} | record.widths
-    _refuse_mismatch(
-        compare(expected, {name: tuple(t.shape) for name, t in tensors.items()}), folder, tensors
-    )
+    expected = shapes_of(saved_tensors(model)) | record.widths
+    _refuse(mismatches(expected, shapes_of(tensors)), folder)
     reshape.apply(model, record.attributes, tensors, str(folder / MODEL_FILE), record.channels_last)
-    return note_source(
-        model, ModelSource(**{f: getattr(record, f) for f in ModelSource.model_fields})
-    ).eval()
+    return note_source(model, ModelSource(**_fields(record))).eval()
 
 
-def _refuse_mismatch(mismatches: list[str], folder: Path, tensors: dict[str, Tensor]) -> None:
-    if mismatches:
-        more = f" and {len(mismatches) - 3} more" if len(mismatches) > 3 else ""
+def _refuse(differ: list[str], folder: Path) -> None:
+    if differ:
         raise ArtifactError(
-            f"{folder}: {MODEL_FILE} and {WEIGHTS_FILE} disagree: {'; '.join(mismatches[:3])}{more}",
-            hint="the source that model.json names has changed, or a file is from elsewhere; re-make the model",
+            f"{folder}: {MODEL_FILE} and {WEIGHTS_FILE} disagree: {first_three(differ, '; ')}",
+            hint="the source that model.json names has changed, or a file is from elsewhere; "
+            "re-make the model",
         )

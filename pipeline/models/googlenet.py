@@ -1,5 +1,4 @@
-"""GoogLeNet for small images: nine inception blocks behind a 3×3 stem, halving the resolution
-twice.
+"""GoogLeNet for small images: nine inception blocks behind a 3×3 stem, two halvings.
 
 The variant that pruning papers report on CIFAR: batch norm everywhere, the 5×5 branch as two 3×3,
 no auxiliary heads.

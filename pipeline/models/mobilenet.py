@@ -1,5 +1,4 @@
-"""MobileNetV2 and V3 for small images: torchvision's blocks, with strides that leave something to
-look at.
+"""MobileNetV2 and V3 for small images: torchvision's blocks with gentler strides.
 
 torchvision's nets halve an image five times, so 32×32 would end as 1×1. Here the stem keeps the
 resolution and the stages halve it four times (32 → 2), torchvision's own schedule from the second
@@ -37,7 +36,7 @@ def mobilenet_v2(
     strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
     dropout: float = 0.2,
 ) -> nn.Module:
-    """MobileNetV2 (arXiv 1801.04381): 2.2 M parameters, 24 M MACs at 32×32.
+    """MobileNetV2 (arXiv 1801.04381): 2.2 M parameters and 24 M MACs at 32×32.
 
     Args:
         width_mult: scales every width, rounded to multiples of 8.

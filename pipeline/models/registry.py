@@ -1,6 +1,4 @@
-"""Where architectures come from: the built-in table, `torchvision:NAME`, or the user's
-`package.module:factory`.
-"""
+"""Where architectures come from: the built-in table, torchvision's, or the user's own factory."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pipeline.errors import UsageError
+from pipeline.errors import Hint, Key, UsageError
 from pipeline.models import user_source
 from pipeline.models.densenet import densenet
 from pipeline.models.googlenet import GoogLeNet
@@ -36,14 +34,25 @@ BUILTIN: dict[str, Callable[..., nn.Module]] = {
     "densenet": densenet,
 }
 
+# what a factory raises of itself where its arguments are wrong
+_BAD_ARGUMENTS = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    RuntimeError,
+    AssertionError,
+)
+
 
 def build_model(
     config: ModelConfig, *, in_channels: int, num_classes: int, search_path: Sequence[Path] = ()
 ) -> nn.Module:
-    """The untrained network of `config.source` for images of `in_channels` and `num_classes`
-    classes.
+    """The untrained network of `config.source`, drawn from torch's global random state.
 
     Args:
+        in_channels, num_classes: of the images; passed to factories that take them.
         search_path: folders looked through, after everything installed, for the user's own module.
     Raises:
         UsageError: no such source, or its factory refuses the arguments.
@@ -72,26 +81,27 @@ def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:
         factory = BUILTIN[source]
     else:
         raise UsageError(f"model.source {source}: no such network", hint=_suggest(source))
-    arguments = (
-        _accepted(factory, {"num_classes": num_classes, "in_channels": in_channels}) | kwargs
-    )
-    return _call(factory, source, arguments)
+    offered = {"num_classes": num_classes, "in_channels": in_channels}
+    return _call(factory, source, _accepted(factory, offered) | kwargs)
 
 
 def _suggest(source: str) -> str:
     close = difflib.get_close_matches(source, BUILTIN, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    return f"built in: {', '.join(BUILTIN)}; others: torchvision:NAME or your own package.module:factory"
+    others = "torchvision:NAME or your own package.module:factory"
+    return f"built in: {', '.join(BUILTIN)}; others: {others}"
 
 
 def _accepted(factory: Callable[..., Any], offered: dict[str, Any]) -> dict[str, Any]:
-    """Those of `offered` that the factory's signature takes by name; `**kwargs` alone takes
-    num_classes only.
+    """Those of `offered` that the factory's signature takes by name.
+
+    One that takes any name (`**kwargs`) passes them on, most likely to torchvision, where
+    `num_classes` is known and `in_channels` is not.
     """
     try:
         parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # some builtins have no signature
         return {}
     catches_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return {
@@ -104,23 +114,16 @@ def _accepted(factory: Callable[..., Any], offered: dict[str, Any]) -> dict[str,
 def _call(factory: Callable[..., Any], source: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         net = factory(**arguments)
-    except (
-        TypeError,
-        ValueError,
-        AttributeError,
-        KeyError,
-        IndexError,
-        RuntimeError,
-        AssertionError,
-    ) as error:
+    except _BAD_ARGUMENTS as error:
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise UsageError(
             f"model.source {source}: its factory refuses ({given}): {error}",
-            hint="mend model.kwargs",
+            hint=Hint("fix ", Key("model.kwargs")),
         ) from error
     if not isinstance(net, nn.Module):
+        returned = f"the factory returned a {type(net).__name__}, not a torch.nn.Module"
         raise UsageError(
-            f"model.source {source}: the factory returned a {type(net).__name__}, not a torch.nn.Module",
+            f"model.source {source}: {returned}",
             hint="name a function or class that returns the network",
         )
     return net
@@ -132,14 +135,12 @@ def _torchvision(
     models = import_torchvision().models
     if name not in models.list_models():
         close = difflib.get_close_matches(name, models.list_models(), n=1)
-        meant = (
-            f"did you mean torchvision:{close[0]}?"
-            if close
-            else "torchvision.models.list_models() lists them"
-        )
+        meant = "torchvision.models.list_models() lists them"
+        if close:
+            meant = f"did you mean torchvision:{close[0]}?"
         raise UsageError(f"model.source torchvision:{name}: no such network", hint=meant)
     defaults: dict[str, Any] = {"num_classes": num_classes, "weights": None}
-    if name in ("googlenet", "inception_v3"):
+    if name in ("googlenet", "inception_v3"):  # their extra heads return a tuple, in training only
         defaults |= {"aux_logits": False, "init_weights": True}
     net = _call(
         lambda **arguments: models.get_model(name, **arguments),

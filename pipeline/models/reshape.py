@@ -1,6 +1,4 @@
-"""Give a freshly built network the widths of a cut one: other tensor shapes, and the integers
-that go with them.
-"""
+"""Give a freshly built network the widths of a cut one: its shapes and the integers with them."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ArtifactError
-from pipeline.models.weights import compare, named_tensors
+from pipeline.models.tensors import mismatches, saved_tensors, shapes_of
 
 Attributes = dict[str, dict[str, int | tuple[int, ...]]]
 
@@ -26,32 +24,34 @@ def differences(
     Raises:
         ArtifactError: the two do not have the same tensor and module names.
     """
-    mine = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
-    theirs = {name: tuple(t.shape) for name, t in named_tensors(fresh).items()}
+    mine, theirs = shapes_of(saved_tensors(model)), shapes_of(saved_tensors(fresh))
     if mine.keys() != theirs.keys():
-        phrases = compare(
-            {n: s for n, s in theirs.items() if n not in mine},
-            {n: s for n, s in mine.items() if n not in theirs},
+        phrases = mismatches(
+            {name: shape for name, shape in theirs.items() if name not in mine},
+            {name: shape for name, shape in mine.items() if name not in theirs},
         )
+        another = f"the source builds another network than this {type(model).__name__}"
         raise ArtifactError(
-            f"the source builds another network than this {type(model).__name__}: {'; '.join(phrases[:3])}",
+            f"{another}: {'; '.join(phrases[:3])}",
             hint="pass the source and kwargs that the network was built with",
         )
     widths = {name: shape for name, shape in mine.items() if shape != theirs[name]}
+    return widths, _changed_attributes(fresh, model)
+
+
+def _changed_attributes(fresh: nn.Module, model: nn.Module) -> Attributes:
     built = dict(fresh.named_modules())
-    attributes: Attributes = {}
+    found: Attributes = {}
     for name, module in model.named_modules():
-        if name not in built:
-            continue
-        before = _integers(built[name])
+        before = _integers(built[name]) if name in built else {}
         changed = {
             key: value
             for key, value in _integers(module).items()
             if key in before and before[key] != value
         }
         if changed:
-            attributes[name] = changed
-    return widths, attributes
+            found[name] = changed
+    return found
 
 
 def apply(
@@ -61,15 +61,32 @@ def apply(
     where: str,
     channels_last: Sequence[str] = (),
 ) -> None:
-    """Set integer attributes and put `tensors` in place, whatever their shape and dtype; tied
-    weights stay tied.
+    """Set integer attributes and put `tensors` in place, whatever their shape and dtype.
+
+    Tied weights stay tied.
 
     Args:
+        where: what the attributes were read from, for the message.
         channels_last: names of 4-dimensional tensors to lay out in that format.
     Raises:
         ArtifactError: an attribute that the network does not have.
     """
     modules = dict(model.named_modules())
+    _set_attributes(modules, attributes, where)
+    targets = saved_tensors(model)
+    replaced = {
+        id(targets[name]): _like(targets[name], tensor, name in channels_last)
+        for name, tensor in tensors.items()
+    }
+    # By identity, and past torch's setattr: a tied weight lies in several slots.
+    for module in modules.values():
+        for slots in (module._parameters, module._buffers):
+            for key, old in slots.items():
+                if old is not None and id(old) in replaced:
+                    slots[key] = replaced[id(old)]  # type: ignore[assignment]
+
+
+def _set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes, where: str) -> None:
     for name, values in attributes.items():
         known = _integers(modules[name]) if name in modules else {}
         for key, value in values.items():
@@ -79,26 +96,14 @@ def apply(
                     hint="re-make the model",
                 )
             setattr(modules[name], key, value)
-    targets = named_tensors(model)
-    replaced = {
-        id(targets[name]): _like(targets[name], tensor, name in channels_last)
-        for name, tensor in tensors.items()
-    }
-    for module in modules.values():
-        for slots in (module._parameters, module._buffers):
-            for key, old in slots.items():
-                if old is not None and id(old) in replaced:
-                    slots[key] = replaced[id(old)]  # type: ignore[assignment]
 
 
 def _like(old: Tensor, tensor: Tensor, channels_last: bool) -> Tensor:
     layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
     tensor = torch.empty_like(tensor, memory_format=layout).copy_(tensor)
-    return (
-        nn.Parameter(tensor, requires_grad=old.requires_grad)
-        if isinstance(old, nn.Parameter)
-        else tensor
-    )
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(tensor, requires_grad=old.requires_grad)
+    return tensor
 
 
 def _integers(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
@@ -109,9 +114,7 @@ def _integers(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
             continue
         if isinstance(value, int):
             found[key] = value
-        elif (
-            isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value)
-        ):
+        elif isinstance(value, (tuple, list)) and value and all(type(v) is int for v in value):
             found[key] = tuple(value)
     return found
 
@@ -132,11 +135,10 @@ def guess_num_classes(model: nn.Module) -> int:
 
 
 def channels_last_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Names of the convolution weights that are strided channels last; another layout rounds
-    differently.
+    """Names of the convolution weights that are strided channels last.
 
     By stride, as the kernels choose: a 1×1 or one-channel weight would count as contiguous in
-    either layout.
+    either layout. Another layout adds up in another order, and so rounds differently.
     """
     return tuple(
         name

@@ -1,5 +1,4 @@
-"""ResNet for 32×32 images (He et al. 2016, section 4.2): a 3×3 stem and three stages of 16, 32, 64
-channels.
+"""ResNet for 32×32 images (He et al. 2016, section 4.2): a stem, then 16, 32 and 64 channels.
 
 Parameter names are those of the widely used published weights: `conv1`, `bn1`,
 `layer{1,2,3}.{i}.conv{1,2}`, `layer{1,2,3}.{i}.bn{1,2}`, `linear`.

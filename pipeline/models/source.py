@@ -11,19 +11,24 @@ _NOTE = "_rlp_source"
 
 
 class ModelSource(BaseModel):
-    """What rebuilds the untrained, uncut network."""
+    """What rebuilds the untrained, uncut network.
+
+    Attributes:
+        source: a built-in name, `torchvision:NAME` or `package.module:factory`.
+        kwargs: of its factory, besides the two that follow.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     source: str = Field(min_length=1)
-    """A built-in name, `torchvision:NAME` or `package.module:factory`."""
     kwargs: dict[str, Any] = {}
     in_channels: int = Field(ge=1, lt=2**20)
     num_classes: int = Field(ge=1, lt=2**24)
 
 
 def note_source(model: nn.Module, source: ModelSource) -> nn.Module:
-    """Remember on the model where it comes from; deep copies keep it. Returns the model."""
+    """Note on the model where it comes from; deep copies keep it. Returns the model."""
+    # past torch's own setattr, so that the note is no submodule and in no state dict
     model.__dict__[_NOTE] = source
     return model
 

@@ -8,6 +8,7 @@ lets the import pass; models, datasets and transforms.v2 need neither operator.
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 
 import torch
@@ -17,8 +18,10 @@ _library: torch.library.Library | None = None  # keeps the declarations alive
 
 
 def import_torchvision() -> ModuleType:
-    """Return the `torchvision` package, declaring its missing operators only when the import
-    needs it.
+    """The `torchvision` package; its missing operators are declared only when the import needs it.
+
+    Raises:
+        ImportError: it is not installed.
     """
     global _library
     try:
@@ -26,8 +29,7 @@ def import_torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error) or _library is not None:
             raise
-        import sys
-
+        # What the failed import left half-made would be found again.
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         _library = torch.library.Library("torchvision", "DEF")

@@ -32,6 +32,25 @@ def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[...,
         UsageError: the module cannot be found or imported, or has no such callable.
     """
     module_name, _, attribute = source.partition(":")
+    _check_name(source, module_name, attribute)
+    folders = [*search_path, Path.cwd()]
+    for folder in map(str, map(Path.resolve, folders)):
+        if folder not in sys.path:
+            sys.path.append(folder)  # for good: a factory may import the files beside its own
+    importlib.invalidate_caches()
+    target = _import(module_name, source, folders)
+    for name in attribute.split("."):
+        if not hasattr(target, name):
+            where = getattr(target, "__file__", None) or module_name
+            raise UsageError(f"model.source {source}: {where} defines no {name}", hint=_HINT)
+        target = getattr(target, name)
+    if not _may_build(target):
+        wrong = f"{attribute} is no factory of networks"
+        raise UsageError(f"model.source {source}: {wrong}", hint=_HINT)
+    return target
+
+
+def _check_name(source: str, module_name: str, attribute: str) -> None:
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise UsageError(
             f"model.source {source}: expected package.module:factory",
@@ -42,29 +61,10 @@ def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[...,
             f"model.source {source}: {module_name} is Python's own",
             hint="give your module another name",
         )
-    folders = [*search_path, Path.cwd()]
-    for folder in map(str, map(Path.resolve, folders)):
-        if folder not in sys.path:
-            sys.path.append(
-                folder
-            )  # it stays there: the module may import its neighbours inside its factory
-    importlib.invalidate_caches()
-    target = _import(module_name, source, folders)
-    for name in attribute.split("."):
-        if not hasattr(target, name):
-            where = getattr(target, "__file__", None) or module_name
-            raise UsageError(f"model.source {source}: {where} defines no {name}", hint=_HINT)
-        target = getattr(target, name)
-    if not _may_build(target):
-        raise UsageError(
-            f"model.source {source}: {attribute} is no factory of networks", hint=_HINT
-        )
-    return target
 
 
 def _may_build(target: Any) -> bool:
-    """A class of networks, or a function that someone wrote for it: neither torch's own nor
-    Python's.
+    """A class of networks, or a function that someone wrote: neither torch's own nor Python's.
 
     A model.json names the factory and its arguments, and must not reach `subprocess.run` or
     `torch.hub.load`.
@@ -95,17 +95,16 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
             f"model.source {source}: {module_name} needs {error.name}",
             hint=f"pip install {error.name}",
         ) from error
-    except Exception as error:
+    except Exception as error:  # a module runs any code when it is imported
+        what = f"{type(error).__name__}: {error}"
         raise UsageError(
-            f"model.source {source}: importing {module_name} failed: {type(error).__name__}: {error}",
+            f"model.source {source}: importing {module_name} failed: {what}",
             hint="import it in a plain Python first",
         ) from error
 
 
 def source_file(source: str) -> Path | None:
-    """The file of the user's own module, without importing it; None for other sources, or where
-    there is none.
-    """
+    """The file of the user's own module, without importing it; None where there is none."""
     module_name, colon, _ = source.partition(":")
     if not colon or module_name == "torchvision":
         return None

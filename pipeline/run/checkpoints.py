@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
+from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, RlpError
 from pipeline.run import store
 from pipeline.training.loop import Callbacks, Fit, Stopped, fit
 from pipeline.training.machine import best_device
@@ -135,15 +135,15 @@ def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
         raise ctx.interrupted() from None
     except RlpError as error:
         if error.exit_code == 1:
-            gentler = f"--set {section}.lr={recipe.lr / 2:g}"
-            error.hint = f"{gentler} trains more gently; the last good checkpoint was kept"
+            says = "trains more gently; the last good checkpoint was kept"
+            error.hint = Hint.set(f"{section}.lr", recipe.lr / 2, says)
         raise
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         raise EnvironmentProblem(
             f"out of memory on {best_device()} with {recipe.batch_size} images a step",
-            hint=f"--set {section}.batch_size={max(2, recipe.batch_size // 2)}",
+            hint=Hint.set(f"{section}.batch_size", max(2, recipe.batch_size // 2)),
         ) from error
 
 

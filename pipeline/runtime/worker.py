@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError
+from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key, RlpError
 from pipeline.runtime.providers import CPU, missing_provider
 
 _CHILD = Path(__file__).with_name("child.py")
@@ -274,10 +274,13 @@ class Worker:
         ):
             return EnvironmentProblem(
                 f"onnxruntime could not run {self.subject}: {message[:300]}",
-                hint="lower benchmark.batch, or choose another execution provider",
+                hint=Hint("set smaller ", Key("benchmark.batches"), ", or choose another provider"),
             )
         if kind in ("ModuleNotFoundError", "ImportError"):
-            return EnvironmentProblem(f"a package is missing: {message}", hint="run `make setup`")
+            return EnvironmentProblem(
+                f"a package is missing: {message}",
+                hint=Hint.command("doctor", says="shows what is installed"),
+            )
         if command in ("open", "check", "scan", "describe", "infer", "feed", "warm", "slot"):
             return ArtifactError(
                 f"onnxruntime refused {self.subject}{self._looks_like()}: {message[:300]}",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import EnvironmentProblem
+from pipeline.errors import Command, EnvironmentProblem, Hint
 from pipeline.runtime import CPU, Worker, find_provider
 
 HEAVY = (
@@ -57,5 +57,9 @@ def _fell_back(path: Path, provider: str, left: Sequence[str]) -> EnvironmentPro
         what = f"{len(left)} heavy nodes ({left[0]} …) ran elsewhere"
     return EnvironmentProblem(
         f"{path.name} does not run on {provider}: {what}",
-        hint="check its libraries and driver with `rlp doctor`, or pass --allow-fallback",
+        hint=Hint(
+            "check its libraries and driver with ",
+            Command("doctor"),
+            ", or pass --allow-fallback",
+        ),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data import Images, load_test
-from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
 from pipeline.models import read_model_file
 from pipeline.run.stage import Stage, StageContext
 from pipeline.run.store import read_json, sha256_file, write_json
@@ -42,7 +42,7 @@ class BenchmarkStage(Stage):
             try:
                 found[f"benchmark.against {name}"] = sha256_file(Path(name))
             except ArtifactError as error:
-                hint = "benchmark.against names it; relative to here"
+                hint = Hint(Key("benchmark.against"), " names it; relative to here")
                 raise ArtifactError(error.message, hint=hint) from None
         return found
 
@@ -181,7 +181,7 @@ def _same_files(files: dict[str, Path], parity: dict[str, Any]) -> None:
         if parity[role]["sha256"] != sha256_file(path):
             raise ArtifactError(
                 f"{path}: not the file whose parity was checked",
-                hint="rlp stage export re-makes it",
+                hint=Hint.rerun("export"),
             )
 
 

@@ -13,7 +13,7 @@ from pipeline.data.sources.folders import Folders
 from pipeline.data.sources.idx import Idx
 from pipeline.data.sources.parquet import Parquet
 from pipeline.data.sources.public import PUBLIC, default_root, download
-from pipeline.errors import ArtifactError, EnvironmentProblem, UsageError
+from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Set, UsageError
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
@@ -38,8 +38,8 @@ SOURCES: dict[str, type[Source]] = {  # tried in this order when data.source is 
     "folders": Folders,
 }
 
-EMBEDDED = "--set data.source=embedded"
-OFFLINE_HINT = f"run the same on the images inside the package: {EMBEDDED}"
+EMBEDDED = Set("data.source", "embedded")
+OFFLINE_HINT = Hint("run the same on the images inside the package: ", EMBEDDED)
 
 
 def open_source(config: DataConfig) -> Source:
@@ -60,7 +60,7 @@ def open_source(config: DataConfig) -> Source:
     if root is None:
         raise UsageError(
             "data.root is not set, so there are no images to read",
-            hint=f"--set data.root=FOLDER, or {EMBEDDED}",
+            hint=Hint(Set("data.root", "FOLDER"), ", or ", EMBEDDED),
         )
     if not root.is_dir():
         raise EnvironmentProblem(f"data.root: there is no folder {root}", hint=OFFLINE_HINT)
@@ -101,7 +101,7 @@ def _open_public(name: str, root: Path, config: DataConfig) -> Source:
         raise ArtifactError(
             f"{root} holds {source.label} with {len(source.classes)} classes; "
             f"{name} has {known.classes}",
-            hint="--set data.source=auto reads whatever lies in data.root",
+            hint=Hint.set("data.source", "auto", "reads whatever lies there"),
         )
     source.public = known
     return source

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.data.sources.base import Decoded, Source, guess_kind
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, Command, Hint
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
@@ -46,7 +46,7 @@ _STRUCTURE = {
     "APPEND",
     "APPENDS",
 }
-_AGAIN = "fetch the data set again: rlp data get"
+_AGAIN = Hint("fetch the data set again: ", Command("data", "get", "NAME", "FOLDER"))
 
 
 def _folder(root: Path, names: Any) -> Path | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data.sources.base import Decoded, Source, guess_kind
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, Command, Hint
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
@@ -35,7 +35,7 @@ _KNOWN = {  # folder name in small letters without dashes: (label, class names)
     "kmnist": ("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
 }
 _MAX_BYTES = 1 << 30
-_AGAIN = "fetch the data set again: rlp data get"
+_AGAIN = Hint("fetch the data set again: ", Command("data", "get", "NAME", "FOLDER"))
 
 
 class Idx(Source):

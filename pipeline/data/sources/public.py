@@ -18,7 +18,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from pipeline.data.cache import cache_folder
-from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
 from pipeline.models.torchvision_shim import import_torchvision
 
 TIMEOUT_S = 20
@@ -108,8 +108,12 @@ def download(name: str, root: Path) -> None:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise EnvironmentProblem(
             f"{name} is not in {root} and cannot be downloaded ({reason})",
-            hint=f"with a network: rlp data get {name} {root}; "
-            "without one: --set data.source=embedded",
+            hint=Hint(
+                "with a network: ",
+                Command("data", "get", name, str(root)),
+                "; without one: ",
+                Set("data.source", "embedded"),
+            ),
         ) from error
 
 

@@ -1,6 +1,4 @@
-"""model.json + model.safetensors: exact, also for cut networks and in a fresh process; loud
-when they disagree.
-"""
+"""model.json and model.safetensors: exact, also of cut networks; an error where they disagree."""
 
 from __future__ import annotations
 
@@ -126,7 +124,8 @@ def test_fresh_process_own_model_and_torchvision(
     x = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(2))
     store.write_tensors(tmp_path / "want.safetensors", {"x": x, "own": net(x), "tv": tv(x)})
     check = (
-        "import torch; from pathlib import Path; from pipeline.run import store; from pipeline.models import load_model\n"
+        "import torch; from pathlib import Path\n"
+        "from pipeline.run import store; from pipeline.models import load_model\n"
         "want = store.read_tensors(Path('want.safetensors'))\n"
         "for name in ('own', 'tv'):\n"
         "    assert torch.equal(load_model(name)(want['x']), want[name]), name\n"
@@ -146,7 +145,12 @@ def test_fresh_process_own_model_and_torchvision(
 
 
 def test_tied_weights_stay_tied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "from torch import nn\ndef tied():\n    a = nn.Linear(3, 3)\n    return nn.Sequential(a, nn.ReLU(), a)\n"
+    text = (
+        "from torch import nn\n"
+        "def tied():\n"
+        "    a = nn.Linear(3, 3)\n"
+        "    return nn.Sequential(a, nn.ReLU(), a)\n"
+    )
     (tmp_path / "own_tied_file.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -122,7 +122,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own_nets.py").write_text(
         "from torch import nn\n"
         "def small(num_classes, in_channels=3, width=4):\n"
-        "    return nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        "    stem = nn.Conv2d(in_channels, width, 3)\n"
+        "    return nn.Sequential(stem, nn.Flatten(), nn.LazyLinear(num_classes))\n"
         "def fixed():\n"
         "    return nn.Conv2d(3, 2, 1)\n"
         "def wrong():\n"

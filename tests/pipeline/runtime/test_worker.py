@@ -1,6 +1,4 @@
-"""The child process: it answers, it dies without taking the parent along, it refuses what is no
-ONNX file.
-"""
+"""The child process: it answers, dies without its parent, and refuses what is no ONNX file."""
 
 from __future__ import annotations
 

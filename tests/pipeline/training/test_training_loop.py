@@ -1,6 +1,4 @@
-"""The loop: it learns, repeats to the byte, resumes to the byte, stops when told and before it
-spoils anything.
-"""
+"""The loop: it learns, repeats and resumes to the byte, stops when asked and before any damage."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A second real provider: OpenVINO's CPU plugin. Skipped, loudly, where this onnxruntime comes
-without it.
+"""A second real provider: OpenVINO's CPU plugin; skipped, and says so, where it is not there.
 
 onnxruntime-openvino replaces onnxruntime; to run these tests without changing the environment:
 
