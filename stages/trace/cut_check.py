@@ -23,7 +23,7 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild
 from pipeline.channels.surgery import mask, prune
-from stages.trace.capture.calls import Call, Capture, Ref, flatten
+from stages.trace.capture.calls import Call, Capture, Ground, Ref, flatten
 from stages.trace.capture.dispatch_capture import by_dispatch
 from stages.trace.capture.model_state import mode, preserved
 from stages.trace.capture.source_lines import line_of_error, short_path
@@ -86,10 +86,11 @@ class CutCheck:
         """One forward pass of the cut network without values, compared call by call where calls
         can be recorded.
         """
-        if self.captured.heard:
-            light = self.captured.light
-            small = _hollow(self.model, self.graph, keep, "meta" if light else None)
-            return _difference(self.captured, by_dispatch(small, tuple(self.inputs), light=light))
+        ground = self.captured.ground
+        if ground is not Ground.EXPORT:
+            device = "meta" if ground is Ground.META else None
+            small = _hollow(self.model, self.graph, keep, device)
+            return _difference(self.captured, by_dispatch(small, tuple(self.inputs), ground=ground))
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         with preserved(self.model), torch.no_grad(), fake:
             small = _hollow(self.model, self.graph, keep, None)

@@ -110,7 +110,7 @@ class _Tracing:
         if all(name in used for name, _ in self.model.named_parameters()):
             return []
         with contextlib.suppress(Exception):
-            return [by_dispatch(self.model, self.inputs, light=True, training=True)]
+            return [by_dispatch(self.model, self.inputs, training=True)]
         return []
 
     def _label(self, readings: Mapping[str, Reading]) -> tuple[Pass, ChannelGraph, Settled]:

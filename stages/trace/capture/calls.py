@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
+
+
+class Ground(Enum):
+    """What a network runs on while its calls are noted.
+
+    META: tensors without values or device, the quickest. FAKE: tensors without values that claim a
+    device. REAL: tensors. EXPORT: whatever torch.export runs it on.
+    """
+
+    META = "meta"
+    FAKE = "fake"
+    REAL = "real"
+    EXPORT = "export"
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,11 @@ class Call:
         return f"{self.name}{inside} ({self.line})"
 
     @property
+    def site(self) -> str:
+        """Source line and operator: what a decision about ambiguous sizes holds for."""
+        return f"{self.line} {self.name}"
+
+    @property
     def returns_list(self) -> bool:
         """True for operators whose result is read through getitem."""
         if not isinstance(self.target, torch._ops.OpOverload):
@@ -68,17 +87,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Capture:
-    """All calls of a forward pass.
-
-    `heard` is True when the dispatcher told them, False when torch.export did; `light` is True when
-    the pass ran on meta tensors.
-    """
+    """All calls of a forward pass."""
 
     inputs: tuple[Input, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
-    light: bool = False
-    heard: bool = True
+    ground: Ground
 
 
 def operator_name(target: Any) -> str:

@@ -1,8 +1,8 @@
-"""A capture by listening: the model runs once without arithmetic while a dispatch mode notes every
-ATen call.
+"""A capture by listening: the model runs once while a dispatch mode notes every ATen call.
 
-It runs on meta tensors, where operators that plainly keep the shape are not even called, or, for
-models that mix devices or look at their tensors, on fake ones.
+Usually it runs on meta tensors, where operators that plainly keep the shape are not even called,
+or, for models that mix devices or look at their tensors, on fake ones. A check of a cut runs on
+real tensors and watches their values (`Watch`).
 
 The mode sits on the PreDispatch key, where torch.export listens too, so that `linear` or `chunk`
 arrive whole and not in the pieces autograd would see. PyTorch has no public way to listen there; if
@@ -12,8 +12,8 @@ this one changes, `capture_forward` falls back.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,15 +21,19 @@ from torch import nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch._subclasses.schema_check_mode import SchemaCheckMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from stages.trace.capture import meta_shapes
-from stages.trace.capture.calls import Call, Capture, Input, Ref, flatten, operator_name
-from stages.trace.capture.model_state import mode, preserved
+from stages.trace.capture.calls import Call, Capture, Ground, Input, Ref, flatten, operator_name
+from stages.trace.capture.model_state import preserved, set_training
 from stages.trace.capture.source_lines import running_line
 
 _FEW = 16  # elements of a constant that are remembered: `torch.tensor(x.shape[1])` is one
+
+Watch = Callable[[Call, Sequence[Any]], None]
+"""Called after every operator with its call and its results."""
 
 
 class Unsupported(Exception):
@@ -37,17 +41,21 @@ class Unsupported(Exception):
 
 
 class Recorder(SchemaCheckMode):
-    """Notes calls; `light` for meta tensors, otherwise fake ones."""
+    """Notes calls; a real tensor that it did not see being made is a constant of the network."""
 
-    def __init__(self, paths: dict[int, str], constants: dict[int, str], light: bool) -> None:
+    def __init__(self, model: nn.Module, ground: Ground, watch: Watch | None = None) -> None:
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
-        self.paths, self.constants, self.light = paths, constants, light
+        self.ground, self.watch = ground, watch
+        self.paths = {id(module): path for path, module in model.named_modules()}
+        self.constants = _attributes(model)
         self.inputs: list[Input] = []
         self.calls: list[Call] = []
         self.modules: list[str] = []
         self._refs: dict[int, Ref] = {}
         self._places: dict[Any, Ref] = {}
         self._alive: list[Any] = []
+        self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._constant_memory: dict[int, torch.Tensor] = {}
         self._count = 0
 
     def __torch_dispatch__(
@@ -57,57 +65,71 @@ class Recorder(SchemaCheckMode):
         if func.namespace == "prim":  # device, layout: no values
             return func(*args, **kwargs)
         before = self._refs_in((args, kwargs))
-        out = self._light(func, args, kwargs) if self.light else func(*args, **kwargs)
-        results = list(out) if isinstance(out, (tuple, list)) else [out]
+        if func._schema.is_mutable and self._constant_memory:
+            self._save_constants((args, kwargs))
+        out = self._run(func, args, kwargs)
+        several = isinstance(out, (tuple, list))
+        results = list(out) if several else [out]
         index = self._next()
-        self.calls.append(
-            Call(
-                index=index,
-                target=func,
-                name=operator_name(func),
-                args=tuple(before[0]),
-                kwargs=before[1],
-                shapes=tuple(
-                    tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results
-                ),
-                module=self.modules[-1] if self.modules else "",
-                line=running_line(),
-            )
+        call = Call(
+            index=index,
+            target=func,
+            name=operator_name(func),
+            args=tuple(before[0]),
+            kwargs=before[1],
+            shapes=tuple(tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results),
+            module=self.modules[-1] if self.modules else "",
+            line=running_line(),
         )
+        self.calls.append(call)
         for position, result in enumerate(results):
             if isinstance(result, torch.Tensor):
-                self._bind(result, Ref(index, position if isinstance(out, (tuple, list)) else None))
+                self._bind(result, Ref(index, position if several else None))
+        if self.watch is not None:
+            self.watch(call, results)
         return out
 
-    def _light(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result's shape by the shortest way: PyTorch's Python decompositions take most of
-        the time otherwise.
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The operator itself, or only the shape of its result.
+
+        PyTorch's Python decompositions would take most of the time, so they are switched off where
+        a kernel or a formula serves.
         """
+        if self.ground is Ground.FAKE:
+            return func(*args, **kwargs)
         guard = torch._C._DisablePythonDispatcher()
         try:
-            known = meta_shapes.result(operator_name(func), args, kwargs)
+            known = None
+            if self.ground is Ground.META:
+                known = meta_shapes.result(operator_name(func), args, kwargs)
             return func(*args, **kwargs) if known is None else known
         finally:
             del guard
 
     def declare(self, kind: str, name: str, tensor: torch.Tensor) -> None:
-        """Make a parameter, buffer or input known before the run."""
+        """Make a parameter, buffer, input or constant known."""
         small = kind == "constant" and tensor.numel() <= _FEW and not tensor.is_sparse
-        numbers = tuple(flatten(tensor.detach().tolist())) if small else ()
+        with no_dispatch():  # a constant has values even among tensors that have none
+            numbers = tuple(flatten(tensor.detach().tolist())) if small else ()
         self.inputs.append(Input(self._next(), kind, name, tuple(tensor.shape), numbers))
         self._bind(tensor, Ref(self.inputs[-1].index))
+        if kind == "constant":
+            self._constant_memory[tensor.untyped_storage()._cdata] = tensor
+
+    def restore_constants(self) -> None:
+        """Undo what forward wrote into tensors that are neither parameter nor buffer."""
+        with no_dispatch():
+            for tensor, copy in self._copies.values():
+                tensor.copy_(copy)
 
     def ref(self, value: Any) -> Any:
-        """Tensors become references; a real tensor that was not declared is a constant that
-        forward refers to.
-        """
+        """Where a tensor comes from; anything else as it is."""
         if not isinstance(value, torch.Tensor):
             return value
         if id(value) not in self._refs:
-            if (
-                _place(value) in self._places
-            ):  # factory functions hand out a second object for their result
-                self._bind(value, self._places[_place(value)])
+            place = _place(value)
+            if place in self._places:  # factory functions hand out a second object
+                self._bind(value, self._places[place])
             elif not isinstance(value, FakeTensor) and not value.is_meta:
                 self.declare("constant", self.constants.get(id(value), "outside the model"), value)
             else:
@@ -115,8 +137,9 @@ class Recorder(SchemaCheckMode):
         return self._refs[id(value)]
 
     def _refs_in(self, tree: Any) -> Any:
-        """`ref` on every tensor of nested tuples, lists and dicts; what `tree_map` does, many
-        times faster.
+        """`ref` on every tensor of nested tuples, lists and dicts.
+
+        What `tree_map` does, many times faster.
         """
         if isinstance(tree, torch.Tensor):
             return self.ref(tree)
@@ -124,6 +147,15 @@ class Recorder(SchemaCheckMode):
         if kind is tuple or kind is list:
             return kind([self._refs_in(item) for item in tree])
         return {key: self._refs_in(item) for key, item in tree.items()} if kind is dict else tree
+
+    def _save_constants(self, tree: Any) -> None:
+        for leaf in flatten(tree):
+            if isinstance(leaf, torch.Tensor) and not leaf.is_meta:
+                memory = leaf.untyped_storage()._cdata
+                if memory in self._constant_memory and memory not in self._copies:
+                    constant = self._constant_memory[memory]
+                    with no_dispatch():
+                        self._copies[memory] = constant, constant.detach().clone()
 
     def _bind(self, tensor: torch.Tensor, ref: Ref) -> None:
         self._refs[id(tensor)] = ref
@@ -136,48 +168,63 @@ class Recorder(SchemaCheckMode):
 
 
 def by_dispatch(
-    model: nn.Module, example_inputs: tuple[Any, ...], *, light: bool, training: bool = False
+    model: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    ground: Ground = Ground.META,
+    training: bool = False,
 ) -> Capture:
-    """Run `model` on meta (`light`) or fake tensors; any exception means: try the next way."""
-    paths = {id(module): path for path, module in model.named_modules()}
-    recorder = Recorder(paths, _attributes(model), light)
+    """The calls of one forward pass on tensors without values; `model` stays as it is.
+
+    Any exception means: this way does not lead there, try another.
+    """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
-    def stand_in(tensor: torch.Tensor) -> torch.Tensor:
-        if light:
+    def like(tensor: torch.Tensor) -> torch.Tensor:
+        if ground is Ground.META:
             return meta_shapes.like(tensor)
         return fake.from_tensor(tensor.detach(), static_shapes=True)
 
-    used: dict[str, torch.Tensor] = {}
+    with preserved(model) as snapshot:
+        stored = [*model.parameters(), *model.buffers()]
+        snapshot.replace({id(tensor): like(tensor) for tensor in stored})
+        inputs = tree_map(lambda v: like(v) if torch.is_tensor(v) else v, example_inputs)
+        set_training(model, training)
+        with nullcontext() if ground is Ground.META else fake:
+            return record(model, inputs, ground)[0]
+
+
+def record(
+    model: nn.Module, inputs: tuple[Any, ...], ground: Ground, watch: Watch | None = None
+) -> tuple[Capture, list[torch.Tensor]]:
+    """Run `model` as it is, and note its calls; also returns the tensors of its output."""
+    recorder = Recorder(model, ground, watch)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        used[name] = stand_in(tensor)
-        recorder.declare("parameter", name, used[name])
-    inputs = tree_map(
-        lambda value: stand_in(value) if torch.is_tensor(value) else value, example_inputs
-    )
+        recorder.declare("parameter", name, tensor)
     for position, leaf in enumerate(tree_leaves(inputs)):
         if isinstance(leaf, torch.Tensor):
             recorder.declare("input", f"#{position}", leaf)
     with ExitStack() as stack:
+        stack.callback(recorder.restore_constants)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         for context in (
-            preserved(model),
-            mode(model, training),
             _module_paths(recorder),
             torch.no_grad(),
+            enable_python_dispatcher(),
+            recorder,
         ):
             stack.enter_context(context)
-        for context in (*(() if light else (fake,)), enable_python_dispatcher(), recorder):
-            stack.enter_context(context)
-        output = torch.func.functional_call(model, used, inputs)
+        output = model(*inputs)
     leaves = tree_leaves(output)
     if not all(
         leaf is None or isinstance(leaf, (torch.Tensor, int, float, str)) for leaf in leaves
     ):
         raise Unsupported("an output is no tensor")
-    outputs = tuple(recorder.ref(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
-    return Capture(tuple(_used_inputs(recorder, outputs)), tuple(recorder.calls), outputs, light)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    outputs = tuple(recorder.ref(leaf) for leaf in tensors)
+    inputs_used = tuple(_used_inputs(recorder, outputs))
+    return Capture(inputs_used, tuple(recorder.calls), outputs, ground), tensors
 
 
 def _used_inputs(recorder: Recorder, outputs: tuple[Ref, ...]) -> Iterator[Input]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from pipeline.errors import UsageError
-from stages.trace.capture.calls import Call, Capture, Input, Ref, operator_name
-from stages.trace.capture.model_state import canonical_names, mode
+from stages.trace.capture.calls import Call, Capture, Ground, Input, Ref, operator_name
+from stages.trace.capture.model_state import canonical_names, preserved, set_training
 from stages.trace.capture.source_lines import line_in_text, line_of_error, short_path
 
 
@@ -22,8 +25,9 @@ def by_export(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
         UsageError: torch.export cannot take the model; names the line of the model that stopped it.
     """
     names = canonical_names(model)
-    with mode(model, False), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with preserved(model) as snapshot, _quiet(), torch.no_grad():
+        snapshot.copy_tensors()  # torch.export writes into tensors that are no buffers
+        set_training(model, False)
         try:
             exported = torch.export.export(model, example_inputs, strict=False)
         except Exception as error:
@@ -50,7 +54,20 @@ def by_export(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
             calls.append(_call(node, index))
         elif node.op == "output":
             outputs = tuple(_refs(node.args, index))
-    return Capture(tuple(inputs), tuple(calls), outputs, heard=False)
+    return Capture(tuple(inputs), tuple(calls), outputs, Ground.EXPORT)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export tells whole graphs to the log and to stderr when it gives up."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _call(node: torch.fx.Node, index: dict[torch.fx.Node, int]) -> Call:

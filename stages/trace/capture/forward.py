@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from stages.trace.capture import dispatch_capture, export_capture
-from stages.trace.capture.calls import Capture
+from stages.trace.capture.calls import Capture, Ground
 
 
 def capture_forward(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
@@ -23,8 +23,8 @@ def capture_forward(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captur
     Raises:
         UsageError: torch.export cannot take the model; names the line of the model that stopped it.
     """
-    for light in (True, False):
+    for ground in (Ground.META, Ground.FAKE):
         # tensor values used, higher-order operators, another torch
         with contextlib.suppress(Exception):
-            return dispatch_capture.by_dispatch(model, example_inputs, light=light)
+            return dispatch_capture.by_dispatch(model, example_inputs, ground=ground)
     return export_capture.by_export(model, example_inputs)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_nets import BLOCKS, RandomNet, Spec, specs
 from torch.utils.flop_counter import FlopCounterMode
+from whole_state import whole_state
 
 from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune
 from stages.trace import ChannelGraph, trace
@@ -38,7 +39,9 @@ def check(spec: Spec, flat: bool, seed: int) -> ChannelGraph:
             if tensor.is_floating_point():
                 tensor.uniform_(0.5, 1.5)
     x = torch.randn(2, 3, 8, 8)
+    before = whole_state(net)
     graph = trace(net, x)
+    assert whole_state(net) == before
     plan = random_plan(graph, seed)
     assert prove(net, graph, plan, [x]).relative < LIMIT
     assert prove_order(net, graph, [x], seed=seed).relative < LIMIT

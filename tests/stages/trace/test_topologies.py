@@ -9,6 +9,7 @@ import torch
 from small_nets import CASES
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from whole_state import whole_state
 
 from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune
 from stages.trace import ChannelGraph, trace
@@ -19,7 +20,9 @@ def test_small_net(name: str) -> None:
     torch.manual_seed(0)
     net, x = CASES[name].build(), torch.randn(CASES[name].shape)
     _randomise(net)
+    before = whole_state(net)
     graph = trace(net, x)
+    assert whole_state(net) == before
     assert {group.id: group.size for group in graph.prunable} == CASES[name].units
     assert ChannelGraph.from_json(graph.to_json()) == graph
     plan = ChannelPlan.uniform(graph, 0.5)

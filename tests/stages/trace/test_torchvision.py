@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from whole_state import whole_state
 
 from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune
 from stages.trace import trace
@@ -46,7 +47,9 @@ def test_the_survey_covers_every_classifier() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(name: str) -> None:
     model, x = build(name), torch.randn(1, 3, 64, 64)
+    before = whole_state(model)
     graph = trace(model, x)
+    assert whole_state(model) == before
     assert (len(graph.prunable), sum(group.size for group in graph.prunable)) == FAMILIES[name]
     plan = ChannelPlan.uniform(graph, 0.5)
     assert prove(model, graph, plan, [x]).relative < LIMIT
