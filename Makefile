@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # torch comes first and pinned: an unpinned torch pulls gigabytes of CUDA libraries.
 TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test lint bench breadth schema clean
+.PHONY: help setup demo test lint bench breadth schema docs clean
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/'
@@ -39,6 +39,9 @@ breadth: setup   ## every CNN of torchvision, and of timm where installed: trace
 
 schema: setup    ## regenerate configs/schema.json
 	$(BIN)/rlp config schema > configs/schema.json
+
+docs: setup      ## regenerate what docs/ and README take from the code
+	$(BIN)/python -m tools.make_docs
 
 clean:           ## remove the environment and caches; runs in artifacts/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
