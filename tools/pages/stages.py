@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pipeline.run.artifacts import KINDS, Kind, kinds_of
+from pipeline.run.rounds import chain as chain_of
+from pipeline.run.rounds import is_of_round
 from stages import load_stages
 from tools.pages.text import cell
 
@@ -36,7 +38,9 @@ def table() -> str:
     """Per stage: what it reads, what it writes, what it does."""
     lines = ["", "| stage | reads | writes | what it does |", "|---|---|---|---|"]
     for stage in load_stages():
-        read = [f"`{_file(KINDS[kind])}`" for kind in stage.reads]
+        read = [
+            f"`{_file(KINDS[kind])}`" for kind in dict.fromkeys((*stage.reads, *stage.original))
+        ]
         sources = ["images"] * stage.uses_data + read
         written = [f"`{file}`" for kind in kinds_of(stage.name) for file in kind.files]
         cells = (stage.name, " ".join(sources), " ".join(written), stage.title)
@@ -55,8 +59,10 @@ def layout() -> str:
     for stage in load_stages():
         files = [file for kind in kinds_of(stage.name) for file in kind.files]
         rows.append((f"{stage.name}/", " ".join(files)))
-    repeated = " ".join(f"{stage.name}/" for stage in load_stages() if stage.repeats)
-    rows.append(("round-1/", f"{repeated} of an earlier round, with `rounds` above 1"))
+    earlier = [placed.name for placed in chain_of(load_stages(), 2) if is_of_round(placed.name)]
+    folder = earlier[0].partition("/")[0]
+    repeated = " ".join(f"{name.rpartition('/')[2]}/" for name in earlier)
+    rows.append((f"{folder}/", f"{repeated} of an earlier round, with `rounds` above 1"))
     rows.append((".work/", "checkpoints and journals of an unfinished stage"))
     width = max(len(name) for name, _ in rows)
     lines = [f"    {name.ljust(width)}  {text}" for name, text in rows]
