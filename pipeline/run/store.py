@@ -15,7 +15,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,9 +74,11 @@ def make_folder(folder: Path) -> None:
             _fsync_folder(folder.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> str:
+def write_bytes(path: Path, data: bytes, *, check: Callable[[Path], object] | None = None) -> str:
     """Write atomically and durably; returns the sha256.
 
+    Args:
+        check: looks at the file before it takes its place; what it raises leaves the old one there.
     Raises:
         EnvironmentProblem: the disk said no; the old file, if any, is untouched.
     """
@@ -90,6 +92,8 @@ def write_bytes(path: Path, data: bytes) -> str:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            if check is not None:
+                check(Path(name))
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def compare(
     allow_fallback: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Comparison:
-    """Time two files in turn, each in its own process, and the base against itself as a control.
+    """Time two files in turn, each in its own process, and the first against itself as a control.
 
     Args:
         provider: execution provider, short or long name; must run every convolution.

@@ -7,7 +7,7 @@ out. The interval is the wider of two, so that it covers both:
 
 * bootstrap of the rounds within each launch (percentile method);
 * Student's t over the launches' own medians, whose spread is pooled with the control's: the control
-  is the base against itself in the same launches, so its true value is known to be 0.
+  is A against itself in the same launches, so its true value is known to be 0.
 """
 
 from __future__ import annotations

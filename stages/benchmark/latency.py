@@ -19,11 +19,11 @@ _ROUNDS = 4
 
 @dataclass(frozen=True)
 class RelativeLatency:
-    """One candidate against the base in alternating slots.
+    """One candidate against the original in alternating slots.
 
     Attributes:
         seconds, base_seconds: medians of a call.
-        fraction: candidate ÷ base by the floor of their calls, the 2 % quantile of each.
+        fraction: candidate ÷ original by the floor of their calls, the 2 % quantile of each.
     """
 
     seconds: float
@@ -34,14 +34,14 @@ class RelativeLatency:
 class LatencyWorker:
     """Times ONNX graphs given as bytes.
 
-        with LatencyWorker(base_bytes) as worker:
+        with LatencyWorker(original_bytes) as worker:
             worker.time(candidate)              # median seconds of a call
-            worker.relative(candidate).fraction # candidate ÷ base, less disturbed by a busy machine
+            worker.relative(candidate).fraction # candidate ÷ original; other work disturbs it less
 
     A candidate that kills its child raises ArtifactError; the next call starts a new child.
 
     Args:
-        base: what `relative` compares with; None where only `time` is wanted.
+        original: what `relative` compares with; None where only `time` is wanted.
         provider: execution provider, short or long name.
         batch, threads: images a call and intra-op threads where a call does not say otherwise.
         input_shape: sizes after the batch, for graphs that leave them open.
@@ -49,7 +49,7 @@ class LatencyWorker:
 
     def __init__(
         self,
-        base: bytes | Path | None = None,
+        original: bytes | Path | None = None,
         *,
         provider: str = CPU,
         batch: int = 1,
@@ -58,10 +58,10 @@ class LatencyWorker:
     ) -> None:
         self.provider = find_provider(provider)
         self.batch, self.threads, self.input_shape = batch, threads, input_shape
-        self._base = base
+        self._original = original
         self._workers: dict[str, Worker] = {}
-        # the base is opened once for many candidates: the threads and the batch it is open at
-        self._base_at: tuple[int, int] | None = None
+        # the original is opened once for many candidates: the threads and the batch it is open at
+        self._original_at: tuple[int, int] | None = None
 
     def __enter__(self) -> LatencyWorker:
         return self
@@ -100,22 +100,22 @@ class LatencyWorker:
         threads: int | None = None,
         min_time: float = 0.1,
     ) -> RelativeLatency:
-        """Candidate and base in ABBA slots, at least `min_time` seconds each; raises as `time`."""
-        if self._base is None:
-            raise ValueError("LatencyWorker was made without a base")
+        """Both in ABBA slots, at least `min_time` seconds each; raises as `time` does."""
+        if self._original is None:
+            raise ValueError("LatencyWorker was made without an original")
         sides = {
-            "base": self._opened("base", self._base, batch, threads),
+            "original": self._opened("original", self._original, batch, threads),
             "candidate": self._opened("candidate", model, batch, threads),
         }
-        calls: dict[str, list[int]] = {"base": [], "candidate": []}
+        calls: dict[str, list[int]] = {"original": [], "candidate": []}
         for turn in range(_ROUNDS):
-            order = ("base", "candidate", "candidate", "base")
+            order = ("original", "candidate", "candidate", "original")
             for side in order if turn % 2 == 0 else order[2:] + order[:2]:
                 calls[side] += sides[side].slot(seconds=min_time / (2 * _ROUNDS), least=2)
-        base, candidate = (np.array(calls[side]) / 1e9 for side in ("base", "candidate"))
-        floor = [float(np.quantile(times, FLOOR_QUANTILE)) for times in (candidate, base)]
+        original, candidate = (np.array(calls[side]) / 1e9 for side in ("original", "candidate"))
+        floor = [float(np.quantile(times, FLOOR_QUANTILE)) for times in (candidate, original)]
         return RelativeLatency(
-            float(np.median(candidate)), float(np.median(base)), floor[0] / floor[1]
+            float(np.median(candidate)), float(np.median(original)), floor[0] / floor[1]
         )
 
     def _opened(
@@ -125,7 +125,7 @@ class LatencyWorker:
         count = resolve_threads(self.threads if threads is None else threads)
         size = self.batch if batch is None else batch
         worker = self._workers.get(side)
-        if side == "base" and worker and worker.alive and self._base_at == (count, size):
+        if side == "original" and worker and worker.alive and self._original_at == (count, size):
             return worker
         worker = self._living(side)
         try:
@@ -138,8 +138,8 @@ class LatencyWorker:
             worker.close()
             del self._workers[side]
             raise
-        if side == "base":
-            self._base_at = (count, size)
+        if side == "original":
+            self._original_at = (count, size)
         return worker
 
     def _living(self, side: str) -> Worker:

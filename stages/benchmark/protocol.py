@@ -185,10 +185,10 @@ def _rounds(workers: Sequence[Worker], launch: int, protocol: Protocol, samples:
             samples.calls[which].extend(times)
             spent[which] += sum(times)
             runs[which] += len(times)
-        base, other, again = (sum(values) / 2 for values in logs)
-        ratios.append(base - other)
-        control.append(base - again)
-        least = 3 if math.exp(max(base, other)) < _CHEAP_NS else 1  # a median of three where cheap
+        first, other, again = (sum(values) / 2 for values in logs)
+        ratios.append(first - other)
+        control.append(first - again)
+        least = 3 if math.exp(max(first, other)) < _CHEAP_NS else 1  # a median of three where cheap
         if _enough(protocol, len(ratios), spent, runs) or _late(protocol, len(ratios), begin):
             break
     samples.ratios.append(ratios)

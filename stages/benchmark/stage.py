@@ -105,8 +105,10 @@ def _both_sides(
     return found
 
 
-def _compare(ctx: StageContext, base: Path, other: Path, index: int, runs: int) -> list[Comparison]:
-    """`other` against `base` at every setting; comparison number `index` of `runs`."""
+def _compare(
+    ctx: StageContext, original: Path, other: Path, index: int, runs: int
+) -> list[Comparison]:
+    """`other` against `original` at every setting; comparison number `index` of `runs`."""
     settings = ctx.config.benchmark
 
     def progress(done: int, total: int) -> None:
@@ -115,7 +117,7 @@ def _compare(ctx: StageContext, base: Path, other: Path, index: int, runs: int) 
         ctx.progress(index * total + done, runs * total, file=other.name)
 
     return compare_settings(
-        base,
+        original,
         other,
         setting_list(settings),
         protocol=Protocol(
@@ -128,10 +130,10 @@ def _compare(ctx: StageContext, base: Path, other: Path, index: int, runs: int) 
 
 
 def _further(
-    ctx: StageContext, base: Path, path: Path, images: Images, index: int, runs: int
+    ctx: StageContext, original: Path, path: Path, images: Images, index: int, runs: int
 ) -> dict[str, Any]:
     """A file of `benchmark.against`, by the same protocol; scored where it takes our images."""
-    found = _compare(ctx, base, path, index, runs)
+    found = _compare(ctx, original, path, index, runs)
     with Worker() as worker:
         macs = worker.scan(path, _input_shape(ctx))["macs"]
     try:

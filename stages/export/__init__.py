@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from stages.export.denormals import count_denormals, flush_denormals
-from stages.export.exporter import (
-    ExportReport,
-    check_file,
-    class_metadata,
-    export_onnx,
-    export_proto,
-)
+from stages.export.exporter import ExportReport, check_file, export_onnx, export_proto
+from stages.export.metadata import class_metadata
 from stages.export.parity import ParityReport, ParityRow, check_parity
 from stages.export.slicing import OnnxSlicer, slice_onnx
 

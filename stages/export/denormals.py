@@ -1,6 +1,4 @@
-"""Denormal weights: numbers too small for the normal float format, on which many CPUs are ten
-times slower.
-"""
+"""Denormal weights: too small for the normal float format, and ten times slower on many CPUs."""
 
 from __future__ import annotations
 
@@ -8,11 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-_FLOATS = {
-    TensorProto.FLOAT: np.float32,
-    TensorProto.DOUBLE: np.float64,
-    TensorProto.FLOAT16: np.float16,
-}
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 
 
 def count_denormals(proto: onnx.ModelProto) -> int:
@@ -30,9 +24,8 @@ def flush_denormals(proto: onnx.ModelProto) -> int:
         tiny = _denormal(values)
         count = int(tiny.sum())
         if count:
-            tensor.CopyFrom(
-                numpy_helper.from_array(np.where(tiny, values.dtype.type(0), values), tensor.name)
-            )
+            clean = np.where(tiny, values.dtype.type(0), values)
+            tensor.CopyFrom(numpy_helper.from_array(clean, tensor.name))
             flushed += count
     return flushed
 
@@ -45,9 +38,8 @@ def _float_tensors(proto: onnx.ModelProto) -> list[TensorProto]:
         for attribute in node.attribute
         if attribute.HasField("t")
     ]
-    return [
-        tensor for tensor in [*proto.graph.initializer, *constants] if tensor.data_type in _FLOATS
-    ]
+    tensors = [*proto.graph.initializer, *constants]
+    return [tensor for tensor in tensors if tensor.data_type in _FLOATS]
 
 
 def _denormal(values: np.ndarray) -> np.ndarray:

@@ -34,30 +34,32 @@ def name_initializers(proto: onnx.ModelProto, model: nn.Module) -> None:
     for node in proto.graph.node:
         own = _own_parameters(node, modules)
         for slot, name in enumerate(node.input):
-            if (
-                name not in tensors
-                or tensors[name].size < 2
-                or tensors[name].dtype.kind != "f"
-                or name in own
-            ):
+            if name in own or not _may_be_a_parameter(tensors.get(name)):
                 continue
             better = _match(tensors[name], own)
             if better is None and slot == 2 and node.op_type in _BIASED and uses[name] > 1:
                 better = node.input[1] + FOLDED_BIAS
-            if better is not None and better not in tensors:
+            if better is None:
+                continue
+            if better not in tensors:
                 made[better] = tensors[name]
-            if better is not None:
-                node.input[slot] = better
+            node.input[slot] = better
     _rebuild(proto, made)
 
 
+def _may_be_a_parameter(values: np.ndarray | None) -> bool:
+    """Single numbers are constants of the graph far more often than parameters of one channel."""
+    return values is not None and values.size >= 2 and values.dtype.kind == "f"
+
+
 def _own_parameters(node: onnx.NodeProto, modules: dict[str, nn.Module]) -> dict[str, np.ndarray]:
+    """Parameters and buffers, by full name, of the module whose `forward` the node came from."""
     text = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
     try:
         scopes = [str(scope) for scope in ast.literal_eval(text)]
     except (ValueError, SyntaxError):
         return {}
-    scope = next((scope for scope in reversed(scopes) if scope in modules), None)
+    scope = next((scope for scope in reversed(scopes) if scope in modules), None)  # the innermost
     if scope is None:
         return {}
     module, prefix = modules[scope], f"{scope}." if scope else ""
@@ -74,26 +76,23 @@ def _match(values: np.ndarray, own: dict[str, np.ndarray]) -> str | None:
         if candidate.shape == values.shape and np.array_equal(candidate, values):
             return name
     for name, candidate in own.items():
-        if (
-            candidate.ndim == 2
-            and candidate.T.shape == values.shape
-            and np.array_equal(candidate.T, values)
-        ):
+        turned = candidate.T if candidate.ndim == 2 else None
+        if turned is not None and turned.shape == values.shape and np.array_equal(turned, values):
             return name + TRANSPOSED
     return None
 
 
 def _rebuild(proto: onnx.ModelProto, made: dict[str, np.ndarray]) -> None:
-    used = {name for node in proto.graph.node for name in node.input}
-    used |= {value.name for value in proto.graph.output}
-    kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
+    """Add the initialisers `made`; drop those that nothing uses now, and what is said of them."""
+    graph = proto.graph
+    used = {name for node in graph.node for name in node.input}
+    used |= {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
     added = [
         numpy_helper.from_array(np.ascontiguousarray(values), name) for name, values in made.items()
     ]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend([*kept, *added])
-    stale = {value.name for value in proto.graph.value_info} - {
-        name for node in proto.graph.node for name in node.output
-    }
-    for value in [value for value in proto.graph.value_info if value.name in stale]:
-        proto.graph.value_info.remove(value)
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *added])
+    computed = {name for node in graph.node for name in node.output}
+    for value in [value for value in graph.value_info if value.name not in computed]:
+        graph.value_info.remove(value)

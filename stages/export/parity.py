@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.errors import EnvironmentProblem, Refused
+from pipeline.errors import Command, EnvironmentProblem, Hint, Key, Refused, Set
+from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU, Worker
-
-Predict = Callable[[np.ndarray], np.ndarray]
+from pipeline.training.evaluate import modes_kept
 
 
 @dataclass(frozen=True)
 class ParityRow:
     """One provider at one batch size.
 
-    Differences are of the outputs, |onnxruntime - PyTorch|; the relative ones are divided by the
-    largest |output| of PyTorch on the same image, so that logits near zero do not blow them up.
+    Attributes:
+        max_abs, p50_abs, p99_abs: of |onnxruntime - PyTorch| over all outputs.
+        max_rel, p50_rel, p99_rel: the same divided by the largest |output| of PyTorch on that
+            image, so that logits near zero do not blow them up.
+        top1_agreement: share of images on which both name the same class.
+        accuracy_torch, accuracy_onnx: share of images that each names correctly.
     """
 
     provider: str
@@ -42,28 +45,33 @@ class ParityRow:
         """One sentence for every tolerance that this row misses."""
         where = f"{self.provider}, batch {self.batch}"
         found = []
+        # `not … >=` and not `<`: NaN keeps no tolerance
         if not self.top1_agreement >= min_agreement:
             differ = round((1 - self.top1_agreement) * self.images)
             found.append(
-                f"{where}: onnxruntime and PyTorch name another class on {differ} of {self.images} images "
-                f"(agreement {self.top1_agreement:.4f}, at least {min_agreement} asked)"
+                f"{where}: onnxruntime and PyTorch name another class on {differ} of {self.images} "
+                f"images (agreement {self.top1_agreement:.4f}, at least {min_agreement} asked)"
             )
-        drop = self.accuracy_torch - self.accuracy_onnx
-        if not drop <= max_accuracy_drop:
+        if not self.accuracy_torch - self.accuracy_onnx <= max_accuracy_drop:
             found.append(
                 f"{where}: accuracy {100 * self.accuracy_onnx:.2f} % in onnxruntime, "
                 f"{100 * self.accuracy_torch:.2f} % in PyTorch"
             )
         if not self.max_rel <= max_rel:
             found.append(
-                f"{where}: outputs differ by up to {self.max_rel:.1e} of the largest, {max_rel:.0e} allowed"
+                f"{where}: outputs differ by up to {self.max_rel:.1e} of the largest, "
+                f"{max_rel:.0e} allowed"
             )
         return found
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """All rows, the tolerances, and whether every row keeps them."""
+    """All rows, the tolerances, and whether every row keeps them.
+
+    Attributes:
+        sha256: of the file that was compared.
+    """
 
     rows: tuple[ParityRow, ...]
     min_top1_agreement: float
@@ -89,6 +97,7 @@ class ParityReport:
         return max(row.max_abs for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; the smallest agreement and the largest difference beside the rows."""
         return {
             **asdict(self),
             "rows": [asdict(row) for row in self.rows],
@@ -103,7 +112,12 @@ class ParityReport:
         if self.problems:
             raise Refused(
                 f"ONNX parity out of tolerance: {self.problems[0]}",
-                hint="try another export.opset, or `--set export.exporter=torchscript`",
+                hint=Hint(
+                    "try another ",
+                    Key("export.opset"),
+                    ", or ",
+                    Set("export.exporter", "torchscript"),
+                ),
                 details=self.problems[1:],
             )
         return self
@@ -126,51 +140,53 @@ def check_parity(
     """Compare the file, run in a child process, with `model` in eval mode.
 
     Args:
-        x, y: real images (N, C, H, W) float32 normalised, and their classes (N,) int64. batches:
-        batch sizes; batch 1 uses the first `single_images` images only. min_top1_agreement: share
-        of images on which both must name the same class. max_accuracy_drop: how much lower the
-        accuracy may be in onnxruntime, as a fraction. max_rel: largest output difference, as a
-        fraction of the largest output of that image; None: 1e-4
-            where all providers are the CPU (float32 round-off is about 1e-6), else 1e-2 (TF32, float16).
+        x, y: real images (N, C, H, W) float32 normalised, and their classes (N,) int64.
+        batches: batch sizes; batch 1 uses the first `single_images` images only.
+        min_top1_agreement: share of images on which both must name the same class.
+        max_accuracy_drop: how much lower the accuracy may be in onnxruntime, as a fraction.
+        max_rel: largest output difference, as a fraction of the largest output of that image;
+            None: 1e-4 where all providers are the CPU (float32 round-off is about 1e-6), else 1e-2
+            (TF32, float16).
         allow_fallback: go on when the session drops a provider.
     Raises:
         ArtifactError, EnvironmentProblem: the file or the provider cannot be used.
     """
-    from pipeline.run.store import sha256_file
-
     if max_rel is None:
         max_rel = 1e-4 if set(providers) == {CPU} else 1e-2
-    reference = torch_outputs(model, x)
+    reference, classes = torch_outputs(model, x), y.numpy()
     rows = []
     for provider in providers:
         with Worker() as worker:
-            opened = worker.open(onnx_path, provider=provider, threads=0)
-            if provider not in opened["providers"] and not allow_fallback:
-                raise EnvironmentProblem(
-                    f"{onnx_path.name}: the session dropped {provider} and would run on {opened['providers'][0]}",
-                    hint="check its libraries and driver with `rlp doctor`, or set benchmark.allow_fallback=true",
-                )
+            _open(worker, onnx_path, provider, allow_fallback)
             for batch in batches:
                 count = min(len(x), single_images) if batch == 1 else len(x)
                 outputs = onnx_outputs(worker, x[:count].numpy(), batch)
-                rows.append(
-                    compare_outputs(reference[:count], outputs, y[:count].numpy(), provider, batch)
-                )
-    return ParityReport(
-        tuple(rows), min_top1_agreement, max_accuracy_drop, max_rel, sha256_file(onnx_path)
-    )
+                expected = reference[:count], outputs, classes[:count]
+                rows.append(compare_outputs(*expected, provider, batch))
+    limits = (min_top1_agreement, max_accuracy_drop, max_rel)
+    return ParityReport(tuple(rows), *limits, sha256_file(onnx_path))
+
+
+def _open(worker: Worker, path: Path, provider: str, allow_fallback: bool) -> None:
+    opened = worker.open(path, provider=provider, threads=0)
+    if provider not in opened["providers"] and not allow_fallback:
+        dropped = f"the session dropped {provider} and would run on {opened['providers'][0]}"
+        raise EnvironmentProblem(
+            f"{path.name}: {dropped}",
+            hint=Hint(
+                "check its libraries and driver with ",
+                Command("doctor"),
+                ", or ",
+                Set("benchmark.allow_fallback", True),
+            ),
+        )
 
 
 def torch_outputs(model: nn.Module, x: torch.Tensor, batch: int = 64) -> np.ndarray:
-    """Outputs in eval mode, float32 (N, classes); the model's mode is restored."""
-    was_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            return torch.cat([model(chunk).float().cpu() for chunk in x.split(batch)]).numpy()
-    finally:
-        for module in was_training:
-            module.training = True
+    """Outputs in eval mode, float32 (N, classes); the model is left as it was."""
+    with modes_kept(model), torch.inference_mode():
+        model.eval()
+        return torch.cat([model(chunk).float().cpu() for chunk in x.split(batch)]).numpy()
 
 
 def onnx_outputs(worker: Worker, x: np.ndarray, batch: int) -> np.ndarray:
@@ -181,8 +197,9 @@ def onnx_outputs(worker: Worker, x: np.ndarray, batch: int) -> np.ndarray:
 def compare_outputs(
     reference: np.ndarray, outputs: np.ndarray, y: np.ndarray, provider: str = CPU, batch: int = 1
 ) -> ParityRow:
-    """One row from two arrays (N, classes) and the true classes (N,). NaN counts as the largest
-    difference.
+    """One row from two arrays (N, classes) and the true classes (N,).
+
+    NaN and infinity count as the largest difference there is, so that the row stays plain JSON.
     """
     gap = np.abs(outputs.astype(np.float64) - reference.astype(np.float64))
     gap = np.where(np.isfinite(gap), gap, np.finfo(np.float64).max)

@@ -1,5 +1,4 @@
-"""A candidate's ONNX graph in milliseconds: slices of the base graph's initialisers instead of
-another export.
+"""A candidate's ONNX graph in milliseconds: slices of the original's, in place of an export.
 
     base.onnx   conv.weight (8, 3, 3, 3)   conv.weight_bias (8)   fc.weight (10, 8)
     plan        {"conv": (0, 2, 3, 7)}
@@ -23,44 +22,48 @@ from pipeline.errors import Refused
 from stages.export.naming import FOLDED_BIAS, TRANSPOSED
 
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
+_INSTEAD = "export the pruned network instead"
 
 Sources = dict[int, Place]
 """{dim of an initialiser: the parameter and dimension whose slices it loses}."""
 
 
-def slice_onnx(base: onnx.ModelProto, graph: ChannelGraph, plan: ChannelPlan) -> onnx.ModelProto:
-    """The graph that exporting the pruned network would give, cut out of the base's own export.
+def slice_onnx(
+    original: onnx.ModelProto, graph: ChannelGraph, plan: ChannelPlan
+) -> onnx.ModelProto:
+    """The graph that exporting the pruned network would give, cut out of the original's export.
 
     Args:
-        base: made by `export_onnx` (which keeps parameter names), of the network that was traced.
+        original: the export of the network that was traced (`export_proto`: it keeps the names of
+            parameters).
         graph: its channel groups.
         plan: kept units by group id; a group that is not named keeps all.
     Raises:
         Refused: the graph has something that cannot be cut this way; export the pruned network
             instead.
     """
-    return OnnxSlicer(base, graph).slice(plan.keep)
+    return OnnxSlicer(original, graph).slice(plan.keep)
 
 
 class OnnxSlicer:
-    """`slice_onnx` for many plans of one base: what depends on the base alone is done once."""
+    """`slice_onnx` for many plans: what depends on the original alone is done once."""
 
-    def __init__(self, base: onnx.ModelProto, graph: ChannelGraph) -> None:
+    def __init__(self, original: onnx.ModelProto, graph: ChannelGraph) -> None:
         self.graph = graph
-        self._tensors = list(base.graph.initializer)
+        self._tensors = list(original.graph.initializer)
         self._skeleton = onnx.ModelProto()
-        self._skeleton.CopyFrom(base)
+        self._skeleton.CopyFrom(original)
         del self._skeleton.graph.initializer[:]
         del self._skeleton.graph.value_info[:]
         self._sources = {
-            tensor.name: _sources(tensor.name, graph, base) for tensor in self._tensors
+            tensor.name: _sources(tensor.name, graph, original) for tensor in self._tensors
         }
         self._arrays = {
             t.name: numpy_helper.to_array(t) for t in self._tensors if self._sources[t.name]
         }
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._tensors}
-        self._free_reshapes(base)
+        _check_slices(original)
+        self._free_reshapes(original)
         self._check_names(graph)
 
     def slice(self, keep: Keep) -> onnx.ModelProto:
@@ -106,15 +109,11 @@ class OnnxSlicer:
         return None if values is None else np.ascontiguousarray(values)
 
     def _fix_groups(self, result: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """A depthwise convolution has as many groups as inputs; other grouped ones keep their
-        number.
-        """
+        """A depthwise convolution has as many groups as inputs; other grouped ones keep theirs."""
         for node in result.graph.node:
             if node.op_type not in ("Conv", "ConvTranspose") or node.input[1] not in shapes:
                 continue
-            group = next(
-                (attribute for attribute in node.attribute if attribute.name == "group"), None
-            )
+            group = next((a for a in node.attribute if a.name == "group"), None)
             old, new = self._shapes[node.input[1]], shapes[node.input[1]]
             if group is None or group.i == 1:
                 continue
@@ -122,56 +121,57 @@ class OnnxSlicer:
             if one_input_each:
                 group.i = group.i * new[0] // old[0]
 
-    def _free_reshapes(self, base: onnx.ModelProto) -> None:
-        """Write constant shapes so that they hold for any width: batch copied, the channel
-        entry inferred.
-        """
-        constants = {
-            t.name: numpy_helper.to_array(t) for t in base.graph.initializer if len(t.dims) == 1
-        }
-        known = _static_shapes(base)
+    def _free_reshapes(self, original: onnx.ModelProto) -> None:
+        """Write constant shapes so that they hold for any width (`free_shape`)."""
+        constants = _constants(original)
+        known = _static_shapes(original)
         fresh: dict[str, np.ndarray] = {}
         for node in self._skeleton.graph.node:
-            if node.op_type == "Slice" and _cuts_channels(node, constants):
-                raise Refused(
-                    f"{node.name} slices channels at fixed positions",
-                    hint="export the pruned network instead",
-                )
             if node.op_type != "Reshape" or node.input[1] not in constants:
                 continue
-            target = free_shape(
-                known.get(node.input[0]), [int(size) for size in constants[node.input[1]]]
-            )
-            if target is None:
+            target = [int(size) for size in constants[node.input[1]]]
+            free = free_shape(known.get(node.input[0]), target)
+            if free is None:
                 continue
-            name = f"{node.output[0]}_shape"
-            fresh[name] = np.asarray(target, dtype=np.int64)
+            name = f"{node.output[0]}_shape"  # one of its own: the exporter shares equal ones
+            fresh[name] = np.asarray(free, dtype=np.int64)
             node.input[1] = name
-            for attribute in [
-                attribute for attribute in node.attribute if attribute.name == "allowzero"
-            ]:
-                node.attribute.remove(attribute)
+            _copy_zeros(node)
         self._tensors += [numpy_helper.from_array(values, name) for name, values in fresh.items()]
         self._sources.update({name: {} for name in fresh})
         used = {name for node in self._skeleton.graph.node for name in node.input}
         self._tensors = [tensor for tensor in self._tensors if tensor.name in used]
 
     def _check_names(self, graph: ChannelGraph) -> None:
-        """Refuse weights of convolutions and linear layers that carry no parameter's name: they
-        could not be cut.
-        """
+        """Refuse weights that carry no parameter's name: they could not be cut."""
         names = {*graph.parameters, *graph.aliases}
         for node in self._skeleton.graph.node:
             if node.op_type not in _HEAVY or node.input[1] not in self._shapes:
                 continue
-            if not {node.input[1], node.input[1].removesuffix(TRANSPOSED)} & names:
+            weight = node.input[1]
+            if not {weight, weight.removesuffix(TRANSPOSED)} & names:
                 raise Refused(
-                    f"{node.name}: its weight {node.input[1]!r} has no parameter's name, so it cannot be cut",
-                    hint="export the pruned network instead",
+                    f"{node.name}: its weight {weight!r} has no parameter's name, "
+                    "so it cannot be cut",
+                    hint=_INSTEAD,
                 )
 
 
-def _sources(name: str, graph: ChannelGraph, base: onnx.ModelProto) -> Sources:
+def _check_slices(original: onnx.ModelProto) -> None:
+    """Refuse slices of channels at fixed positions, which mean others after a cut."""
+    constants = _constants(original)
+    for node in original.graph.node:
+        if node.op_type == "Slice" and _cuts_channels(node, constants):
+            raise Refused(f"{node.name} slices channels at fixed positions", hint=_INSTEAD)
+
+
+def _copy_zeros(node: onnx.NodeProto) -> None:
+    """Let 0 in a reshape's target mean "as it comes", which `allowzero` would forbid."""
+    for attribute in [a for a in node.attribute if a.name == "allowzero"]:
+        node.attribute.remove(attribute)
+
+
+def _sources(name: str, graph: ChannelGraph, original: onnx.ModelProto) -> Sources:
     """Whose slices an initialiser loses, by its name."""
     if own := _cut_dims(name, graph):
         return own
@@ -180,9 +180,8 @@ def _sources(name: str, graph: ChannelGraph, base: onnx.ModelProto) -> Sources:
         return {1 - dim: place for dim, place in own.items()}
     weight = name.removesuffix(FOLDED_BIAS)
     if weight != name and (own := _cut_dims(weight, graph)):
-        transposed = any(
-            node.op_type == "ConvTranspose" and weight in node.input for node in base.graph.node
-        )
+        nodes = (node for node in original.graph.node if weight in node.input)
+        transposed = any(node.op_type == "ConvTranspose" for node in nodes)
         outputs = own.get(1 if transposed else 0)
         return {0: outputs} if outputs else {}
     return {}
@@ -206,13 +205,9 @@ def free_shape(given: Sequence[int | None] | None, target: list[int]) -> list[in
         free_shape([None, 116, 8, 8], [-1, 2, 58, 8, 8])    -> [0, 2, -1, 8, 8]
         free_shape([None, 58, 2, 8, 8], [-1, 116, 8, 8])    -> [0, -1, 8, 8]
     """
-    if (
-        given is None
-        or given[0] is not None
-        or len(target) < 2
-        or target[0] not in (-1, 0)
-        or -1 in target[1:]
-    ):
+    if given is None or given[0] is not None:
+        return None
+    if len(target) < 2 or target[0] not in (-1, 0) or -1 in target[1:]:
         return None
     rest = list(given[1:])
     same = 0  # entries that agree from the end: height and width
@@ -222,15 +217,23 @@ def free_shape(given: Sequence[int | None] | None, target: list[int]) -> list[in
     return [0] + [-1 if at == free else size for at, size in enumerate(target) if at > 0]
 
 
-def _static_shapes(base: onnx.ModelProto) -> dict[str, list[int | None]]:
+def _constants(original: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Initialisers of one dimension: shapes, starts, ends and axes are among them."""
+    flat = (tensor for tensor in original.graph.initializer if len(tensor.dims) == 1)
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in flat}
+
+
+def _static_shapes(original: onnx.ModelProto) -> dict[str, list[int | None]]:
+    """Sizes of inputs and values by name; None for a size that is not fixed."""
     shapes: dict[str, list[int | None]] = {}
-    for value in [*base.graph.value_info, *base.graph.input]:
+    for value in [*original.graph.value_info, *original.graph.input]:
         dims = value.type.tensor_type.shape.dim
         shapes[value.name] = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
     return shapes
 
 
 def _cuts_channels(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether it slices dimension 1, or may."""
     if len(node.input) < 4 or any(name not in constants for name in node.input[1:4]):
         return True
     starts, ends, axes = (constants[name] for name in node.input[1:4])

@@ -1,4 +1,4 @@
-"""The export stage: base and final network as ONNX files that say what PyTorch says."""
+"""The export stage: original and final network as ONNX files that say what PyTorch says."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from pipeline.models import load_model
 from pipeline.run.stage import Stage, StageContext
 from pipeline.run.store import sha256_file, write_json
 from pipeline.runtime import CPU, find_provider
-from stages.export.exporter import DYNAMO, TORCHSCRIPT, ExportReport, class_metadata, export_onnx
+from stages.export.exporter import ExportReport, export_onnx
+from stages.export.metadata import class_metadata
 from stages.export.parity import ParityReport, check_parity
+from stages.export.torch_exporters import DYNAMO, TORCHSCRIPT
 
 _FILES = {"base": ("base_model", "base.onnx"), "final": ("final_model", "model.onnx")}
-_DRAW = 20  # seed of the parity images' draw, apart from every other draw of a run
+_DRAW = 20  # a seed of its own: search and statistics have drawn from the same split
 
 
 class _Images(NamedTuple):
+    """Parity images (N, C, H, W) and their classes (N,), and what the files say of their input."""
+
     x: torch.Tensor
     y: torch.Tensor
     metadata: dict[str, str]
@@ -41,6 +45,19 @@ class ExportStage(Stage):
         return {**super().depends(config), "provider": config.benchmark.provider}
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
+        """Export both networks, and compare each file with PyTorch on images of the search split.
+
+        Reads both models and the data card; writes `base.onnx` (the original), `model.onnx` (the
+        final network) and `parity.json`, which holds the sha256 of both and every difference.
+
+        Returns:
+            of the final file: agreement, largest difference, bytes, opset and exporter.
+        Raises:
+            Refused: a network cannot be exported, or parity is out of tolerance.
+            ArtifactError: the checker or onnxruntime refuses a file, or dies of it.
+            EnvironmentProblem: the benchmark's provider is absent, or drops the file.
+            Interrupted: a stop was asked for.
+        """
         images = _images(ctx)
         document: dict[str, Any] = {"kind": "parity", "schema_version": 1, "images": len(images.y)}
         document["label"] = images.metadata["data"]
@@ -72,15 +89,13 @@ class ExportStage(Stage):
 
 
 def _images(ctx: StageContext) -> _Images:
-    """Parity images of the search split, and what the files should say about their input."""
     search = load_splits(ctx.config.data, seed=ctx.seed).search
     x, y = search.take(ctx.config.export.images, seed=_DRAW)
     metadata = class_metadata(
         list(search.classes), list(search.mean), list(search.std), list(search.image_shape)
     )
-    return _Images(
-        x.contiguous(), y, {**metadata, "data": getattr(ctx.data_card, "label", "") or ""}
-    )
+    label = getattr(ctx.data_card, "label", "") or ""
+    return _Images(x.contiguous(), y, {**metadata, "data": label})
 
 
 def _export(
@@ -88,29 +103,19 @@ def _export(
 ) -> tuple[ExportReport, ParityReport]:
     """The first exporter whose file keeps the tolerances; the last one's failure is raised."""
     settings = ctx.config.export
-    names = [DYNAMO, TORCHSCRIPT] if settings.exporter == "auto" else [settings.exporter]
-    provider = find_provider(ctx.config.benchmark.provider).name
+    auto = settings.exporter == "auto"
+    names = [DYNAMO, TORCHSCRIPT] if auto else [settings.exporter]
     missed = ""
     for name in names:
-        only = None if name == DYNAMO and settings.exporter == "auto" else name
+        only = None if auto and name == DYNAMO else name  # None: both, should the first not do it
         report = export_onnx(
             model, images.x[:2], path, metadata=metadata, opset=settings.opset, exporter=only
         )
         report = replace(report, fallback=missed or report.fallback)
-        parity = check_parity(
-            model,
-            path,
-            images.x,
-            images.y,
-            providers=tuple(dict.fromkeys((CPU, provider))),
-            min_top1_agreement=settings.min_top1_agreement,
-            max_accuracy_drop=settings.max_accuracy_drop,
-            allow_fallback=ctx.config.benchmark.allow_fallback,
-        )
+        parity = _parity(ctx, model, path, images)
         if report.fallback and not missed:
-            ctx.warn(
-                f"{path.name} was written by the {report.exporter} exporter, because {report.fallback}"
-            )
+            written = f"{path.name} was written by the {report.exporter} exporter"
+            ctx.warn(f"{written}, because {report.fallback}")
         if report.denormals_flushed:
             ctx.note(f"{path.name}: {report.denormals_flushed} denormal weights set to zero")
         if parity.passed:
@@ -119,6 +124,21 @@ def _export(
             missed = f"{name}: parity missed: {parity.problems[0]}"
             ctx.warn(f"{path.name}: {parity.problems[0]}; trying the {names[-1]} exporter")
     return report, parity.require()
+
+
+def _parity(ctx: StageContext, model: nn.Module, path: Path, images: _Images) -> ParityReport:
+    """On the CPU, and on the provider that the benchmark will time."""
+    settings, benchmark = ctx.config.export, ctx.config.benchmark
+    return check_parity(
+        model,
+        path,
+        images.x,
+        images.y,
+        providers=tuple(dict.fromkeys((CPU, find_provider(benchmark.provider).name))),
+        min_top1_agreement=settings.min_top1_agreement,
+        max_accuracy_drop=settings.max_accuracy_drop,
+        allow_fallback=benchmark.allow_fallback,
+    )
 
 
 STAGE = ExportStage

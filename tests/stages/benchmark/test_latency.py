@@ -31,7 +31,7 @@ def test_a_busy_machine_flatters_no_candidate(monkeypatch: pytest.MonkeyPatch) -
         def slot(self, seconds: float, least: int) -> list[int]:
             return self.calls
 
-    sides = {"base": Disturbed(100_000, 300_000), "candidate": Disturbed(50_000, 60_000)}
+    sides = {"original": Disturbed(100_000, 300_000), "candidate": Disturbed(50_000, 60_000)}
     monkeypatch.setattr(LatencyWorker, "_opened", lambda self, side, *_: sides[side])
     found = LatencyWorker(LARGE).relative(SMALL)
     assert found.fraction == pytest.approx(0.5)
@@ -51,6 +51,6 @@ def test_outlives_a_broken_candidate_and_a_dead_child() -> None:
     assert not worker._workers
 
 
-def test_no_base_no_comparison() -> None:
-    with LatencyWorker() as worker, pytest.raises(ValueError, match="without a base"):
+def test_no_original_no_comparison() -> None:
+    with LatencyWorker() as worker, pytest.raises(ValueError, match="without an original"):
         worker.relative(SMALL)

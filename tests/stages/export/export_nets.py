@@ -1,6 +1,4 @@
-"""Small networks for the export tests, and torchvision's CNNs at a size that exports in a
-second or two.
-"""
+"""Small networks for the export tests, and torchvision's CNNs small enough to export quickly."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from stages.trace import ChannelGraph, trace
 
 
 class Small(nn.Module):
-    """Conv, BN, depthwise, residual add, flatten of a map: 8 channels inside, 4 classes, input
-    (3, 8, 8).
-    """
+    """Conv, BN, depthwise, residual add, flatten: 8 channels, 4 classes, input (3, 8, 8)."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()

@@ -38,9 +38,7 @@ class Notes:
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
-    """A context in which base is 8 and final 4 channels wide, and the test images cannot be
-    reached.
-    """
+    """A context in which base is 8 and final 4 channels wide; no way to the test images."""
     widths = {"base": 8, "final": 4}
     monkeypatch.setattr(module, "load_model", lambda folder: lively(Small(widths[folder.name])))
     monkeypatch.setattr(

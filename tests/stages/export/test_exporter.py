@@ -1,6 +1,4 @@
-"""What lands in the file: a dynamic batch, our notes, no path of this machine, no denormal
-weight.
-"""
+"""What lands in the file: a dynamic batch, our notes, no path of this machine, no denormals."""
 
 from __future__ import annotations
 
@@ -15,9 +13,11 @@ from onnx import numpy_helper
 from torch import nn
 
 import stages.export.exporter as exporter
+import stages.export.torch_exporters as torch_exporters
 from pipeline.errors import ArtifactError, EnvironmentProblem, Refused
 from pipeline.runtime import Worker
 from stages.export import check_file, class_metadata, count_denormals, export_onnx, flush_denormals
+from stages.export.torch_exporters import Exported
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 METADATA = class_metadata(["cat", "chat"], [0.5, 0.5, 0.5], [0.2, 0.2, 0.2], [3, 8, 8])
@@ -42,6 +42,14 @@ def test_one_file_with_a_dynamic_batch_and_notes(
     assert [opened["inputs"][0]["name"], opened["outputs"][0]["name"]] == ["input", "logits"]
     assert opened["metadata"]["classes"] == '["cat", "chat"]'
     assert onnx.load(path).opset_import[0].version == report.opset
+
+
+def test_others_may_read_the_file(exported: tuple[Path, exporter.ExportReport]) -> None:
+    """With the mode that the umask gives to any new file, not the one of a temporary file."""
+    (exported[0].parent / "new").touch()
+    modes = [path.stat().st_mode for path in (exported[0], exported[0].parent / "new")]
+    (exported[0].parent / "new").unlink()
+    assert modes[0] == modes[1]
 
 
 def test_any_batch_gives_what_pytorch_gives(exported: tuple[Path, exporter.ExportReport]) -> None:
@@ -81,7 +89,7 @@ def test_falls_back_to_the_other_exporter_and_says_why(
     def broken(*args: object) -> onnx.ModelProto:
         raise RuntimeError("no such operator\nwith a long explanation")
 
-    monkeypatch.setattr(exporter, "_with_dynamo", broken)
+    monkeypatch.setitem(torch_exporters._EXPORTERS, "torch.export", broken)
     report = export_onnx(small(), X, tmp_path / "small.onnx")
     assert report.exporter == "torchscript"
     assert report.fallback == "torch.export: RuntimeError: no such operator"
@@ -95,9 +103,8 @@ def test_falls_back_to_the_other_exporter_and_says_why(
 def test_a_folder_that_is_not_there_is_exit_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        exporter, "_first_that_works", lambda *args: (onnx.ModelProto(), "torch.export", "")
-    )
+    nothing = Exported(onnx.ModelProto(), "torch.export", "")
+    monkeypatch.setattr(exporter, "first_that_works", lambda *args: nothing)
     with pytest.raises(EnvironmentProblem, match="nowhere") as caught:
         export_onnx(small(), X, tmp_path / "nowhere" / "small.onnx")
     assert caught.value.exit_code == 4
@@ -110,7 +117,8 @@ def test_a_file_the_checker_refuses_never_takes_the_place(
     path.write_bytes(b"the old one")
     empty = onnx.ModelProto()
     empty.graph.input.add(name="input").type.tensor_type.shape.dim.add(dim_param="batch")
-    monkeypatch.setattr(exporter, "_first_that_works", lambda *args: (empty, "torch.export", ""))
+    refused = Exported(empty, "torch.export", "")
+    monkeypatch.setattr(exporter, "first_that_works", lambda *args: refused)
     with pytest.raises(ArtifactError, match=r"refused .*/small\.onnx"):
         export_onnx(small(), X, path)
     assert path.read_bytes() == b"the old one"
