@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.pages import cli, config, rooms, stages
+from tools.pages import cli, config, rooms, stages, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE: dict[str, Callable[[], str]] = {"docs/cli.md": cli.page, "docs/config.md": config.page}
@@ -23,6 +23,7 @@ BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "artifacts/README.md": {"layout": stages.layout},
     "docs/architecture.md": {"chain": stages.chain, "rooms": rooms.diagram},
     "docs/artifacts.md": {"stages": stages.table},
+    "pretrained_model/README.md": {"weights": weights.table},
 }
 PAGES = (*WHOLE, *BLOCKS)
 

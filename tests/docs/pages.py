@@ -9,8 +9,11 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = tuple(
-    sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[ae]*s/README.md")])
+FOLDERS = ("artifacts", "pretrained_model")
+PAGES = (
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+    *(ROOT / folder / "README.md" for folder in FOLDERS),
 )
 
 
