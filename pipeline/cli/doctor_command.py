@@ -44,15 +44,14 @@ def doctor(
 
     from pipeline.errors import EnvironmentProblem
     from pipeline.run.manifest import device, versions
+    from pipeline.system import allowed_cores
 
     checks = [_torch(), _torchvision(), _onnxruntime(), _disk()]
     doc: dict[str, Any] = {
         "checks": checks,
         "versions": versions(),
         "device": device(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": len(allowed_cores()),
         "memory_bytes": psutil.virtual_memory().total,
         "providers": _providers(),
         "alignment": None,

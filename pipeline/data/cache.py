@@ -19,22 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.hashing import sha256_file
+from pipeline.system import cache_folder, sha256_file
 
 _DONE = "card.json"
 _STAGING = ".new-"
 _ABANDONED_S = 24 * 3600
-
-
-def cache_folder() -> Path | None:
-    """`$XDG_CACHE_HOME/rlp` or `~/.cache/rlp`; None when there is no home."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    if base and Path(base).is_absolute():
-        return Path(base) / "rlp"
-    try:
-        return Path.home() / ".cache" / "rlp"
-    except RuntimeError:
-        return None
 
 
 def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:

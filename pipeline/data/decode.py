@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from PIL import Image, ImageFile
 from torch.nn import functional as F
 
 from pipeline.data.sources.base import Encoded
+from pipeline.system import usable_cores
 
 GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})
 _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -143,7 +143,7 @@ def decode_all(
                 pixels[i], good[i] = array, True
 
     # Pillow lets go of the interpreter's lock while it decodes.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
         for _ in pool.map(some, range(0, count, _CHUNK)):
             pass  # asked for, so that an exception of a thread is raised here
     return (pixels if good.all() else pixels[good]), np.flatnonzero(good)

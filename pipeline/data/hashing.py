@@ -39,9 +39,3 @@ def sha256_files(files: Iterable[Path], *, limit: int = FULL_HASH_LIMIT) -> str:
                 inner.update(stream.read())
         outer.update(size.to_bytes(8, "little") + inner.digest())
     return outer.hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of the bytes of one file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ArtifactError
-from pipeline.models import filetype
 from pipeline.models.tensors import first_three
+from pipeline.system import file_type
 
 CONVERT = (
     "save a plain state dict as safetensors: "
@@ -50,7 +50,7 @@ def read_state_dict(path: Path, data: bytes, max_bytes: int) -> dict[str, Tensor
         ArtifactError: another type of file, damaged, or a pickle that holds more than tensors.
     """
     if not data.startswith(b"PK\x03\x04"):
-        kind = filetype.guess(data)
+        kind = file_type(data)
         hint = "git lfs pull fetches the real file" if "lfs" in kind else CONVERT
         if kind == "a pickle":
             kind = "a bare pickle (a whole object, or a checkpoint of torch before 1.6)"

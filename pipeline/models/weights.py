@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ArtifactError, Hint, Key
-from pipeline.models import filetype
 from pipeline.models.tensors import check_finite, first_three, mismatches, saved_tensors, shapes_of
 from pipeline.models.torch_checkpoint import CONVERT, read_state_dict
 from pipeline.run import store
+from pipeline.system import file_type, is_safetensors
 
 MAX_BYTES = 4 << 30
 # put in front of every name by wrappers and training scripts
@@ -131,7 +131,7 @@ def _safetensors(path: Path, data: bytes) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    if not filetype.is_safetensors(data):
+    if not is_safetensors(data):
         raise _not_safetensors(path, data)
     try:
         return load(data)
@@ -142,7 +142,7 @@ def _safetensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _not_safetensors(path: Path, data: bytes) -> ArtifactError:
-    kind = filetype.guess(data)
+    kind = file_type(data)
     if kind == "a zip archive" and b"data.pkl" in data[:4096]:
         kind = "a PyTorch checkpoint (a zip with a pickle inside)"
     hint = {

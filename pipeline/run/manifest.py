@@ -10,13 +10,13 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError
 from pipeline.run import store
 from pipeline.run.artifacts import MANIFEST, kinds_of
+from pipeline.system import cpu_name, package_versions
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("rlp-cnn", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
@@ -75,25 +75,13 @@ def _changed(noun: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the result."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **package_versions(_PACKAGES)}
 
 
 @cache
 def device() -> str:
     """The processor, in words."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return cpu_name()
 
 
 def write_manifest(

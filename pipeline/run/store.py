@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import system
 from pipeline.errors import ArtifactError, EnvironmentProblem, Locked
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ def sha256_file(path: Path) -> str:
         ArtifactError: missing or not a regular file.
     """
     check_regular(path)
-    with disk_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with disk_errors(path):
+        return system.sha256_file(path)
 
 
 def read_bytes(path: Path, *, max_bytes: int, sha256: str | None = None) -> bytes:

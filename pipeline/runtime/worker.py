@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key, RlpError
 from pipeline.runtime.providers import CPU, missing_provider
+from pipeline.system import file_type
 
 _CHILD = Path(__file__).with_name("child.py")
 
@@ -254,11 +255,9 @@ class Worker:
 
     def _looks_like(self) -> str:
         """ ", which is a PNG image", say, where the first bytes of the file tell."""
-        from pipeline.models.filetype import guess
-
         try:
             with open(self.subject, "rb") as file:
-                kind = guess(file.read(4096))
+                kind = file_type(file.read(4096))
         except OSError:
             return ""
         return "" if kind == "unrecognised binary data" else f", which looks like {kind}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.modes import mode
 from pipeline.training.machine import autocast
 
 if TYPE_CHECKING:
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 def device_of(model: nn.Module) -> torch.device:
     """Device of the first parameter; the CPU for a network without any."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Give every submodule its own train/eval mode back at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def accuracy(
@@ -42,8 +31,7 @@ def accuracy(
     """Top-1 accuracy as a fraction of all `images`, in eval mode; the model is left as it was."""
     device = device_of(model)
     right = 0
-    with modes_kept(model), torch.inference_mode(), autocast(device, precision):
-        model.eval()
+    with mode(model, False), torch.inference_mode(), autocast(device, precision):
         for x, y in images.batches(batch_size):
             right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
     return right / max(1, len(images))
@@ -61,8 +49,7 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tens
     device = device_of(model)
     momenta = [norm.momentum for norm in norms]
     fresh = True
-    with modes_kept(model), torch.no_grad():
-        model.eval()
+    with mode(model, False), torch.no_grad():
         for norm in norms:
             norm.momentum = None  # torch then averages over all batches alike
             norm.train()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import Refused
+from pipeline.system import GOLDEN_GAMMA, splitmix64
 from pipeline.training import machine
 from pipeline.training.evaluate import accuracy, device_of
 from pipeline.training.machine import autocast
@@ -258,10 +259,5 @@ def sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def _mix(seed: int, counter: int) -> int:
-    """One 63-bit seed from two numbers (splitmix64's finaliser), so that neighbours share
-    nothing.
-    """
-    z = (seed * 0x9E3779B97F4A7C15 + counter + 0x9E3779B97F4A7C15) & (2**64 - 1)
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (z ^ (z >> 31)) >> 1
+    """One 63-bit seed from two numbers, so that neighbours share nothing."""
+    return splitmix64(seed * GOLDEN_GAMMA + counter) >> 1

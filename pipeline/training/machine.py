@@ -9,30 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.system import usable_cores
 from pipeline.training.objectives import Objective
 
 # Below that a probe on a busy machine may be noise, and fp32 is the safer arithmetic.
 CLEARLY_FASTER = 1.25
-
-
-def cores() -> int:
-    """Cores that this process may use: affinity mask and cgroup quota, at least 1."""
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            allowed = min(allowed, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return max(1, allowed)
 
 
 @cache
@@ -60,7 +46,7 @@ def all_cores() -> Iterator[int]:
     """Compute on every core we may use, no more, and yield their number; obeys OMP_NUM_THREADS."""
     keep_freed_memory()
     before = torch.get_num_threads()
-    threads = before if os.environ.get("OMP_NUM_THREADS") else cores()
+    threads = before if os.environ.get("OMP_NUM_THREADS") else usable_cores()
     torch.set_num_threads(threads)
     try:
         yield threads

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from pipeline.errors import Command, EnvironmentProblem, Hint, Key, Refused, Set
+from pipeline.modes import mode
 from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU, Worker
-from pipeline.training.evaluate import modes_kept
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,7 @@ def _open(worker: Worker, path: Path, provider: str, allow_fallback: bool) -> No
 
 def torch_outputs(model: nn.Module, x: torch.Tensor, batch: int = 64) -> np.ndarray:
     """Outputs in eval mode, float32 (N, classes); the model is left as it was."""
-    with modes_kept(model), torch.inference_mode():
-        model.eval()
+    with mode(model, False), torch.inference_mode():
         return torch.cat([model(chunk).float().cpu() for chunk in x.split(batch)]).numpy()
 
 

@@ -17,7 +17,7 @@ from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild
 from pipeline.channels.surgery import mask, prune
 from pipeline.errors import Refused
-from stages.trace.capture.model_state import mode
+from pipeline.modes import mode
 from stages.trace.cut_check import tensors_of
 
 

@@ -23,9 +23,10 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild
 from pipeline.channels.surgery import mask, prune
+from pipeline.modes import mode
 from stages.trace.capture.calls import Call, Capture, Ground, Ref, flatten
 from stages.trace.capture.dispatch_capture import by_dispatch
-from stages.trace.capture.model_state import mode, preserved
+from stages.trace.capture.model_state import preserved
 from stages.trace.capture.source_lines import line_of_error, short_path
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.labels import Settled

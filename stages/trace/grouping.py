@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.channels.graph import ChannelGraph, LayerCost, Width
 from pipeline.channels.group import ChannelGroup, Member
+from pipeline.system import GOLDEN_GAMMA, splitmix64
 from stages.trace.capture.calls import Input
 from stages.trace.propagate.label_pass import Pass, Use
 from stages.trace.propagate.label_values import Vector
@@ -76,11 +77,13 @@ def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vect
     owns two columns of c for each row of a differs from one that owns a single column.
     """
     count = len(settled.roots)
-    key = settled.frozen.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + settled.inexact.astype(
+    key = settled.frozen.astype(np.uint64) * np.uint64(GOLDEN_GAMMA) + settled.inexact.astype(
         np.uint64
     )
     for position, labels in enumerate([*slots, *widths]):
-        np.add.at(key, settled.roots[labels[labels > 0]], _hash(position + 1))
+        np.add.at(
+            key, settled.roots[labels[labels > 0]], np.uint64(splitmix64(position * GOLDEN_GAMMA))
+        )
     first = np.full(count, np.iinfo(np.int64).max)
     for position, producer in enumerate(state.labels.producers):
         labels = state.labels.slots[producer]
@@ -97,15 +100,6 @@ def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vect
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     rank[units[by_group]] = np.arange(len(units)) - np.repeat(starts, sizes)
     return Grouping(group, rank, sizes)
-
-
-def _hash(number: int) -> np.uint64:
-    """splitmix64: a fixed, well-spread 64-bit number."""
-    mask = (1 << 64) - 1
-    z = (number * 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return np.uint64(z ^ (z >> 31))
 
 
 def _groups(

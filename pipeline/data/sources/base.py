@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from pipeline.system import file_type
+
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
     from pipeline.data.sources.public import PublicSet
@@ -90,13 +92,14 @@ def guess_kind(path: Path) -> str:
     """What a file that cannot be parsed really is, for a message; empty where nothing is known."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(64)
+            kind = file_type(stream.read(4096))
     except OSError as error:
         return error.strerror or "cannot be opened"
-    if not head:
-        return "the file is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a git-lfs pointer, the content was not fetched"
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "it is an HTML page, probably an error page"
-    return ""
+    return _KINDS.get(kind, "")
+
+
+_KINDS = {
+    "an empty file": "the file is empty",
+    "a git-lfs pointer": "it is a git-lfs pointer, the content was not fetched",
+    "an HTML page": "it is an HTML page, probably an error page",
+}

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from pipeline.data.cache import cache_folder
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
 from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.system import cache_folder
 
 TIMEOUT_S = 20
 _CHUNK = 1 << 20

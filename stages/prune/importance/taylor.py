@@ -15,7 +15,7 @@ from torch.nn import functional
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.importance import unit_sums
 from pipeline.errors import UsageError
-from stages.trace.capture.model_state import mode
+from pipeline.modes import mode
 
 
 def score_units(

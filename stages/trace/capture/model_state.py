@@ -44,18 +44,6 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
-@contextmanager
-def mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put every module into eval or training mode and back into its own."""
-    before = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was in before.items():
-            module.training = was
-
-
 def set_training(model: nn.Module, training: bool) -> None:
     """`model.train(training)`, for a model whose modes differ from it; exported programs included.
 

@@ -10,8 +10,8 @@ import torch
 from tiny_sets import picture, rows, write_parquet
 
 from pipeline.config.schema import DataConfig
-from pipeline.data import cache as cache_module
 from pipeline.data import describe, load, load_test, prepare_encoded
+from pipeline.system import cache_folder
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 def test_no_home(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert cache_module.cache_folder() is None
+    assert cache_folder() is None
     assert describe(DataConfig(root=str(parquet))).images["train"] == 30
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from pipeline.errors import ArtifactError
 from pipeline.models import adopt_weights, find_weights, load_weights
-from pipeline.models.filetype import guess
 from pipeline.run import store
+from pipeline.system import file_type
 
 
 def net() -> nn.Sequential:
@@ -179,5 +179,5 @@ def test_find_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_guess_safetensors_and_zip(tmp_path: Path) -> None:
     path = tmp_path / "w"
     store.write_tensors(path, {"w": torch.zeros(1)})
-    assert guess(path.read_bytes()) == "a safetensors file"
-    assert guess(b"PK\x03\x04") == "a zip archive"
+    assert file_type(path.read_bytes()) == "a safetensors file"
+    assert file_type(b"PK\x03\x04") == "a zip archive"

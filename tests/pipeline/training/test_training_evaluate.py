@@ -7,8 +7,9 @@ import torch
 from tiny_training import images, net
 from torch import nn
 
+from pipeline.system import usable_cores
 from pipeline.training import accuracy, reestimate_batchnorm
-from pipeline.training.machine import all_cores, cores, faster_precision
+from pipeline.training.machine import all_cores, faster_precision
 
 
 class Fixed(nn.Module):
@@ -73,5 +74,5 @@ def test_all_cores_obeys_the_environment_and_restores(monkeypatch: pytest.Monkey
         assert threads == before
     monkeypatch.delenv("OMP_NUM_THREADS")
     with all_cores() as threads:
-        assert threads == cores() == torch.get_num_threads()
+        assert threads == usable_cores() == torch.get_num_threads()
     assert torch.get_num_threads() == before
