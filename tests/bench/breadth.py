@@ -11,7 +11,8 @@ is compared before and after the trace. With --onnx the half network also runs i
 onnxruntime. Each network has a process of its own, so that one that fails is a row.
 
 --json keeps the rows as they come; --resume goes on where a run was cut off (what --only names runs
-again), and --compare says which rows got worse than in an older file. Exit code 1 when a network is not ok or got worse.
+again), and --compare says which rows got worse than in an older file. Exit code 1 when a network is
+not ok or got worse.
 """
 
 from __future__ import annotations
