@@ -17,7 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.channels.graph import ChannelGraph, LayerCost
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.layer_cost import LayerCost, Product
 from pipeline.channels.widths import Array, Counts, Length, Lengths, weighted_layers
 
 Kept = Mapping[str, int]
@@ -67,11 +68,11 @@ class ProductCost:
     def macs(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
         """MACs of one image; `ids` are the groups that `counts` speaks of, all others stay whole.
 
-        One term a weighted layer, in model order, then one for what no cut changes.
+        One term a weighted layer, in model order, then one a product, in the order of
+        `products`.
         """
         weights = [(layer.weight, layer.positions) for layer in weighted_layers(graph)]
-        fixed = sum(layer.fixed_macs for layer in graph.layers)
-        return cls._build("macs", graph, ids, weights, fixed)
+        return cls._build("macs", graph, ids, weights, [item for _, item in products(graph)])
 
     @classmethod
     def params(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
@@ -79,7 +80,7 @@ class ProductCost:
 
         One term a parameter, in the order of `parameter_names`.
         """
-        return cls._build("params", graph, ids, [(name, 1) for name in parameter_names(graph)], 0)
+        return cls._build("params", graph, ids, [(name, 1) for name in parameter_names(graph)])
 
     @classmethod
     def _build(
@@ -88,12 +89,14 @@ class ProductCost:
         graph: ChannelGraph,
         ids: Sequence[str],
         tensors: Iterable[tuple[str, int]],
-        constant: int,
+        others: Iterable[Product] = (),
     ) -> ProductCost:
-        """One term a tensor: how often it counts x its elements."""
+        """One term a tensor, how often it counts x its elements; one for each of `others`; and an
+        empty one, so that a network without any costs nothing.
+        """
         lengths = Lengths(graph, ids)
         rows = [(times, *_elements(graph, lengths, name)) for name, times in tensors]
-        rows.append((constant, 1.0, lengths.constant(1), lengths.constant(1)))
+        rows += [_extents(lengths, product) for product in (*others, Product(0))]
         terms = [(times * rest, *out, *into) for times, rest, out, into in rows]
         factor, outputs, output_fixed, inputs, input_fixed = (
             np.array(column) for column in zip(*terms, strict=True)
@@ -135,6 +138,21 @@ def _elements(graph: ChannelGraph, lengths: Lengths, name: str) -> tuple[float, 
     return rest, first, second
 
 
+def _extents(lengths: Lengths, product: Product) -> tuple[int, float, Length, Length]:
+    along = [lengths.following(extent) for extent in product.extents]
+    first, second = [*along, lengths.constant(1), lengths.constant(1)][:2]
+    return product.times, 1.0, first, second
+
+
+def products(graph: ChannelGraph) -> list[tuple[int, Product]]:
+    """(position of its layer, product) of all layers, in model order."""
+    return [
+        (position, product)
+        for position, layer in enumerate(graph.layers)
+        for product in layer.products
+    ]
+
+
 def parameter_names(graph: ChannelGraph) -> list[str]:
     """The parameters of all layers, each once; buffers are none of a layer's."""
     return list(dict.fromkeys(name for layer in graph.layers for name in layer.parameters))
@@ -168,6 +186,10 @@ class CostModel:
         self._lengths = Lengths(graph, ids)
         self._macs = ProductCost.macs(graph, ids)
         self._params = ProductCost.params(graph, ids)
+        position = {layer.name: at for at, layer in enumerate(graph.layers)}
+        weighted = [position[layer.name] for layer in weighted_layers(graph)]
+        others = [at for at, _ in products(graph)]
+        self._layer_of_term = np.array([*weighted, *others], dtype=np.int64)
 
     def macs(self, kept: Kept | None = None) -> int:
         """Multiply-accumulates for one sample."""
@@ -180,18 +202,18 @@ class CostModel:
     def layers(self, kept: Kept | None = None) -> list[LayerRow]:
         """One row a layer, in model order; the rows add up to `macs` and `params`."""
         counts = self._counts(kept)
-        names = [layer.name for layer in weighted_layers(self.graph)]
-        macs = dict(zip(names, self._macs.terms(counts), strict=False))
+        terms = self._macs.terms(counts)[: len(self._layer_of_term)]
+        macs = np.bincount(self._layer_of_term, terms, len(self.graph.layers))
         elements = dict(zip(parameter_names(self.graph), self._params.terms(counts), strict=False))
         return [
             LayerRow(
                 layer.name,
                 layer.type,
-                int(macs.get(layer.name, 0)) + layer.fixed_macs,
+                int(macs[position]),
                 int(sum(elements[name] for name in layer.parameters)),
                 *self._channels(layer, counts),
             )
-            for layer in self.graph.layers
+            for position, layer in enumerate(self.graph.layers)
         ]
 
     def _counts(self, kept: Kept | None) -> Counts:

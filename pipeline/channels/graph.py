@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.channels import graph_text
 from pipeline.channels.group import ChannelGroup, UnitSlices
+from pipeline.channels.layer_cost import LayerCost, layer_from_json
 from pipeline.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -41,26 +42,6 @@ class Width:
     def lost(self, removed: Mapping[str, int]) -> int:
         """What the attribute loses when groups lose so many units; {group id: units}."""
         return sum(share * removed[group] for group, share in self.follows if group in removed)
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """One parameterised module and how often its weight is applied.
-
-    `positions` is the number of times the whole weight is multiplied for one sample, summed over
-    all uses (output pixels of a convolution, rows of a linear layer), so that MACs = positions ×
-    weight elements. `fixed_macs` are multiplications that no cut changes (attention scores).
-    """
-
-    name: str
-    type: str
-    parameters: tuple[str, ...]
-    weight: str = ""
-    positions: int = 0
-    out_dim: int = 0
-    in_dim: int = 1
-    groups: int = 1
-    fixed_macs: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -224,10 +205,7 @@ def _parsed(data: Mapping[str, Any]) -> ChannelGraph:
             Width(module, attribute, value, tuple((group, share) for group, share in follows))
             for module, attribute, value, follows in data["widths"]
         ),
-        layers=tuple(
-            LayerCost(**{**item, "parameters": tuple(item["parameters"])})
-            for item in data["layers"]
-        ),
+        layers=tuple(map(layer_from_json, data["layers"])),
         aliases=dict(data["aliases"]),
         inputs=tuple(tuple(shape) for shape in data["inputs"]),
         unused=tuple(data["unused"]),

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.graph import ChannelGraph, LayerCost
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.layer_cost import Extent, LayerCost
 
 Counts = NDArray[np.int64]
 """Units kept, (G,) or (B, G), in the order of the group ids that they were asked for with."""
@@ -64,6 +65,14 @@ class Lengths:
         if per_unit is None:
             return self.constant(whole)
         return Length(per_unit, float(whole - per_unit @ self._sizes))
+
+    def following(self, extent: Extent) -> Length:
+        """Length of what is no dimension of a parameter."""
+        per_unit = np.zeros(len(self._index))
+        for group, share in extent.follows:
+            if group in self._index:
+                per_unit[self._index[group]] += share
+        return Length(per_unit, float(extent.length - per_unit @ self._sizes))
 
     def constant(self, length: float) -> Length:
         """A length that no count changes."""
@@ -112,7 +121,7 @@ class LayerWidths:
 
 
 def weighted_layers(graph: ChannelGraph) -> list[LayerCost]:
-    """The layers whose weight is multiplied, in model order."""
+    """The layers whose whole weight is multiplied, in model order."""
     return [layer for layer in graph.layers if layer.weight and layer.positions]
 
 

@@ -2,8 +2,9 @@
 accepts.
 """
 
-from pipeline.channels.graph import ChannelGraph, LayerCost, Width
+from pipeline.channels.graph import ChannelGraph, Width
 from pipeline.channels.group import ChannelGroup, Member
+from pipeline.channels.layer_cost import LayerCost
 from stages.trace.tracing import trace
 
 __all__ = ["ChannelGraph", "ChannelGroup", "LayerCost", "Member", "Width", "trace"]

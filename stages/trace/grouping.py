@@ -6,15 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
-from pipeline.channels.graph import ChannelGraph, LayerCost, Width
+from pipeline.channels.graph import ChannelGraph, Width
 from pipeline.channels.group import ChannelGroup, Member
 from pipeline.system import GOLDEN_GAMMA, splitmix64
 from stages.trace.capture.calls import Input
-from stages.trace.propagate.label_pass import Pass, Use
+from stages.trace.layer_costs import layer_costs
+from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import Vector
 from stages.trace.propagate.labels import Settled
 
@@ -40,16 +41,19 @@ def build(
             (module, name): (module, name, size, v) for module, name, size, v in state.labels.widths
         }.values()
     )
-    grouping = _group(state, settled, [s for _, s in slots], [v for *_, v in widths])
+    extents = [vector for use in state.uses.values() for _, vs in use.products for vector in vs]
+    counted = [*(vector for *_, vector in widths), *extents]
+    grouping = _group(state, settled, [slot for _, slot in slots], counted)
     groups = _groups(state, settled, slots, grouping)
-    ids = [group.id for group in groups]
+    follow = partial(_follow, settled, grouping, groups)
     graph = ChannelGraph(
         groups=tuple(groups),
         parameters=dict(state.stored),
         widths=tuple(
-            sorted(_widths(settled, widths, grouping, ids), key=lambda w: (w.module, w.attribute))
+            Width(module, attribute, value, follow(labels))
+            for module, attribute, value, labels in sorted(widths, key=lambda width: width[:2])
         ),
-        layers=tuple(_layers(state, batch)),
+        layers=tuple(layer_costs(state, follow, batch)),
         aliases={name: first for name, first in names.items() if name != first},
         inputs=tuple(
             source.shape for source in inputs if source.kind == "input" and source.shape is not None
@@ -151,58 +155,13 @@ def _groups(
     return groups
 
 
-def _widths(
-    settled: Settled, widths: list[tuple[str, str, int, Vector]], grouping: Grouping, ids: list[str]
-) -> list[Width]:
-    found = []
-    for module, attribute, value, labels in widths:
-        units = settled.roots[labels[labels > 0]]
-        owners = grouping.group[units]
-        counts = np.bincount(owners[owners >= 0], minlength=len(ids))
-        follows = tuple(
-            (ids[g], int(counts[g]) // int(grouping.sizes[g])) for g in np.flatnonzero(counts)
-        )
-        found.append(Width(module, attribute, value, follows))
-    return found
-
-
-def _layers(state: Pass, batch: int) -> list[LayerCost]:
-    """One row for every module that owns parameters, in model order, then rows of weightless
-    multiplications.
-    """
-    owned: dict[str, list[str]] = {}
-    for name in state.stored:
-        if name not in state.buffers:
-            owned.setdefault(name.rpartition(".")[0] or name, []).append(name)
-    rows: list[Any] = []
-    for path, names in owned.items():
-        uses = [state.uses[name] for name in names if name in state.uses]
-        module = state.modules.get(path)
-        kind = type(module).__name__ if module is not None else "Parameter"
-        first = uses[0] if len(uses) == 1 else None
-        if first is None and uses:
-            rows.extend(
-                _row(name, state.uses[name], (name,), batch) for name in names if name in state.uses
-            )
-            names = [name for name in names if name not in state.uses]
-        rows.append(_row(path, first or Use(kind, ""), tuple(names), batch))
-    rows.extend(
-        _row(name.removesuffix(":"), use, (), batch)
-        for name, use in state.uses.items()
-        if name.endswith(":")
-    )
-    return rows
-
-
-def _row(name: str, use: Use, parameters: tuple[str, ...], batch: int) -> LayerCost:
-    return LayerCost(
-        name=name,
-        type=use.type,
-        parameters=parameters,
-        weight=use.weight,
-        positions=use.positions // batch,
-        out_dim=use.out_dim,
-        in_dim=use.in_dim,
-        groups=use.groups,
-        fixed_macs=use.fixed_macs // batch,
+def _follow(
+    settled: Settled, grouping: Grouping, groups: Sequence[ChannelGroup], labels: Vector
+) -> tuple[tuple[str, int], ...]:
+    """Which groups these labels belong to, and how many of them one unit of each holds."""
+    owners = grouping.group[settled.roots[labels[labels > 0]]]
+    counts = np.bincount(owners[owners >= 0], minlength=len(groups))
+    return tuple(
+        (groups[number].id, int(counts[number]) // groups[number].size)
+        for number in np.flatnonzero(counts)
     )

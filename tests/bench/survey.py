@@ -184,14 +184,15 @@ def _count(
 
 
 def torch_macs(model: nn.Module, x: torch.Tensor) -> int:
-    """By torch's own counter, which knows neither fused attention nor the fused encoder layers
-    of eval mode.
+    """By torch's own counter, which sees neither into fused attention, nor the fused encoder
+    layers of eval mode, nor the LSTM of the CPU kernels.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    plain = torch.backends.mkldnn.flags(enabled=False)
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), math:
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), math, plain:
             model(x)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,11 @@ from stages.trace.propagate.readings import Reading
 
 @dataclass
 class Use:
-    """How often a weight is applied; see `pipeline.channels.graph.LayerCost`."""
+    """What a module multiplies; see `pipeline.channels.layer_cost.LayerCost`.
+
+    `products` pairs a number of multiplications with the labels of up to two extents that it is
+    times.
+    """
 
     type: str
     weight: str
@@ -31,7 +36,7 @@ class Use:
     out_dim: int = 0
     in_dim: int = 1
     groups: int = 1
-    fixed_macs: int = 0
+    products: list[tuple[int, tuple[Vector, ...]]] = field(default_factory=list)
 
 
 @dataclass
@@ -136,17 +141,66 @@ class Pass:
         self.labels.unproven.setdefault(self.call.line, []).append(labels)
 
     def count(self, weight: Parameter, type_: str, positions: int, **layout: int) -> None:
-        """Add `positions` applications of a weight."""
+        """Add `positions` applications of a weight whose rows and columns have their labels."""
         if not self.counting:
             return
+        use = self._use_of(weight, type_, **layout)
+        if self._whole(weight):
+            use.positions += positions
+            return
+        extents = [vector for dim in (0, 1) if (vector := self._along(weight, dim)) is not None]
+        rest = prod(weight.shape) // prod(map(len, extents))
+        use.products.append((positions * rest, tuple(extents)))
+
+    def count_product(self, times: int, *extents: Vector, weight: Parameter | None = None) -> None:
+        """Add `times` the lengths of `extents`, to the row of `weight` or of the running module.
+
+        Extents that a cut shortens are given as labels, at most two; all others belong in `times`.
+        """
+        if not self.counting:
+            return
+        if len(extents) > 2:
+            raise ValueError(f"{self.call.where}: a count that follows {len(extents)} widths")
+        key = f"{self.call.module or self.call.name}:"
+        use = (
+            self._use_of(weight, "")
+            if weight
+            else self.uses.setdefault(key, Use(self.call.name, ""))
+        )
+        use.products.append((times, extents))
+
+    def count_contraction(self, total: int, *terms: tuple[Argument, Sequence[Hashable]]) -> None:
+        """Add `total` multiplications of tensors summed over shared indices.
+
+        `terms` pairs each tensor with the letters of its dimensions, as einsum does: the total is
+        the product of the sizes of all letters, so that it follows those that have labels. A
+        dimension without a part in it has None.
+        """
+        labelled: dict[Hashable, Vector] = {}
+        for value, letters in terms:
+            if isinstance(value, Activation) and value.dim is not None:
+                letter = letters[value.dim]
+                if letter is not None:
+                    labelled.setdefault(letter, value.vector)
+        extents = list(labelled.values())
+        if total:
+            self.count_product(total // prod(map(len, extents)), *extents)
+
+    def _use_of(self, weight: Parameter, type_: str, **layout: int) -> Use:
         module = self.modules.get(weight.name.rpartition(".")[0], self.model)
         kind = type_ if module is self.model else type(module).__name__
-        use = self.uses.setdefault(weight.name, Use(kind, weight.name, **layout))
-        use.positions += positions
+        return self.uses.setdefault(weight.name, Use(kind, weight.name, **layout))
 
-    def count_fixed(self, macs: int) -> None:
-        """Multiplications that no cut changes."""
-        if not self.counting:
-            return
-        key = self.call.module or self.call.name
-        self.uses.setdefault(f"{key}:", Use(self.call.name, "")).fixed_macs += macs
+    def _whole(self, weight: Parameter) -> bool:
+        """Whether each element of the stored tensor is there once, in whatever order."""
+        stored = self.stored[weight.name]
+        if weight.coordinates is None or prod(weight.shape) != prod(stored):
+            return weight.coordinates is None
+        axes = [weight.axis(dim) for dim in range(min(len(weight.shape), 2))]
+        return all(axis and len(np.unique(axis[1])) == stored[axis[0]] for axis in axes)
+
+    def _along(self, weight: Parameter, dim: int) -> Vector | None:
+        """Labels of the slices along a dimension, None where they have none."""
+        axis = weight.axis(dim)
+        slot = self.labels.slots.get((weight.name, axis[0])) if axis else None
+        return slot[axis[1]] if axis and slot is not None else None

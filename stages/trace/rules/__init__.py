@@ -11,6 +11,7 @@ from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import Bound, Result
 from stages.trace.rules import layers, norms, pointwise, spatial, split_cat, views
 from stages.trace.rules.contract import Rule
+from stages.trace.rules.torch_count import torch_count
 
 RULES: dict[str, Rule] = {
     **pointwise.RULES,
@@ -36,5 +37,6 @@ def rule_for(call: Call) -> Rule:
 
 
 def unknown(state: Pass, bound: Bound) -> Result:
-    """No rule: sound because nothing that goes in is ever cut."""
+    """No rule: sound because nothing that goes in is ever cut; what it multiplies, torch knows."""
+    state.count_product(torch_count(state.call.target, bound))
     return state.stuck(bound, "no rule for this operator")

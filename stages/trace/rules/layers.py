@@ -16,7 +16,9 @@ from stages.trace.propagate.label_values import (
     Result,
     Vector,
 )
+from stages.trace.rules.torch_count import torch_count
 
+_TENSORS = (Activation, Parameter)
 _CONVOLUTIONS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -42,18 +44,18 @@ def convolution(state: Pass, bound: Bound) -> Result:
     positions = prod(applied) // applied[channel]
     arriving = value.along(channel) if isinstance(value, Activation) else None
     if arriving is None or not _plain(weight) or not (bias is None or _plain(bias)):
-        state.count_fixed(positions * prod(weight.shape))
+        state.count_product(positions * prod(weight.shape))
         return state.stuck(
             [value, weight, bias], "the weight is no plain parameter, or channels lie elsewhere"
         )
     row, column = (1, 0) if transposed else (0, 1)
-    layout = {"out_dim": row, "in_dim": column, "groups": groups}
-    state.count(weight, state.call.name, positions, **layout)
     owner = state.owner(weight, _CONVOLUTIONS)
     if groups > 1 and weight.shape[column] * (1 if transposed else groups) == groups:
         leaving = _depthwise(state, weight, arriving, owner, transposed)
     else:
         leaving = _grouped(state, weight, arriving, groups, row, column)
+    layout = {"out_dim": row, "in_dim": column, "groups": groups}
+    state.count(weight, state.call.name, positions, **layout)
     if bias is not None:
         state.read(bias, 0, leaving)
     state.width(owner, "in_channels", arriving)
@@ -109,9 +111,23 @@ def matmul(state: Pass, bound: Bound) -> Result:
     left, right = list(bound.values())[:2]
     if isinstance(right, Parameter) and len(right.shape) == 2 and isinstance(left, Activation):
         return _matrix(state, left, right, None, row=1)
-    if isinstance(left, (Activation, Parameter)) and left.shape:
-        state.count_fixed(prod(state.call.shapes[0] or ()) * left.shape[-1])
+    _count_matmul(state, left, right)
     return state.stuck([left, right], "multiplies activations")
+
+
+def _count_matmul(state: Pass, left: Argument, right: Argument) -> None:
+    """One multiplication for each result and contracted index; vectors torch counts as it likes."""
+    if not isinstance(left, _TENSORS) or not isinstance(right, _TENSORS):
+        return
+    if min(len(left.shape), len(right.shape)) < 2:
+        state.count_product(torch_count(state.call.target, Bound(self=left, other=right)))
+        return
+    batch = range(-max(len(left.shape), len(right.shape)), -2)
+    state.count_contraction(
+        prod(state.call.shapes[0] or ()) * left.shape[-1],
+        (left, [*batch, "row", "inner"][-len(left.shape) :]),
+        (right, [*batch, "inner", "column"][-len(right.shape) :]),
+    )
 
 
 def _matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: int) -> Result:
@@ -125,14 +141,14 @@ def _matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row:
         return _beside(state, value, weight, bias, row)
     plain = _plain(weight) and (bias is None or (_plain(bias) and len(bias.shape) == 1))
     if not isinstance(value, Activation) or not plain:
-        if isinstance(weight, (Activation, Parameter)):
-            state.count_fixed(prod(shape[:-1]) * prod(weight.shape))
+        if isinstance(weight, _TENSORS):
+            state.count_product(prod(shape[:-1]) * prod(weight.shape))
         return state.stuck([value, weight, bias], "the weight is no plain parameter")
     arriving = value.along(last)
     assert arriving is not None
-    state.count(weight, "Linear", prod(shape[:-1]), out_dim=row, in_dim=1 - row)
     state.read(weight, 1 - row, arriving)
     leaving = state.rows(weight, row)
+    state.count(weight, "Linear", prod(shape[:-1]), out_dim=row, in_dim=1 - row)
     if bias is not None:
         state.read(bias, 0, leaving)
     owner = state.owner(weight, nn.Linear)
@@ -148,7 +164,8 @@ def _beside(
     keeps its widths.
     """
     reason = state.why("acts across positions, not channels")
-    state.count(weight, "Linear", prod(value.shape[:-1]), out_dim=row, in_dim=1 - row)
+    others = prod(value.shape[:-1]) // len(value.vector)
+    state.count_product(others * prod(weight.shape), value.vector, weight=weight)
     for parameter in (weight, bias):
         if isinstance(parameter, Parameter):
             state.labels.pin(parameter.name, reason)
@@ -165,19 +182,25 @@ def _plain(parameter: Argument) -> bool:
 def attention(state: Pass, bound: Bound) -> Result:
     """Scores need all channels of query and key."""
     query, key, value = bound["query"], bound["key"], bound["value"]
-    if all(isinstance(item, Activation) for item in (query, key, value)):
+    if all(isinstance(item, _TENSORS) for item in (query, key, value)):
+        batch = range(len(query.shape) - 2)
         scores = prod(query.shape[:-1]) * key.shape[-2]
-        state.count_fixed(scores * (query.shape[-1] + value.shape[-1]))
+        state.count_contraction(
+            scores * query.shape[-1],
+            (query, [*batch, "query", "inner"]),
+            (key, [*batch, "key", "inner"]),
+        )
+        state.count_contraction(
+            scores * value.shape[-1],
+            (query, [*batch, "query", None]),
+            (value, [*batch, "key", "width"]),
+        )
     return state.stuck(bound, "attention scores need all channels")
 
 
 def einsum(state: Pass, bound: Bound) -> Result:
-    """Frozen; counted by the extent of all its letters."""
-    terms = bound["equation"].replace(" ", "").split("->")[0].split(",")
-    extent: dict[str, int] = {}
-    for term, value in zip(terms, bound["tensors"], strict=True):
-        extent.update(zip(term, value.shape, strict=False))
-    state.count_fixed(prod(extent.values()))
+    """Frozen; which letters torch multiplies depends on the equation."""
+    state.count_product(torch_count(state.call.target, bound))
     return state.stuck(bound["tensors"], "multiplies activations")
 
 
