@@ -23,6 +23,9 @@ from guarded import Failure, run_each
 from snapshot import differences, snapshot
 from survey import HALF, UNEQUAL, Row, survey
 
+# switching oneDNN off and on makes torch speak of Intel GPUs
+pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
+
 
 class _Chain(nn.Module):
     def __init__(self) -> None:

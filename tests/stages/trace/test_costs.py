@@ -15,6 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from stages.prune import ChannelPlan, CostModel, prune
 from stages.trace import ChannelGraph, trace
 
+# switching oneDNN off and on makes torch speak of Intel GPUs
+pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
+
 WIDTH, MAP = 16, 8
 Forward = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 
