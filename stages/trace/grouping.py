@@ -163,5 +163,5 @@ def _follow(
     counts = np.bincount(owners[owners >= 0], minlength=len(groups))
     return tuple(
         (groups[number].id, int(counts[number]) // groups[number].size)
-        for number in np.flatnonzero(counts)
+        for number in np.flatnonzero(counts).tolist()
     )

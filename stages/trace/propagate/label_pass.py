@@ -186,7 +186,7 @@ class Pass:
         if total:
             self.count_product(total // prod(map(len, extents)), *extents)
 
-    def _use_of(self, weight: Parameter, type_: str, **layout: int) -> Use:
+    def _use_of(self, weight: Parameter, type_: str, **layout: Any) -> Use:
         module = self.modules.get(weight.name.rpartition(".")[0], self.model)
         kind = type_ if module is self.model else type(module).__name__
         return self.uses.setdefault(weight.name, Use(kind, weight.name, **layout))
