@@ -17,6 +17,7 @@ __all__ = [
     "Interrupted",
     "Key",
     "Locked",
+    "OutOfMemory",
     "Refused",
     "RlpError",
     "Set",
@@ -79,6 +80,16 @@ class EnvironmentProblem(RlpError):
 
     exit_code = 4
     usual_hint = Hint.command("doctor", says="shows what this machine can do")
+
+
+class OutOfMemory(EnvironmentProblem):
+    """Memory ran out while `what` was going on; `smaller` is a setting that needs less."""
+
+    def __init__(self, what: str, smaller: Set | None) -> None:
+        less = (
+            Hint("lower it with ", smaller, " and ") if smaller else Hint("free some memory and ")
+        )
+        super().__init__(f"{what}: out of memory", hint=Hint(less, "type the command again"))
 
 
 class Locked(RlpError):

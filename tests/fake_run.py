@@ -129,6 +129,7 @@ def _stage(name: str) -> Stage:
     }
     if name == "distill":
         attributes |= {"reads": ("pruned_model",), "original": ("base_model",)}
+        attributes |= {"memory_key": "distill.batch_size"}
     return type(name.title(), (Fake,), {**attributes, "uses_data": name == "pretrain"})()
 
 

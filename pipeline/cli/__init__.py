@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from typing import Any, NoReturn
 
-from pipeline.errors import EnvironmentProblem, Interrupted, RlpError, UsageError
+from pipeline.errors import EnvironmentProblem, Hint, Interrupted, RlpError, UsageError
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -119,7 +119,7 @@ def _system(error: OSError) -> RlpError | None:
         return UsageError(what, hint="pass a shorter path")
     if error.errno in _ENVIRONMENT:
         return EnvironmentProblem(
-            what, hint="mend that and type the command again; finished stages are kept"
+            what, hint="fix that and type the command again; finished stages are kept"
         )
     return None
 
@@ -131,7 +131,8 @@ def _usage(error: Any) -> RlpError:
     command = ctx.command_path if ctx is not None else "rlp"
     no_command = type(error).__name__ == "NoArgsIsHelpError"
     message = f"{command} needs a command" if no_command else error.format_message()
-    usage = UsageError(message, hint=f"{command} --help lists what it takes")
+    words = (*command.split()[1:], "--help")
+    usage = UsageError(message, hint=Hint.command(*words, says="lists what it takes"))
     return attach(usage, dict.fromkeys(keys_of(ctx.command if ctx is not None else None)))
 
 

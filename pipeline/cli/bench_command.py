@@ -63,11 +63,13 @@ def bench(
     Where a file is not faster, both are profiled, in runs of their own, and every cause found gets
     a sentence.
     """
-    from pipeline.errors import UsageError
+    from pipeline.errors import Hint, UsageError
     from stages.benchmark import Protocol, Setting, compare_settings, explain, fingerprint
 
     if len(files) < 2:
-        raise UsageError("bench needs at least two files", hint="rlp bench base.onnx model.onnx")
+        raise UsageError(
+            "bench needs at least two files", hint=Hint.command("bench", "base.onnx", "model.onnx")
+        )
     sizes = _sizes(shape) if shape else None
     settings = [Setting(provider, b, t, static) for b in batch or [1] for t in threads or [1]]
     protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)

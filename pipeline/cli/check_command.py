@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,39 +86,40 @@ def check(
     ]
     doc["gates"] = [gate for gate in gates if gate]
     doc["passed"] = all(gate["passed"] for gate in doc["gates"])
-    _tell(doc)
+    _report(doc)
     return doc
 
 
 def _intact(run: Path) -> dict[str, Any]:
     """The document without gates; ArtifactError when a stage is damaged or stale."""
     from pipeline.cli import running
-    from pipeline.errors import ArtifactError
+    from pipeline.errors import ArtifactError, Command, Hint
     from pipeline.run.planner import Planner
     from pipeline.run.runner import read_run
 
-    config, _ = read_run(run)
+    config, name = read_run(run)
     chain = running.stages_of(config)
     steps = Planner(chain, config, run, outside=False).plan()
     stages = [
         {"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps
     ]
     doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
-    doc["unlisted"] = running.strangers(run, chain, config.rounds)
-    for name in doc["unlisted"]:
-        console.warn(f"{run / name}: belongs to no stage of this run, and nothing reads it")
+    doc["unlisted"] = running.unknown_files(run, chain, config.rounds)
+    for unknown in doc["unlisted"]:
+        console.warn(f"{run / unknown}: belongs to no stage of this run, and nothing reads it")
     bad = [stage for stage in stages if not stage["fresh"]]
     if bad:
         told = [f"{stage['stage']}: {stage['reason']}" for stage in bad]
-        again = f"rlp stage {bad[0]['stage']} --run {shlex.quote(str(run))} --force"
-        hint = f"{again}, then rlp pipeline run for what follows"
+        again = Command("stage", str(bad[0]["stage"]), "--run", str(run), "--force")
+        rest = Command("pipeline", "run", name, "--run-dir", str(run))
+        hint = Hint(again, ", then ", rest, " for what follows")
         raise attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
     return doc
 
 
-def _tell(doc: dict[str, Any]) -> None:
+def _report(doc: dict[str, Any]) -> None:
     """The gates as a table; Refused when one is missed."""
-    from pipeline.errors import Refused
+    from pipeline.errors import Hint, Key, Refused
 
     console.say(f"{doc['run']}: {len(doc['stages'])} stages intact and fresh")
     rows = [
@@ -139,7 +139,9 @@ def _tell(doc: dict[str, Any]) -> None:
             f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}"
             for g in missed
         ]
-        hint = "raise distill.epochs or search.budget, or loosen the gate"
+        hint = Hint(
+            "raise ", Key("distill.epochs"), " or ", Key("search.budget"), ", or loosen the gate"
+        )
         raise attach(Refused(told[0], hint=hint, details=told[1:]), doc)
 
 

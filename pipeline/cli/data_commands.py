@@ -9,7 +9,7 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import command
-from pipeline.errors import EnvironmentProblem
+from pipeline.errors import Command, EnvironmentProblem, Hint, Set
 
 app = typer.Typer(
     help="Images: which kinds can be read, download, look at a folder.",
@@ -78,7 +78,7 @@ def import_(
     from pipeline.data import describe
 
     doc = _show(describe(DataConfig(source=source, root=str(root), download=False)))
-    console.note(f"use it with: --set data.root={root}")
+    console.note(f"use it with: {Set('data.root', root)}")
     return {"card": doc}
 
 
@@ -96,10 +96,10 @@ def get(
 
     try:
         doc = _show(describe(DataConfig(source=name, root=str(root), download=True)))
-    except (
-        EnvironmentProblem
-    ) as error:  # there is no config here that could be told to take other images
-        error.hint = error.hint.replace(EMBEDDED, "rlp pipeline run configs/quickstart.yaml")
+    except EnvironmentProblem as error:
+        if isinstance(error.hint, Hint):  # no config here could be told to take other images
+            own = Command("pipeline", "run", "configs/quickstart.yaml")
+            error.hint = error.hint.with_part(EMBEDDED, own)
         raise
-    console.note(f"use it with: --set data.root={root}")
+    console.note(f"use it with: {Set('data.root', root)}")
     return {"card": doc}

@@ -77,6 +77,7 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
     """The sweep as a table: microseconds of one layer by width, what a multiple costs, and the
     one that pays.
     """
+    from pipeline.errors import Set
     from stages.benchmark import cached_alignment
 
     watcher = console.RunWatcher()
@@ -106,7 +107,8 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
         ("multiple of", "time per channel against the best"), costs, right=("multiple of",)
     )
     console.say(
-        f"channel counts should be multiples of {found.multiple} here: --set search.align={found.multiple}"
+        f"channel counts should be multiples of {found.multiple} here: "
+        f"{Set('search.align', found.multiple)}"
     )
     if known:
         console.note("known from before; --refresh times it again")

@@ -28,7 +28,7 @@ def inspect(
     """Show groups and frozen channels of a graph, widths of a plan, tensors of a model, nodes
     of an ONNX file.
     """
-    from pipeline.errors import ArtifactError
+    from pipeline.errors import ArtifactError, Hint
 
     path = (
         artefact / "model.json"
@@ -41,7 +41,8 @@ def inspect(
         )
     if not path.exists():
         raise ArtifactError(
-            f"{path}: no such file", hint="rlp pipeline status RUN lists what a run has"
+            f"{path}: no such file",
+            hint=Hint.command("pipeline", "status", "RUN", says="lists what a run has"),
         )
     if path.suffix == ".onnx":
         kind, content = "onnx", _onnx(path, limit)
@@ -55,7 +56,7 @@ def inspect(
 
 
 def _json(path: Path, limit: int) -> tuple[str, Any]:
-    from pipeline.errors import ArtifactError
+    from pipeline.errors import ArtifactError, Hint
     from pipeline.run import store
 
     content = store.read_json(path, max_bytes=1 << 28)
@@ -79,7 +80,7 @@ def _json(path: Path, limit: int) -> tuple[str, Any]:
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise ArtifactError(
             f"{path}: says it is a {kind}, and is not ({type(error).__name__}: {error})",
-            hint="rlp check RUN finds what was changed",
+            hint=Hint.command("check", "RUN", says="finds what was changed"),
         ) from None
     return kind, content
 
@@ -161,7 +162,7 @@ def _show_flat(content: Any, limit: int) -> None:
 
 
 def _lines(path: Path, limit: int) -> Any:
-    from pipeline.errors import ArtifactError
+    from pipeline.errors import ArtifactError, Hint
     from pipeline.run import store
 
     data = store.read_bytes(path, max_bytes=1 << 30)
@@ -172,7 +173,8 @@ def _lines(path: Path, limit: int) -> Any:
     ]
     if not all(isinstance(row, dict) for row in rows):
         raise ArtifactError(
-            f"{path}: not one JSON object a line", hint="rlp check RUN finds what was changed"
+            f"{path}: not one JSON object a line",
+            hint=Hint.command("check", "RUN", says="finds what was changed"),
         )
     scalar = [
         key for key in (rows[0] if rows else {}) if not isinstance(rows[0][key], (dict, list))

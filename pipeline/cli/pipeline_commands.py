@@ -10,6 +10,7 @@ import typer
 from pipeline import console
 from pipeline.cli.common import SetOption, command
 from pipeline.cli.running import SUMMARY_KEYS
+from pipeline.errors import Hint
 
 app = typer.Typer(
     help="Run the whole chain, see what would run, see what is there.",
@@ -71,7 +72,7 @@ def run(
         last=until,
         force=force,
         accept_edited=accept_edited,
-        resume_command=running.resume_text(("pipeline", "run", config), options, sets or ()),
+        resume_command=running.as_typed(("pipeline", "run", config), options, sets or ()),
     )
     return _finish(folder, steps, complete=until is None)
 
@@ -84,7 +85,8 @@ def _finish(folder: Path, steps: list[Any], complete: bool) -> dict[str, Any]:
         running.show_result(doc)
     else:
         doc = {**dict.fromkeys(SUMMARY_KEYS), "run": str(folder)}
-        console.note(f"stopped as asked; rlp pipeline status {folder} shows what is there")
+        look = Hint.command("pipeline", "status", str(folder), says="shows what is there")
+        console.note(f"stopped as asked; {look}")
     if not any(step.action == "run" for step in steps):
         console.note("nothing to do, everything is fresh")
     return {**doc, "stages": _rows(steps)}

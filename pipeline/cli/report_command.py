@@ -30,7 +30,7 @@ def report(
         name,
         run,
         first="report",
-        resume_command=running.resume_text(("report", str(run)), {}, ()),
+        resume_command=running.as_typed(("report", str(run)), {}, ()),
     )
     doc = running.load_summary(run)
     running.show_result(doc)

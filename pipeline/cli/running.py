@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import console
-from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
 from pipeline.run.artifacts import KINDS
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def state(step: Step) -> str:
     return "missing" if step.manifest is None else "stale"
 
 
-def strangers(run: Path, stages: Sequence[Placed], rounds: int) -> list[str]:
+def unknown_files(run: Path, stages: Sequence[Placed], rounds: int) -> list[str]:
     """Files and folders of a run that belong to no stage of it, relative to the run; nothing
     reads them.
     """
@@ -95,8 +94,7 @@ def execute(
 
 @contextmanager
 def user_modules(config: Config, config_name: str) -> Iterator[None]:
-    """Let `module:factory` be found beside the config file; a hint about images is a command to
-    type.
+    """Let `module:factory` be found beside the config file; complete the hints about images.
 
     The folder goes to the end of `sys.path`: nothing in it can shadow rlp or an installed package.
     """
@@ -106,30 +104,35 @@ def user_modules(config: Config, config_name: str) -> Iterator[None]:
     try:
         yield
     except EnvironmentProblem as error:
-        offline = "--set data.source=embedded"
-        given = {
-            "model.weights": config.model.weights,
-            "data.mean": config.data.mean,
-            "data.std": config.data.std,
-        }
-        own = "".join(
-            f" --set {key}=null" for key, value in given.items() if value
-        )  # they belong to other images
-        error.hint = error.hint.replace(
-            offline, f"rlp pipeline run {shlex.quote(config_name)} {offline}{own}"
-        )
+        from pipeline.data.sources import EMBEDDED
+
+        if isinstance(error.hint, Hint):
+            command = Command("pipeline", "run", config_name)
+            whole = command.with_settings(EMBEDDED, *_of_other_images(config))
+            error.hint = error.hint.with_part(EMBEDDED, whole)
         raise
 
 
-def resume_text(words: Sequence[str], options: dict[str, str | None], sets: Sequence[str]) -> str:
-    """The command to type again, quoted for a shell."""
+def _of_other_images(config: Config) -> list[Set]:
+    """What must be left out to run the same on the embedded images: it belongs to others."""
+    data = config.data
+    given = [
+        (Set("model.weights", None), config.model.weights),
+        (Set("data.mean", None), data.mean),
+        (Set("data.std", None), data.std),
+    ]
+    return [setting for setting, value in given if value]
+
+
+def as_typed(words: Sequence[str], options: dict[str, str | None], sets: Sequence[str]) -> Command:
+    """The command to type again."""
     parts = list(words)
     for option, value in options.items():
         if value is not None:
             parts += [option, value]
     for item in sets:
         parts += ["--set", item]
-    return shlex.join(["rlp", *parts])
+    return Command(*parts)
 
 
 def run_document(run: Path) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def load_summary(run: Path) -> dict[str, Any]:
     """
     doc = run_document(run)
     if doc["schema_version"] is None:
-        hint = f"rlp pipeline status {shlex.quote(str(run))} shows what is missing"
+        hint = Hint.command("pipeline", "status", str(run), says="shows what is missing")
         raise ArtifactError(f"{run}: has no summary yet", hint=hint)
     return doc
 

@@ -63,19 +63,20 @@ def stage(
 ) -> dict[str, Any]:
     """Run one stage of a run; the stages before it must be there and fresh."""
     from pipeline.cli import running
-    from pipeline.errors import UsageError
+    from pipeline.errors import Hint, UsageError
     from pipeline.run.artifacts import kinds_of
     from pipeline.run.manifest import read_manifest
 
     if (config is None) == (run is None):
         raise UsageError(
-            "give --config CONFIG or --run RUN", hint=f"rlp stage {name} --run artifacts/quickstart"
+            "give --config CONFIG or --run RUN",
+            hint=Hint.command("stage", name, "--run", "artifacts/quickstart"),
         )
     if against:
         if name != "benchmark":
             raise UsageError(
                 "--against is for the benchmark",
-                hint="rlp stage benchmark --run RUN --against FILE.onnx",
+                hint=Hint.command("stage", "benchmark", "--run", "RUN", "--against", "FILE.onnx"),
             )
         sets = [*(sets or ()), f"benchmark.against={json.dumps([str(path) for path in against])}"]
     settings, origin, folder = _of_run(run, sets) if run else _of_config(str(config), run_dir, sets)
@@ -92,7 +93,7 @@ def stage(
         last=name,
         force=name if force else None,
         accept_edited=accept_edited,
-        resume_command=running.resume_text(("stage", name), options, sets or ()),
+        resume_command=running.as_typed(("stage", name), options, sets or ()),
     )
     step = next(s for s in steps if s.stage.name == name)
     manifest = read_manifest(folder, name)

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config import yaml_nodes
 from pipeline.config.schema import Budget, Config
-from pipeline.errors import UsageError
+from pipeline.errors import Hint, Set, UsageError
+
+_SHIPPED = Hint.command("config", "ls", says="lists the shipped configs")
 
 
 def bundled_configs() -> dict[str, Path]:
@@ -37,13 +39,10 @@ def find_config(name: str) -> Path:
     if path.name in shipped and path.parent.name in ("", "configs"):
         return shipped[path.name]
     if path.is_dir():
-        raise UsageError(
-            f"{name}: a folder, expected a YAML file",
-            hint="rlp config ls lists the shipped configs",
-        )
+        raise UsageError(f"{name}: a folder, expected a YAML file", hint=_SHIPPED)
     close = difflib.get_close_matches(path.name, shipped, n=1)
     meant = f"did you mean configs/{close[0]}? " if close else ""
-    raise UsageError(f"{name}: no such config", hint=f"{meant}rlp config ls lists the shipped ones")
+    raise UsageError(f"{name}: no such config", hint=Hint(meant, _SHIPPED))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -59,13 +58,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             )
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError(
-            f"{path}: not a UTF-8 text file", hint="rlp config ls lists the shipped configs"
-        ) from None
+        raise UsageError(f"{path}: not a UTF-8 text file", hint=_SHIPPED) from None
     except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror}", hint="rlp config ls lists the shipped configs"
-        ) from None
+        raise UsageError(f"{path}: {error.strerror}", hint=_SHIPPED) from None
     data, lines = yaml_nodes.parse(text, str(path))
     return build_config(data, overrides, lines, str(path))
 
@@ -87,7 +82,9 @@ def build_config(
     except ValidationError as error:
         problems = list(_sentences(error, lines or {}, set_paths, name))
     raise UsageError(
-        problems[0], hint="rlp config schema lists every key with its bounds", details=problems[1:]
+        problems[0],
+        hint=Hint.command("config", "schema", says="lists every key with its bounds"),
+        details=problems[1:],
     )
 
 
@@ -103,7 +100,8 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple
         path = tuple(key.strip().split("."))
         if not equals or not all(path):
             raise UsageError(
-                f"--set {item}: expected KEY=VALUE", hint="for example --set search.trials=20"
+                f"--set {item}: expected KEY=VALUE",
+                hint=Hint("for example ", Set("search.trials", 20)),
             )
         node = data
         for part in path[:-1]:
@@ -111,7 +109,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple
             if not isinstance(child, dict):
                 raise UsageError(
                     f"--set {item}: {part} is a value, not a section",
-                    hint="rlp config schema lists every key",
+                    hint=Hint.command("config", "schema", says="lists every key"),
                 )
             node = child
         node[path[-1]] = _override_value(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import UsageError
+from pipeline.errors import Hint, UsageError
 
 Path = tuple[str, ...]
 MAX_BYTES = 1 << 20
@@ -68,7 +68,8 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
         where = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not readable as YAML"
         raise UsageError(
-            f"{name}{where}: {problem}", hint="rlp config show CONFIG shows a valid one"
+            f"{name}{where}: {problem}",
+            hint=Hint.command("config", "show", "CONFIG", says="shows a valid one"),
         ) from None
     except RecursionError:
         raise UsageError(f"{name}: nested too deeply", hint=f"at most {MAX_DEPTH} levels") from None
@@ -83,7 +84,7 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[Path, int]]:
     data = _value(root, (), name, lines, problems)
     if problems:
         raise UsageError(
-            problems[0], hint="mend the file and type the command again", details=problems[1:]
+            problems[0], hint="fix the file and type the command again", details=problems[1:]
         )
     return data, lines
 

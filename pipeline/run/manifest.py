@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, Hint
 from pipeline.run import store
 from pipeline.run.artifacts import MANIFEST, kinds_of
 from pipeline.system import cpu_name, package_versions
@@ -134,16 +133,16 @@ def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
     for folder in (path.parent, *([path.parents[1]] if "/" in stage else [])):
         if folder.is_symlink():
             raise ArtifactError(
-                f"{folder}: a link, not the folder of a stage", hint=remake(run, stage)
+                f"{folder}: a link, not the folder of a stage", hint=Hint.rerun(stage, run)
             )
     if not path.is_symlink() and not path.exists():
         return None
     try:
         manifest = store.read_sealed(path, kind="manifest", schema_version=SCHEMA_VERSION)
     except ArtifactError as error:
-        raise ArtifactError(error.message, hint=error.hint or remake(run, stage)) from None
+        raise ArtifactError(error.message, hint=error.hint or Hint.rerun(stage, run)) from None
     if wrong := _wrong(manifest, stage):
-        raise ArtifactError(f"{path}: {wrong}", hint=remake(run, stage))
+        raise ArtifactError(f"{path}: {wrong}", hint=Hint.rerun(stage, run))
     return manifest
 
 
@@ -185,13 +184,8 @@ def _wrong(manifest: Mapping[str, Any], stage: str) -> str:
     return ""
 
 
-def remake(run: Path, stage: str) -> str:
-    """The command that re-makes a stage, for hints."""
-    return f"rlp stage {stage} --run {shlex.quote(str(run))} --force re-makes it"
-
-
 @dataclass
-class HashOnce:
+class HashCache:
     """sha256 of files, each read once for as long as path, inode, size and both times stay the
     same.
 

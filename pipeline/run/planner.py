@@ -4,16 +4,15 @@ Writes nothing.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config.schema import Config
-from pipeline.errors import ArtifactError, UsageError
+from pipeline.errors import ArtifactError, Hint, UsageError
 from pipeline.run.artifacts import KINDS
-from pipeline.run.manifest import HashOnce, Needs, damaged_outputs, read_manifest, remake
+from pipeline.run.manifest import HashCache, Needs, damaged_outputs, read_manifest
 from pipeline.run.rounds import is_of_round
 from pipeline.run.stage import Placed
 
@@ -103,7 +102,7 @@ class Planner:
     data_sha256: str | None = None
     outside: bool = True
     _external: dict[str, dict[str, str]] = field(default_factory=dict)
-    _sha256: HashOnce = field(default_factory=HashOnce)
+    _sha256: HashCache = field(default_factory=HashCache)
 
     def plan(self, selection: Selection = EVERYTHING) -> list[Step]:
         """One step a stage, in order."""
@@ -141,7 +140,12 @@ class Planner:
         forced = stage.name in selection.force
         if "changed" in damage and chosen and not forced:
             return Step(
-                stage, "blocked", damage["changed"], None, manifest, remake(self.run, stage.name)
+                stage,
+                "blocked",
+                damage["changed"],
+                None,
+                manifest,
+                Hint.rerun(stage.name, self.run),
             )
         makers = {source.place for source in stage.input_sources.values()}
         waiting = [s.name for s in self.stages if s.name in makers and s.name not in made]
@@ -151,7 +155,9 @@ class Planner:
             if upstream.action in ("blocked", "skip"):
                 root = earlier[upstream.blocked_by or upstream.stage.name]
                 reason = f"needs {root.stage.name}: {root.reason}"
-                comes_first = f"rlp stage {upstream.stage.name} --run {shlex.quote(str(self.run))} comes first"
+                comes_first = Hint.command(
+                    "stage", upstream.stage.name, "--run", str(self.run), says="comes first"
+                )
                 hint = upstream.hint or comes_first
                 return Step(
                     stage,
@@ -165,7 +171,7 @@ class Planner:
             return Step(stage, verb, f"{waiting[0]} runs before it", None, manifest)
         needs = self.needs(stage, made, manifest)
         if damage:
-            hint = remake(self.run, stage.name) if "changed" in damage else ""
+            hint = Hint.rerun(stage.name, self.run) if "changed" in damage else ""
             return Step(stage, verb, next(iter(damage.values())), needs, None, hint)
         if manifest is None:
             return Step(stage, verb, "never run", needs)

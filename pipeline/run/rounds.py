@@ -110,14 +110,16 @@ class PlacedStage(Generic[AnyStage]):
 
 def chain(stages: Sequence[AnyStage], count: int = 1) -> tuple[PlacedStage[AnyStage], ...]:
     """The stages of a run of `count` rounds, in order."""
+    if count == 1:
+        return tuple(_place(stage, ONLY_ROUND, frozenset()) for stage in stages)
     names = [stage.name for stage in stages]
     begin, end = (names.index(KINDS[kind].maker) + 1 for kind in (_START, _END))
-    repeated, last = frozenset(names[begin:end]), Round(count, count)
+    last = Round(count, count)
     order = [(stage, last) for stage in stages[:begin]]
     for number in range(1, count + 1):
         order += [(stage, Round(number, count)) for stage in stages[begin:end]]
     order += [(stage, last) for stage in stages[end:]]
-    return tuple(_place(stage, this, repeated) for stage, this in order)
+    return tuple(_place(stage, this, frozenset(names[begin:end])) for stage, this in order)
 
 
 def _place(stage: AnyStage, this: Round, repeated: frozenset[str]) -> PlacedStage[AnyStage]:
@@ -127,14 +129,12 @@ def _place(stage: AnyStage, this: Round, repeated: frozenset[str]) -> PlacedStag
         return InputSource(made_in.place(maker) if maker in repeated else maker, kind)
 
     found = {kind: source(kind, this.number) for kind in stage.reads}
-    if stage.name not in repeated:
-        for number in range(1, this.count):
-            found |= {of_round(kind, number): source(kind, number) for kind in stage.every_round}
-        return PlacedStage(stage, stage.name, this, found)
-    if _START in found and not this.first:
+    if stage.name in repeated and _START in found and not this.first:
         found[_START] = source(_END, this.number - 1)
     for kind in stage.original:
         found[kind if this.first else of_original(kind)] = source(kind, 1)
+    for number in range(1, this.count):
+        found |= {of_round(kind, number): source(kind, number) for kind in stage.every_round}
     return PlacedStage(stage, this.place(stage.name), this, found)
 
 

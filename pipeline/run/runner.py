@@ -18,7 +18,16 @@ from typing import Any, Protocol
 
 from pipeline.config.load import build_config
 from pipeline.config.schema import Config
-from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted, RlpError, UsageError
+from pipeline.errors import (
+    ArtifactError,
+    Command,
+    Hint,
+    Interrupted,
+    OutOfMemory,
+    RlpError,
+    Set,
+    UsageError,
+)
 from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, MANIFEST, RUN_FILE
 from pipeline.run.manifest import Needs, accept_edits, write_manifest
@@ -58,9 +67,11 @@ def read_run(run: Path) -> tuple[Config, str]:
     path = run / RUN_FILE
     if not path.exists():
         raise ArtifactError(
-            f"{run}: not a run (no {RUN_FILE})", hint="rlp pipeline run CONFIG makes one"
+            f"{run}: not a run (no {RUN_FILE})",
+            hint=Hint.command("pipeline", "run", "CONFIG", says="makes one"),
         )
-    hint = "rlp pipeline run CONFIG --run-dir DIR writes it anew; finished stages are kept"
+    anew = Command("pipeline", "run", "CONFIG", "--run-dir", str(run))
+    hint = Hint(anew, " writes it anew; finished stages are kept")
     try:
         record = store.read_sealed(path, kind="run", schema_version=RUN_SCHEMA)
     except ArtifactError as error:
@@ -119,7 +130,7 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
             raise Interrupted(
                 f"{word}; finished stages and checkpoints are kept",
                 signal_number=int(number),
-                hint=f"resume with: {request.resume_command}",
+                hint=Hint("resume with: ", request.resume_command),
             ) from None
 
 
@@ -201,8 +212,9 @@ def _run_stage(
             config_name=request.config_name,
             places={key: source.place for key, source in stage.input_sources.items()},
             round=stage.round,
+            run=request.run,
         )
-        with _resource_errors(stage.name, out):
+        with _resource_errors(stage, request.config, out):
             _seed(request.config.seed)
             summary = stage.stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)
@@ -245,14 +257,14 @@ def _seed(seed: int) -> None:
 
 
 @contextmanager
-def _resource_errors(stage: str, folder: Path) -> Iterator[None]:
+def _resource_errors(stage: Placed, config: Config, folder: Path) -> Iterator[None]:
     """Disk and memory that run out are exit 4, whichever library noticed."""
     try:
         yield
     except RlpError:
         raise
     except MemoryError as error:
-        raise _memory_problem(stage) from error
+        raise OutOfMemory(stage.name, _less_memory(stage, config)) from error
     except OSError as error:
         if error.errno in (
             errno.ENOSPC,
@@ -267,16 +279,19 @@ def _resource_errors(stage: str, folder: Path) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-            raise _memory_problem(stage) from error
+            raise OutOfMemory(stage.name, _less_memory(stage, config)) from error
         raise
 
 
-def _memory_problem(stage: str) -> EnvironmentProblem:
-    section = stage.rpartition("/")[2]
-    key = f"{section}.batch_size" if section in ("pretrain", "distill") else f"{section}.images"
-    return EnvironmentProblem(
-        f"{stage}: out of memory", hint=f"lower it with --set {key}=32 and type the command again"
-    )
+def _less_memory(stage: Placed, config: Config) -> Set | None:
+    """Half of the setting that decides how much memory a stage takes; None where none does."""
+    key = stage.stage.memory_key
+    if not key:
+        return None
+    now: Any = config
+    for name in key.split("."):
+        now = getattr(now, name)
+    return Set(key, [1] if isinstance(now, tuple) else max(2, now // 2))
 
 
 @contextmanager

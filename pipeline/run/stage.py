@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pipeline.config.schema import Config
-from pipeline.errors import ArtifactError, Interrupted
+from pipeline.errors import ArtifactError, Hint, Interrupted
 from pipeline.run import store
 from pipeline.run.artifacts import KINDS
 from pipeline.run.rounds import ONLY_ROUND, PlacedStage, Round, of_original, of_round
@@ -57,6 +57,7 @@ class StageContext:
         work: scratch folder that survives a kill (checkpoints, journals); emptied after the commit.
         inputs: folder and expected sha256 of every file of every kind this stage reads.
         places: names of the stages that those folders belong to.
+        run: the run's folder.
         data_card: what the images are (pipeline.data.DataCard), for stages that use data.
         round: which of how many rounds this is; after the rounds, the last one.
     """
@@ -72,6 +73,7 @@ class StageContext:
     config_name: str = "CONFIG"
     places: Mapping[str, str] = field(default_factory=dict)
     round: Round = ONLY_ROUND
+    run: Path = Path("RUN")
 
     @property
     def seed(self) -> int:
@@ -93,7 +95,7 @@ class StageContext:
                 maker = self.places.get(kind, described.maker)
                 raise ArtifactError(
                     f"{folder / name}: changed while the run was going on",
-                    hint=f"rlp stage {maker} re-makes it",
+                    hint=Hint.rerun(maker, self.run),
                 )
         files = described.files
         return folder / files[0] if len(files) == 1 else folder
@@ -145,6 +147,7 @@ class Stage:
         original: kinds it reads of the first round, with `ctx.original`.
         every_round: kinds it reads of all rounds, with `ctx.every_round`; for stages after them.
         uses_data: its result depends on the images.
+        memory_key: of the config, the setting to lower when memory runs out.
         uses_round: its result depends on which of how many rounds it is in.
     """
 
@@ -157,6 +160,7 @@ class Stage:
     every_round: tuple[str, ...] = ()
     uses_data: ClassVar[bool] = False
     uses_round: bool = False
+    memory_key: ClassVar[str] = ""
 
     def depends(self, config: Config) -> dict[str, Any]:
         """The part of the config that the result depends on, as plain JSON types.

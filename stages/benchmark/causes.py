@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pipeline.errors import Command, Key
 from stages.benchmark.node_profile import BLOCKED, PLAIN, REORDERS, NodeTime, Profile
 from stages.benchmark.protocol import Setting
 
@@ -53,7 +54,7 @@ def _off_blocked(seen: Evidence) -> Cause | None:
         f"{len(lost)} of {len(convs)} convolutions left onnxruntime's channel-blocked layout "
         f"because of their channel counts and take {share:.0%} of the time: "
         f"{', '.join(_widths(node) for node in _slowest(lost))}; "
-        "set search.align to 8 or 16 (`rlp doctor --target` measures which)",
+        f"set {Key('search.align')} to 8 or 16 ({Command('doctor', '--target')} measures which)",
     )
 
 
@@ -69,7 +70,7 @@ def _padding(seen: Evidence) -> Cause | None:
         seen.b.share(blocked) * share,
         f"the blocked layout pads channels: {share:.0%} of the multiplications in it are on zeros, "
         f"most in {_widths(worst)}; "
-        "a search.align of the block's size (16 with AVX-512, else 8) buys them back",
+        f"a {Key('search.align')} of the block's size (16 with AVX-512, else 8) buys them back",
     )
 
 

@@ -28,6 +28,7 @@ class BenchmarkStage(Stage):
     sections = ("benchmark",)
     reads = ("onnx", "base_onnx", "parity", "base_model", "final_model", "data")
     uses_data = True
+    memory_key = "benchmark.batches"
 
     def depends(self, config: Any) -> dict[str, Any]:
         """Further files count by content (`external`), wherever they lie."""

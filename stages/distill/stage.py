@@ -28,6 +28,7 @@ class DistillStage(Stage):
     reads = ("pruned_model",)
     original = ("base_model",)  # the teacher, in every round
     uses_data = True
+    memory_key = "distill.batch_size"
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         section = ctx.config.distill

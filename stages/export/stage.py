@@ -39,6 +39,7 @@ class ExportStage(Stage):
     sections = ("export",)
     reads = ("base_model", "final_model", "data")
     uses_data = True
+    memory_key = "export.images"
 
     def depends(self, config: Any) -> dict[str, Any]:
         """Parity is checked on the benchmark's provider too."""

@@ -40,6 +40,7 @@ class PretrainStage(Stage):
     title = "train the base network, or adopt given weights"
     sections = ("model", "pretrain")
     uses_data = True
+    memory_key = "pretrain.batch_size"
 
     def depends(self, config: Config) -> dict[str, Any]:
         """Given weights, how one would train does not matter."""

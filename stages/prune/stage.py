@@ -22,6 +22,7 @@ class PruneStage(Stage):
     sections = ("prune",)
     reads = ("base_model", "graph", "plan")
     uses_data = True
+    memory_key = "prune.images"
     original = ("graph",)
 
     def run(self, ctx: StageContext) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from importlib import resources
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import Command
 from pipeline.run.artifacts import KINDS
 from pipeline.run.manifest import device, read_manifest, versions
 from pipeline.run.stage import Stage, StageContext
@@ -130,8 +130,9 @@ def _page(ctx: StageContext, found: Mapping[str, Any], summary: Mapping[str, Any
 
 
 def _commands(ctx: StageContext) -> str:
-    run = shlex.quote(str(ctx.out.parent))
-    return f"rlp pipeline run {shlex.quote(ctx.config_name)} --run-dir {run}\nrlp check {run}"
+    run = str(ctx.run)
+    again = Command("pipeline", "run", ctx.config_name, "--run-dir", run)
+    return f"{again}\n{Command('check', run)}"
 
 
 STAGE = ReportStage

@@ -51,6 +51,7 @@ class SearchStage(Stage):
     sections = ("search",)
     reads = ("base_model", "graph", "data")
     uses_data = True
+    memory_key = "search.images"
     original = ("base_model", "graph")
     uses_round = True
 

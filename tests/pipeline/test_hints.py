@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipeline.cli.app import app
 from pipeline.config.load import build_config
 from pipeline.config.schema import Config, TrainingSection
 from pipeline.errors import Command, Hint, Key, Set, UsageError
-from stages import STAGES
+from stages import STAGES, load_stages
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
@@ -53,6 +54,8 @@ def words_of(node: ast.expr) -> list[str]:
     """
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
+    if isinstance(node, ast.Name) and node.id == "key":  # of a stage; looked up below
+        return ["seed"]
     if isinstance(node, ast.JoinedStr):
         parts = [
             ast.unparse(v.value) if isinstance(v, ast.FormattedValue) else v.value
@@ -69,6 +72,10 @@ def calls(path: Path) -> list[tuple[str, ast.Call]]:
     return [(ast.unparse(n.func), n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
 
 
+def _typed_by_the_user(call: ast.Call) -> bool:
+    return bool(call.args) and isinstance(call.args[0], ast.Starred)
+
+
 def named_keys() -> list[Named]:
     return [
         Named(f"{path.relative_to(ROOT)}:{call.lineno}", tuple(words_of(call.args[0])))
@@ -83,9 +90,9 @@ def named_commands() -> list[Named]:
     for path in SOURCES:
         for name, call in calls(path):
             where = f"{path.relative_to(ROOT)}:{call.lineno}"
-            words = tuple(words_of(arg)[0] for arg in call.args)
-            if path.name == "hints.py":
+            if path.name == "hints.py" or _typed_by_the_user(call):
                 continue
+            words = tuple(words_of(arg)[0] for arg in call.args)
             if name in ("Command", "Hint.command"):
                 found.append(Named(where, words))
             elif name == "Hint.rerun":
@@ -114,8 +121,14 @@ def test_every_key_that_a_hint_names_is_in_the_schema(named: Named) -> None:
 @pytest.mark.parametrize("named", named_commands(), ids=lambda n: f"{n.where} {' '.join(n.words)}")
 def test_every_command_that_a_hint_names_parses(named: Named) -> None:
     parsed(named.words)
-    if named.words[0] == "stage":
-        assert named.words[1].rpartition("/")[2] in STAGES
+    if named.words[0] == "stage" and named.words[1] != "1":
+        assert named.words[1] in STAGES
+
+
+def test_every_stage_names_a_setting_that_lowers_its_memory() -> None:
+    keys = {stage.name: stage.memory_key for stage in load_stages()}
+    assert keys["search"] == "search.images"
+    assert set(keys.values()) - {""} <= KEYS
 
 
 def test_keys_and_commands_that_do_not_exist_are_told_apart() -> None:
@@ -164,3 +177,65 @@ def test_an_error_from_a_worker_process_keeps_the_parts_of_its_hint() -> None:
     hint = pickle.loads(pickle.dumps(error)).hint
     assert hint == error.hint
     assert [type(part) for part in hint.parts] == [Set, str]
+
+
+# A sentence of a hint outside its typed parts: nothing in it may look like a key or a command.
+PLAIN = re.compile(
+    rf"\brlp [a-z]|--set\b|\b({'|'.join(sorted({key.partition('.')[0] for key in KEYS if '.' in key}))})"
+    r"\.(?!json|jsonl|onnx|html|safetensors|py\b)[a-z_]+\b(?!\()"
+)
+
+
+def hint_expressions(tree: ast.Module) -> Iterator[ast.expr]:
+    """Everything that becomes a hint: `hint=…` of a call, or what is called so."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield from (word.value for word in node.keywords if word.arg == "hint")
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [ast.unparse(target).rpartition(".")[2].lower() for target in targets]
+            if any(name.strip("_").endswith("hint") for name in names):
+                yield node.value
+
+
+def plain_text(node: ast.AST, known: dict[str, ast.expr]) -> Iterator[str]:
+    """Text of a hint that is no typed part of it; names are followed to what they stand for."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in TYPED:
+        said = [*node.args[2:]] if ast.unparse(node.func) == "Hint.set" else []
+        for rest in (*said, *node.keywords):
+            yield from plain_text(rest, known)
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    if isinstance(node, ast.Name) and node.id in known:
+        yield from plain_text(known[node.id], {k: v for k, v in known.items() if k != node.id})
+    for child in ast.iter_child_nodes(node):
+        yield from plain_text(child, known)
+
+
+TYPED = ("Key", "Set", "Command", "Hint.set", "Hint.command", "Hint.rerun")
+
+
+OTHERS = ("stages/search", "stages/prune", "stages/trace")
+
+
+def test_no_hint_names_a_key_or_a_command_in_plain_text() -> None:
+    wrong = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        known = {
+            ast.unparse(node.targets[0]): node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+        }
+        for expression in hint_expressions(tree):
+            found = [text for text in plain_text(expression, known) if PLAIN.search(text)]
+            wrong += [f"{path.relative_to(ROOT)}:{expression.lineno}: {text}" for text in found]
+    assert [w for w in wrong if not w.startswith(OTHERS)] == []
+
+
+def test_plain_text_that_names_something_is_recognised() -> None:
+    for text in ("lower search.align", "rlp check RUN", "try --set seed=2"):
+        assert PLAIN.search(text)
+    for harmless in ("look at model.json", "model.state_dict()", "pass another --run-dir"):
+        assert not PLAIN.search(harmless)

@@ -13,7 +13,7 @@ import pytest
 from pipeline.config.load import build_config
 from pipeline.errors import ArtifactError
 from pipeline.run import store
-from pipeline.run.manifest import HashOnce, damaged_outputs, read_manifest
+from pipeline.run.manifest import HashCache, damaged_outputs, read_manifest
 from pipeline.run.rounds import InputSource, Round, chain
 from stages import load_stages
 
@@ -169,7 +169,7 @@ def test_each_file_is_hashed_once_a_command_and_again_once_it_changed(
     monkeypatch.setattr(store, "sha256_file", lambda path: read.append(path) or real(path))
     fake_run.execute(run, TWO)
     assert len(read) == len(set(read)) == sum(len(m["outputs"]) for m in _manifests(run))
-    once, plan = HashOnce(), run / "search" / "plan.json"
+    once, plan = HashCache(), run / "search" / "plan.json"
     manifest = read_manifest(run, "search")
     assert manifest is not None
     assert damaged_outputs(run, "search", manifest, once) == {}
