@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.cli.running import user_modules
 from pipeline.config.load import bundled_configs, find_config, load_config, schema_text
-from pipeline.errors import EnvironmentProblem
+from pipeline.data.sources import EMBEDDED
+from pipeline.errors import EnvironmentProblem, Hint
 
 FOLDER = Path(__file__).parents[1] / "configs"
 SHIPPED = ("mobilenet_cifar.yaml", "quickstart.yaml", "resnet20_cifar.yaml")
@@ -54,7 +55,7 @@ def test_the_way_out_of_absent_images_resets_what_belongs_to_them() -> None:
         pytest.raises(EnvironmentProblem) as caught,
         user_modules(config, "configs/resnet20_cifar.yaml"),
     ):
-        raise EnvironmentProblem("no images", hint="--set data.source=embedded")
+        raise EnvironmentProblem("no images", hint=Hint(EMBEDDED))
     words = shlex.split(caught.value.hint)
     assert words[:4] == ["rlp", "pipeline", "run", "configs/resnet20_cifar.yaml"]
     other = load_config(
