@@ -74,7 +74,9 @@ class ChannelGroup:
 
     def __repr__(self) -> str:
         state = "prunable" if self.prunable else f"stays: {self.reason}"
-        return f"<ChannelGroup {self.id}: {self.size} units, {len(self.members)} members, {state}>"
+        count = len(self.members)
+        members = f"{count} member" + ("s" if count != 1 else "")
+        return f"<ChannelGroup {self.id}: {self.size} units, {members}, {state}>"
 
     def tables(self) -> list[UnitSlices]:
         """One table a member."""

@@ -15,11 +15,10 @@ import torch
 from small_nets import CASES, Conv3d, Net, UnknownOperator, ViewHardCoded, conv
 from torch import nn
 
-from pipeline.channels.index_ranges import format_ranges, parse_ranges
-from pipeline.errors import ArtifactError, UsageError
+from pipeline.errors import UsageError
 from pipeline.models.torchvision_shim import import_torchvision
 from stages.prune import ChannelPlan, prove
-from stages.trace import ChannelGraph, trace
+from stages.trace import trace
 from stages.trace.capture import dispatch_capture, export_capture
 from stages.trace.capture.calls import Ground
 
@@ -208,29 +207,6 @@ def test_transformers_trace_with_reasons() -> None:
     graph = trace(net, torch.randn(1, 3, 32, 32))
     assert graph.prunable
     assert all(reason for reason in graph.frozen.values())
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"schema_version": 1}',
-        '{"schema_version": 2, "groups": []}',
-        '{"schema_version": 1, "groups": 3}',
-    ],
-)
-def test_damaged_graph_is_refused(text: str) -> None:
-    with pytest.raises(ArtifactError):
-        ChannelGraph.from_json(text)
-
-
-def test_runs() -> None:
-    for indices in ((), (0,), (0, 1, 2), (3, 1, 2, 2), (5, 7, 8, 0)):
-        assert parse_ranges(format_ranges(indices)) == indices
-    for bad in ("1-", "2-1", "a", "-1", "0-99999999999"):
-        with pytest.raises(ValueError, match=r"\w"):
-            parse_ranges(bad)
 
 
 def test_three_dimensional_convolution_counts_its_positions() -> None:
