@@ -1,6 +1,4 @@
-"""`summary.json`: the numbers of a run for machines, taken from what benchmark and export
-measured.
-"""
+"""`summary.json`: the numbers of a run for machines, as benchmark and export measured them."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SCHEMA_VERSION = 1
+_SPEEDUP = ("ratio", "ci95", "aa_ci95", "verdict", "provider", "batch", "threads")
 
 
 def summarise(
@@ -20,8 +19,7 @@ def summarise(
         benchmark, parity: contents of `benchmark.json` and `parity.json`.
         report, onnx: paths of the page and of the final network, relative to the run folder.
     """
-    first = benchmark["settings"][0]
-    data = benchmark["data"]
+    first, data, final = benchmark["settings"][0], benchmark["data"], parity["final"]
     return {
         "kind": "summary",
         "schema_version": SCHEMA_VERSION,
@@ -29,27 +27,14 @@ def summarise(
         "data": {"name": data["label"], "label": data["label"], "test_images": data["test_images"]},
         "base": _side(benchmark["base"]),
         "final": _side(benchmark["final"]),
-        "speedup": {
-            "ratio": first["ratio"],
-            "ci95": first["ci95"],
-            "aa_ci95": first["aa_ci95"],
-            "verdict": first["verdict"],
-            "provider": first["provider"],
-            "batch": first["batch"],
-            "threads": first["threads"],
-        },
-        "parity": {
-            "top1_agreement": parity["final"]["top1_agreement"],
-            "max_abs": parity["final"]["max_abs"],
-        },
+        "speedup": {key: first[key] for key in _SPEEDUP},
+        "parity": {key: final[key] for key in ("top1_agreement", "max_abs")},
         "report": report,
         "onnx": onnx,
     }
 
 
 def _side(side: Mapping[str, Any]) -> dict[str, Any]:
-    latency = {"p50": side["latency_ms"]["p50"], "p90": side["latency_ms"]["p90"]}
-    return {
-        **{key: side[key] for key in ("accuracy", "macs", "params", "bytes")},
-        "latency_ms": latency,
-    }
+    latency = {key: side["latency_ms"][key] for key in ("p50", "p90")}
+    costs = {key: side[key] for key in ("accuracy", "macs", "params", "bytes")}
+    return {**costs, "latency_ms": latency}

@@ -1,81 +1,59 @@
-"""The alignment plot, further files, and the machine's limit: passed on, and left out where
-nothing was measured.
-"""
+"""Timings on the page: nothing is claimed without its interval, and nothing said unmeasured."""
 
 from __future__ import annotations
 
-from typing import Any
+import pytest
+from report_documents import BENCHMARK, setting, side
 
-from stages.report import timing_view
-
-ROWS = [
-    {"kind": kind, "channels": width, "us": us}
-    for kind in ("conv 3x3", "depthwise 3x3")
-    for width, us in ((30, 53.0), (32, 33.0), (40, 70.0), (48, 69.0))
-]
-ALIGNMENT: dict[str, Any] = {
-    "multiple": 16,
-    "cost": {"2": 2.3, "8": 1.31, "16": 1.0, "32": 1.01},
-    "rows": ROWS,
-    "provider": "CPUExecutionProvider",
-    "threads": 1,
-    "machine": "0" * 16,
-}
+from stages.report.views import timing
 
 
-def setting(ratio: float) -> dict[str, Any]:
-    side = {"latency_ms": {"p50": 1.0}}
-    numbers = {
-        "batch": 1,
-        "threads": 1,
-        "ratio": ratio,
-        "ci95": [ratio, ratio],
-        "aa_ci95": [1.0, 1.0],
-    }
-    return {
-        "provider": "CPUExecutionProvider",
-        "verdict": "faster",
-        "a": side,
-        "b": side,
-        **numbers,
-    }
+@pytest.mark.parametrize(
+    ("verdict", "start"),
+    [
+        ("faster", "1.90 times as fast"),
+        ("slower", "Slower"),
+        ("no difference shown", "No difference in speed shown"),
+    ],
+)
+def test_headline_claims_what_the_verdict_says(verdict: str, start: str) -> None:
+    speedup = setting(verdict, 1.9, 0.8, 2.0)
+    text = timing.headline(speedup, side(0.9, 2000), side(0.893, 1000))
+    assert text.startswith(start)
+    assert "0.70 points of test accuracy lost" in text
+    assert "0.80 to 2.00" in text
 
 
-def test_says_which_multiple_pays_what_others_cost_and_what_was_used() -> None:
-    found = timing_view.alignment_block({}, {"alignment": ALIGNMENT}, {"metadata": {"align": 8}})
-    assert found is not None
-    assert "(CPU, 1 thread) channel counts that are multiples of 16 pay" in found["sentence"]
-    assert "2.30× at other multiples of 2, 1.31× at other multiples of 8." in found["sentence"]
-    assert "32" not in found["sentence"]
-    assert found["sentence"].endswith("made with multiples of 8.")
-    assert found["plot"].startswith("<svg ")
-    assert found["plot"].count("multiple of 16") == 1
-    assert "depthwise 3x3" in found["plot"]
-    assert found == timing_view.alignment_block(
-        {}, {"alignment": ALIGNMENT}, {"metadata": {"align": 8}}
-    )
+def test_a_ratio_that_was_not_shown_is_not_printed_as_a_speedup() -> None:
+    first, second = timing.setting_rows(BENCHMARK["settings"])  # type: ignore[arg-type]
+    assert first["ratio"] == "1.90×"
+    assert second["ratio"] == "–"
 
 
-def test_the_searchs_own_measurement_is_shown_where_the_benchmark_made_none() -> None:
-    assert (
-        timing_view.alignment_block({"alignment": ALIGNMENT}, {"alignment": None}, {}) is not None
-    )
-    assert timing_view.alignment_block({}, {}, {}) is None
+def test_blank_where_there_were_too_few_samples() -> None:
+    base = side(0.9, 2000)
+    base["latency_ms"]["p90"] = None
+    row = timing.before_after(base, side(0.9, 1000))[-1]
+    assert row == ("p90 latency, ms", "", "1.111", "")
+
+
+def faster(ratio: float) -> dict[str, object]:
+    return setting("faster", ratio, ratio, ratio)
 
 
 def test_a_row_for_every_setting_of_every_further_file() -> None:
-    other = {"file": "int8.onnx", "accuracy": 0.875, "settings": [setting(2.0), setting(3.0)]}
-    deaf = {"file": "deaf.onnx", "accuracy": None, "settings": [setting(1.5)]}
-    rows = timing_view.against_rows({"against": [other, deaf]})
+    other = {"file": "int8.onnx", "accuracy": 0.875, "settings": [faster(2.0), faster(3.0)]}
+    wide = {"file": "wide.onnx", "accuracy": None, "settings": [faster(1.5)]}
+    rows = timing.against_rows({"against": [other, wide]})
     assert [(row["file"], row["accuracy"], row["ratio"]) for row in rows] == [
         ("int8.onnx", "87.50%", "2.00×"),
         ("int8.onnx", "87.50%", "3.00×"),
-        ("deaf.onnx", "not scored", "1.50×"),
+        ("wide.onnx", "not scored", "1.50×"),
     ]
-    assert timing_view.against_rows({}) == []
+    assert timing.against_rows({}) == []
 
 
 def test_how_far_from_the_limit() -> None:
     why = {"a": {"gmacs_per_s": 8.04}, "b": {"gmacs_per_s": 6.0}, "peak_gmacs_per_s": 40.0}
-    assert "8.0 and 6.0 of the 40.0 GMAC/s" in timing_view.roofline_sentence({"why": why})
-    assert timing_view.roofline_sentence({}) == ""
+    assert "8.0 and 6.0 of the 40.0 GMAC/s" in timing.roofline_sentence({"why": why})
+    assert timing.roofline_sentence({}) == ""

@@ -1,0 +1,105 @@
+"""The page: what every section of `page.html.j2` is given, and the template filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import jinja2
+import yaml
+
+from pipeline.config.schema import Config
+from stages.report.documents import Document, RunDocuments
+from stages.report.views import alignment, recovery, search, search_figures, timing
+
+
+def render(
+    config: Config,
+    found: RunDocuments,
+    summary: Document,
+    *,
+    run_name: str,
+    device: str,
+    commands: str,
+    versions: Mapping[str, str],
+) -> str:
+    """One self-contained HTML page.
+
+    Args:
+        summary: `summary.json`, whose numbers the page repeats.
+        device: processor that the run was computed on.
+        commands: what makes the run again and checks it.
+        versions: of packages, by name.
+    """
+    template = resources.files("stages.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    machine = found.benchmark["machine"]
+    settings = config.model_dump(mode="json")
+    return environment.from_string(template).render(
+        title=config.report.title or run_name,
+        model=config.model.source,
+        machine=f"{device}, {machine['cores']} cores",
+        commands=commands,
+        settings_yaml=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        artefacts=artefact_rows(found.manifests),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+        fingerprint=f"Machine {machine['id']}: {machine['system']}.",
+        plots=_plots(found),
+        **_timing(found, summary),
+        **_cut_and_search(found),
+    )
+
+
+def _timing(found: RunDocuments, summary: Document) -> dict[str, Any]:
+    benchmark, speedup = found.benchmark, summary["speedup"]
+    return {
+        "data": summary["data"],
+        "speedup": speedup,
+        "headline": timing.headline(speedup, summary["base"], summary["final"]),
+        "before_after": timing.before_after(summary["base"], summary["final"]),
+        "settings": timing.setting_rows(benchmark["settings"]),
+        "why": benchmark.get("why", {}).get("causes", []),
+        "against": timing.against_rows(benchmark),
+        "roofline": timing.roofline_sentence(benchmark),
+        "alignment": alignment.alignment_block(found.search, benchmark, found.plan),
+        "parity_sentence": recovery.parity_sentence(found.parity),
+    }
+
+
+def _cut_and_search(found: RunDocuments) -> dict[str, Any]:
+    groups = found.graph["groups"]
+    return {
+        "channels": search.channel_sentence(found.search, found.graph),
+        "frozen": [(group["id"], group["reason"]) for group in groups if not group["prunable"]],
+        "layers": search.layer_rows(found.cut),
+        "proof": recovery.proof_sentence(found.cut),
+        "search_sentence": search.search_sentence(found.search),
+        "rounds": search.round_rows(found.rounds) if len(found.rounds) > 1 else [],
+        "strategies": search.strategy_rows(found.search),
+        "score_unit": search.unit_of(found.search),
+        "latency_sentence": search.latency_sentence(found.search),
+        "recovery_sentence": recovery.recovery_sentence(found.distillation),
+    }
+
+
+def _plots(found: RunDocuments) -> dict[str, str]:
+    return {
+        "speedups": timing.speedup_plot(found.benchmark["settings"]),
+        "widths": search_figures.keep_plot(found.rounds),
+        "search": search_figures.search_plot(found.rounds),
+        "pareto": search_figures.pareto_plot(found.search, found.trials),
+        "latency": search_figures.latency_plot(found.search),
+        "distillation": recovery.recovery_plot(found.distillation),
+    }
+
+
+def artefact_rows(manifests: Mapping[str, Document]) -> list[tuple[str, str, str]]:
+    """Every committed file with size and sha256."""
+    return [
+        (f"{stage}/{name}", f"{entry['bytes']:,}", entry["sha256"])
+        for stage, manifest in manifests.items()
+        for name, entry in manifest["outputs"].items()
+    ]

@@ -1,0 +1,57 @@
+"""What proves the cut, what recovery gave, and what the ONNX file says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.report import plots
+from stages.report.views.wording import counted
+
+
+def proof_sentence(cut: Mapping[str, Any]) -> str:
+    """How cut and masked were compared."""
+    proof = cut["proof"]
+    return (
+        "The cut network equals the base network with the same channels silenced: "
+        f"largest difference {proof['relative']:.1e} of the largest output, in {proof['dtype']}, "
+        f"on {proof['images']} real images ({proof['tolerance']:.0e} allowed)."
+    )
+
+
+def recovery_sentence(distill: Mapping[str, Any]) -> str:
+    """What each step of the recovery gave, on the search split."""
+    accuracy = distill["search_accuracy"]
+    epochs = len(_history(distill))
+    trained = f", after {counted(epochs, 'epoch')} ({distill['mode']}) {accuracy['final']:.2%}"
+    return (
+        f"On the search split: teacher {accuracy['teacher']:.2%}; "
+        f"after the cut {accuracy['cut']:.2%}, "
+        f"after batch-norm re-estimation {accuracy['batchnorm']:.2%}{trained if epochs else ''}."
+    )
+
+
+def _history(distill: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return distill["training"]["history"] if distill["training"] else []
+
+
+def recovery_plot(distill: Mapping[str, Any]) -> str:
+    """One point an epoch; empty when there was none."""
+    history = _history(distill)
+    if not history:
+        return ""
+    accuracy = distill["search_accuracy"]
+    epochs = [int(row["epoch"]) for row in history]
+    scores = [row["accuracy"] for row in history]
+    return plots.distillation_curve(epochs, scores, accuracy["batchnorm"], accuracy["teacher"])
+
+
+def parity_sentence(parity: Mapping[str, Any]) -> str:
+    """Agreement of the final file with PyTorch."""
+    final = parity["final"]
+    return (
+        f"On {parity['images']} images of the search split onnxruntime names the same class as "
+        f"PyTorch on {final['top1_agreement']:.2%}; "
+        f"the largest difference between outputs is {final['max_abs']:.1e}. "
+        f"Exported by {final['export']['exporter']}, opset {final['export']['opset']}."
+    )

@@ -1,0 +1,129 @@
+"""What the page says about the search: sentences and tables, of the last round and of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stages.report.documents import Document, RoundDocuments
+from stages.report.views.wording import counted
+
+_METRICS = {"macs": "MACs", "params": "parameters", "latency": "latency", "latency_ms": "latency"}
+_UNITS = {
+    "divergence": "−KL to the original's outputs, nats",
+    "likelihood": "log-likelihood, nats",
+    "accuracy": "top-1 accuracy",
+}
+
+
+def channel_sentence(search: Document, graph: Document) -> str:
+    """How many channels went, and how many groups could not be touched."""
+    before = sum(group["size"] for group in search["groups"])
+    after = sum(group["kept"] for group in search["groups"])
+    frozen = sum(not group["prunable"] for group in graph["groups"])
+    cut = f"{before - after:,} of {before:,} channels in {len(search['groups'])} groups were cut"
+    return f"{cut}; {frozen} group{'s are' if frozen != 1 else ' is'} frozen."
+
+
+def search_sentence(search: Document) -> str:
+    """What was asked, what was realised, how hard was looked."""
+    budget, best = search["budget"], search["best"]
+    realised = budget["realised"].get(budget["metric"])
+    got = f", realised {realised['fraction']:.1%}" if realised else ""
+    steps = best.get("distill_steps", 0)
+    state = f"after {steps} steps of distillation" if steps else "before recovery"
+    return (
+        f"Strategy {search['strategy']}, {search['trials']} candidates; "
+        f"budget {budget['asked']:.0%} of the base's {_METRICS[budget['metric']]}{got}. "
+        f"Accuracy of the chosen cut {state}: {best['accuracy']:.2%} on the search split, "
+        f"the base {search['base']['accuracy']:.2%}."
+    )
+
+
+def unit_of(search: Document) -> str:
+    """What a score is, and in which unit."""
+    return _UNITS.get(search.get("score_name", ""), "on the search split")
+
+
+def strategy_rows(search: Document) -> list[dict[str, Any]]:
+    """The best candidate of the chosen strategy and of every control, then what became the plan."""
+    base, best = search["base"], search["best"]
+    rows = []
+    for row in sorted(search["strategies"], key=lambda row: -row["score"]):
+        name, count = row["strategy"], counted(row["trials"], "candidate")
+        mine = name == search["strategy"]
+        rows.append({"name": name, "what": count, "mine": mine, **_cells(row, base)})
+    if search.get("finalists"):
+        what = f"best of {len(search['finalists'])} finalists"
+        rows.append({"name": "the plan", "what": what, "mine": True, **_cells(best, base)})
+    return rows
+
+
+def _cells(row: Document, base: Document) -> dict[str, str]:
+    return {
+        "score": f"{row['score']:.4f}",
+        "accuracy": f"{row['accuracy']:.2%}",
+        "images": f"{row['images']:,}",
+        "macs": f"{row['macs'] / base['macs']:.1%}",
+        "params": f"{row['params'] / base['params']:.1%}",
+        "latency": f"{row['latency']:.1%}" if "latency" in row else "",
+    }
+
+
+def round_rows(rounds: Sequence[RoundDocuments]) -> list[dict[str, str]]:
+    """One row a round, every share of the original network; accuracies on the search split."""
+    return [_round_row(f"{n} of {len(rounds)}", one) for n, one in enumerate(rounds, 1)]
+
+
+def _round_row(name: str, one: RoundDocuments) -> dict[str, str]:
+    budget, accuracy = one.search["budget"], one.distillation["search_accuracy"]
+    left = {metric: f"{row['fraction']:.1%}" for metric, row in budget["realised"].items()}
+    return {
+        "name": name,
+        "asked": f"{_METRICS[budget['metric']]} {budget['asked']:.1%}",
+        "got": left[budget["metric"]],
+        "macs": left["macs"],
+        "params": left["params"],
+        "cut": f"{accuracy['cut']:.2%}",
+        "final": f"{accuracy['final']:.2%}",
+    }
+
+
+def layer_rows(cut: Document) -> list[dict[str, str]]:
+    """Every layer that multiplies: channels and MACs before and after."""
+    pairs = zip(cut["layers"]["before"], cut["layers"]["after"], strict=True)
+    return [_layer_row(before, after) for before, after in pairs if before["macs"]]
+
+
+def _layer_row(before: Document, after: Document) -> dict[str, str]:
+    was, left = before["out_channels"], after["out_channels"]
+    return {
+        "name": before["name"],
+        "type": before["type"],
+        "into": f"{before['in_channels']:,} → {after['in_channels']:,}",
+        "out": f"{was:,} → {left:,}",
+        "kept": f"{left / was:.0%}" if was else "",
+        "macs": f"{before['macs']:,} → {after['macs']:,}",
+        "share": f"{after['macs'] / before['macs']:.0%}",
+    }
+
+
+def latency_sentence(search: Document) -> str:
+    """How well the latency table predicts; empty where latency was no budget."""
+    found = search.get("latency")
+    if not found:
+        return ""
+    cross, fresh = found["median_error_cross_validated"], found["median_error_fresh"]
+    after = ""
+    if found["fresh"]:
+        count = len(found["fresh"])
+        after = f", and {fresh:.1%} on {count} candidates timed after it was fitted"
+    measured = f", measured {found['measured']:.1%}" if found["measured"] else ""
+    return (
+        f"The latency table was fitted to {found['samples']} candidates timed on this machine "
+        f"({found['provider']}, batch {found['batch']}, {counted(found['threads'], 'thread')}; "
+        f"the base takes {found['base_ms']:.3f} ms). "
+        f"Median error of its predictions: {cross:.1%} cross-validated{after}. "
+        f"The plan: predicted {found['predicted']:.1%} of the base's latency{measured}, "
+        f"{found['budget']:.1%} allowed."
+    )

@@ -1,0 +1,111 @@
+"""What the page draws of the search: widths, scores, costs and predicted latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stages.report import plots
+from stages.report.documents import Document, RoundDocuments
+from stages.report.plots import CostPanel, Curve, KeptGroup
+from stages.report.views.search import unit_of
+
+_MILLIONS = 1e-6
+
+
+def keep_plot(rounds: Sequence[RoundDocuments]) -> str:
+    """Keep ratios of every group against the original network."""
+    last = rounds[-1].search
+    left = [{group["id"]: group["kept"] for group in one.search["groups"]} for one in rounds[:-1]]
+    names = [row["strategy"] for row in _controls(last)]
+    rows = [
+        KeptGroup(
+            name=group["id"],
+            size=group["size"],
+            kept=group["kept"],
+            earlier=tuple(counts[group["id"]] for counts in left if group["id"] in counts),
+            others={name: kept for name, kept in group.get("others", {}).items() if name in names},
+        )
+        for group in last["groups"]
+    ]
+    return plots.keep_ratios(rows, names)
+
+
+def _controls(search: Document) -> list[Document]:
+    """Rows of the strategies that were run beside the chosen one."""
+    return [row for row in search["strategies"] if row["strategy"] != search["strategy"]]
+
+
+def search_plot(rounds: Sequence[RoundDocuments]) -> str:
+    """Candidates of the chosen strategy with the controls; empty where it tries only one."""
+    curves = []
+    for number, one in enumerate(rounds, 1):
+        points = one.search["curve"]
+        if sum(not point["stopped"] for point in points) < 2:
+            return ""
+        scores, best, stopped = (
+            [point[key] for point in points] for key in ("score", "best", "stopped")
+        )
+        controls = {row["strategy"]: row["score"] for row in _controls(one.search)}
+        curves.append(Curve(f"round {number}", scores, best, stopped, controls))
+    return plots.search_curve(curves, unit_of(rounds[-1].search))
+
+
+def pareto_plot(search: Document, trials: Sequence[Document]) -> str:
+    """Candidates that saw all images by what they cost; empty where all have the same widths.
+
+    Two panels: latency where it is the budget, MACs, parameters.
+
+    Args:
+        trials: lines of trials.jsonl.
+    """
+    whole = [
+        trial
+        for trial in trials
+        if trial.get("phase") == search["strategy"] and trial["eligible"] and not trial["stopped"]
+    ]
+    if len({tuple(trial["kept"]) for trial in whole}) < 2:
+        return ""
+    metrics = {
+        "macs": ("MACs of one image, millions", _MILLIONS),
+        "params": ("parameters, millions", _MILLIONS),
+    }
+    base_ms = search.get("latency", {}).get("base_ms")
+    if base_ms and "latency" in whole[0]:
+        metrics = {"latency": ("predicted latency, ms", base_ms), **metrics}
+    panels = [
+        _cost_panel(search, whole, metric, label, unit)
+        for metric, (label, unit) in list(metrics.items())[:2]
+    ]
+    return plots.pareto(panels, unit_of(search))
+
+
+def _cost_panel(
+    search: Document, whole: Sequence[Document], metric: str, label: str, unit: float
+) -> CostPanel:
+    """Candidates by one metric, in multiples of `unit`."""
+    top = next(row for row in search["strategies"] if row["strategy"] == search["strategy"])
+    kept = [group["kept"] for group in search["groups"]]
+    plan = next((trial for trial in whole if trial["kept"] == kept), top)
+    budget = search["budget"]
+    return CostPanel(
+        label,
+        [(trial[metric] * unit, trial["score"]) for trial in whole],
+        (plan.get(metric, top[metric]) * unit, plan["score"]),
+        {
+            row["strategy"]: (row[metric] * unit, row["score"])
+            for row in _controls(search)
+            if metric in row
+        },
+        budget["limit"] * unit if budget["metric"] == metric else None,
+    )
+
+
+def latency_plot(search: Document) -> str:
+    """Prediction against measurement of candidates timed after the fit; empty below two."""
+    found = search.get("latency")
+    if not found or len(found["fresh"]) < 2:
+        return ""
+    ms = found["base_ms"]
+    return plots.predicted_against_measured(
+        [(one["predicted"] * ms, one["measured"] * ms) for one in found["fresh"]]
+    )

@@ -1,0 +1,98 @@
+"""Documents of a run, as small as the report needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def side(accuracy: float, macs: int) -> dict[str, Any]:
+    latency = {"p50": macs / 1000, "p90": macs / 900, "p99": None}
+    return {
+        "accuracy": accuracy,
+        "macs": macs,
+        "params": macs // 10,
+        "bytes": macs // 2,
+        "latency_ms": latency,
+    }
+
+
+def setting(verdict: str, ratio: float, low: float, high: float) -> dict[str, Any]:
+    return {
+        "provider": "CPUExecutionProvider",
+        "batch": 1,
+        "threads": 1,
+        "verdict": verdict,
+        "ratio": ratio,
+        "ci95": [low, high],
+        "aa_ci95": [0.97, 1.02],
+        "a": side(0.9, 2000),
+        "b": side(0.9, 1000),
+    }
+
+
+BENCHMARK = {
+    "settings": [setting("faster", 1.9, 1.8, 2.0), setting("no difference shown", 1.1, 0.9, 1.2)],
+    "data": {"label": "tiny [/a] set", "test_images": 50},
+    "base": side(0.9, 2000),
+    "final": side(0.893, 1000),
+}
+PARITY = {"final": {"top1_agreement": 1.0, "max_abs": 2e-6}}
+
+
+def search_document() -> dict[str, Any]:
+    """A search.json under a latency budget: four candidates, the third the best."""
+    rows = [
+        {"strategy": "rl", "trials": 4, "score": -0.1, "accuracy": 0.8, "images": 40},
+        {"strategy": "uniform", "trials": 1, "score": -0.4, "accuracy": 0.6, "images": 40},
+    ]
+    costs = {"macs": 500, "params": 50, "latency": 0.5}
+    points = zip((-0.9, -0.3, -0.1, -0.6), (-0.9, -0.3, -0.1, -0.1), strict=True)
+    return {
+        "strategy": "rl",
+        "score_name": "divergence",
+        "trials": 4,
+        "base": {"macs": 1000, "params": 200, "accuracy": 0.9},
+        "best": {**rows[0], **costs, "images": 160, "score": -0.12},
+        "strategies": [{**row, **costs} for row in rows],
+        "finalists": [{**rows[0], **costs}] * 2,
+        "curve": [
+            {"trial": n, "score": s, "best": b, "stopped": n == 3}
+            for n, (s, b) in enumerate(points)
+        ],
+        "groups": [{"id": "stem", "size": 16, "kept": 10, "others": {"rl": 10, "uniform": 8}}],
+        "budget": {
+            "metric": "latency",
+            "asked": 0.5,
+            "limit": 0.5,
+            "realised": {
+                "macs": {"base": 1000, "pruned": 500, "fraction": 0.5},
+                "params": {"base": 200, "pruned": 50, "fraction": 0.25},
+                "latency": {"base": 1.0, "pruned": 0.49, "fraction": 0.49},
+            },
+        },
+        "latency": {
+            "provider": "CPUExecutionProvider",
+            "batch": 1,
+            "threads": 1,
+            "base_ms": 2.0,
+            "budget": 0.5,
+            "predicted": 0.49,
+            "measured": 0.5,
+            "samples": 40,
+            "median_error_cross_validated": 0.031,
+            "median_error_fresh": 0.02,
+            "fresh": [{"predicted": 0.49, "measured": 0.5}, {"predicted": 0.4, "measured": 0.41}],
+        },
+    }
+
+
+def trials(search: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its trials.jsonl: the header, a timing, and four candidates of 4, 8, 10 and 6 channels."""
+    head: list[dict[str, Any]] = [
+        {"journal": 1},
+        {"phase": "latency", "kept": [8], "fraction": 0.4},
+    ]
+    for point, kept in zip(search["curve"], (4, 8, 10, 6), strict=True):
+        cost = {"macs": 50 * kept, "params": 5 * kept, "latency": kept / 20}
+        head.append({"phase": "rl", "kept": [kept], "eligible": True, **cost, **point})
+    return head
