@@ -13,12 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
-# stages whose engines a stage may import, besides its own: trace ← prune ← search → export,
-# benchmark
-ENGINES = {
-    "prune": {"trace"},
-    "search": {"trace", "prune", "export", "benchmark"},
-}
+# stages whose engines a stage may import, besides its own
+ENGINES = {"search": {"trace", "prune", "export", "benchmark"}}
+LONGEST_CHAIN = 16  # modules from the command line down to the last that imports none of ours
 UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")
 HEAVY = (
     "torch",
@@ -58,6 +55,66 @@ def _importers(package: str) -> set[str]:
         for name in _imports(path)
         if f"{name}.".startswith(f"{package}.")
     }
+
+
+@cache
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def _imported_modules(path: Path) -> dict[str, str]:
+    """{module of ours that a file imports from, anywhere in it: as a face re-exports it}.
+
+    `from stages.trace import ChannelGraph` depends on the file that defines ChannelGraph: a
+    package's `__init__` that only passes names on is no level of its own.
+    """
+    found = {}
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            found.update({a.name: a.name for a in node.names if a.name in _paths()})
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                named = _named_module(node.module or "", alias.name)
+                if named is not None:
+                    found[named] = _defining_module(node.module or "", alias.name)
+    found.pop(_module(path), None)
+    return found
+
+
+@cache
+def _paths() -> dict[str, Path]:
+    return {_module(path): path for path in SOURCES}
+
+
+def _named_module(module: str, name: str) -> str | None:
+    if f"{module}.{name}" in _paths():
+        return f"{module}.{name}"
+    return module if module in _paths() else None
+
+
+def _defining_module(module: str, name: str) -> str:
+    """Where a name comes from that `from module import name` finds."""
+    found = _named_module(module, name)
+    assert found is not None
+    if found != module or _paths()[module].name != "__init__.py":
+        return found
+    for node in _tree(_paths()[module]).body:
+        if isinstance(node, ast.ImportFrom) and _named_module(node.module or "", ""):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _defining_module(node.module or "", alias.name)
+    return module
+
+
+def _longest(module: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The longest chain of imports that begins with a module; there are no circles."""
+    if module not in known:
+        targets = set(_imported_modules(_paths()[module]).values()) - {module}
+        rest = max((_longest(target, known) for target in sorted(targets)), key=len, default=())
+        known[module] = (module, *rest)
+    return known[module]
 
 
 def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
@@ -100,6 +157,21 @@ def test_engines_import_each_other_along_the_arrows_only() -> None:
                 if target[1] not in allowed or target[2:3] == ["stage"]:
                     wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert wrong == []
+
+
+def test_no_import_circle() -> None:
+    """Imports inside functions and for type checkers count: they hide a circle, not undo it."""
+    left = {_module(path): set(_imported_modules(path)) for path in SOURCES}
+    while free := {module for module, targets in left.items() if not targets & left.keys()}:
+        for module in free:
+            del left[module]
+    assert left == {}
+
+
+def test_import_chains_are_short() -> None:
+    known: dict[str, tuple[str, ...]] = {}
+    longest = max((_longest(_module(path), known) for path in SOURCES), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " > ".join(longest)
 
 
 def test_stage_modules_are_imported_by_the_list_of_stages_alone() -> None:

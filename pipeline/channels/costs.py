@@ -13,37 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from pipeline.channels.counts import Array, Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.layer_cost import LayerCost, Product
-from pipeline.channels.widths import Array, Counts, Length, Lengths, weighted_layers
+from pipeline.channels.widths import Length, Lengths, weighted_layers
 
 Kept = Mapping[str, int]
 """{group id: units that stay}; a group that is not named keeps all."""
-
-
-class Cost(Protocol):
-    """What a budget is expressed in: never decreases when a group keeps more units."""
-
-    @property
-    def metric(self) -> str: ...
-
-    def of(self, counts: Counts) -> float:
-        """Cost of one candidate; `counts` (G,) int64."""
-        ...
-
-    def each(self, counts: Counts) -> Array:
-        """Costs (B,) of candidates (B, G)."""
-        ...
-
-    def deltas(self, counts: Counts, steps: Counts) -> Array:
-        """Change in cost, (G,), when group g alone goes from `counts[g]` to `counts[g] +
-        steps[g]`.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pipeline.channels import graph_text
 from pipeline.channels.group import ChannelGroup, UnitSlices
 from pipeline.channels.layer_cost import LayerCost, layer_from_json
 from pipeline.errors import ArtifactError
+from pipeline.hints import Hint
 
 SCHEMA_VERSION = 1
 
@@ -181,7 +182,7 @@ class ChannelGraph:
     @staticmethod
     def from_json(text: str) -> ChannelGraph:
         """Inverse of `to_json`. Raises ArtifactError when the text is no channel graph."""
-        again = "run the trace stage again"
+        again = Hint.rerun("trace")
         try:
             data = json.loads(text)
             version = data["schema_version"]

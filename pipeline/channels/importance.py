@@ -5,13 +5,16 @@ Criteria stand in `stages.prune.importance`; the L2 norm is here, because a plan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.channels.graph import ChannelGraph, Place
 from pipeline.channels.group import UnitSlices
+
+Slices = Mapping[str, Sequence[UnitSlices]]
+"""{group id: a table for each member}."""
 
 Score = Callable[[Tensor], Tensor]
 """An element-wise function."""
@@ -20,36 +23,37 @@ Score = Callable[[Tensor], Tensor]
 _BLOCK = 1 << 18
 
 
-def unit_sums(
-    graph: ChannelGraph, tensors: Mapping[str, Tensor], score: Score
-) -> dict[str, Tensor]:
+def unit_sums(slices: Slices, tensors: Mapping[str, Tensor], score: Score) -> dict[str, Tensor]:
     """Sum of `score` over all slices of each unit: {group id: (size,) float64 on the CPU}.
 
     Args:
+        slices: what each unit owns, `ChannelGraph.slices`.
         tensors: of the shapes of the parameters they are named after; a group none of whose slices
             is among them is left out.
     """
     dims: dict[str, set[int]] = {}
-    for name, dim in graph.slices_along:
-        if name in tensors:
-            dims.setdefault(name, set()).add(dim)
+    for table in itertools.chain.from_iterable(slices.values()):
+        if table.parameter in tensors:
+            dims.setdefault(table.parameter, set()).add(table.dim)
     sums = {
         (name, dim): total
         for name, along in dims.items()
         for dim, total in _sums(tensors[name].detach(), score, along).items()
     }
-    totals = {group: _total(tables, sums) for group, tables in graph.slices.items()}
+    totals = {group: _total(tables, sums) for group, tables in slices.items()}
     return {group: total for group, total in totals.items() if total is not None}
 
 
-def weight_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
-    """L2 norm of the weights that produce or read each unit: {group id: (size,) float64}."""
-    sums = unit_sums(graph, weights(model), torch.square)
+def weight_norms(model: nn.Module, slices: Slices) -> dict[str, Tensor]:
+    """L2 norm of the weights that produce or read each unit: {group id: (size,) float64}; zeros
+    for groups without weights.
+    """
+    sums = unit_sums(slices, weights(model), torch.square)
     return {
-        group.id: sums[group.id].sqrt()
-        if group.id in sums
-        else torch.zeros(group.size, dtype=torch.float64)
-        for group in graph.groups
+        group: sums[group].sqrt()
+        if group in sums
+        else torch.zeros(len(tables[0].indices), dtype=torch.float64)
+        for group, tables in slices.items()
     }
 
 
@@ -58,7 +62,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.named_parameters() if tensor.dim() > 1}
 
 
-def _total(tables: list[UnitSlices], sums: Mapping[Place, Tensor]) -> Tensor | None:
+def _total(tables: Sequence[UnitSlices], sums: Mapping[tuple[str, int], Tensor]) -> Tensor | None:
     """Of every unit of one group; None when none of its slices is scored."""
     total = None
     for table in tables:

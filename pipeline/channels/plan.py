@@ -17,6 +17,7 @@ from pipeline.channels.group import ChannelGroup
 from pipeline.channels.importance import weight_norms
 from pipeline.channels.index_ranges import MAX_INDICES, format_ranges, parse_ranges
 from pipeline.errors import ArtifactError, UsageError
+from pipeline.hints import Hint
 
 SCHEMA_VERSION = 1
 
@@ -84,7 +85,8 @@ class ChannelPlan:
         if problems:
             raise ArtifactError(
                 f"the plan does not fit this network: {problems[0]}",
-                hint="make the plan from the graph of this very network: run trace and search again",
+                hint="make the plan from the graph of this very network: "
+                "run trace and search again",
                 details=problems[1:3],
             )
 
@@ -107,7 +109,7 @@ class ChannelPlan:
     @staticmethod
     def from_json(text: str) -> ChannelPlan:
         """Raises ArtifactError when the text is no plan."""
-        again = "run the search stage again"
+        again = Hint.rerun("search")
         try:
             data = json.loads(text)
             version = data["schema_version"]
@@ -160,4 +162,4 @@ def _default_importance(graph: ChannelGraph) -> tuple[Mapping[str, torch.Tensor]
             stacklevel=3,
         )
         return {}, "position"
-    return weight_norms(model, graph), "l2"
+    return weight_norms(model, graph.slices), "l2"

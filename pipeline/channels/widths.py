@@ -15,15 +15,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.channels.counts import Array, Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.layer_cost import Extent, LayerCost
-
-Counts = NDArray[np.int64]
-"""Units kept, (G,) or (B, G), in the order of the group ids that they were asked for with."""
-
-Array = NDArray[np.float64]
 
 
 class Length(NamedTuple):

@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild
 from pipeline.channels.surgery import mask, prune
 from pipeline.errors import Refused
+from pipeline.hints import Hint, Key
 from pipeline.modes import mode
-from stages.trace.cut_check import tensors_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _difference(
     except Exception as error:
         raise Refused(
             f"the {what} network does not run: {error}",
-            hint="freeze the groups concerned with trace.freeze",
+            hint=Hint("freeze the groups concerned with ", Key("trace.freeze")),
         ) from error
     worst = relative = 0.0
     for a, b in zip(found, expected, strict=True):
@@ -99,8 +100,8 @@ def _difference(
             )
         if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
             raise Refused(
-                f"the output of the {what} network, or of the one it is compared with, is not finite",
-                hint="nothing can be proven on these inputs: check the weights and the scale of the images",
+                f"the output of the {what} network, or of its reference, is not finite",
+                hint="check the weights and the scale of the images",
             )
         difference, scale = float((a - b).abs().max()), float(b.abs().max())
         worst = max(worst, difference)
@@ -110,4 +111,5 @@ def _difference(
 
 def _outputs(network: nn.Module, inputs: Sequence[Any]) -> list[torch.Tensor]:
     with torch.no_grad(), mode(network, False):
-        return tensors_of(network(*inputs))
+        leaves = tree_leaves(network(*inputs))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]

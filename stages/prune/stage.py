@@ -4,12 +4,20 @@ masked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ArtifactError, Refused
+from pipeline.hints import Command, Hint, Key
 from pipeline.run.stage import Stage, StageContext
 from pipeline.run.store import write_json
+
+if TYPE_CHECKING:  # torch is imported when the stage runs, not when stages are listed
+    from pipeline.channels.costs import CostModel
+    from pipeline.channels.graph import ChannelGraph
+    from pipeline.channels.plan import ChannelPlan
+    from stages.prune.proof import Proof
 
 
 class PruneStage(Stage):
@@ -26,52 +34,38 @@ class PruneStage(Stage):
     original = ("graph",)
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
+        """Write the cut network and `prune.json`; returns what is left of MACs and parameters as
+        fractions of the original, and the largest relative difference that the proof found.
+
+        Raises:
+            ArtifactError: the plan is of another network.
+            Refused: cut and masked network differ by more than `prune.tolerance`.
+        """
+        from pipeline.channels.costs import CostModel
+        from pipeline.channels.graph import ChannelGraph
+        from pipeline.channels.plan import ChannelPlan
+        from pipeline.channels.surgery import prune
         from pipeline.data import load_splits
         from pipeline.models import load_model, save_model
-        from stages.prune import ChannelPlan, CostModel, prove, prune
-        from stages.trace import ChannelGraph
+        from stages.prune.proof import prove
 
-        model = load_model(ctx.input("base_model"))
+        settings, model = ctx.config.prune, load_model(ctx.input("base_model"))
         graph = ChannelGraph.from_json(ctx.input("graph").read_text())
         plan = ChannelPlan.from_json(ctx.input("plan").read_text())
-        unknown = [group for group in plan.keep if group not in graph]
-        if unknown:
-            raise ArtifactError(
-                f"plan.json: made for another network, {unknown[0]} is no group",
-                hint="rlp stage search",
-            )
-        x, _ = load_splits(ctx.config.data, seed=ctx.seed).search.take(
-            ctx.config.prune.images, seed=ctx.seed
-        )
+        _check_plan(plan, graph)
+        splits = load_splits(ctx.config.data, seed=ctx.seed)
+        x, _ = splits.search.take(settings.images, seed=ctx.seed)
         proof = prove(model, graph, plan, (x,))
-        if not proof.relative <= ctx.config.prune.tolerance:
-            raise Refused(
-                f"cut differs from masked by {proof.relative:.1e} of the largest output, "
-                f"{ctx.config.prune.tolerance:.0e} allowed",
-                hint="rlp inspect graph.json shows the groups; trace.freeze excludes one",
-            )
-        small = prune(model, graph, plan)
-        save_model(small, ctx.out, input_shape=ctx.data_card.image_shape)
-        costs, kept = CostModel(graph), {group: len(units) for group, units in plan.keep.items()}
-        first = CostModel(ChannelGraph.from_json(ctx.original("graph").read_text()))
-        counts = {
-            "macs": {"before": first.macs(), "after": costs.macs(kept)},
-            "params": {"before": first.params(), "after": costs.params(kept)},
-        }
+        _check_proof(proof, settings.tolerance)
+        save_model(prune(model, graph, plan), ctx.out, input_shape=ctx.data_card.image_shape)
+        original = CostModel(ChannelGraph.from_json(ctx.original("graph").read_text()))
+        counts = _counts(original, CostModel(graph), plan.counts())
+        evidence = {**asdict(proof), "images": len(x), "tolerance": settings.tolerance}
         document = {
             "kind": "cut",
             "schema_version": 1,
-            "proof": {
-                **asdict(proof),
-                "images": len(x),
-                "tolerance": ctx.config.prune.tolerance,
-                "dtype": "float64",
-            },
+            "proof": {**evidence, "dtype": "float64"},
             **counts,
-            "layers": {
-                "before": [asdict(row) for row in first.layers()],
-                "after": [asdict(row) for row in costs.layers(kept)],
-            },
         }
         write_json(ctx.out / "prune.json", document)
         return {
@@ -79,6 +73,42 @@ class PruneStage(Stage):
             "params_fraction": counts["params"]["after"] / counts["params"]["before"],
             "cut_minus_masked": proof.relative,
         }
+
+
+def _check_plan(plan: ChannelPlan, graph: ChannelGraph) -> None:
+    """The surgery refuses such a plan as well, but does not know which stage made it."""
+    unknown = [group for group in plan.keep if group not in graph]
+    if unknown:
+        raise ArtifactError(
+            f"plan.json: made for another network, {unknown[0]} is no group",
+            hint=Hint.rerun("search"),
+        )
+
+
+def _check_proof(proof: Proof, tolerance: float) -> None:
+    if not proof.relative <= tolerance:  # also where it is not a number
+        raise Refused(
+            f"cut differs from masked by {proof.relative:.1e} of the largest output, "
+            f"{tolerance:.0e} allowed",
+            hint=Hint(
+                Command("inspect", "graph.json"),
+                " shows the groups; ",
+                Key("trace.freeze"),
+                " excludes one",
+            ),
+        )
+
+
+def _counts(original: CostModel, costs: CostModel, kept: Mapping[str, int]) -> dict[str, Any]:
+    """Before: of the original network; after: of what this cut leaves."""
+    return {
+        "macs": {"before": original.macs(), "after": costs.macs(kept)},
+        "params": {"before": original.params(), "after": costs.params(kept)},
+        "layers": {
+            "before": [asdict(row) for row in original.layers()],
+            "after": [asdict(row) for row in costs.layers(kept)],
+        },
+    }
 
 
 STAGE = PruneStage

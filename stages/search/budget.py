@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.costs import Cost
+from pipeline.channels.counts import Cost
 from pipeline.errors import UsageError
 from stages.search.space import Counts, Space
 

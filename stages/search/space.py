@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from stages.trace import ChannelGraph
 
 LOGIT_LIMIT = 8.0

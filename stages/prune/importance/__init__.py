@@ -56,5 +56,5 @@ def rank_channels(
     scores = CRITERIA[criterion](model, graph, batches, seed)
     if all(group.id in scores for group in graph.groups):
         return scores
-    norms = weight_norms(model, graph)
+    norms = weight_norms(model, graph.slices)
     return {group.id: scores.get(group.id, norms[group.id]) for group in graph.groups}

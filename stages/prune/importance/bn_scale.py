@@ -21,4 +21,4 @@ def score_units(
         for path, module in model.named_modules()
         if isinstance(module, _NormBase) and module.weight is not None
     }
-    return unit_sums(graph, scales, torch.abs)
+    return unit_sums(graph.slices, scales, torch.abs)

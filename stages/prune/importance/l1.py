@@ -15,4 +15,4 @@ def score_units(
     model: nn.Module, graph: ChannelGraph, batches: Any = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """Σ |w| over convolution and linear weights (arXiv 1608.08710)."""
-    return unit_sums(graph, weights(model), torch.abs)
+    return unit_sums(graph.slices, weights(model), torch.abs)

@@ -14,4 +14,4 @@ def score_units(
     model: nn.Module, graph: ChannelGraph, batches: Any = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """√ Σ w² over convolution and linear weights."""
-    return weight_norms(model, graph)
+    return weight_norms(model, graph.slices)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from search_nets import trained
 from search_problems import chain, problem, sensitive_score
 
-from pipeline.channels.costs import Cost, ProductCost
+from pipeline.channels.costs import ProductCost
+from pipeline.channels.counts import Cost
 from pipeline.channels.widths import LayerWidths
 from stages.prune import ChannelPlan
 from stages.search.budget import Projector
