@@ -7,12 +7,12 @@ Without a choice: torchvision's CNNs at their usual size, then timm's at reduced
 installed. A network is traced with one image, cut by half and by shares that differ from group to
 group, and each cut is compared with the silenced network on two images in float64; its units are
 shuffled; its MACs and parameters are counted by torch before and after; everything the model holds
-is compared before and after the trace. With --onnx the half network also runs in
-onnxruntime. Each network has a process of its own, so that one that fails is a row.
+is compared before and after the trace. With --onnx the half network also runs in onnxruntime.
+Each network has a process of its own, so that one that fails is a row.
 
---json keeps the rows as they come; --resume goes on where a run was cut off (what --only names runs
-again), and --compare says which rows got worse than in an older file. Exit code 1 when a network is
-not ok or got worse.
+--json keeps the rows as they come; --resume goes on where a run was cut off (what failed and what
+--only names runs again), and --compare says which rows got worse than in an older file. Exit code 1
+when a network is not ok or got worse.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from torch import nn  # noqa: E402
 
 from stages.trace import trace  # noqa: E402
 
+AGAIN = ("failed", "unbuilt")  # on --resume: it may have been the machine
 IMAGES = 2  # one is traced: what depends on the number of images shows
 
 
@@ -93,7 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = tasks(options)
     environment = _environment(timm_zoo.available() and not options.torchvision)
     document = table.Table(options.json, environment, options.resume)
-    left = [row for row in asked if options.only or row.name not in document.rows]
+    done = {name for name, row in document.rows.items() if row.status not in AGAIN}
+    left = [row for row in asked if options.only or row.name not in done]
     print(f"{len(left)} of {len(asked)} networks; {environment}")
     _warm_up()
     survey_one = partial(work, cuts=options.cuts.split(","), onnx=options.onnx)

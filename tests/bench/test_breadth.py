@@ -208,6 +208,22 @@ def test_the_command_surveys_compares_and_exits_with_a_verdict(
     assert "WORSE squeezenet1_1" in capsys.readouterr().out
 
 
+def test_what_failed_runs_again_and_what_is_done_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.json"
+    document = rows.Table(path, {}, resume=False)
+    document.add(Row("squeezenet1_0", problems={"failed": "killed after 600 s"}))
+    document.add(Row("squeezenet1_1"))
+    monkeypatch.setattr(breadth, "work", lambda row, cuts, onnx: replace(row, macs=1))
+    call = ["--torchvision", "--families", "squeezenet", "--json", str(path), "--resume"]
+    assert breadth.main(call) == 0
+    assert {row.name: row.macs for row in rows.read(path).values()} == {
+        "squeezenet1_0": 1,
+        "squeezenet1_1": 0,
+    }
+
+
 def test_without_timm_its_networks_are_skipped_loudly(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
