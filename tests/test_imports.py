@@ -268,6 +268,14 @@ def test_help_imports_nothing_heavy_and_takes_little_time() -> None:
     assert best < 0.5
 
 
+def test_the_parent_of_an_onnxruntime_child_needs_no_torch() -> None:
+    code = (
+        "import sys, pipeline.runtime\n"
+        "print([name for name in ('torch', 'onnx', 'onnxruntime') if name in sys.modules])"
+    )
+    assert _fresh(code) == "[]"
+
+
 def test_reading_a_config_needs_no_torch() -> None:
     code = (
         "import sys\n"

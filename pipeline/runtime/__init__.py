@@ -1,5 +1,6 @@
-"""onnxruntime, opened in child processes: sessions, providers, inference. Imports neither torch
-nor a stage.
+"""onnxruntime, opened in child processes: sessions, providers, inference.
+
+This side imports neither torch nor onnxruntime.
 """
 
 from __future__ import annotations

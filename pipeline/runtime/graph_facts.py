@@ -1,5 +1,7 @@
-"""Facts about an ONNX file read off its graph: layers, channels, MACs, denormal weights. Runs
-in the child process.
+"""Facts read off the graph of an ONNX file: layers, channels, MACs, denormal weights.
+
+Loaded by path in the child process. The file may be anybody's, so its MACs are counted here, on its
+own nodes, and not by `pipeline.channels`, which knows the networks that were traced.
 """
 
 from __future__ import annotations
@@ -10,16 +12,47 @@ from typing import Any
 import numpy as np
 import onnx
 
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# what onnxruntime may fuse into the node before it
+_FUSED_AFTER = (
+    "Relu",
+    "Clip",
+    "Sigmoid",
+    "Tanh",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Add",
+    "Mul",
+)
+_LONGEST_CHAIN = 6  # of nodes that are fused into one
+
 
 def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
     """Weights, denormals among them, opsets, nodes, layers and MACs of one image.
 
-    Raises ValueError when a tensor's external data lie outside the file's own folder.
+    Args:
+        shape: one input's sizes after the batch, for files that leave them open.
+    Raises:
+        ValueError: a tensor's external data lie outside the file's own folder.
     """
     proto = onnx.load(path, load_external_data=False)
+    weights, denormals = _count_weights(proto, os.path.dirname(os.path.abspath(path)))
+    layers = _layers(proto, shape)
+    return {
+        "weights": weights,
+        "denormals": denormals,
+        "opsets": _opsets(proto),
+        "nodes": len(proto.graph.node),
+        "layers": layers,
+        "macs": sum(layer["macs"] for layer in layers),
+    }
+
+
+def _count_weights(proto: onnx.ModelProto, folder: str) -> tuple[int, int]:
+    """Numbers in all constant tensors, and how many of them are denormal."""
     tensors = list(proto.graph.initializer)
     tensors += [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
-    folder = os.path.dirname(os.path.abspath(path))
     weights = denormals = 0
     for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -30,22 +63,18 @@ def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
         if values.dtype.kind == "f":
             tiny = np.abs(values) < np.finfo(values.dtype).tiny
             denormals += int(np.count_nonzero(tiny & (values != 0)))
-    layers = _layers(proto, shape)
-    return {
-        "weights": weights,
-        "denormals": denormals,
-        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
-        "nodes": len(proto.graph.node),
-        "layers": layers,
-        "macs": sum(layer["macs"] for layer in layers),
-    }
+    return weights, denormals
+
+
+def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
+    return {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
 
 
 def describe(path: str) -> dict[str, Any]:
-    """What `rlp inspect` shows: opsets, operators counted, metadata, and the weights of layers,
-    unread.
+    """What `rlp inspect` shows: opsets, operators counted, metadata, shapes of layers' weights.
 
-    Raises ValueError for a file that parses and holds no nodes.
+    Raises:
+        ValueError: the file parses and holds no nodes, as nearly any short file does.
     """
     proto = onnx.load(path, load_external_data=False)
     if not proto.graph.node:
@@ -56,7 +85,7 @@ def describe(path: str) -> dict[str, Any]:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     heavy = [node for node in proto.graph.node if node.op_type in _HEAVY and len(node.input) > 1]
     return {
-        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        "opsets": _opsets(proto),
         "nodes": counts,
         "metadata": {entry.key: entry.value for entry in proto.metadata_props},
         "layers": [[node.name, shapes.get(node.input[1], [])] for node in heavy],
@@ -74,20 +103,6 @@ def _check_external(tensor: onnx.TensorProto, folder: str) -> None:
         )
 
 
-_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_FUSED_AFTER = (
-    "Relu",
-    "Clip",
-    "Sigmoid",
-    "Tanh",
-    "HardSigmoid",
-    "HardSwish",
-    "LeakyRelu",
-    "Add",
-    "Mul",
-)
-
-
 def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
     """One row for each node that multiplies: weight's name, channels, groups, MACs of one image.
 
@@ -99,38 +114,41 @@ def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
     for node in proto.graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node)
-    rows = []
-    for node in proto.graph.node:
-        if node.op_type not in _HEAVY:
-            continue
-        weight = next((name for name in node.input[1:2] if name in dims), "")
-        w, out = dims.get(weight, []), sizes.get(node.output[0], [])
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        group = attributes.get("group", 1)
-        turned = node.op_type in ("ConvTranspose", "MatMul") or not (
-            node.op_type == "Conv" or attributes.get("transB")
-        )
-        leaving, arriving = (
-            (w[1], w[0]) if turned and len(w) > 1 else (w[0], w[1]) if len(w) > 1 else (0, 0)
-        )
-        if node.op_type == "Conv":
-            arriving *= group
-        elif node.op_type == "ConvTranspose":
-            leaving *= group
-        rows.append(
-            {
-                "layer": weight.removesuffix("_transposed").removesuffix(".weight") or node.name,
-                "node": node.name,
-                "op": node.op_type,
-                "values": _followers(node, users),
-                "out": leaving,
-                "in": arriving,
-                "group": group,
-                "kernel": w[2:] if node.op_type.startswith("Conv") else [],
-                "macs": _macs(node, w, out, sizes, leaving),
-            }
-        )
-    return rows
+    heavy = [node for node in proto.graph.node if node.op_type in _HEAVY]
+    return [{**_layer(node, dims, sizes), "values": _followers(node, users)} for node in heavy]
+
+
+def _layer(
+    node: onnx.NodeProto, dims: dict[str, list[int]], sizes: dict[str, list[int]]
+) -> dict[str, Any]:
+    weight = next((name for name in node.input[1:2] if name in dims), "")
+    w, out = dims.get(weight, []), sizes.get(node.output[0], [])
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    leaving, arriving = _channels(node.op_type, w, attributes)
+    return {
+        "layer": weight.removesuffix("_transposed").removesuffix(".weight") or node.name,
+        "node": node.name,
+        "op": node.op_type,
+        "out": leaving,
+        "in": arriving,
+        "group": attributes.get("group", 1),
+        "kernel": w[2:] if node.op_type.startswith("Conv") else [],
+        "macs": _macs(node, w, out, sizes, leaving),
+    }
+
+
+def _channels(op: str, w: list[int], attributes: dict[str, Any]) -> tuple[int, int]:
+    """Channels that leave and that arrive, by the weight's sizes; 0 where it is no weight."""
+    if len(w) < 2:
+        return 0, 0
+    group = attributes.get("group", 1)
+    if op == "Conv":  # (out, in ÷ group, …)
+        return w[0], w[1] * group
+    if op == "ConvTranspose":  # (in, out ÷ group, …)
+        return w[1] * group, w[0]
+    if op == "Gemm" and attributes.get("transB"):  # (out, in)
+        return w[0], w[1]
+    return w[1], w[0]
 
 
 def _macs(
@@ -148,8 +166,9 @@ def _macs(
 
 
 def _followers(node: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]]) -> list[str]:
+    """The node's value, and those of the nodes after it that may be fused with it."""
     names = [node.output[0]]
-    while len(names) < 6:
+    while len(names) < _LONGEST_CHAIN:
         after = [user for user in users.get(names[-1], []) if user.op_type in _FUSED_AFTER]
         if not after:
             break
@@ -159,17 +178,7 @@ def _followers(node: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]]) -> 
 
 def _sizes(proto: onnx.ModelProto, shape: list[int] | None) -> dict[str, list[int]]:
     """Shapes of all values at batch 1; those with an unknown size are left out."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(proto)
-    weights = {tensor.name for tensor in fixed.graph.initializer}
-    for value in fixed.graph.input:
-        if value.name not in weights:
-            for at, dim in enumerate(value.type.tensor_type.shape.dim):
-                if not dim.HasField("dim_value"):
-                    dim.dim_value = 1 if at == 0 or not shape or at > len(shape) else shape[at - 1]
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del fixed.graph.value_info[:]
+    fixed = _at_batch_1(proto, shape)
     try:
         fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
     except Exception:  # sizes are an extra; the runtime says what is wrong with a file
@@ -180,3 +189,20 @@ def _sizes(proto: onnx.ModelProto, shape: list[int] | None) -> dict[str, list[in
         if all(sizes):
             found[value.name] = sizes
     return found
+
+
+def _at_batch_1(proto: onnx.ModelProto, shape: list[int] | None) -> onnx.ModelProto:
+    """A copy with free input sizes filled in, and nothing said of other sizes."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(proto)
+    weights = {tensor.name for tensor in fixed.graph.initializer}
+    for value in fixed.graph.input:
+        if value.name in weights:
+            continue
+        for at, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value"):
+                dim.dim_value = 1 if at == 0 or not shape or at > len(shape) else shape[at - 1]
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")  # it may say a batch of any size
+    del fixed.graph.value_info[:]
+    return fixed

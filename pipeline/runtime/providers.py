@@ -1,6 +1,4 @@
-"""Execution providers: the names people type, onnxruntime's own, and the package that brings
-each.
-"""
+"""Execution providers: names people type, onnxruntime's own, and the package that brings each."""
 
 from __future__ import annotations
 
@@ -14,8 +12,12 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Provider:
-    """`device` is what IO binding calls the memory it works on; None where host memory is used
-    directly.
+    """An execution provider.
+
+    Attributes:
+        name, short: what onnxruntime and what people call it.
+        package: what to install for it; `extra` of rlp-cnn brings that.
+        device: what IO binding calls the memory it works on; None where it is the host's.
     """
 
     name: str
@@ -40,7 +42,8 @@ PROVIDERS = (
 def find_provider(name: str) -> Provider:
     """The provider called `name`, short ("cuda") or long ("CUDAExecutionProvider"), in any case.
 
-    Raises UsageError for a name that no onnxruntime has.
+    Raises:
+        UsageError: no onnxruntime has one of that name.
     """
     for provider in PROVIDERS:
         if name.lower() in (provider.short, provider.name.lower()):
@@ -52,13 +55,15 @@ def find_provider(name: str) -> Provider:
 def missing_provider(name: str, available: Sequence[str]) -> EnvironmentProblem:
     """The error for a provider that this onnxruntime was built without."""
     provider = find_provider(name)
+    package = provider.package
+    hint = f"install {package} in place of onnxruntime"
     if provider.extra:
+        # Both packages install the same folder, and whichever came last is the one imported.
+        swap = f"pip install --force-reinstall --no-deps {package}"
         hint = (
-            f"pip install 'rlp-cnn[{provider.extra}]' brings {provider.package}; it replaces onnxruntime, so then: "
-            f"pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps {provider.package}"
+            f"pip install 'rlp-cnn[{provider.extra}]' brings {package}; "
+            f"it replaces onnxruntime, so then: pip uninstall -y onnxruntime && {swap}"
         )
-    else:
-        hint = f"install {provider.package} in place of onnxruntime"
     return EnvironmentProblem(
         f"this onnxruntime has no {provider.name}; it has {', '.join(available)}",
         hint=hint,

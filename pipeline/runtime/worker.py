@@ -22,6 +22,9 @@ from pipeline.runtime.providers import CPU, missing_provider
 from pipeline.system import file_type
 
 _CHILD = Path(__file__).with_name("child.py")
+_NO_MEMORY = ("bad allocation", "Failed to allocate")
+# commands whose failure is the file's fault
+_READS_THE_FILE = ("open", "check", "scan", "describe", "infer", "feed", "warm", "slot")
 
 
 class Worker:
@@ -32,26 +35,23 @@ class Worker:
             worker.feed(batch=1)
             nanoseconds = worker.slot(seconds=0.05)
 
-    A child that dies raises ArtifactError naming the file and the signal; the parent lives. Every
-    request takes at most `timeout` seconds, after which the child is killed.
+    A child that dies raises ArtifactError naming the file and the signal; the parent lives.
+
+    Args:
+        timeout: most seconds that one request may take; then the child is killed.
+        command: what to start in the place of child.py, for tests.
     """
 
     def __init__(self, *, timeout: float = 600.0, command: Sequence[str] | None = None) -> None:
         self.timeout = timeout
         self.subject = "no file yet"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        places = [
-            place
-            for place in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-            if os.path.isabs(place)
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
         self._process = subprocess.Popen(
             list(command) if command else [sys.executable, "-P", str(_CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment,
+            env=_environment(),
         )
         self.pid = self._process.pid
 
@@ -89,25 +89,30 @@ class Worker:
         return self._ask("pin", cores=list(cores))["cores"]
 
     def check(self, path: Path, *, label: str = "") -> None:
-        """Run onnx's checker with shape inference on a file, called `label` in errors. Raises
-        ArtifactError.
+        """Run onnx's checker with shape inference on a file, called `label` in errors.
+
+        Raises:
+            ArtifactError: it finds something.
         """
         self.subject = label or str(path)
         self._ask("check", path=str(path))
 
     def scan(self, path: Path, shape: Sequence[int] | None = None) -> dict[str, Any]:
-        """Weights, denormals among them, opsets, nodes, MACs and layers of a file, without a
-        session.
+        """Weights, denormals among them, opsets, nodes, MACs and layers of a file; no session.
 
-        `shape` is one input's sizes after the batch, for files that leave them open. Raises
-        ArtifactError.
+        Args:
+            shape: one input's sizes after the batch, for files that leave them open.
+        Raises:
+            ArtifactError: it is no ONNX file, or its weights lie outside its folder.
         """
         self.subject = str(path)
         return self._ask("scan", path=str(path), shape=list(shape) if shape else None)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """Opsets, operators counted, metadata and layers' weight shapes of a file. Raises
-        ArtifactError.
+        """Opsets, operators counted, metadata and layers' weight shapes of a file.
+
+        Raises:
+            ArtifactError: it is no ONNX file.
         """
         self.subject = str(path)
         return self._ask("describe", path=str(path))
@@ -124,12 +129,16 @@ class Worker:
         profile: bool = False,
         label: str = "",
     ) -> dict[str, Any]:
-        """Open a session and return its inputs, outputs, providers, metadata and the seconds it
-        took.
+        """Open a session, in the place of the one before.
 
         Args:
+            model: a file, or a serialised graph.
             threads: intra-op threads; 0 lets onnxruntime choose.
             static_dims: sizes for named free dims, e.g. {"batch": 1}.
+            profile: record every node, for `profile`.
+            label: what to call the model in errors.
+        Returns:
+            inputs and outputs (name, shape, type), providers, metadata, and the seconds it took.
         Raises:
             ArtifactError: the file cannot be opened, or opening it killed the child.
             EnvironmentProblem: this onnxruntime lacks the provider.
@@ -158,7 +167,12 @@ class Worker:
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        """Make the standard normal input that `slot` runs on; `device` binds it there ("cuda")."""
+        """Make the standard normal input that `slot` runs on.
+
+        Args:
+            shape: sizes after the batch, for files that leave them open.
+            device: where to bind it, such as "cuda"; None: host memory.
+        """
         self._ask(
             "feed", batch=batch, shape=list(shape) if shape else None, seed=seed, device=device
         )
@@ -166,13 +180,15 @@ class Worker:
     def warm(
         self, *, window: float = 0.05, tolerance: float = 0.03, limit: float = 2.0
     ) -> dict[str, Any]:
-        """Run until three windows' medians agree; runs, seconds, stable and the last median in
-        ns.
+        """Run until the medians of three windows agree within `tolerance`, at most `limit` seconds.
+
+        Returns:
+            runs, seconds, stable (whether they agreed) and the last median in ns.
         """
         return self._ask("warm", window=window, tolerance=tolerance, limit=limit)
 
     def slot(self, *, seconds: float, least: int = 1) -> list[int]:
-        """Nanoseconds of every call of one timed slot."""
+        """Nanoseconds of every call of one timed slot, of `seconds` and `least` calls at least."""
         return self._ask("slot", seconds=seconds, least=least)["ns"]
 
     def copies(self, device: str, repeats: int = 20) -> float:
@@ -180,11 +196,16 @@ class Worker:
         return self._ask("copies", device=device, repeats=repeats)["seconds"]
 
     def profile(self, *, runs: int, skip: int = 2) -> list[dict[str, Any]]:
-        """Per-node rows of a session opened with `profile=True`; closes it."""
+        """Per-node rows of a session opened with `profile=True`, which is closed.
+
+        Returns:
+            name, op, provider, input and output shapes, runs, median and mean microseconds (us,
+            mean_us) of each node, without the first `skip` runs.
+        """
         return self._ask("profile", runs=runs, skip=skip)["nodes"]
 
     def infer(self, x: np.ndarray) -> np.ndarray:
-        """First output for one batch, same dtype as the file's."""
+        """First output for one batch, of the file's own dtype."""
         x = np.ascontiguousarray(x)
         answer = self._ask("infer", x.tobytes(), shape=list(x.shape))
         return np.frombuffer(answer["payload"], dtype=answer["dtype"]).reshape(answer["shape"])
@@ -254,7 +275,7 @@ class Worker:
         return ""
 
     def _looks_like(self) -> str:
-        """ ", which is a PNG image", say, where the first bytes of the file tell."""
+        """`, which looks like a PNG image`, say, where the first bytes of the file tell."""
         try:
             with open(self.subject, "rb") as file:
                 kind = file_type(file.read(4096))
@@ -263,14 +284,11 @@ class Worker:
         return "" if kind == "unrecognised binary data" else f", which looks like {kind}"
 
     def _refused(self, command: str, answer: dict[str, Any], fields: Mapping[str, Any]) -> RlpError:
+        """The error for an answer that says `ok: false`."""
         kind, message = answer["kind"], answer["message"]
         if kind == "ProviderMissing":
             return missing_provider(fields["provider"], message.split(", "))
-        if (
-            kind in ("EPFail", "MemoryError")
-            or "bad allocation" in message
-            or "Failed to allocate" in message
-        ):
+        if kind in ("EPFail", "MemoryError") or any(words in message for words in _NO_MEMORY):
             return EnvironmentProblem(
                 f"onnxruntime could not run {self.subject}: {message[:300]}",
                 hint=Hint("set smaller ", Key("benchmark.batches"), ", or choose another provider"),
@@ -280,12 +298,20 @@ class Worker:
                 f"a package is missing: {message}",
                 hint=Hint.command("doctor", says="shows what is installed"),
             )
-        if command in ("open", "check", "scan", "describe", "infer", "feed", "warm", "slot"):
+        if command in _READS_THE_FILE:
             return ArtifactError(
                 f"onnxruntime refused {self.subject}{self._looks_like()}: {message[:300]}",
-                hint="check that it is an ONNX file that this onnxruntime supports, or export it again",
+                hint="check that it is an ONNX file that this onnxruntime supports, "
+                "or export it again",
             )
         return RlpError(f"{command} failed in the onnxruntime child: {kind}: {message[:300]}")
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would make the child import from, or spread over, the wrong place."""
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = os.pathsep.join(place for place in places if os.path.isabs(place))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": absolute}
 
 
 def _read_exactly(pipe: IO[bytes], size: int) -> bytes:
@@ -296,8 +322,10 @@ def _read_exactly(pipe: IO[bytes], size: int) -> bytes:
 
 
 def require_provider(worker: Worker, provider: str) -> None:
-    """Raise EnvironmentProblem, naming the package that brings it, when the child's onnxruntime
-    lacks `provider`.
+    """Refuse a provider, by its long name, that the child's onnxruntime lacks.
+
+    Raises:
+        EnvironmentProblem: naming the package that brings it.
     """
     available = worker.hello()["available"]
     if provider not in available:

@@ -86,7 +86,7 @@ def _manifests(ctx: StageContext) -> dict[str, Mapping[str, Any]]:
     """Of every stage that is there, earlier rounds first."""
     earlier = [source for source in ctx.places.values() if "/" in source]
     stages = dict.fromkeys([*earlier, *(kind.maker for kind in KINDS.values())])
-    found = {stage: read_manifest(ctx.out.parent, stage) for stage in stages if stage != "report"}
+    found = {stage: read_manifest(ctx.run, stage) for stage in stages if stage != "report"}
     return {stage: manifest for stage, manifest in found.items() if manifest}
 
 
