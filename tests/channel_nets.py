@@ -1,9 +1,13 @@
-"""A small network with the topologies that cutting must get right, and its graph."""
+"""A small network with the topologies that cutting must get right, and its graph.
+
+A folder whose tests want the fixtures imports `net` and `graph` in its conftest.
+"""
 
 from __future__ import annotations
 
 import hashlib
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -63,3 +67,13 @@ def digest(net: nn.Module) -> str:
     for name, tensor in net.state_dict().items():
         whole.update(name.encode() + tensor.numpy().tobytes())
     return whole.hexdigest()
+
+
+@pytest.fixture
+def net() -> Small:
+    return small_net()
+
+
+@pytest.fixture
+def graph(net: Small) -> ChannelGraph:
+    return small_graph(net)

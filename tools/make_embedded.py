@@ -15,48 +15,25 @@ of Pillow's zlib.
 from __future__ import annotations
 
 import argparse
-import gzip
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+from pipeline.data.sources.idx import FASHION_CLASSES, read_idx
+from pipeline.system import sha256_file
+
 OUT = Path(__file__).resolve().parents[1] / "pipeline" / "data" / "embedded"
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Array of uint8 in one gzipped IDX file (magic 0, 0, 8, ndim; then big-endian sizes; then
-    the bytes).
-    """
-    raw = gzip.decompress(path.read_bytes())
-    ndim = raw[3]
-    if raw[:3] != b"\0\0\x08":
-        raise SystemExit(f"{path} is not an IDX file of bytes")
-    shape = np.frombuffer(raw, ">i4", count=ndim, offset=4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
 
 
 def balanced(labels: np.ndarray, total: int) -> np.ndarray:
     """Indices of the first `total` ÷ classes images of every class, interleaved: class 0, 1, …
     9, 0, 1, …
     """
-    each = total // len(CLASSES)
+    each = total // len(FASHION_CLASSES)
     return np.stack(
-        [np.flatnonzero(labels == k)[:each] for k in range(len(CLASSES))], axis=1
+        [np.flatnonzero(labels == k)[:each] for k in range(len(FASHION_CLASSES))], axis=1
     ).reshape(-1)
 
 
@@ -74,21 +51,19 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     index: dict[str, object] = {
         "name": "fashion-mnist-12k",
-        "classes": list(CLASSES),
+        "classes": list(FASHION_CLASSES),
         "shape": [1, 28, 28],
         "splits": {},
     }
     for split, prefix, total in (("train", "train", args.train), ("test", "t10k", args.test)):
-        images, labels = (
-            read_idx(folder / f"{prefix}-images-idx3-ubyte.gz"),
-            read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz"),
-        )
+        images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
+        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
         chosen = balanced(labels, total)
         path = OUT / f"{split}.png"
         Image.fromarray(images[chosen].reshape(-1, 28)).save(path, optimize=True)
         index["splits"][split] = {  # type: ignore[index]
             "file": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": sha256_file(path),
             "images": len(chosen),
             "labels": "".join(str(label) for label in labels[chosen]),
         }

@@ -49,8 +49,8 @@ def read_state_dict(path: Path, data: bytes, max_bytes: int) -> dict[str, Tensor
     Raises:
         ArtifactError: another type of file, damaged, or a pickle that holds more than tensors.
     """
-    if not data.startswith(b"PK\x03\x04"):
-        kind = file_type(data)
+    kind = file_type(data)
+    if kind != "a zip archive":
         hint = "git lfs pull fetches the real file" if "lfs" in kind else CONVERT
         if kind == "a pickle":
             kind = "a bare pickle (a whole object, or a checkpoint of torch before 1.6)"

@@ -3,6 +3,8 @@
 Loaded by path in the child process. The file may be anybody's, so its MACs are counted here, on its
 own nodes, and not by `pipeline.channels`, which knows the networks that were traced.
 """
+# MACs are counted here once more, beside pipeline.channels.costs, because `rlp bench` compares any
+# two ONNX files: of a foreign one there is no channel graph. A test holds the two counts together.
 
 from __future__ import annotations
 

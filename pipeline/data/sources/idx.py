@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
 
 _PREFIX = {"train": "train", "test": "t10k"}
-_FASHION = (
+FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
     "Pullover",
@@ -31,7 +31,7 @@ _FASHION = (
 )
 _KNOWN = {  # folder name in small letters without dashes: (label, class names)
     "mnist": ("MNIST", tuple("0123456789")),
-    "fashionmnist": ("Fashion-MNIST", _FASHION),
+    "fashionmnist": ("Fashion-MNIST", FASHION_CLASSES),
     "kmnist": ("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")),
 }
 _MAX_BYTES = 1 << 30

@@ -1,16 +1,3 @@
-from __future__ import annotations
+from channel_nets import graph, net
 
-import pytest
-from channel_nets import Small, small_graph, small_net
-
-from pipeline.channels.graph import ChannelGraph
-
-
-@pytest.fixture
-def net() -> Small:
-    return small_net()
-
-
-@pytest.fixture
-def graph(net: Small) -> ChannelGraph:
-    return small_graph(net)
+__all__ = ["graph", "net"]
