@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from channel_nets import Auxiliary, Small, digest, small_graph
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.channels.graph import ChannelGraph
@@ -49,18 +53,36 @@ def test_masked_network_keeps_its_shape_and_silences(net: Small, graph: ChannelG
     assert torch.equal(silent.a.weight[:2], net.a.weight[:2])
 
 
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_any_cut_computes_what_the_masked_network_computes(
+    net: Small, graph: ChannelGraph, data: st.DataObject
+) -> None:
+    keep = {
+        group.id: tuple(sorted(data.draw(st.sets(st.integers(0, group.size - 1), min_size=1))))
+        for group in graph.prunable
+    }
+    wide, plan = copy.deepcopy(net).double().eval(), ChannelPlan(keep)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        small, silent = (act(wide, graph, plan)(x) for act in (prune, mask))
+    assert torch.allclose(small, silent, rtol=1e-12, atol=1e-14)
+
+
 def test_sliced_tensors_load_into_a_cut_copy(net: Small, graph: ChannelGraph) -> None:
     plan = ChannelPlan.uniform(graph, 0.25)
-    copy = prune(net, graph, plan)
-    expected = digest(copy)
+    small = prune(net, graph, plan)
+    expected = digest(small)
     changed = sliced_tensors(net, graph, plan)
-    state = copy.state_dict()
+    state = small.state_dict()
     with torch.no_grad():
         for name in changed:
             state[name].zero_()
-    assert digest(copy) != expected
-    copy.load_state_dict(changed, strict=False)
-    assert digest(copy) == expected
+    assert digest(small) != expected
+    small.load_state_dict(changed, strict=False)
+    assert digest(small) == expected
 
 
 @pytest.mark.parametrize(
