@@ -1,25 +1,136 @@
-"""What runs: one folder a stage. `STAGES` is the product on one screen."""
+"""What runs, in order: the product on one screen. Each stage has a folder here, whose `stage.py`
+does the work; it is loaded when the stage runs, so that looking at a run needs no torch.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pipeline.run.declaration import Parts
+from pipeline.run.declaration import Stage as Declaration
 
 if TYPE_CHECKING:
-    from pipeline.run.stage import Stage
+    from pipeline.config.schema import Config
+
+
+class Stage(Declaration):
+    """A stage whose work is `run(ctx)` of `stages.NAME.stage`; see there."""
+
+    def external(self, config: Config) -> dict[str, str]:
+        return dict(self._work().external(config)) if self.uses_files else {}
+
+    def run(self, ctx: Any) -> dict[str, Any]:
+        return dict(self._work().run(ctx))
+
+    def _work(self) -> Any:
+        return import_module(f"stages.{self.name}.stage").STAGE()
+
+
+def _given_weights(config: Config, parts: Parts) -> Parts:
+    """Given weights, how one would train does not matter."""
+    return {k: v for k, v in parts.items() if k != "pretrain" or config.model.weights is None}
+
+
+def _provider_too(config: Config, parts: Parts) -> Parts:
+    """Parity is checked on the benchmark's provider as well."""
+    return {**parts, "provider": config.benchmark.provider}
+
+
+def _without_further_files(config: Config, parts: Parts) -> Parts:
+    """Further files count by content, wherever they lie."""
+    parts["benchmark"].pop("against")
+    return parts
+
 
 STAGES = (
-    "pretrain",  # config, data           → base_model   train the baseline, or adopt given weights
-    "trace",     # base_model             → graph        find every channel coupling
-    "search",    # base_model, graph      → plan         distribute the budget over the groups
-    "prune",     # base_model, graph, plan → pruned_model cut, and prove cut == masked
-    "distill",   # pruned_model, base_model → final_model recover accuracy
-    "export",    # base_model, final_model → onnx        with parity on real images
-    "benchmark", # onnx, base_onnx        → benchmark    interleaved A/B latency, test accuracy
-    "report",    # everything             → report       one page, one summary
-)  # fmt: skip
+    Stage(
+        "pretrain",
+        "train the base network, or adopt given weights",
+        sections=("model", "pretrain"),
+        uses_data=True,
+        uses_files=True,
+        memory_key="pretrain.batch_size",
+        narrow=_given_weights,
+    ),
+    Stage(
+        "trace",
+        "find every channel coupling",
+        sections=("trace",),
+        reads=("base_model", "data"),
+    ),
+    Stage(
+        "search",
+        "distribute the budget over the channel groups",
+        sections=("search",),
+        reads=("base_model", "graph", "data"),
+        original=("base_model", "graph"),
+        uses_data=True,
+        uses_round=True,
+        memory_key="search.images",
+    ),
+    Stage(
+        "prune",
+        "cut channels, and prove cut == masked",
+        sections=("prune",),
+        reads=("base_model", "graph", "plan"),
+        original=("graph",),
+        uses_data=True,
+        memory_key="prune.images",
+    ),
+    Stage(
+        "distill",
+        "recover accuracy from the original network",
+        sections=("distill",),
+        reads=("pruned_model",),
+        original=("base_model",),  # the teacher
+        uses_data=True,
+        memory_key="distill.batch_size",
+    ),
+    Stage(
+        "export",
+        "write ONNX and prove parity with PyTorch",
+        sections=("export",),
+        reads=("base_model", "final_model", "data"),
+        uses_data=True,
+        memory_key="export.images",
+        narrow=_provider_too,
+    ),
+    Stage(
+        "benchmark",
+        "time base against final, score both on the test split",
+        sections=("benchmark",),
+        reads=("onnx", "base_onnx", "parity", "base_model", "final_model", "data"),
+        uses_data=True,
+        uses_files=True,
+        memory_key="benchmark.batches",
+        narrow=_without_further_files,
+    ),
+    Stage(
+        "report",
+        "write the page and the summary",
+        sections=("report", "model"),
+        reads=(
+            "data",
+            "graph",
+            "plan",
+            "search",
+            "trials",
+            "cut",
+            "distillation",
+            "parity",
+            "onnx",
+            "benchmark",
+        ),
+        every_round=("search", "cut", "distillation"),
+        version=2,
+    ),
+)
 
 
-def load_stages() -> tuple[Stage, ...]:
-    """An instance of every stage, in order. Each `stages/NAME/stage.py` defines `STAGE`."""
-    return tuple(import_module(f"stages.{name}.stage").STAGE() for name in STAGES)
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def declared(name: str) -> Stage:
+    """The declaration of a stage."""
+    return STAGES[NAMES.index(name)]

@@ -276,6 +276,27 @@ def test_the_parent_of_an_onnxruntime_child_needs_no_torch() -> None:
     assert _fresh(code) == "[]"
 
 
+@pytest.mark.parametrize("command", [["pipeline", "status"], ["check"]])
+def test_looking_at_a_run_loads_no_stage(command: list[str], tmp_path: Path) -> None:
+    """Read with the real declarations: what is there, what is fresh, and why."""
+    run = tmp_path / "run"
+    run.mkdir()
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pipeline.config.load import build_config\n"
+        "from pipeline.run import store\n"
+        "config = build_config({}).model_dump(mode='json')\n"
+        "record = {'kind': 'run', 'schema_version': 1, 'config_name': 'c', 'config': config}\n"
+        f"store.write_sealed(Path({str(run / 'run.json')!r}), record)\n"
+        "from pipeline.cli import main\n"
+        f"try: main([*{command}, {str(run)!r}, '--json'])\n"
+        "except SystemExit as end: assert end.code in (0, 3), end.code\n"
+        f"print([name for name in {HEAVY} if name in sys.modules and name != 'pydantic'])"
+    )
+    assert _fresh(code) == "[]"
+
+
 def test_reading_a_config_needs_no_torch() -> None:
     code = (
         "import sys\n"

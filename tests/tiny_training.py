@@ -91,11 +91,13 @@ def context(
         kind: (folder, {file.name: sha256_file(file) for file in sorted(folder.iterdir())})
         for kind, folder in (inputs or {}).items()
     }
+    config = Config(**sections)
     return StageContext(
-        Config(**sections),
+        config,
         root / "out",
         root / "work",
         hashed,
         reporter=Recorder(kill_at),
         data_card=CARD,
+        depends=config.model_dump(mode="json"),
     )

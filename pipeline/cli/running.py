@@ -15,7 +15,7 @@ from pipeline.run.artifacts import KINDS
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
     from pipeline.run.planner import Step
-    from pipeline.run.stage import Placed
+    from pipeline.run.rounds import PlacedStage
 
 SUMMARY_KEYS = (
     "schema_version",
@@ -35,12 +35,12 @@ def default_run_dir(config_file: Path) -> Path:
     return Path("artifacts") / config_file.stem
 
 
-def stages_of(config: Config) -> tuple[Placed, ...]:
+def stages_of(config: Config) -> tuple[PlacedStage, ...]:
     """The stages of a run with this config, in order; several rounds repeat some of them."""
     from pipeline.run.rounds import chain
-    from stages import load_stages
+    from stages import STAGES
 
-    return chain(load_stages(), config.rounds)
+    return chain(STAGES, config.rounds)
 
 
 def state(step: Step) -> str:
@@ -54,7 +54,7 @@ def state(step: Step) -> str:
     return "missing" if step.manifest is None else "stale"
 
 
-def unknown_files(run: Path, stages: Sequence[Placed], rounds: int) -> list[str]:
+def unknown_files(run: Path, stages: Sequence[PlacedStage], rounds: int) -> list[str]:
     """Files and folders of a run that belong to no stage of it, relative to the run; nothing
     reads them.
     """

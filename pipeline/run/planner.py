@@ -13,8 +13,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Hint, UsageError
 from pipeline.run.artifacts import KINDS
 from pipeline.run.manifest import HashCache, Needs, damaged_outputs, read_manifest
-from pipeline.run.rounds import is_of_round
-from pipeline.run.stage import Placed
+from pipeline.run.rounds import PlacedStage, is_of_round
 
 Action = Literal["reuse", "run", "blocked", "skip"]
 
@@ -25,7 +24,7 @@ class Step:
     way.
     """
 
-    stage: Placed
+    stage: PlacedStage
     action: Action
     reason: str
     needs: Needs | None = None
@@ -46,7 +45,7 @@ class Selection:
 
     @staticmethod
     def of(
-        stages: Sequence[Placed], first: str | None, last: str | None, force: str | None
+        stages: Sequence[PlacedStage], first: str | None, last: str | None, force: str | None
     ) -> Selection:
         """Check the names.
 
@@ -96,7 +95,7 @@ class Planner:
     for commands that must work where the images are not.
     """
 
-    stages: Sequence[Placed]
+    stages: Sequence[PlacedStage]
     config: Config
     run: Path
     data_sha256: str | None = None
@@ -124,7 +123,7 @@ class Planner:
 
     def _step(
         self,
-        stage: Placed,
+        stage: PlacedStage,
         made: Mapping[str, Mapping[str, Any]],
         earlier: Mapping[str, Step],
         selection: Selection,
@@ -185,7 +184,7 @@ class Planner:
 
     def needs(
         self,
-        stage: Placed,
+        stage: PlacedStage,
         made: Mapping[str, Mapping[str, Any]],
         manifest: Mapping[str, Any] | None,
     ) -> Needs:

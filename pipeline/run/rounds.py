@@ -16,9 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.run.artifacts import KINDS
+from pipeline.run.declaration import Stage
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import Config
 
 _START, _END = "base_model", "final_model"  # a round leads from one kind to the other
 _FOLDER = "round-"
@@ -72,23 +76,8 @@ class InputSource(NamedTuple):
     kind: str
 
 
-class Repeatable(Protocol):
-    """What this module must know of a stage; see `pipeline.run.stage.Stage`."""
-
-    name: str
-    reads: tuple[str, ...]
-    original: tuple[str, ...]
-    every_round: tuple[str, ...]
-    uses_round: bool
-
-    def depends(self, config: Any) -> dict[str, Any]: ...
-
-
-AnyStage = TypeVar("AnyStage", bound=Repeatable)
-
-
 @dataclass(frozen=True)
-class PlacedStage(Generic[AnyStage]):
+class PlacedStage:
     """A stage at its place in the chain.
 
     Attributes:
@@ -96,19 +85,19 @@ class PlacedStage(Generic[AnyStage]):
         input_sources: where each thing it reads comes from, by the key for `ctx.input`.
     """
 
-    stage: AnyStage
+    stage: Stage
     name: str
     round: Round
     input_sources: dict[str, InputSource]
 
-    def depends(self, config: Any) -> dict[str, Any]:
+    def depends(self, config: Config) -> dict[str, Any]:
         """The part of the config that the result depends on, and the round where it matters."""
         several = {"round": self.round.number, "rounds": self.round.count}
         matters = self.stage.uses_round and self.round.count > 1
         return {**self.stage.depends(config), **(several if matters else {})}
 
 
-def chain(stages: Sequence[AnyStage], count: int = 1) -> tuple[PlacedStage[AnyStage], ...]:
+def chain(stages: Sequence[Stage], count: int = 1) -> tuple[PlacedStage, ...]:
     """The stages of a run of `count` rounds, in order."""
     if count == 1:
         return tuple(_place(stage, ONLY_ROUND, frozenset()) for stage in stages)
@@ -122,7 +111,7 @@ def chain(stages: Sequence[AnyStage], count: int = 1) -> tuple[PlacedStage[AnySt
     return tuple(_place(stage, this, frozenset(names[begin:end])) for stage, this in order)
 
 
-def _place(stage: AnyStage, this: Round, repeated: frozenset[str]) -> PlacedStage[AnyStage]:
+def _place(stage: Stage, this: Round, repeated: frozenset[str]) -> PlacedStage:
     def source(kind: str, number: int) -> InputSource:
         maker = KINDS[kind].maker
         made_in = Round(number, this.count)

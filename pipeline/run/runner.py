@@ -30,9 +30,10 @@ from pipeline.errors import (
 )
 from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, MANIFEST, RUN_FILE
-from pipeline.run.manifest import Needs, accept_edits, write_manifest
+from pipeline.run.manifest import Needs, accept_edits, read_manifest, write_manifest
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
-from pipeline.run.stage import Placed, Reporter, StageContext
+from pipeline.run.rounds import PlacedStage
+from pipeline.run.stage import Reporter, StageContext
 
 RUN_SCHEMA = 1
 
@@ -49,7 +50,7 @@ class Watcher(Reporter, Protocol):
 class Request:
     """One command to the runner. `resume_command` is printed when it is interrupted."""
 
-    stages: Sequence[Placed]
+    stages: Sequence[PlacedStage]
     config: Config
     run: Path
     config_name: str
@@ -211,6 +212,8 @@ def _run_stage(
             run_name=request.run.resolve().name,
             config_name=request.config_name,
             places={key: source.place for key, source in stage.input_sources.items()},
+            depends=needs.config,
+            manifests=_manifests(request, stage),
             round=stage.round,
             run=request.run,
         )
@@ -223,7 +226,7 @@ def _run_stage(
     watcher.end(step, summary, time.monotonic() - clock)
 
 
-def _work(run: Path, stage: Placed) -> Path:
+def _work(run: Path, stage: PlacedStage) -> Path:
     """Scratch of a stage, beside its folder: `.work/search`, `round-1/.work/search`."""
     folder = run / stage.name
     return folder.parent / ".work" / folder.name
@@ -240,7 +243,7 @@ def _prepare_work(work: Path, needs: Needs) -> None:
             store.write_bytes(marker, key)
 
 
-def _inputs(run: Path, stage: Placed, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
+def _inputs(run: Path, stage: PlacedStage, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
     found = {}
     for key, (place, kind) in stage.input_sources.items():
         found[key] = (
@@ -250,6 +253,13 @@ def _inputs(run: Path, stage: Placed, needs: Needs) -> dict[str, tuple[Path, dic
     return found
 
 
+def _manifests(request: Request, stage: PlacedStage) -> dict[str, Mapping[str, Any]]:
+    """Of the stages before this one that are there."""
+    before = request.stages[: request.stages.index(stage)]
+    found = {placed.name: read_manifest(request.run, placed.name) for placed in before}
+    return {name: manifest for name, manifest in found.items() if manifest}
+
+
 def _seed(seed: int) -> None:
     import torch
 
@@ -257,7 +267,7 @@ def _seed(seed: int) -> None:
 
 
 @contextmanager
-def _resource_errors(stage: Placed, config: Config, folder: Path) -> Iterator[None]:
+def _resource_errors(stage: PlacedStage, config: Config, folder: Path) -> Iterator[None]:
     """Disk and memory that run out are exit 4, whichever library noticed."""
     try:
         yield
@@ -283,7 +293,7 @@ def _resource_errors(stage: Placed, config: Config, folder: Path) -> Iterator[No
         raise
 
 
-def _less_memory(stage: Placed, config: Config) -> Set | None:
+def _less_memory(stage: PlacedStage, config: Config) -> Set | None:
     """Half of the setting that decides how much memory a stage takes; None where none does."""
     key = stage.stage.memory_key
     if not key:

@@ -1,10 +1,9 @@
-"""What a stage is: a name, what it depends on, and `run(ctx)` from artefacts to artefacts.
+"""What a stage sees while it works: the contract of `run(ctx)` in every `stages/NAME/stage.py`.
 
-class Trace(Stage):
-    name = "trace"
-    sections = ("trace",)            # config sections its result depends on
-    reads = ("base_model", "data")   # kinds from pipeline/run/artifacts.py
-    def run(self, ctx): ...          # read ctx.input(kind), write into ctx.out, return a summary
+    def run(ctx: StageContext) -> dict[str, Any]:
+        ...  # read ctx.input(kind), write into ctx.out, return a few numbers to show
+
+What a stage reads and what its result depends on is declared in `stages/__init__.py`.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Hint, Interrupted
 from pipeline.run import store
 from pipeline.run.artifacts import KINDS
-from pipeline.run.rounds import ONLY_ROUND, PlacedStage, Round, of_original, of_round
+from pipeline.run.rounds import ONLY_ROUND, Round, of_original, of_round
 
 
 class Reporter(Protocol):
@@ -56,8 +55,10 @@ class StageContext:
         out: folder whose files are committed together when `run` returns.
         work: scratch folder that survives a kill (checkpoints, journals); emptied after the commit.
         inputs: folder and expected sha256 of every file of every kind this stage reads.
+        depends: the part of the config that the result depends on.
         places: names of the stages that those folders belong to.
         run: the run's folder.
+        manifests: of the stages before this one that are there, by their names.
         data_card: what the images are (pipeline.data.DataCard), for stages that use data.
         round: which of how many rounds this is; after the rounds, the last one.
     """
@@ -71,7 +72,9 @@ class StageContext:
     data_card: Any = None
     run_name: str = "run"
     config_name: str = "CONFIG"
+    depends: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     round: Round = ONLY_ROUND
     run: Path = Path("RUN")
 
@@ -133,58 +136,3 @@ class StageContext:
 
     def interrupted(self) -> Interrupted:
         return Interrupted(signal_number=self.stop_signal() or 2)
-
-
-class Stage:
-    """Base of the stages; subclasses set the class attributes and `run`.
-
-    Attributes:
-        name: its folder in `stages/` and in a run.
-        title: what it does, in a few words for the terminal.
-        version: raised when the same inputs give another result; what was made before is stale.
-        sections: of the config, that its result depends on.
-        reads: kinds it reads. In a later round `base_model` is what the round before left.
-        original: kinds it reads of the first round, with `ctx.original`.
-        every_round: kinds it reads of all rounds, with `ctx.every_round`; for stages after them.
-        uses_data: its result depends on the images.
-        memory_key: of the config, the setting to lower when memory runs out.
-        uses_round: its result depends on which of how many rounds it is in.
-    """
-
-    name: str
-    title: ClassVar[str]
-    version: ClassVar[int] = 1
-    sections: ClassVar[tuple[str, ...]] = ()
-    reads: tuple[str, ...] = ()
-    original: tuple[str, ...] = ()
-    every_round: tuple[str, ...] = ()
-    uses_data: ClassVar[bool] = False
-    uses_round: bool = False
-    memory_key: ClassVar[str] = ""
-
-    def depends(self, config: Config) -> dict[str, Any]:
-        """The part of the config that the result depends on, as plain JSON types.
-
-        Of `data` only what shapes the splits: which images they are is known by content hash.
-        """
-        whole = config.model_dump(mode="json")
-        for where_and_how in ("root", "source", "label", "workers", "download"):
-            whole["data"].pop(where_and_how)
-        wanted = (*self.sections, *(("data",) if self.uses_data else ()))
-        return {section: whole[section] for section in dict.fromkeys(wanted)}
-
-    def external(self, config: Config) -> dict[str, str]:
-        """sha256 of files outside the run that the result depends on, by a name for people."""
-        return {}
-
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Do the work: write every file of `kinds_of(self.name)` into `ctx.out`.
-
-        Returns:
-            a few JSON-able numbers for the terminal and the manifest.
-        """
-        raise NotImplementedError
-
-
-Placed = PlacedStage[Stage]
-"""A stage at its place in a run: what planner and runner work on."""

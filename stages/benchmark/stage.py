@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.data import Images, load_test
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
 from pipeline.models import read_model_file
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.stage import StageContext
 from pipeline.run.store import read_json, sha256_file, write_json
 from pipeline.runtime import Worker
 from stages.benchmark.accuracy import onnx_accuracy
@@ -20,21 +20,8 @@ from stages.benchmark.intervals import FASTER, SLOWER
 from stages.benchmark.protocol import Protocol, Setting
 
 
-class BenchmarkStage(Stage):
+class BenchmarkStage:
     """Timings belong to the machine they were taken on; its fingerprint is stored beside them."""
-
-    name = "benchmark"
-    title = "time base against final, score both on the test split"
-    sections = ("benchmark",)
-    reads = ("onnx", "base_onnx", "parity", "base_model", "final_model", "data")
-    uses_data = True
-    memory_key = "benchmark.batches"
-
-    def depends(self, config: Any) -> dict[str, Any]:
-        """Further files count by content (`external`), wherever they lie."""
-        found = super().depends(config)
-        found["benchmark"].pop("against")
-        return found
 
     def external(self, config: Any) -> dict[str, str]:
         """sha256 of every file of `benchmark.against`. Raises ArtifactError for a missing one."""

@@ -10,25 +10,17 @@ from torch import nn
 from pipeline.data import Images, Splits, load_splits
 from pipeline.models import load_model, save_model
 from pipeline.run.checkpoints import fit_resumable
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_json
 from pipeline.training import Fit, Objective, Recipe
 from pipeline.training.machine import all_cores
 from stages.distill.engine import Recovery, recover
 
 
-class DistillStage(Stage):
+class DistillStage:
     """Interrupted and typed again, it continues at its last checkpoint and ends in the same
     bytes (on a CPU).
     """
-
-    name = "distill"
-    title = "recover accuracy from the original network"
-    sections = ("distill",)
-    reads = ("pruned_model",)
-    original = ("base_model",)  # the teacher, in every round
-    uses_data = True
-    memory_key = "distill.batch_size"
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         section = ctx.config.distill
@@ -37,8 +29,8 @@ class DistillStage(Stage):
         splits = load_splits(ctx.config.data, seed=ctx.seed)
         recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
         belongs_to = {
-            "stage": self.name,
-            "depends": self.depends(ctx.config),
+            "stage": "distill",
+            "depends": ctx.depends,
             "student": sha256_file(student_folder / "model.safetensors"),
             "teacher": sha256_file(teacher_folder / "model.safetensors"),
             "data": ctx.data_card.sha256,

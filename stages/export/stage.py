@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.data import load_splits
 from pipeline.models import load_model
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_json
 from pipeline.runtime import CPU, find_provider
 from stages.export.exporter import ExportReport, export_onnx
@@ -31,19 +31,8 @@ class _Images(NamedTuple):
     metadata: dict[str, str]
 
 
-class ExportStage(Stage):
+class ExportStage:
     """A file out of tolerance is not committed: the stage fails and the folder stays as it was."""
-
-    name = "export"
-    title = "write ONNX and prove parity with PyTorch"
-    sections = ("export",)
-    reads = ("base_model", "final_model", "data")
-    uses_data = True
-    memory_key = "export.images"
-
-    def depends(self, config: Any) -> dict[str, Any]:
-        """Parity is checked on the benchmark's provider too."""
-        return {**super().depends(config), "provider": config.benchmark.provider}
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         """Export both networks, and compare each file with PyTorch on images of the search split.

@@ -21,7 +21,7 @@ from pipeline.models import (
 )
 from pipeline.models.user_source import source_file
 from pipeline.run.checkpoints import fit_resumable
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_json
 from pipeline.training import Recipe, accuracy
 from pipeline.training.machine import all_cores, best_device
@@ -30,24 +30,11 @@ if TYPE_CHECKING:
     from pipeline.data.splits import Splits
 
 
-class PretrainStage(Stage):
+class PretrainStage:
     """Started again after a kill, training goes on from its last checkpoint to the same bytes.
 
     The same bytes on a CPU: GPUs add up in an order of their own.
     """
-
-    name = "pretrain"
-    title = "train the base network, or adopt given weights"
-    sections = ("model", "pretrain")
-    uses_data = True
-    memory_key = "pretrain.batch_size"
-
-    def depends(self, config: Config) -> dict[str, Any]:
-        """Given weights, how one would train does not matter."""
-        parts = super().depends(config)
-        if config.model.weights is not None:
-            parts.pop("pretrain")
-        return parts
 
     def external(self, config: Config) -> dict[str, str]:
         """Hashes of the weights and of the user's own module."""
@@ -117,7 +104,7 @@ class PretrainStage(Stage):
         recipe = Recipe.from_config(
             section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing
         )
-        belongs_to = {"stage": self.name, **self._identity(ctx), "started_from": started_from}
+        belongs_to = {"stage": "pretrain", **self._identity(ctx), "started_from": started_from}
         fitted = fit_resumable(ctx, model, splits, recipe, belongs_to, section="pretrain")
         return {
             "how": "trained",
@@ -135,8 +122,8 @@ class PretrainStage(Stage):
         }
 
     def _identity(self, ctx: StageContext) -> Mapping[str, Any]:
-        parts = self.depends(ctx.config)
-        parts.pop("pretrain", None)  # the recipe, which is compared too, says it
+        # The recipe, which is compared too, says all that matters of `pretrain`.
+        parts = {name: part for name, part in ctx.depends.items() if name != "pretrain"}
         return {
             "depends": parts,
             "external": self.external(ctx.config),

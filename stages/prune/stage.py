@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ArtifactError, Refused
 from pipeline.hints import Command, Hint, Key
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.stage import StageContext
 from pipeline.run.store import write_json
 
 if TYPE_CHECKING:  # torch is imported when the stage runs, not when stages are listed
@@ -20,18 +20,10 @@ if TYPE_CHECKING:  # torch is imported when the stage runs, not when stages are 
     from stages.prune.proof import Proof
 
 
-class PruneStage(Stage):
+class PruneStage:
     """Compares the cut network with the silenced one in float64 on real images of the search
     split.
     """
-
-    name = "prune"
-    title = "cutting channels, and proving cut == masked"
-    sections = ("prune",)
-    reads = ("base_model", "graph", "plan")
-    uses_data = True
-    memory_key = "prune.images"
-    original = ("graph",)
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         """Write the cut network and `prune.json`; returns what is left of MACs and parameters as

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Command
 from pipeline.run.artifacts import KINDS
-from pipeline.run.manifest import device, read_manifest, versions
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.manifest import device, versions
+from pipeline.run.stage import StageContext
 from pipeline.run.store import parse_json, read_bytes, read_json, write_bytes, write_json
 from stages.report.documents import RoundDocuments, RunDocuments
 from stages.report.page import render
@@ -20,15 +19,8 @@ _OF_ROUND = ("search", "cut", "distillation")
 _JSON = ("graph", "plan", *_OF_ROUND, "parity", "benchmark")
 
 
-class ReportStage(Stage):
+class ReportStage:
     """Reads every artefact that holds numbers; computes none of its own."""
-
-    name = "report"
-    title = "writing the page and the summary"
-    version = 2
-    sections = ("report", "model")
-    reads = ("data", *_JSON, "trials", "onnx")
-    every_round = _OF_ROUND
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         """Write what the other stages found.
@@ -69,7 +61,7 @@ def _documents(ctx: StageContext) -> RunDocuments:
         **{kind: _read(ctx.input(kind), kind) for kind in _JSON},
         trials=_lines(ctx.input("trials"), "trials"),
         rounds=[RoundDocuments(*of_one) for of_one in zip(*documents, strict=True)],
-        manifests=_manifests(ctx),
+        manifests=ctx.manifests,
     )
 
 
@@ -80,14 +72,6 @@ def _read(path: Path, kind: str) -> Any:
 def _lines(path: Path, kind: str) -> list[Any]:
     lines = read_bytes(path, max_bytes=KINDS[kind].max_bytes).splitlines()
     return [parse_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
-
-
-def _manifests(ctx: StageContext) -> dict[str, Mapping[str, Any]]:
-    """Of every stage that is there, earlier rounds first."""
-    earlier = [source for source in ctx.places.values() if "/" in source]
-    stages = dict.fromkeys([*earlier, *(kind.maker for kind in KINDS.values())])
-    found = {stage: read_manifest(ctx.run, stage) for stage in stages if stage != "report"}
-    return {stage: manifest for stage, manifest in found.items() if manifest}
 
 
 def _commands(ctx: StageContext) -> str:

@@ -20,7 +20,7 @@ from torch import nn
 from pipeline.data import load_splits
 from pipeline.errors import Refused
 from pipeline.models import load_model
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.stage import StageContext
 from pipeline.run.store import read_json, sha256_file, write_bytes, write_json, write_tensors
 from pipeline.training.machine import all_cores
 from stages.benchmark import LatencyWorker
@@ -41,19 +41,10 @@ from stages.trace import ChannelGraph
 CONTROLS = ("uniform", "global-taylor")
 
 
-class SearchStage(Stage):
+class SearchStage:
     """Interrupted and typed again, it continues at the trial it was at and ends with the same
     plan.
     """
-
-    name = "search"
-    title = "distribute the budget over the channel groups"
-    sections = ("search",)
-    reads = ("base_model", "graph", "data")
-    uses_data = True
-    memory_key = "search.images"
-    original = ("base_model", "graph")
-    uses_round = True
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         config = ctx.config

@@ -5,17 +5,12 @@ from __future__ import annotations
 import fnmatch
 from typing import Any
 
-from pipeline.run.stage import Stage, StageContext
+from pipeline.run.stage import StageContext
 from pipeline.run.store import write_bytes
 
 
-class TraceStage(Stage):
+class TraceStage:
     """`graph.json` has the same bytes for the same network, wherever it is traced."""
-
-    name = "trace"
-    title = "finding channel groups"
-    sections = ("trace",)
-    reads = ("base_model", "data")
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
         import torch

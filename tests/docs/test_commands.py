@@ -13,7 +13,7 @@ from pages import ROOT, Piece, command_lines
 from pipeline.cli.app import app
 from pipeline.config.load import build_config, bundled_configs, find_config, load_config
 from pipeline.errors import RlpError
-from stages import STAGES
+from stages import NAMES
 from stages.search.strategies import STRATEGIES
 
 RLP, PYTHON, MAKE = (command_lines(program) for program in ("rlp", "python", "make"))
@@ -69,7 +69,7 @@ def check(line: str) -> None:
     stages = [params.get("first"), params.get("until"), params.get("name")]
     # `rlp data get NAME` has a name, too
     if line.startswith(("rlp stage ", "rlp pipeline ")):
-        unknown = [s for s in stages if s and s.rpartition("/")[2] not in (*STAGES, "NAME")]
+        unknown = [s for s in stages if s and s.rpartition("/")[2] not in (*NAMES, "NAME")]
         if unknown:
             raise NotTaken(f"{line}: there is no stage {unknown[0]}")
     names = (params.get("strategies") or "").split(",")

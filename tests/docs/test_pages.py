@@ -128,7 +128,7 @@ def test_every_room_is_on_the_map() -> None:
 
 def test_every_room_of_the_map_has_a_sentence() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert [name for name in STAGES if f"| `stages/{name}` |" not in text] == []
+    assert [s.name for s in STAGES if f"| `stages/{s.name}` |" not in text] == []
 
 
 def test_changelog_has_the_version() -> None:

@@ -15,7 +15,7 @@ from pipeline.errors import ArtifactError
 from pipeline.run import store
 from pipeline.run.manifest import HashCache, damaged_outputs, read_manifest
 from pipeline.run.rounds import InputSource, Round, chain
-from stages import load_stages
+from stages import STAGES
 
 pytestmark = pytest.mark.usefixtures("fakes")
 TWO = ("rounds=2",)
@@ -87,11 +87,11 @@ def test_budget_is_shared_out_geometrically() -> None:
 
 
 def test_only_a_stage_that_uses_its_round_depends_on_it() -> None:
-    stages = {stage.name: stage for stage in chain(load_stages(), 2)}
+    stages = {stage.name: stage for stage in chain(STAGES, 2)}
     config = build_config({}, TWO)
     assert stages["round-1/search"].depends(config).items() >= {"round": 1, "rounds": 2}.items()
     assert "rounds" not in stages["round-1/trace"].depends(config)
-    assert "rounds" not in chain(load_stages(), 1)[2].depends(config)
+    assert "rounds" not in chain(STAGES, 1)[2].depends(config)
 
 
 def test_second_run_of_two_rounds_reuses_everything(run: Path) -> None:

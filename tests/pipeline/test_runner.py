@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,9 @@ def test_where_the_images_lie_is_no_reason(run: Path) -> None:
     )
 
 
-def test_new_method_of_a_stage_re_runs_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(fake_run.STAGES[1]), "version", 2)
-    watcher = fake_run.execute(run)
+def test_new_method_of_a_stage_re_runs_it(run: Path) -> None:
+    pretrain, trace, *rest = fake_run.STAGES
+    watcher = fake_run.execute(run, stages=[pretrain, replace(trace, version=2), *rest])
     assert watcher.ran() == ["trace"]
     assert watcher.why("trace") == "the stage's method changed"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from stages import STAGES
+from stages import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 Edges = set[tuple[str, str]]
@@ -16,7 +16,7 @@ def diagram() -> str:
     pipeline.
     """
     found = edges()
-    alone = [stage for stage in STAGES if not any(stage in edge for edge in found)]
+    alone = [stage for stage in NAMES if not any(stage in edge for edge in found)]
     lines = ["", "```mermaid", "flowchart LR", '    subgraph stages["stages/"]']
     lines += [f"        {importer} --> {imported}" for importer, imported in sorted(found)]
     lines += [f"        {stage}" for stage in alone]
@@ -31,6 +31,6 @@ def edges() -> Edges:
         importer = path.relative_to(ROOT / "stages").parts[0]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             words = (getattr(node, "module", None) or "").split(".")
-            if words[0] == "stages" and len(words) > 1 and words[1] in STAGES:
+            if words[0] == "stages" and len(words) > 1 and words[1] in NAMES:
                 found.add((importer, words[1]))
-    return {edge for edge in found if edge[0] in STAGES and edge[0] != edge[1]}
+    return {edge for edge in found if edge[0] in NAMES and edge[0] != edge[1]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.run.artifacts import KINDS, Kind, kinds_of
 from pipeline.run.rounds import chain as chain_of
 from pipeline.run.rounds import is_of_round
-from stages import load_stages
+from stages import STAGES
 from tools.pages.text import cell
 
 
@@ -13,7 +13,7 @@ def chain() -> str:
     """The stages in order, and below each what it hands on, as an indented picture in
     two rows.
     """
-    columns = [(stage.name, _handed_on(stage.name)) for stage in load_stages()]
+    columns = [(stage.name, _handed_on(stage.name)) for stage in STAGES]
     half = (len(columns) + 1) // 2
     return _indented([*_draw(columns[:half], more=True), "", *_draw(columns[half:], more=False)])
 
@@ -23,7 +23,7 @@ def _handed_on(stage: str) -> str:
     kinds = kinds_of(stage)
     if any(len(kind.files) > 1 for kind in kinds):
         return "model"
-    read = {kind for later in load_stages() for kind in later.reads}
+    read = {kind for later in STAGES for kind in later.reads}
     return next((kind for kind in kinds if kind.name in read), kinds[0]).files[0]
 
 
@@ -37,7 +37,7 @@ def _draw(row: list[tuple[str, str]], more: bool) -> tuple[str, str]:
 def table() -> str:
     """Per stage: what it reads, what it writes, what it does."""
     lines = ["", "| stage | reads | writes | what it does |", "|---|---|---|---|"]
-    for stage in load_stages():
+    for stage in STAGES:
         read = [
             f"`{_file(KINDS[kind])}`" for kind in dict.fromkeys((*stage.reads, *stage.original))
         ]
@@ -56,10 +56,10 @@ def _file(kind: Kind) -> str:
 def layout() -> str:
     """The folders and files of a run."""
     rows = [("run.json", "the resolved config, sealed with its own hash")]
-    for stage in load_stages():
+    for stage in STAGES:
         files = [file for kind in kinds_of(stage.name) for file in kind.files]
         rows.append((f"{stage.name}/", " ".join(files)))
-    earlier = [placed.name for placed in chain_of(load_stages(), 2) if is_of_round(placed.name)]
+    earlier = [placed.name for placed in chain_of(STAGES, 2) if is_of_round(placed.name)]
     folder = earlier[0].partition("/")[0]
     repeated = " ".join(f"{name.rpartition('/')[2]}/" for name in earlier)
     rows.append((f"{folder}/", f"{repeated} of an earlier round, with `rounds` above 1"))

@@ -21,6 +21,7 @@ from pipeline.models import build_model, save_model
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_json
 from pipeline.runtime import CPU
+from stages import declared
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.benchmark.stage import setting_list
@@ -132,7 +133,8 @@ def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
 def test_further_files_count_by_content_not_by_place(tmp_path: Path) -> None:
     path = brightest_quadrant(tmp_path / "further.onnx")
     config, stage = Config(benchmark={**SETTINGS, "against": (str(path),)}), module.STAGE()
-    assert stage.depends(config) == stage.depends(Config(benchmark=SETTINGS))
+    depends = declared("benchmark").depends
+    assert depends(config) == depends(Config(benchmark=SETTINGS))
     assert stage.external(config) == {f"benchmark.against {path}": sha256_file(path)}
     path.unlink()
     with pytest.raises(ArtifactError, match=r"further\.onnx") as caught:

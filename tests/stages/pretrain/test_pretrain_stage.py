@@ -20,6 +20,7 @@ from pipeline.models.weights import shipped_weights
 from pipeline.run import store
 from pipeline.run.stage import StageContext
 from pipeline.training import Callbacks, accuracy
+from stages import declared
 
 NET = (
     "from torch import nn\n"
@@ -194,9 +195,9 @@ def test_what_the_result_depends_on(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     training = Config(model=MODEL, pretrain=PRETRAIN)
     given = Config(model=MODEL | {"weights": "w.safetensors"}, pretrain=PRETRAIN)
-    assert stage.depends(training)["pretrain"]["lr"] == 0.05
-    assert stage.depends(given)["model"]["weights"] == "w.safetensors"
-    assert "pretrain" not in stage.depends(given)
+    assert declared("pretrain").depends(training)["pretrain"]["lr"] == 0.05
+    assert declared("pretrain").depends(given)["model"]["weights"] == "w.safetensors"
+    assert "pretrain" not in declared("pretrain").depends(given)
     assert stage.external(given) == {
         "w.safetensors": store.sha256_file(tmp_path / "w.safetensors"),
         "own_halves_net.py": store.sha256_file(tmp_path / "own_halves_net.py"),

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from pipeline.config.schema import Config, SearchConfig
 from pipeline.errors import UsageError
+from stages import declared
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.search.align import settle_alignment
 from stages.search.setup import prepare
-from stages.search.stage import SearchStage
 
 AUTO = SearchConfig(align="auto")
 
@@ -89,7 +89,7 @@ def test_a_damaged_note_of_it_is_measured_again(tmp_path: Path, content: str) ->
 
 
 def test_freshness_is_that_of_the_setting_so_another_machine_re_runs_nothing() -> None:
-    depends = SearchStage().depends(Config(search=AUTO))
+    depends = declared("search").depends(Config(search=AUTO))
     assert depends["search"]["align"] == "auto"
 
 
