@@ -41,7 +41,7 @@ def crop_and_flip(pixels: Tensor, augment: Augment, generator: torch.Generator) 
     rows = torch.arange(height).expand(batch, height)
     cols = torch.arange(width).expand(batch, width)
     if augment.crop:
-        reach = 2 * augment.crop + 1
+        reach = 2 * augment.crop + 1  # every image is shifted by its own amount, hence by indices
         rows = rows + torch.randint(reach, (batch, 1), generator=generator)
         cols = cols + torch.randint(reach, (batch, 1), generator=generator)
         pixels = F.pad(pixels, (0, 0, *(augment.crop,) * 4))

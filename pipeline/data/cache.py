@@ -60,6 +60,7 @@ def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         for name, array in arrays.items():
             np.save(staging / f"{name}.npy", array, allow_pickle=False)
             digests[name] = sha256_file(staging / f"{name}.npy")
+        # last: an entry without it is none
         (staging / _DONE).write_text(json.dumps({**card, "arrays": digests}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staging, folder)

@@ -58,6 +58,7 @@ class DataCard:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> DataCard:
         """Inverse of `to_dict`, also after a trip through JSON."""
+        # JSON knows no tuples, and cards are compared
         lists = {name: tuple(raw[name]) for name in ("classes", "image_shape", "mean", "std")}
         counts = {split: tuple(values) for split, values in raw["counts"].items()}
         return cls(**{**raw, **lists, "counts": counts})

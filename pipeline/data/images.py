@@ -58,6 +58,7 @@ class Images:
         self.labels = labels.to(torch.int64)
         self.classes = tuple(classes)
         self.image_shape = (channels, height, width)
+        # what pixels are scaled and shifted by, made once for each device and dtype
         self._weights: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -80,8 +81,8 @@ class Images:
 
     def to(self, device: torch.device | str) -> Images:
         """The same images with their pixels on `device`; batches then come from there."""
-        rows = None if self._rows is None else self._rows.to(device)
-        pixels = self._pixels if rows is None else self._pixels[self._rows]
+        # the rows of this split alone: a device's memory is small
+        pixels = self._pixels if self._rows is None else self._pixels[self._rows]
         return Images(pixels.to(device), self.labels.to(device), self.classes, self.mean, self.std)
 
     def batches(
@@ -162,7 +163,7 @@ def channel_statistics(
     """
     channels = pixels.shape[3]
     counts = torch.zeros(channels, 256, dtype=torch.int64)
-    for part in pixels.split(chunk):
+    for part in pixels.split(chunk):  # a channel is copied out: chunks keep the copies small
         for c in range(channels):
             counts[c] += torch.bincount(part[..., c].reshape(-1).cpu(), minlength=256)
     values = torch.arange(256, dtype=torch.float64) / 255

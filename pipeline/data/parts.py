@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.data.card import DataCard
 from pipeline.data.hashing import sha256_bytes, sha256_files
-from pipeline.data.sources import Encoded, Source
+from pipeline.data.sources.base import Encoded, Source
 from pipeline.errors import ArtifactError
 
 

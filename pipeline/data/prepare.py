@@ -20,7 +20,7 @@ from pipeline.data.parts import (
     whole_identity,
 )
 from pipeline.data.prepare_encoded import prepare_encoded
-from pipeline.data.sources import Decoded, Encoded, Source
+from pipeline.data.sources.base import Decoded, Encoded, Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pipeline.data.decode import Survey, decode_all, survey, try_decode
 from pipeline.data.hashing import sha256_bytes
 from pipeline.data.images import channel_statistics
 from pipeline.data.parts import Part, check_classes, class_counts, whole_identity
-from pipeline.data.sources import Encoded, Source
+from pipeline.data.sources.base import Encoded, Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 
 if TYPE_CHECKING:

@@ -37,5 +37,5 @@ def densenet(
     stem = nn.Conv2d(in_channels, num_init_features, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight)
     net.features.conv0 = stem
-    del net.features.pool0
+    del net.features.pool0  # torchvision's stem halves the resolution twice
     return net

@@ -162,6 +162,7 @@ def read_model_file(folder: str | Path) -> ModelFile:
             f"{path}: schema version {version}, this rlp reads up to 1", hint="upgrade rlp-cnn"
         )
     try:
+        # as JSON again: strict validation of Python objects would ask for tuples
         return ModelFile.model_validate_json(store.dump_json(raw))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

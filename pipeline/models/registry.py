@@ -139,7 +139,7 @@ def _torchvision(
         if close:
             meant = f"did you mean torchvision:{close[0]}?"
         raise UsageError(f"model.source torchvision:{name}: no such network", hint=meant)
-    defaults: dict[str, Any] = {"num_classes": num_classes, "weights": None}
+    defaults: dict[str, Any] = {"num_classes": num_classes, "weights": None}  # no download
     if name in ("googlenet", "inception_v3"):  # their extra heads return a tuple, in training only
         defaults |= {"aux_logits": False, "init_weights": True}
     net = _call(

@@ -110,6 +110,7 @@ def _integers(module: nn.Module) -> dict[str, int | tuple[int, ...]]:
     """Public attributes that are an int or a non-empty tuple or list of ints."""
     found: dict[str, int | tuple[int, ...]] = {}
     for key, value in vars(module).items():
+        # a mode and a switch are no widths, though bool is an int
         if key.startswith("_") or key == "training" or isinstance(value, bool):
             continue
         if isinstance(value, int):
@@ -124,7 +125,7 @@ def guess_in_channels(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             return module.in_channels
-    return 3
+    return 3  # colour images
 
 
 def guess_num_classes(model: nn.Module) -> int:

@@ -19,7 +19,7 @@ from torch import nn
 from pipeline.errors import UsageError
 
 _HINT = "name a function or class that returns the network"
-_NOT_NETWORKS = ("torch", "pip", "setuptools")
+_NOT_NETWORKS = ("torch", "pip", "setuptools")  # packages with functions that run anything
 
 
 def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[..., Any]:
@@ -37,7 +37,7 @@ def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[...,
     for folder in map(str, map(Path.resolve, folders)):
         if folder not in sys.path:
             sys.path.append(folder)  # for good: a factory may import the files beside its own
-    importlib.invalidate_caches()
+    importlib.invalidate_caches()  # the file may be newer than the last look at its folder
     target = _import(module_name, source, folders)
     for name in attribute.split("."):
         if not hasattr(target, name):

@@ -119,7 +119,7 @@ def _without_prefix(
     tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     tensors = dict(tensors)
-    while not tensors.keys() & target.keys():
+    while not tensors.keys() & target.keys():  # one wrapper may be inside another
         prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)
         if prefix is None:
             break

@@ -18,7 +18,7 @@ from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.latency import LatencyWorker
 from stages.benchmark.probes import conv_chain
 
-# multiples of 8, 16 and 32 with neighbours that are multiples of 1, 2 and 4 only
+# multiples of 8, 16 and 32, and beside them multiples of 2 and 4 only
 WIDTHS = (30, 32, 36, 40, 44, 48, 56, 60, 62, 64, 72, 76, 80, 94, 96)
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 MIN_BLOCKS = 4  # a layer of fewer steps has no room left to choose a width

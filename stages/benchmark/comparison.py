@@ -147,7 +147,7 @@ def compare_settings(
 
 def _facts(path: Path, settings: Sequence[Setting]) -> dict[str, Any]:
     """What `Variant` says of the file itself; refuses a provider that is not there."""
-    digest = sha256_file(path)
+    digest = sha256_file(path)  # before it is timed: what changes meanwhile is another file
     with Worker() as worker:
         for setting in settings:
             require_provider(worker, find_provider(setting.provider).name)
@@ -172,19 +172,18 @@ def _flushed(
     if not any(fact["denormal_weights"] for fact in facts):
         return [None] * len(settings)
     found = measure(a, b, settings, protocol, input_shape=input_shape, flush_denormals=True)
-    rows: list[dict[str, Any] | None] = []
-    for samples in found:
-        ratio, control = ratio_intervals(samples.ratios, samples.control)
-        rows.append(
-            {
-                "verdict": verdict(ratio, control),
-                "ratio": ratio.value,
-                "ci95": [ratio.low, ratio.high],
-                "a_p50_ms": percentiles(samples.calls[0])["p50"],
-                "b_p50_ms": percentiles(samples.calls[1])["p50"],
-            }
-        )
-    return rows
+    return [_flushed_row(samples) for samples in found]
+
+
+def _flushed_row(samples: Samples) -> dict[str, Any]:
+    ratio, control = ratio_intervals(samples.ratios, samples.control)
+    return {
+        "verdict": verdict(ratio, control),
+        "ratio": ratio.value,
+        "ci95": [ratio.low, ratio.high],
+        "a_p50_ms": percentiles(samples.calls[0])["p50"],
+        "b_p50_ms": percentiles(samples.calls[1])["p50"],
+    }
 
 
 def _comparison(

@@ -18,6 +18,7 @@ from pipeline.system import (
     usable_cores,
 )
 
+# of the processor's instruction sets those that convolutions are written for
 _FLAGS = (
     "sse4_2",
     "avx",
@@ -36,8 +37,9 @@ _STABLE = ("cpu", "flags", "cores", "quota", "system", "versions")
 
 
 def fingerprint() -> dict[str, Any]:
-    """JSON-able facts, None for what the system does not tell; `id` is of what does not change
-    by the hour.
+    """JSON-able facts, None for what the system does not tell.
+
+    `id` is a hash of those that do not change by the hour: timings with the same one compare.
     """
     facts: dict[str, Any] = {
         "cpu": cpu_name(),
@@ -63,11 +65,9 @@ def resolve_threads(threads: int) -> int:
 
 
 def cores(threads: int) -> list[int]:
-    """Cores to pin `threads` to: the last ones, since the first serve interrupts; none when
-    there are too few.
-    """
+    """Cores to pin `threads` to; all of them when there are too few."""
     usable = allowed_cores()
-    return usable[-threads:] if threads <= len(usable) else usable
+    return usable[-threads:] if threads <= len(usable) else usable  # the first serve interrupts
 
 
 def _flags() -> list[str]:

@@ -107,12 +107,7 @@ class LatencyWorker:
             "original": self._opened("original", self._original, batch, threads),
             "candidate": self._opened("candidate", model, batch, threads),
         }
-        calls: dict[str, list[int]] = {"original": [], "candidate": []}
-        for turn in range(_ROUNDS):
-            order = ("original", "candidate", "candidate", "original")
-            for side in order if turn % 2 == 0 else order[2:] + order[:2]:
-                calls[side] += sides[side].slot(seconds=min_time / (2 * _ROUNDS), least=2)
-        original, candidate = (np.array(calls[side]) / 1e9 for side in ("original", "candidate"))
+        candidate, original = _alternating(sides, min_time)
         floor = [float(np.quantile(times, FLOOR_QUANTILE)) for times in (candidate, original)]
         return RelativeLatency(
             float(np.median(candidate)), float(np.median(original)), floor[0] / floor[1]
@@ -150,3 +145,13 @@ class LatencyWorker:
             worker.close()
         self._workers[side] = Worker()
         return self._workers[side]
+
+
+def _alternating(sides: dict[str, Worker], min_time: float) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of every call of the candidate and of the original, in ABBA slots."""
+    calls: dict[str, list[int]] = {"original": [], "candidate": []}
+    order = ("original", "candidate", "candidate", "original")
+    for turn in range(_ROUNDS):
+        for side in order if turn % 2 == 0 else order[2:] + order[:2]:
+            calls[side] += sides[side].slot(seconds=min_time / (2 * _ROUNDS), least=2)
+    return np.array(calls["candidate"]) / 1e9, np.array(calls["original"]) / 1e9

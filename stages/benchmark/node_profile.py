@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +132,16 @@ def node_time(
     row: Mapping[str, Any], layers: Mapping[str, dict[str, Any]], batch: int = 1
 ) -> NodeTime:
     """One row of the child's profile, with what the file says about its layer."""
-    name, op, us = row["name"], row["op"], float(row["us"])
-    blocked = name.endswith(_BLOCKED_SUFFIX)
-    plain_name = name.removesuffix(_BLOCKED_SUFFIX)
-    layer = layers.get(plain_name) or layers.get(plain_name.removeprefix("fused "))
-    if layer is None or op in REORDERS or not _multiplies(op):
-        return NodeTime(name, op, row["provider"], us)
+    node = NodeTime(row["name"], row["op"], row["provider"], float(row["us"]))
+    blocked = node.name.endswith(_BLOCKED_SUFFIX)
+    name = node.name.removesuffix(_BLOCKED_SUFFIX)
+    layer = layers.get(name) or layers.get(name.removeprefix("fused "))
+    if layer is None or node.op in REORDERS or not _multiplies(node.op):
+        return node
     macs = batch * layer["macs"]
-    layout = (BLOCKED if blocked else PLAIN) if "Conv" in op else ""
-    return NodeTime(
-        name,
-        op,
-        row["provider"],
-        us,
+    layout = (BLOCKED if blocked else PLAIN) if "Conv" in node.op else ""
+    return replace(
+        node,
         layer=layer["layer"],
         channels_in=layer["in"],
         channels_out=layer["out"],

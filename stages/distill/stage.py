@@ -1,8 +1,9 @@
-"""The distill stage: pruned model, its teacher and images in; the recovered model out."""
+"""The distill stage: cut network, original and images in; the recovered network out."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -18,23 +19,31 @@ from stages.distill.engine import Recovery, recover
 
 
 class DistillStage:
-    """Interrupted and typed again, it continues at its last checkpoint and ends in the same
-    bytes (on a CPU).
+    """Started again after a kill, it goes on from its last checkpoint to the same bytes.
+
+    The same bytes on a CPU: GPUs add up in an order of their own.
     """
 
     def run(self, ctx: StageContext) -> dict[str, Any]:
+        """Re-estimate batch-norm statistics, then train the cut network towards the original.
+
+        Reads the cut network of this round and the original one; writes the recovered network
+        (`model.json`, `model.safetensors`) and `distill.json` with the accuracy after each step.
+
+        Returns:
+            accuracies on the search split, and which state was kept.
+        Raises:
+            ArtifactError: a model is damaged.
+            Refused: training diverged.
+            Interrupted: a stop was asked for; training goes on from there when started again.
+            EnvironmentProblem: out of memory.
+        """
         section = ctx.config.distill
         student_folder, teacher_folder = ctx.input("pruned_model"), ctx.original("base_model")
         student, teacher = load_model(student_folder), load_model(teacher_folder)
         splits = load_splits(ctx.config.data, seed=ctx.seed)
         recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
-        belongs_to = {
-            "stage": "distill",
-            "depends": ctx.depends,
-            "student": sha256_file(student_folder / "model.safetensors"),
-            "teacher": sha256_file(teacher_folder / "model.safetensors"),
-            "data": ctx.data_card.sha256,
-        }
+        belongs_to = _identity(ctx, student_folder, teacher_folder)
 
         def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
             seen = Splits(train=images, search=splits.search)
@@ -51,6 +60,17 @@ class DistillStage:
             "search_accuracy": recovery.final,
             "kept": recovery.kept,
         }
+
+
+def _identity(ctx: StageContext, student: Path, teacher: Path) -> dict[str, Any]:
+    """What a checkpoint must be of, besides recipe and seed, to be gone on from."""
+    return {
+        "stage": "distill",
+        "depends": ctx.depends,
+        "student": sha256_file(student / "model.safetensors"),
+        "teacher": sha256_file(teacher / "model.safetensors"),
+        "data": ctx.data_card.sha256,
+    }
 
 
 def _document(recovery: Recovery, recipe: Recipe, mode: str, seed: int) -> dict[str, Any]:

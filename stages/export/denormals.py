@@ -24,7 +24,7 @@ def flush_denormals(proto: onnx.ModelProto) -> int:
         tiny = _denormal(values)
         count = int(tiny.sum())
         if count:
-            clean = np.where(tiny, values.dtype.type(0), values)
+            clean = np.where(tiny, values.dtype.type(0), values)  # a plain 0 would widen float16
             tensor.CopyFrom(numpy_helper.from_array(clean, tensor.name))
             flushed += count
     return flushed

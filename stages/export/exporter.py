@@ -87,6 +87,7 @@ def export_onnx(
     exported = first_that_works(model, example, options, exporter)
     flushed = flush_denormals(exported.proto)
     replace_notes(exported.proto, metadata or {})
+    # deterministic: the same network gives the same bytes, so a run can be compared by hash
     data = exported.proto.SerializeToString(deterministic=True)
     if len(data) > _LIMIT:
         raise Refused(

@@ -38,7 +38,7 @@ def name_initializers(proto: onnx.ModelProto, model: nn.Module) -> None:
                 continue
             better = _match(tensors[name], own)
             if better is None and slot == 2 and node.op_type in _BIASED and uses[name] > 1:
-                better = node.input[1] + FOLDED_BIAS
+                better = node.input[1] + FOLDED_BIAS  # of a norm folded into this layer
             if better is None:
                 continue
             if better not in tensors:

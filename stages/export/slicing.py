@@ -52,7 +52,7 @@ class OnnxSlicer:
         self.graph = graph
         self._tensors = list(original.graph.initializer)
         self._skeleton = onnx.ModelProto()
-        self._skeleton.CopyFrom(original)
+        self._skeleton.CopyFrom(original)  # without weights it is copied fast, once a candidate
         del self._skeleton.graph.initializer[:]
         del self._skeleton.graph.value_info[:]
         self._sources = {

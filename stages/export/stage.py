@@ -98,7 +98,7 @@ def _export(
     missed = ""
     for name in names:
         only = None if auto and name == DYNAMO else name  # None: both, should the first not do it
-        report = export_onnx(
+        report = export_onnx(  # two images: torch.export specialises on a batch of 1
             model, images.x[:2], path, metadata=metadata, opset=settings.opset, exporter=only
         )
         report = replace(report, fallback=missed or report.fallback)

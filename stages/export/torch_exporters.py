@@ -49,13 +49,12 @@ def first_that_works(
     """
     failures: list[str] = []
     model, example = _plain_strides(model).eval(), _plain(example)
-    for name, export in _EXPORTERS.items():
-        if only not in (None, name):
-            continue
+    for name in _EXPORTERS if only is None else (only,):
+        export = _EXPORTERS[name]
         try:
             with _quiet(), torch.no_grad():
                 return Exported(export(model, example, options), name, "; ".join(failures))
-        except (KeyboardInterrupt, MemoryError):
+        except (KeyboardInterrupt, MemoryError):  # not the exporter's doing
             raise
         except Exception as error:  # exporters raise anything; the reason is kept and shown
             failures.append(f"{name}: {type(error).__name__}: {_first_line(error)}")
@@ -77,7 +76,7 @@ def _with_dynamo(model: nn.Module, x: torch.Tensor, options: Options) -> onnx.Mo
         output_names=[options.output_name],
         dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         opset_version=options.opset,
-        external_data=False,
+        external_data=False,  # one self-contained file
         verbose=False,
     )
     assert program is not None

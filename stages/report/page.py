@@ -34,7 +34,9 @@ def render(
     """
     template = resources.files("stages.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        autoescape=True,  # names of layers, classes and files are the user's
+        undefined=jinja2.StrictUndefined,  # a number that is missing is a bug, not a blank
+        trim_blocks=True,
     )
     machine = found.benchmark["machine"]
     settings = config.model_dump(mode="json")

@@ -174,7 +174,7 @@ def _decoded(pixels: np.ndarray, labels: np.ndarray) -> Decoded:
 def _longest_string(raw: bytes) -> np.ndarray:
     """The longest string or bytes argument among the opcodes of a pickle, as uint8."""
     arguments = (arg for _, arg, _ in pickletools.genops(raw) if isinstance(arg, str | bytes))
-    longest = max(arguments, key=len)
+    longest = max(arguments, key=len)  # 30 MB of pixels beside short names
     # Python 2 wrote bytes as text; latin-1 maps one to the other.
     raw_pixels = longest.encode("latin-1") if isinstance(longest, str) else longest
     return np.frombuffer(raw_pixels, np.uint8)

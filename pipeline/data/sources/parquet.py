@@ -66,6 +66,7 @@ class Parquet(Source):
 
     def read(self, split: str) -> Encoded:
         labels = self._labels(split)
+        # stays in Arrow's memory; one image at a time is made into bytes
         raw = self._column(split, self._image).combine_chunks().field("bytes")
         return Encoded(
             read=lambda i: raw[i].as_py() or b"",

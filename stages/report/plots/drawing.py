@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 
 import matplotlib
 
-matplotlib.use("svg")
+matplotlib.use("svg")  # no window, no display
 from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -68,6 +68,7 @@ def svg(figure: Figure) -> str:
         bbox_inches="tight",
     )
     text = buffer.getvalue()
+    # what comes before is an XML declaration, which has no place within HTML
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     style = rf'<svg role="img" style="max-width: {figure.get_figwidth() * 1.2:g}in" \1'
     return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', style, text, count=1)

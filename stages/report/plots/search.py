@@ -64,6 +64,7 @@ def search_curve(curves: Sequence[Curve], unit: str) -> str:
     for axes, curve in zip(drawn, curves, strict=True):
         low, high = _window(curve.scores, curve.controls.values())
         _candidates(axes, curve, low)
+        # what has no style of its own left goes without a line
         for (name, value), style in zip(curve.controls.items(), ("--", ":", "-."), strict=False):
             label = f"{name} {value:.3g}"
             edge = max(value, low)
@@ -124,6 +125,7 @@ def _cost_panel(axes: Any, panel: CostPanel, low: float) -> None:
 def front_of(candidates: Sequence[Point]) -> list[Point]:
     """Those of (cost, score) that no other beats in both, cheapest first."""
     front: list[Point] = []
+    # by cost, the best of equal costs first: then whatever scores higher than all before is on it
     for cost, score in sorted(candidates, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
             front.append((cost, score))
@@ -135,8 +137,9 @@ def _window(scores: Sequence[float], controls: Iterable[float]) -> Point:
     controls = list(controls)
     ranked = sorted(scores)
     high, median = max(ranked[-1], *controls, ranked[-1]), ranked[len(ranked) // 2]
-    spread = high - median or 1.0
+    spread = high - median or 1.0  # all scores equal
     lowest_control = max(min(controls, default=high), median - 12 * spread)
+    # A few outliers are cut off early; a control further down is worth seeing, up to a point.
     low = min(max(ranked[0], median - 3 * spread), lowest_control)
     return (low, high) if high > low else (low - 1, high + 1)
 

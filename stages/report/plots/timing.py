@@ -17,7 +17,10 @@ def speedups(rows: Sequence[tuple[str, float, float, float]], control: float) ->
     """
     figure, axes = one_panel(7.5, 0.9 + 0.32 * len(rows))
     for place, (_, ratio, low, high) in enumerate(rows):
-        error = [[max(0.0, ratio - low)], [max(0.0, high - ratio)]]
+        error = [
+            [max(0.0, ratio - low)],
+            [max(0.0, high - ratio)],
+        ]  # none may be negative, by ever so little
         axes.errorbar(ratio, place, xerr=error, fmt="o", color=BLUE, capsize=3)
     axes.axvline(1, color=GREY)
     noise = "spread of the base against itself"
@@ -48,7 +51,7 @@ def alignment(times: Mapping[str, Sequence[tuple[int, float]]], multiple: int) -
                 points(axes, chosen, "o", color=color, markersize=4, label=label)
         axes.set_title(kind, fontsize=9)
         axes.set_xlabel("channels")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0)  # or a few per cent would look like a cliff
     drawn[0].set_ylabel("µs a channel")
     drawn[0].legend(frameon=False, fontsize=7)
     return svg(figure)

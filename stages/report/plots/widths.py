@@ -53,7 +53,7 @@ def keep_ratios(rows: Sequence[KeptGroup], names: Sequence[str]) -> str:
         rows: one a group, in the network's order.
         names: of the strategies in `others`, in the order of their markers.
     """
-    figure, axes = one_panel(7.5, 1.1 + 0.2 * len(rows))
+    figure, axes = one_panel(7.5, 1.1 + 0.2 * len(rows))  # a row is as high whatever their number
     places = range(len(rows))
     shares = [100 * row.kept / row.size for row in rows]
     axes.barh(places, [100] * len(rows), color=GREY, alpha=0.35, height=0.8, label="before")
@@ -70,7 +70,7 @@ def keep_ratios(rows: Sequence[KeptGroup], names: Sequence[str]) -> str:
         points(axes, chosen, marker, label=name, **_CONTROL)
     _name_rows(axes, rows)
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the network's first group on top
-    axes.set_xlim(0, 101)
+    axes.set_xlim(0, 101)  # markers at 100 % are drawn whole
     axes.set_xlabel("channels kept, % of the original network's")
     axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
     return svg(figure)

@@ -68,6 +68,7 @@ def speedup_plot(settings: Sequence[Mapping[str, Any]]) -> str:
     for s in settings:
         name = f"batch {s['batch']}, {counted(s['threads'], 'thread')}"
         rows.append((name, s["ratio"], *s["ci95"]))
+    # one band for all rows: the widest, so that none looks surer than it is
     control = max(max(abs(1 - edge) for edge in s["aa_ci95"]) for s in settings)
     return plots.speedups(rows, control)
 
