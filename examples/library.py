@@ -47,10 +47,7 @@ def main() -> None:
 
     # Which channels live or die together. Units of a group are cut from all its tensors at once.
     graph = trace(original, images)
-    for group in graph.prunable:
-        print(f"{group.id}: {group.size} units in {len(group.members)} slices of parameters")
-    for group_id, reason in graph.frozen.items():
-        print(f"{group_id} stays whole: {reason}")
+    print(graph.details())
 
     # Which units stay: half of every group, the ones with the largest weights, in multiples of 8
     # because the runtime works on blocks of channels.

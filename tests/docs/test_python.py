@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,11 @@ def run(script: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", WITH_PYTHON, ids=name_of)
 def test_blocks_of_a_page_run_in_order(path: Path, tmp_path: Path) -> None:
-    """A block that starts with `# name.py` is that file; the others are one script."""
-    script = []
-    for block in (b for b in read(path).blocks if b.language == "python"):
+    """A block that starts with `# name.py` is that file; the others are one script, and a block of
+    text is what it prints.
+    """
+    blocks, script = read(path).blocks, []
+    for block in (b for b in blocks if b.language == "python"):
         first = block.text.splitlines()[0].removeprefix("# ")
         if first.endswith(".py"):
             (tmp_path / first).write_text(block.text, encoding="utf-8")
@@ -48,6 +51,8 @@ def test_blocks_of_a_page_run_in_order(path: Path, tmp_path: Path) -> None:
     (tmp_path / "page_script.py").write_text("\n".join(script), encoding="utf-8")
     done = run(tmp_path / "page_script.py", tmp_path)
     assert done.returncode == 0, done.stderr
+    printed = re.sub(r" +\n", "\n", done.stdout)
+    assert [b.where for b in blocks if b.language == "text" and b.text not in printed] == []
 
 
 @pytest.mark.slow
