@@ -9,42 +9,20 @@ same places.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.channels.surgery import named_tensors
+from pipeline.channels.rebuild import named_tensors
 from stages.reconstruct.operators import LinearMap, Norm, read
 
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
-
-
-@dataclass(frozen=True)
-class Use:
-    """One application of a weight, or of a batch norm's running mean.
-
-    Attributes:
-        name: canonical name of that tensor. turn: how often it was applied before. call: number in
-        the pass. space: output positions of one sample, () for a linear layer on vectors.
-        unknowns, groups: of the least-squares problem; 0 for a batch norm.
-        bias: its name, or "". norm: the batch norm that alone consumes the result, or None.
-        partner: the earlier call whose result is added to this one's right behind; -1: none.
-    """
-
-    name: str
-    turn: int
-    call: int
-    kind: str
-    space: tuple[int, ...] = ()
-    unknowns: int = 0
-    groups: int = 0
-    bias: str = ""
-    norm: NormNames | None = None
-    partner: int = -1
 
 
 @dataclass(frozen=True)
@@ -55,6 +33,46 @@ class NormNames:
     var: str
     weight: str
     eps: float
+
+    def gain(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """γ / σ (channels,): what a step of the input is worth behind the batch norm."""
+        scale = (tensors[self.var].detach() + self.eps).rsqrt()
+        return scale * tensors[self.weight].detach() if self.weight else scale
+
+
+@dataclass(frozen=True)
+class Use:
+    """One application of a weight, or of a batch norm's running mean.
+
+    Attributes:
+        name: canonical name of that tensor. turn: how often it was applied before. call: number in
+        the pass. space: output positions of one sample, () for a linear layer on vectors.
+        groups: systems of the layer. unknowns: of each, taps times input channels; 0 for a norm.
+        bias: its name, or "". norm: the batch norm that alone consumes the result, or None.
+        partner: the earlier call whose result is added to this one's right behind; -1: none.
+    """
+
+    name: str
+    turn: int
+    call: int
+    kind: str
+    space: tuple[int, ...] = ()
+    unknowns: int = 0
+    taps: int = 0
+    groups: int = 0
+    bias: str = ""
+    norm: NormNames | None = None
+    partner: int = -1
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each group has one input channel, so that cuts take whole groups."""
+        return self.groups > 1 and self.unknowns == self.taps
+
+    @property
+    def free_mean(self) -> bool:
+        """Whether a constant added to its result can be taken up: by a bias, or a batch norm."""
+        return bool(self.bias) or self.norm is not None
 
 
 @dataclass(frozen=True)
@@ -70,9 +88,23 @@ class Forward:
     elsewhere: dict[str, str]
     image_bytes: int
 
+    @cached_property
+    def names(self) -> dict[str, int]:
+        """How often each weight and running mean is applied."""
+        return dict(Counter(use.name for use in self.uses))
+
     def turns(self, name: str) -> int:
         """How often `name` is applied."""
-        return sum(use.name == name for use in self.uses)
+        return self.names[name]
+
+    @cached_property
+    def partners(self) -> dict[int, int]:
+        """{call whose result is wanted again: the last call that wants it}."""
+        return {use.partner: use.call for use in self.uses if use.partner >= 0}
+
+    def first(self, name: str) -> Use:
+        """Its first application."""
+        return next(use for use in self.uses if use.name == name)
 
 
 class Listener(TorchFunctionMode):
@@ -135,7 +167,9 @@ class _Survey(Listener):
         results = list(_tensors(out))
         if not results:
             return out
-        value = _Value(getattr(func, "__name__", ""), operands=makers, shape=tuple(results[0].shape))
+        value = _Value(
+            getattr(func, "__name__", ""), operands=makers, shape=tuple(results[0].shape)
+        )
         self._values[number] = value
         for maker in makers:
             if maker in self._values:
@@ -144,14 +178,11 @@ class _Survey(Listener):
             self._maker[id(tensor)] = number
             self._alive.append(tensor)
             self.largest = max(self.largest, tensor.numel() * tensor.element_size())
-        if op is not None and self._named(op):
+        if op is not None and self.name(op.named):
             self.found.append((number, op, tuple(out.shape)))
         else:
             self._note_others(given, value.func)
         return out
-
-    def _named(self, op: LinearMap | Norm) -> str:
-        return self.name(op.weight if isinstance(op, LinearMap) else op.mean)
 
     def _note_others(self, given: list[Tensor], func: str) -> None:
         for tensor in given:
@@ -160,12 +191,13 @@ class _Survey(Listener):
 
     def uses(self) -> Iterator[Use]:
         """Every application, with what stands right behind it."""
-        turns: dict[str, int] = {}
+        turns: Counter[str] = Counter()
+        total = Counter(self.name(op.named) for _, op, _ in self.found)
         norms = {number: op for number, op, _ in self.found if isinstance(op, Norm)}
         for number, op, shape in self.found:
-            name = self._named(op)
-            turn = turns.get(name, 0)
-            turns[name] = turn + 1
+            name = self.name(op.named)
+            turn = turns[name]
+            turns[name] += 1
             if isinstance(op, Norm):
                 yield Use(name, turn, number, "norm")
                 continue
@@ -178,10 +210,11 @@ class _Survey(Listener):
                 op.kind,
                 shape[2:] if op.channel_dim == 1 else shape[1:-1],
                 op.matrix().shape[-1],
+                op.taps,
                 op.groups,
                 self.name(op.bias),
                 self._norm_names(norm) if norm else None,
-                self._partner(number, behind if norm else number),
+                self._partner(number, behind if norm else number) if total[name] == 1 else -1,
             )
 
     def _only_user(self, number: int) -> int:

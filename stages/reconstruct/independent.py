@@ -1,38 +1,42 @@
-"""The independent form: moments of the original's own activations, taken once, sliced for every
+"""The independent form: moments of the original's own activations, taken once and sliced for every
 candidate.
 
-With x the inputs of a layer, k those that stay and r those that go, the change D that makes up for
-W_r x_r by x_k solves (S_kk + λ) Dᵀ = S_kr W_rᵀ, where S is the covariance of x. Weaker than the
-sequential form, as no layer knows of the errors of earlier ones, and a hundred times cheaper.
+Of the inputs x of a layer let k stay and r go, and let S be their covariance. The change D of the
+weights that stay which best makes up for W_r x_r solves (S_kk + λ) Dᵀ = S_kr W_rᵀ. No layer knows
+of the errors of earlier ones, so this is weaker than the sequential form, and a hundred times
+cheaper.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.surgery import Keep, named_tensors, removed_slices, slice_tensors
+from pipeline.channels.graph import ChannelGraph, Keep
+from pipeline.channels.rebuild import named_tensors
+from pipeline.channels.surgery import slice_tensors
 from stages.reconstruct.forward import Forward, Listener, Use, survey
-from stages.reconstruct.least_squares import System
+from stages.reconstruct.least_squares import System, best_ridge
 from stages.reconstruct.operators import LinearMap, read
-from stages.reconstruct.patches import patches
-from stages.reconstruct.sequential import Sampling, held_rows, joined
-
-RIDGE = 1e-2
+from stages.reconstruct.patches import Sampling, patches
+from stages.reconstruct.sequential import joined
 
 
 @dataclass(frozen=True)
 class LayerMoments:
-    """What one layer sees in the original.
+    """What one layer of the original sees.
 
     Attributes:
-        square: covariance (groups, u, u) of its unknowns, or None. rows: (groups, n, u), centred,
-        where that takes less memory. mean: (groups, u). ridge: as a multiple of the diagonal.
+        op: the layer, its input emptied.
+        square: covariance (groups, u, u) of its unknowns; None where `rows` take less memory.
+        rows: (groups, n, u), centred; None where `square` is there.
+        mean: (groups, u); zero where no bias or batch norm could take up a difference.
+        ridge: as a multiple of the mean of the diagonal.
     """
 
     use: Use
@@ -41,112 +45,183 @@ class LayerMoments:
     rows: Tensor | None
     mean: Tensor
     ridge: float
-    free_mean: bool
 
     def solve(self, stay: Tensor, gone: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Change (groups, out, kept) of the weights that stay, and of the output's mean.
+        """Weights (groups, out, kept), and by how much the mean of the output (groups, out) falls.
 
         Args:
-            stay, gone: unknowns. matrix: the original's weights (groups, out, u) of the outputs
+            stay, gone: unknowns. matrix: (groups, out, u), the original's weights of the outputs
             that stay.
         """
         lost = matrix[..., gone]
-        if self.square is not None:
-            block = self.square[:, stay]
-            system = System(block[..., stay], block[..., gone] @ lost.mT)
-        else:
+        step = self._system(stay, gone, lost).solve(self.ridge).mT
+        fall = lost @ self.mean[..., gone, None] - step @ self.mean[..., stay, None]
+        return matrix[..., stay] + step, fall[..., 0]
+
+    def unknowns(self, channels: NDArray[np.int64]) -> Tensor:
+        """Unknowns (ascending) of these input channels of each group."""
+        into = self.mean.shape[-1] // self.op.taps
+        taps = torch.arange(self.op.taps)[:, None] * into
+        return (taps + torch.from_numpy(channels)).flatten().to(self.mean.device)
+
+    def _system(self, stay: Tensor, gone: Tensor, lost: Tensor) -> System:
+        if self.square is None:
             assert self.rows is not None
-            system = System.of(self.rows[..., stay], self.rows[..., gone] @ lost.mT)
-        step = system.solve(self.ridge).mT
-        moved = (lost @ self.mean[..., gone, None] - step @ self.mean[..., stay, None])[..., 0]
-        return step, moved
-
-
-class _Gather(Listener):
-    def __init__(self, model: nn.Module, forward: Forward, wanted: set[str], sampling: Sampling):
-        super().__init__(model)
-        self.uses = {use.call: use for use in forward.uses if use.name in wanted}
-        self.last = {use.name: use.turn for use in forward.uses}
-        self.sampling = sampling
-        self.rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self.layers: dict[str, LayerMoments] = {}
-
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        use, op = self.uses.get(self.number), read(func, args, kwargs)
-        if use is not None and isinstance(op, LinearMap):
-            positions = self.sampling.positions(use, op.input.shape[0])
-            rows = patches(op, positions)
-            self.rows.setdefault(use.name, []).append((rows, rows[..., :0]))
-            if use.turn == self.last[use.name]:
-                x, _ = joined(self.rows.pop(use.name), self.sampling.samples)
-                self.layers[use.name] = _moments(use, op, x, held_rows(x.shape[1], self.sampling.samples))
-        return func(*args, **kwargs)
-
-
-def _moments(use: Use, op: LinearMap, x: Tensor, held: int) -> LayerMoments:
-    free = bool(use.bias) or use.norm is not None
-    mean = x.mean(1) if free else torch.zeros_like(x[:, 0])
-    if free:
-        x -= mean[:, None]
-    n, unknowns = x.shape[1:]
-    square = x.mT @ x / n if unknowns <= n else None
-    bare = LinearMap(op.kind, op.input[:0], op.weight, op.bias, op.stride, op.padding, op.dilation, op.groups)
-    return LayerMoments(use, bare, square, None if square is not None else x, mean, RIDGE, free)
+            return System.of(self.rows[..., stay], self.rows[..., gone] @ lost.mT)
+        block = self.square[:, stay]
+        return System(block[..., stay], block[..., gone] @ lost.mT)
 
 
 class Moments:
-    """Everything that reconstructing any candidate of one network takes."""
+    """All that it takes to reconstruct any candidate of one network.
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, inputs: tuple[Any, ...], *, seed: int = 0, sampling: Sampling | None = None) -> None:
+    Args:
+        model: the original, in eval mode.
+        inputs: images (N, C, H, W), or a tuple of inputs.
+        sampling: rows of each layer.
+
+    Attributes:
+        layers: by the name of the weight, those whose inputs can be cut.
+        left_alone: {weight: why it is not reconstructed although its inputs can be cut}.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        inputs: Tensor | tuple[Any, ...],
+        *,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> None:
+        inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
         self.graph = graph
         self.tensors = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
         forward = survey(model, tuple(item[:2] for item in inputs))
-        self.forward = forward
-        wanted = consumers(graph, forward)
+        self.left_alone, wanted = _cut_inputs(graph, forward)
         gather = _Gather(model, forward, wanted, sampling or Sampling(len(inputs[0]), seed))
         with torch.no_grad(), gather:
             model(*inputs)
         self.layers = gather.layers
 
     def tensors_after(self, keep: Keep) -> dict[str, Tensor]:
-        """The tensors that the cut and its reconstruction change, by canonical name."""
+        """All tensors that the cut and its reconstruction change, by canonical name, at their size
+        after the cut.
+        """
         changed = slice_tensors(self.tensors, self.graph, keep)
-        removed = removed_slices(self.graph, keep)
+        removed = self.graph.removed_slices(keep)
         for name, layer in self.layers.items():
-            gone = removed.get((name, 1 - layer.op.out_dim))
-            if gone is not None:
-                self._reconstruct(layer, gone, removed.get((name, layer.op.out_dim)), changed)
+            out_dim = layer.op.out_dim
+            if (gone := removed.get((name, 1 - out_dim))) is not None:
+                self._reconstruct(layer, gone, removed.get((name, out_dim)), changed)
         return changed
 
-    def _reconstruct(self, layer: LayerMoments, gone, lost_outputs, changed) -> None:
+    def _reconstruct(
+        self,
+        layer: LayerMoments,
+        gone: NDArray[np.int64],
+        outputs_gone: NDArray[np.int64] | None,
+        changed: dict[str, Tensor],
+    ) -> None:
         op, use = layer.op, layer.use
-        taps, into = op.kernel_taps, layer.mean.shape[-1] // op.kernel_taps
-        alive = np.ones(into, dtype=bool)
-        alive[gone] = False
-        index = torch.arange(taps)[:, None] * into
-        stay = (index + torch.from_numpy(np.flatnonzero(alive))).flatten()
-        away = (index + torch.from_numpy(np.flatnonzero(~alive))).flatten()
+        small = replace(op, weight=changed[use.name])
+        into = layer.mean.shape[-1] // op.taps
         matrix = op.matrix()
-        if lost_outputs is not None:
-            left = np.ones(matrix.shape[0] * matrix.shape[1], dtype=bool)
-            left[lost_outputs] = False
-            matrix = matrix.reshape(-1, matrix.shape[-1])[torch.from_numpy(left)].reshape(op.groups, -1, matrix.shape[-1])
-        step, moved = layer.solve(stay, away, matrix)
-        if not bool(torch.isfinite(step).all()):
+        if outputs_gone is not None:
+            matrix = _rows_left(matrix, outputs_gone, per_group=op.kind == "transposed")
+        gone = np.unique(gone % into)  # of a transposed weight, each group loses the same inputs
+        stay = np.setdiff1d(np.arange(into), gone)
+        new, fall = layer.solve(layer.unknowns(stay), layer.unknowns(gone), matrix)
+        if not bool(torch.isfinite(new).all()):
             return
-        new = matrix[..., stay] + step
-        small = changed[use.name]
-        shaped = LinearMap(op.kind, op.input, small, None, op.stride, op.padding, op.dilation, op.groups)
-        changed[use.name] = shaped.weight_of(new)
-        moved = moved.reshape(-1)
+        changed[use.name] = small.weight_of(new)
+        fall = fall.reshape(-1)
         if use.bias:
-            changed[use.bias] = changed.get(use.bias, self.tensors[use.bias]) + moved
+            changed[use.bias] = changed.get(use.bias, self.tensors[use.bias]) + fall
         elif use.norm is not None:
-            mean = use.norm.mean
-            changed[mean] = changed.get(mean, self.tensors[mean]) - moved
+            mean = changed.get(use.norm.mean, self.tensors[use.norm.mean])
+            changed[use.norm.mean] = mean - fall
 
 
-def consumers(graph: ChannelGraph, forward: Forward) -> set[str]:
-    """Weights whose inputs some group may cut."""
-    cut = {(name, dim) for group in graph.prunable for name, dim, _ in group.members}
-    return {use.name for use in forward.uses if use.kind != "norm" and (use.name, 0 if use.kind == "transposed" else 1) in cut}
+class _Gather(Listener):
+    """One run of the original that leaves the moments of the wanted layers."""
+
+    def __init__(
+        self, model: nn.Module, forward: Forward, wanted: set[str], sampling: Sampling
+    ) -> None:
+        super().__init__(model)
+        self.forward, self.sampling = forward, sampling
+        self.uses = {use.call: use for use in forward.uses if use.name in wanted}
+        self.rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.layers: dict[str, LayerMoments] = {}
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        use, op = self.uses.get(self.number), read(func, args, kwargs)
+        if use is not None and isinstance(op, LinearMap):
+            self._note(use, op)
+        return func(*args, **kwargs)
+
+    def _note(self, use: Use, op: LinearMap) -> None:
+        rows = patches(op, self.sampling.positions(use, len(op.input)))
+        self.rows.setdefault(use.name, []).append((rows, rows[..., :0]))
+        if use.turn + 1 < self.forward.turns(use.name):
+            return
+        x, _ = joined(self.rows.pop(use.name), self.sampling)
+        if bool(torch.isfinite(x).all()):
+            held = self.sampling.held_out(x.shape[1])
+            self.layers[use.name] = _moments(use, op, x, held)
+
+
+def _moments(use: Use, op: LinearMap, x: Tensor, held: int) -> LayerMoments:
+    mean = x.mean(1) if use.free_mean else torch.zeros_like(x[:, 0])
+    x -= mean[:, None]
+    n, unknowns = x.shape[1:]
+    bare = replace(op, input=op.input[:0].clone())
+    square = x.mT @ x / n if unknowns <= n else None
+    ridge = _half_cut_ridge(op, x, held)
+    return LayerMoments(use, bare, square, None if unknowns <= n else x, mean, ridge)
+
+
+def _half_cut_ridge(op: LinearMap, x: Tensor, held: int) -> float:
+    """The ridge that does best on held-out rows when every other input channel goes."""
+    into = x.shape[-1] // op.taps
+    channel = torch.arange(x.shape[-1], device=x.device) % into
+    gone = channel % 2 == 1
+    rest = x[..., gone] @ op.matrix()[..., gone].mT
+    return best_ridge(x[..., ~gone], rest, held)[1]
+
+
+def _rows_left(matrix: Tensor, gone: NDArray[np.int64], *, per_group: bool) -> Tensor:
+    """The matrix (groups, out, u) without outputs: counted over all groups, or within each."""
+    groups, out, unknowns = matrix.shape
+    alive = np.ones(out if per_group else groups * out, dtype=bool)
+    alive[gone] = False
+    stay = torch.from_numpy(np.flatnonzero(alive)).to(matrix.device)
+    if per_group:
+        return matrix[:, stay]
+    return matrix.reshape(-1, unknowns)[stay].reshape(groups, -1, unknowns)
+
+
+def _cut_inputs(graph: ChannelGraph, forward: Forward) -> tuple[dict[str, str], set[str]]:
+    """Layers whose inputs can be cut: those that moments of the original cannot serve, and why;
+    and the others.
+    """
+    into = {
+        use.name: 0 if use.kind == "transposed" else 1
+        for use in forward.uses
+        if use.kind != "norm" and not use.depthwise
+    }
+    left_alone, wanted = {}, set()
+    for group in graph.prunable:
+        for name, dim, _ in group.members:
+            if into.get(name) != dim:
+                continue
+            if group.exact and name not in forward.elsewhere:
+                wanted.add(name)
+            else:
+                left_alone[name] = (
+                    "something else uses its weight as well"
+                    if group.exact
+                    else "it stands behind a norm over the channels that are cut"
+                )
+    return left_alone, wanted - set(left_alone)

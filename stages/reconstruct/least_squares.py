@@ -2,95 +2,110 @@
 
     minimise  ‖R − D X‖² / n + λ ‖D‖²,   R = Y − W X,   new weights W + D
 
-solved on second moments where there are more rows than unknowns, on products of rows elsewhere
-(the same solution, by the smaller system). λ is a multiple of the mean of XᵀX's diagonal.
+is solved on second moments where there are more rows than unknowns, on products of rows elsewhere:
+the same solution, by the smaller system. λ is a multiple of the mean of the moments' diagonal. The
+multiple that does best on the held-out rows is taken, and the system solved again on all rows; the
+old weights stay where none does better than they.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-START = RIDGES.index(1e-2)
-EXACT = 1e-12  # and for float64, where nothing is lost by it
-GAIN = 1e-4  # a relative fall of the held-out error that is worth other weights
+EXACT = 1e-12  # one more for float64, which bears it
+GAIN = 1e-4  # least relative fall of the held-out error that is worth other weights
+SAME = 1e-10  # an error that is round-off
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Outcome for one layer; errors are held-out squares over the variance of the wanted output.
+    """Outcome for one layer; errors are held-out squares over the variance of what is wanted, None
+    where that is not finite.
 
     Attributes:
-        matrix: (groups, out, unknowns). shift: (groups, out), to be added to the bias.
-        ridge: λ as a multiple of the mean diagonal; infinite where only the mean was corrected.
-        reason: why the weights stayed; empty when they did not.
+        matrix: (groups, out, unknowns). shift: (groups, out) for the bias; None: none. ridge: λ as
+        a multiple of the mean diagonal. reason: why the weights stayed.
     """
 
     matrix: Tensor
-    shift: Tensor
-    before: float
-    after: float
-    ridge: float
+    before: float | None
+    after: float | None
+    shift: Tensor | None = None
+    ridge: float = 0.0
     reason: str = ""
 
+    @property
+    def changed(self) -> bool:
+        """Whether the weights are new ones."""
+        return not self.reason
 
-def fit(x: Tensor, y: Tensor, matrix: Tensor, held: int, free_mean: bool) -> Fitted:
+
+def fit(
+    x: Tensor, y: Tensor, matrix: Tensor, held: int, *, free_mean: bool, fixed: str = ""
+) -> Fitted:
     """New weights for `matrix` (groups, out, unknowns), so that x times it comes near y.
 
     Args:
-        x: rows (groups, n, unknowns); overwritten. y: what they should give (groups, n, out).
-        held: how many of the last rows choose the ridge and judge the result.
+        x: rows (groups, n, unknowns); overwritten. y: what they should give, (groups, n, out).
+        held: how many of the last rows choose the ridge and judge.
         free_mean: whether a bias, or a batch norm behind, takes any constant difference.
+        fixed: why the weights must stay whatever the rows say.
     """
-    stay = torch.zeros_like(matrix[..., 0])
     rest = y - x @ matrix.mT
-    scale = _spread(y[:, -held:])
-    before = _energy(rest[:, -held:]) / scale
-    if not (bool(torch.isfinite(x).all()) and bool(torch.isfinite(rest).all())):
-        reason = "what it sees or should give is not finite"
-        return Fitted(matrix, stay, before, before, 0.0, reason)
-    rows = x.shape[1] - held
-    shift = rest[:, :rows].mean(1) if free_mean else stay
+    scale = _squares(y[:, -held:] - y[:, -held:].mean(1, keepdim=True))
+    before = _squares(rest[:, -held:]) / max(scale, torch.finfo(y.dtype).tiny)
+    if not bool(torch.isfinite(x).all() and torch.isfinite(rest).all()):
+        return Fitted(matrix, None, None, reason="what it sees, or should give, is not finite")
+    if fixed or before <= SAME:
+        return Fitted(matrix, before, before, reason=fixed or "it gives what the original gives")
+    centre = _centre(x, held) if free_mean else torch.zeros_like(x[:, :1])
+    shift = _centre(rest, held) if free_mean else torch.zeros_like(rest[:, :1])
+    error, ridge = best_ridge(x, rest, held)
+    after = error / scale if scale else error
+    if not after < before * (1 - GAIN):  # nor where it is NaN
+        level = _squares(rest[:, -held:]) / scale if scale else before
+        return _only_mean(matrix, before, level, shift)
     if free_mean:
-        x -= (centre := x[:, :rows].mean(1, keepdim=True))
-        rest = rest - shift[:, None]
-    else:
-        centre = torch.zeros_like(x[:, :1])
-    seen, unseen = (x[:, :rows], rest[:, :rows]), (x[:, rows:], rest[:, rows:])
-    best = _energy(unseen[1]) / scale
-    after, ridge = _choose(System.of(*seen), *unseen, scale)
-    if not after < best:  # NaN counts as worse
-        if best < before * (1 - GAIN):
-            return Fitted(matrix, shift, before, best, float("inf"))
-        return Fitted(matrix, stay, before, before, 0.0, "its held-out error does not fall")
-    if not after < before * (1 - GAIN):
-        return Fitted(matrix, stay, before, before, 0.0, "its held-out error does not fall")
-    drift, off = x.mean(1, keepdim=True), rest.mean(1, keepdim=True)
-    if free_mean:
-        x -= drift
-        rest = rest - off
-    else:
-        drift, off = torch.zeros_like(drift), torch.zeros_like(off)
+        centre, shift = centre + _centre(x, 0), shift + _centre(rest, 0)
     step = System.of(x, rest).solve(ridge).mT
     if not bool(torch.isfinite(step).all()):
-        return Fitted(matrix, stay, before, before, 0.0, "its system cannot be solved")
-    total = shift + off[:, 0] - (step @ (centre + drift).mT)[..., 0]
-    return Fitted(matrix + step, total, before, after, ridge)
+        return _only_mean(matrix, before, before, shift)
+    total = (shift - centre @ step.mT)[:, 0]
+    return Fitted(matrix + step, before, after, total, ridge)
 
 
-def _choose(system: System, x: Tensor, rest: Tensor, scale: float) -> tuple[float, float]:
-    """Held-out error and ridge where it is least: a walk from the middle of the list."""
+def _only_mean(matrix: Tensor, before: float, after: float, shift: Tensor) -> Fitted:
+    """The old weights, and the new mean if that alone makes the error fall."""
+    reason = "its held-out error does not fall"
+    if after < before * (1 - GAIN):
+        return Fitted(matrix, before, after, shift[:, 0], reason=reason + " by other weights")
+    return Fitted(matrix, before, before, reason=reason)
+
+
+def _centre(values: Tensor, held: int) -> Tensor:
+    """Take the mean of all but the last `held` rows off all, in place; returns it."""
+    mean = values[:, : values.shape[1] - held].mean(1, keepdim=True)
+    values -= mean
+    return mean
+
+
+def best_ridge(x: Tensor, rest: Tensor, held: int) -> tuple[float, float]:
+    """Least sum of squares on the held-out rows, and its ridge: a walk from the middle of the
+    list.
+    """
     ridges = RIDGES if x.dtype is not torch.float64 else (EXACT, *RIDGES)
+    system = System.of(x[:, :-held], rest[:, :-held])
+    unseen, wanted = x[:, -held:], rest[:, -held:]
     errors: dict[int, float] = {}
 
     def error(at: int) -> float:
         if at not in errors:
-            errors[at] = _energy(rest - x @ system.solve(ridges[at])) / scale
-            errors[at] = errors[at] if errors[at] == errors[at] else float("inf")
+            found = _squares(wanted - unseen @ system.solve(ridges[at]))
+            errors[at] = found if found == found else float("inf")
         return errors[at]
 
     at = ridges.index(1e-2)
@@ -130,19 +145,13 @@ class System:
         return found if self.rows is None else self.rows.mT @ found
 
 
-def _cholesky(square: Tensor, right: Tensor, ridge: Tensor) -> Tensor:
+def _cholesky(square: Tensor, right: Tensor, load: Tensor) -> Tensor:
     loaded = square.clone()
-    loaded.diagonal(dim1=-2, dim2=-1).add_(ridge.to(square.dtype)[:, None])
+    loaded.diagonal(dim1=-2, dim2=-1).add_(load.to(square.dtype)[:, None])
     factor, failed = torch.linalg.cholesky_ex(loaded)
     found = torch.cholesky_solve(right, factor)
     return torch.where((failed > 0)[:, None, None], torch.nan, found)
 
 
-def _energy(values: Tensor) -> float:
-    return float(values.square().sum(dtype=torch.float64))
-
-
-def _spread(values: Tensor) -> float:
-    """Sum of squares about the mean of each output; tiny where nothing varies."""
-    centred = values - values.mean(1, keepdim=True)
-    return max(_energy(centred), torch.finfo(values.dtype).tiny)
+def _squares(values: Tensor) -> float:
+    return float(values.double().square().sum())

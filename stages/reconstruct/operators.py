@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -55,6 +56,11 @@ class Norm:
     weight: Tensor | None
     eps: float
 
+    @property
+    def named(self) -> Tensor:
+        """The tensor that the call is known by."""
+        return self.mean
+
 
 @dataclass(frozen=True)
 class LinearMap:
@@ -74,8 +80,18 @@ class LinearMap:
     groups: int = 1
 
     @property
+    def named(self) -> Tensor:
+        """The tensor that the call is known by."""
+        return self.weight
+
+    @property
     def kernel(self) -> tuple[int, ...]:
         return tuple(self.weight.shape[2:])
+
+    @property
+    def taps(self) -> int:
+        """Weights that one output makes of one input channel."""
+        return prod(self.kernel)
 
     @property
     def channel_dim(self) -> int:
@@ -101,18 +117,9 @@ class LinearMap:
 
     def weight_of(self, matrix: Tensor) -> Tensor:
         """Inverse of `matrix`."""
-        shape = self.weight.shape
-        taps = self.kernel_taps
-        split = matrix.reshape(self.groups, matrix.shape[1], taps, -1)
+        split = matrix.reshape(self.groups, matrix.shape[1], self.taps, -1)
         order = (0, 3, 1, 2) if self.kind == "transposed" else (0, 1, 3, 2)
-        return split.permute(order).reshape(shape).contiguous()
-
-    @property
-    def kernel_taps(self) -> int:
-        taps = 1
-        for size in self.kernel:
-            taps *= size
-        return taps
+        return split.permute(order).reshape(self.weight.shape).contiguous()
 
 
 def read(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> LinearMap | Norm | None:
@@ -137,18 +144,18 @@ def _norm(given: Mapping[str, Any]) -> Norm | None:
     )
 
 
-def _linear_map(kind: str, given: Mapping[str, Any]) -> LinearMap:
+def _linear_map(kind: str, given: Mapping[str, Any]) -> LinearMap | None:
     x, weight = given["input"], given["weight"]
     if kind == "linear":
-        return LinearMap(kind, x, weight, given.get("bias"))
+        return LinearMap(kind, x, weight, given.get("bias")) if x.dim() > 1 else None
     dims = weight.dim() - 2
     stride, dilation = (_each(given.get(name, 1), dims) for name in ("stride", "dilation"))
     padding = given.get("padding", 0)
     if isinstance(padding, str):  # the odd pixel of "same" goes to the far side
         reach = [d * (k - 1) // 2 for d, k in zip(dilation, weight.shape[2:], strict=True)]
         padding = reach if padding == "same" else 0
-    if x.dim() == dims + 1:
-        x = x.unsqueeze(0)
+    if x.dim() != weight.dim():
+        return None  # one image without a batch dimension
     groups = given.get("groups", 1)
     return LinearMap(
         kind, x, weight, given.get("bias"), stride, _each(padding, dims), dilation, groups
