@@ -1,6 +1,4 @@
-"""A network and images that train in milliseconds, and a stage context for them: which half is
-brighter?
-"""
+"""A network, images and a stage context that train in milliseconds: which half is brighter?"""
 
 from __future__ import annotations
 

@@ -96,8 +96,9 @@ class Images:
         dtype: torch.dtype = torch.float32,
         channels_last: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(x, y)`: x (B, C, H, W) `dtype`, normalised; y (B,) int64, or (B, classes) float32
-        under mixup.
+        """Yield `(x, y)`: x (B, C, H, W) `dtype`, normalised; y (B,) int64.
+
+        Under mixup y are probabilities (B, classes) float32.
 
         Args:
             batch_size: images a batch; the last one may be smaller unless `drop_last`.

@@ -23,14 +23,12 @@ CLEARLY_FASTER = 1.25
 
 @cache
 def keep_freed_memory() -> bool:
-    """Ask glibc to reuse freed memory instead of handing it back to the kernel; False where that is
-    not possible.
+    """Ask glibc to reuse freed memory and not hand it back to the kernel; False where it cannot.
 
     Every training step frees its activations and asks for the same sizes again. Handed back, they
-    are mapped and zeroed anew page by page; `tests/bench/allocator.py` measures what that costs
-    here.
+    are mapped and zeroed anew page by page; `tests/bench/allocator.py` measures what that costs.
     """
-    mmap_max, trim_threshold, top_pad = -4, -1, -2  # malloc.h
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # the numbers of malloc.h
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         return bool(
@@ -77,14 +75,14 @@ def faster_precision(
         x, y: a batch (B, C, H, W) float32 on the model's device, and what `objective` takes for it.
         rounds: timed passes of each precision, in turn.
     """
-    trial = copy.deepcopy(model).train()
+    probe = copy.deepcopy(model).train()
     seconds: dict[Literal["fp32", "bf16"], list[float]] = {"fp32": [], "bf16": []}
     with torch.random.fork_rng():
         for _ in range(rounds + 1):  # the first round warms up
             for precision, times in seconds.items():
                 start = time.perf_counter()
                 with autocast(x.device, precision):
-                    loss = objective(trial, x, y)
+                    loss = objective(probe, x, y)
                 loss.backward()
                 loss.item()
                 times.append(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""What a file says about itself: our notes for whoever feeds it, and none of the exporter's."""
+"""What a file says about itself: our notes for a deployment, and none of the exporter's."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Stage pretrain: the base network. Its engine is the training loop in `pipeline.training`."""
+"""Stage pretrain: the original network. Its engine is the loop in `pipeline.training`."""

@@ -1,6 +1,4 @@
-"""A few dozen of the embedded real images, written again in every layout that can be read; and
-a network for them.
-"""
+"""A few dozen of the embedded images in every layout that can be read, and a network for them."""
 
 from __future__ import annotations
 

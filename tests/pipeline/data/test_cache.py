@@ -82,8 +82,8 @@ def test_the_same_content_elsewhere_shares_the_entry_but_not_the_label(
     parquet: Path, decodes: list[int]
 ) -> None:
     describe(DataConfig(root=str(parquet)))
-    moved = parquet.rename(parquet.parent / "beasts")
-    assert describe(DataConfig(root=str(moved))).label == "beasts (parquet)"
+    moved = parquet.rename(parquet.parent / "zoo")
+    assert describe(DataConfig(root=str(moved))).label == "zoo (parquet)"
     assert decodes == [30, 6]
 
 

@@ -1,6 +1,4 @@
-"""Damaged, partial and missing data: the right exit code, a sentence that names the place, and
-no guessing.
-"""
+"""Damaged, partial and missing data: the right exit code, and a sentence that names the place."""
 
 from __future__ import annotations
 

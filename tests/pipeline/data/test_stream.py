@@ -1,6 +1,4 @@
-"""Large images behind the same interface: same order, same labels, same bits whatever the
-number of workers.
-"""
+"""Large images behind the same interface: the same bits whatever the number of workers."""
 
 from __future__ import annotations
 

@@ -171,9 +171,7 @@ def test_infinite_gradient_of_a_finite_loss_stops_too() -> None:
 
 
 def test_statistics_that_overflow_stop_it_though_the_loss_is_finite() -> None:
-    """In training mode a batch norm normalises by its batch, so that only evaluation would show
-    the damage.
-    """
+    """A batch norm in training normalises by its batch: only evaluation would show the damage."""
     model, calls, saved = net(), [], []
 
     def overflowing(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
