@@ -107,9 +107,7 @@ def save_model(
             in_channels=in_channels or reshape.guess_in_channels(model),
             num_classes=num_classes or reshape.guess_num_classes(model),
         )
-    source = source or source_of(model)
-    if source is None:
-        raise _no_source(model)
+    source = source or _noted_source(model)
     tensors = {name: tensor.detach() for name, tensor in saved_tensors(model).items()}
     check_finite(tensors, f"{type(model).__name__}")
     widths, attributes = reshape.differences(build_from(source, search_path), model)
@@ -130,12 +128,15 @@ def save_model(
     return record
 
 
-def _no_source(model: nn.Module) -> UsageError:
-    example = 'save_model(model, folder, source="torchvision:resnet18")'
-    return UsageError(
-        f"no source is known for this {type(model).__name__}",
-        hint=f'{example}, or "package.module:factory"',
-    )
+def _noted_source(model: nn.Module) -> ModelSource:
+    source = source_of(model)
+    if source is None:
+        example = 'save_model(model, folder, source="torchvision:resnet18")'
+        raise UsageError(
+            f"no source is known for this {type(model).__name__}",
+            hint=f'{example}, or "package.module:factory"',
+        )
+    return source
 
 
 def _fields(source: ModelSource) -> dict[str, Any]:

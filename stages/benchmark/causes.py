@@ -37,7 +37,7 @@ class Cause(NamedTuple):
 
 def causes(evidence: Evidence) -> tuple[str, ...]:
     """A sentence for each cause, the weightiest first; none where nothing speaks against B."""
-    found = [cause for look in _LOOKS if (cause := look(evidence)) is not None]
+    found = [cause for check in _CHECKS if (cause := check(evidence)) is not None]
     return tuple(cause.sentence for cause in sorted(found, key=lambda cause: -cause.weight))
 
 
@@ -193,7 +193,7 @@ def _widths(node: NodeTime) -> str:
     return f"{node.layer} ({node.channels_in} → {node.channels_out})"
 
 
-_LOOKS: tuple[Callable[[Evidence], Cause | None], ...] = (
+_CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
     _off_blocked,
     _padding,
     _reorders,

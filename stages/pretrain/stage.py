@@ -98,7 +98,7 @@ class PretrainStage:
         section = ctx.config.pretrain
         started_from = None
         if section.init is not None:
-            path = find_weights(section.init)
+            path = find_weights(section.init)  # to start from: they are trained further
             adopt_weights(model, load_weights(path), section.init)
             started_from = {"name": path.name, "sha256": sha256_file(path)}
         recipe = Recipe.from_config(
@@ -138,6 +138,7 @@ def _seen_search_images(ctx: StageContext, weights: Path) -> str:
     by the seed, from images in the order in which their files hold them.
     """
     record, card = how_trained(weights), ctx.data_card
+    # images of another number are another data set, and a split of its own is carved by no seed
     if record is None or "search" in card.counts or record["data"]["images"] != card.images:
         return ""
     if record["seed"] != ctx.seed:
