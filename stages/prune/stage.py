@@ -6,18 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from pipeline.errors import ArtifactError, Refused
-from pipeline.hints import Command, Hint, Key
+from pipeline.channels.costs import CostModel
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.plan import ChannelPlan
+from pipeline.channels.surgery import prune
+from pipeline.data import load_splits
+from pipeline.errors import ArtifactError, Command, Hint, Key, Refused
+from pipeline.models import load_model, save_model
 from pipeline.run.stage import StageContext
 from pipeline.run.store import write_json
-
-if TYPE_CHECKING:  # torch is imported when the stage runs, not when stages are listed
-    from pipeline.channels.costs import CostModel
-    from pipeline.channels.graph import ChannelGraph
-    from pipeline.channels.plan import ChannelPlan
-    from stages.prune.proof import Proof
+from stages.prune.proof import Proof, prove
 
 
 class PruneStage:
@@ -33,18 +34,10 @@ class PruneStage:
             ArtifactError: the plan is of another network.
             Refused: cut and masked network differ by more than `prune.tolerance`.
         """
-        from pipeline.channels.costs import CostModel
-        from pipeline.channels.graph import ChannelGraph
-        from pipeline.channels.plan import ChannelPlan
-        from pipeline.channels.surgery import prune
-        from pipeline.data import load_splits
-        from pipeline.models import load_model, save_model
-        from stages.prune.proof import prove
-
         settings, model = ctx.config.prune, load_model(ctx.input("base_model"))
         graph = ChannelGraph.from_json(ctx.input("graph").read_text())
         plan = ChannelPlan.from_json(ctx.input("plan").read_text())
-        _check_plan(plan, graph)
+        _check_plan(plan, graph, ctx.run)
         splits = load_splits(ctx.config.data, seed=ctx.seed)
         x, _ = splits.search.take(settings.images, seed=ctx.seed)
         proof = prove(model, graph, plan, (x,))
@@ -67,13 +60,13 @@ class PruneStage:
         }
 
 
-def _check_plan(plan: ChannelPlan, graph: ChannelGraph) -> None:
+def _check_plan(plan: ChannelPlan, graph: ChannelGraph, run: Path) -> None:
     """The surgery refuses such a plan as well, but does not know which stage made it."""
     unknown = [group for group in plan.keep if group not in graph]
     if unknown:
         raise ArtifactError(
             f"plan.json: made for another network, {unknown[0]} is no group",
-            hint=Hint.rerun("search"),
+            hint=Hint.rerun("search", run),
         )
 
 
