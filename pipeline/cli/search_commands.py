@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.common import SetOption, command
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.config.schema import Config
+    from pipeline.data import Images, Splits
+    from pipeline.training import Fit
+    from pipeline.training.machine import Objective
+    from stages.search import Distill
 
 app = typer.Typer(
     help="Compare search strategies at equal budgets.", no_args_is_help=True, rich_markup_mode=None
@@ -67,46 +75,38 @@ def compare(
 
     Accuracies are on the search split. Typing the same command again continues where it stopped.
     """
+    from pipeline import console
     from pipeline.cli import running
-    from pipeline.cli.search_compare import Journal, prepared, show
+    from pipeline.cli.search_table import show
     from pipeline.config.load import find_config, load_config
     from pipeline.run import store
-    from stages.search.compare import compare as compare_strategies
+    from stages.search import ComparisonRequest, RunComparison
 
     file = find_config(config)
     settings, folder = load_config(file, sets or ()), run_dir or running.default_run_dir(file)
     names = _known(strategies)
+    recover_seeds = min(seeds, distill_seeds or seeds) if distill else 0
+    request = ComparisonRequest(names, seeds, recover_seeds, trials, distill_images)
     running.execute(
         settings, str(file), folder, last="trace", resume_command=f"rlp search compare {config}"
     )
-    again = range(min(seeds, distill_seeds or seeds)) if distill else range(0)
-    with store.lock(folder), running.user_modules(settings, str(file)), ExitStack() as stack:
-        journal = Journal(folder, _subject(settings, folder, trials, distill_images))
-        ready = prepared(settings, folder, journal, distill_images, stack)
-        found = compare_strategies(
-            ready.setup,
-            names,
-            range(seeds),
-            trials=trials,
-            recover=ready.recover if again else None,
-            recover_seeds=again,
-            fit=ready.fit,
-            on_run=journal.on_run,
-            known=journal.runs,
-        )
+    with store.lock(folder), running.user_modules(settings, str(file)):
+        session = RunComparison(folder, settings, distill=_distiller(settings), note=console.note)
+        compared = session.run(request)
     recipe = {
         "epochs": settings.distill.epochs,
-        "images": ready.distill_images,
-        "seeds": list(again),
+        "images": compared.train_images,
+        "seeds": list(range(recover_seeds)),
     }
+    budget = compared.problem.budget
     doc = {
         "run": str(folder),
         "strategies": names,
         "seeds": seeds,
-        "budget": {"metric": ready.setup.metric, "share": ready.setup.share},
+        "budget": {"metric": budget.metric, "share": budget.share},
         "trials": trials or settings.search.trials,
-        "distill": recipe if again else None,
-        **found.to_dict(),
+        "distill": recipe if recover_seeds else None,
+        **compared.comparison.to_dict(),
     }
     show(doc, settings.search.score)
     return doc
@@ -126,23 +126,18 @@ def _known(strategies: str) -> list[str]:
     return names
 
 
-def _subject(
-    settings: Any, folder: Path, trials: int | None, distill_images: int | None
-) -> dict[str, Any]:
-    """What finished runs may be reused for: everything they depend on but strategy and seed."""
-    from pipeline.run import store
+def _distiller(settings: Config) -> Distill:
+    """The run's own distillation, as the comparison wants it."""
+    from pipeline.training import Recipe, fit
+    from stages.distill.engine import recover
 
-    sections = settings.model_dump(
-        mode="json", include={"seed", "model", "data", "search", "distill", "trace"}
-    )
-    for name in ("strategy", "trials", "workers"):
-        sections["search"].pop(name)
-    weights = store.sha256_file(folder / "pretrain" / "model.safetensors")
-    count = trials or settings.search.trials
-    return {
-        "version": 3,
-        "settings": sections,
-        "weights": weights,
-        "trials": count,
-        "images": distill_images,
-    }
+    section = settings.distill
+    recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
+
+    def distilled(student: nn.Module, original: nn.Module, splits: Splits, seed: int) -> float:
+        def train(net: nn.Module, objective: Objective, images: Images) -> Fit:
+            return fit(net, images, splits.search, recipe, seed=seed, objective=objective)
+
+        return recover(student, original, splits, section, seed=seed, train=train).final
+
+    return distilled

@@ -1,1 +1,60 @@
+"""Distributes a budget over channel groups: propose, score cheaply, learn, choose.
 
+    from stages.search import InProcess, Network, Search, SearchProblem
+    network, settings = Network(model, graph), SearchConfig(trials=100)
+    problem = SearchProblem.build(network, splits, settings, seed=0, align=8)
+    search = Search(InProcess(problem.evaluator), problem.removed)
+    trials = search.run("rl", problem.strategy("rl", trials=100), 100)
+
+The rooms, and what each may import (held by tests/stages/search/test_search_rooms.py):
+
+    space        what may be chosen, its cost, projection        -
+    evaluation   what a candidate is worth                       space
+    latency      how long it takes in onnxruntime                space
+    strategies   what to try next                                space, evaluation
+    budget       this round's part of the budget                 space, latency
+    problem      all of that, resolved once and frozen           the four rooms, budget
+    engine       ask, score, tell                                space, evaluation, strategies
+    results      journal, plan, `search.json`, comparisons;      space, evaluation, latency,
+                 knows no strategy                               problem
+    session      one search in a run                             all above
+    compare      strategies at equal evaluations                 all above but session
+    compare_run  the same in a run                               all above but session
+    stage        reads and writes the artefacts                  all but compare
+"""
+
+from __future__ import annotations
+
+from stages.search.compare import compare_strategies
+from stages.search.compare_run import Compared, ComparisonRequest, Distill, RunComparison
+from stages.search.engine import Search
+from stages.search.evaluation import Evaluator, InProcess, Outcome, Pool, Trial
+from stages.search.problem import Network, SearchProblem
+from stages.search.results import Journal, StrategyComparison, StrategyRun
+from stages.search.space import Candidate, Projector, Space
+from stages.search.strategies import STRATEGIES, Strategy, Task
+
+__all__ = [
+    "STRATEGIES",
+    "Candidate",
+    "Compared",
+    "ComparisonRequest",
+    "Distill",
+    "Evaluator",
+    "InProcess",
+    "Journal",
+    "Network",
+    "Outcome",
+    "Pool",
+    "Projector",
+    "RunComparison",
+    "Search",
+    "SearchProblem",
+    "Space",
+    "Strategy",
+    "StrategyComparison",
+    "StrategyRun",
+    "Task",
+    "Trial",
+    "compare_strategies",
+]

@@ -10,129 +10,134 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from stages.search.evaluate import Outcome
-from stages.search.executor import Bars, Executor
-from stages.search.halving import Hurdles, estimates
-from stages.search.space import Counts
-from stages.search.strategies import WARM_START, Proposal, Strategy
-from stages.search.strategies.base import Key
-from stages.search.trial import Trial
+from pipeline.channels.widths import Counts
+from pipeline.config.schema import EvaluationConfig
+from stages.search.evaluation import (
+    Executor,
+    Outcome,
+    Promotion,
+    Removed,
+    Thresholds,
+    Trial,
+    told_scores,
+)
+from stages.search.space import Candidate, CountsKey
+from stages.search.strategies import Strategy
 
 
 @dataclass
 class Search:
-    """Scores proposals through one executor, one memory and one journal.
+    """Scores candidates through one executor, one memory and one journal.
 
     Attributes:
-        recorded: trials of an interrupted search by (phase, index). on_trial: called for every new
-        trial as it finishes (the journal), and for replayed ones with True. on_batch: called with
-        the strategy and its trials so far after every batch it was told about. check: called
-        between trials; raises to stop the search. removed: importance of what a candidate cuts, in
-        any unit.
+        removed: importance of what a candidate cuts, in any unit.
+        rules: rungs and promotion.
+        halving: whether candidates pass rungs at all.
+        recorded: trials of an interrupted search by (phase, index).
+        on_trial: called for every new trial as it finishes (the journal), and for replayed ones
+            with True.
+        check: called between trials; raises to stop the search.
+        on_batch: called with the strategy and its trials so far after every batch it was told of.
+        memory: outcomes by counts, so that a repeated candidate is answered without scoring.
+        mismatched: recorded trials that were not those asked for again.
     """
 
     executor: Executor
+    removed: Removed = lambda counts: 0.0
+    rules: EvaluationConfig = field(default_factory=EvaluationConfig)
+    halving: bool = True
     recorded: Mapping[tuple[str, int], Trial] = field(default_factory=dict)
     on_trial: Callable[[Trial, bool], None] = lambda trial, replayed: None
     check: Callable[[], None] = lambda: None
     on_batch: Callable[[Strategy, Sequence[Trial]], None] = lambda strategy, trials: None
-    halving: bool = True
-    removed: Callable[[Counts], float] = lambda counts: 0.0
-    memory: dict[Key, Outcome] = field(default_factory=dict)
+    memory: dict[CountsKey, Outcome] = field(default_factory=dict)
     mismatched: int = 0
 
     def run(self, phase: str, strategy: Strategy, trials: int) -> list[Trial]:
-        """Let `strategy` have `trials` candidates scored."""
+        """Let `strategy` have up to `trials` candidates scored; it may have fewer."""
         done: list[Trial] = []
         while len(done) < trials:
-            proposals = strategy.ask(trials - len(done))
-            if not proposals:
+            asked = strategy.ask(trials - len(done))
+            if not asked:
                 break
-            alike = [trial for trial in done if trial.proposal.step == proposals[0].step]
-            batch = self.score(phase, len(done), proposals, alike if self.halving else None)
+            alike = [trial for trial in done if trial.candidate.step == asked[0].step]
+            batch = self.score(phase, asked, first=len(done), alike=alike if self.halving else None)
             done.extend(batch)
-            told = estimates([*alike, *batch], self.removed)[len(alike) :]
-            strategy.tell([trial.proposal for trial in batch], told)
+            told = told_scores([*alike, *batch], self.removed, self.rules)[len(alike) :]
+            strategy.tell([trial.candidate for trial in batch], told)
             self.on_batch(strategy, done)
         return done
 
     def score(
         self,
         phase: str,
-        first: int,
-        proposals: Sequence[Proposal],
+        candidates: Sequence[Candidate],
+        *,
+        first: int = 0,
         alike: Sequence[Trial] | None = None,
     ) -> list[Trial]:
-        """Trials for proposals, in their order, numbered from `first`.
+        """Trials for candidates, in their order, numbered from `first`.
 
         Args:
-            alike: what bars are drawn from; None scores every proposal on all images, without a
-                glance.
+            alike: trials that thresholds are drawn from; None scores every candidate on all
+                images, without rungs.
         """
-        results: dict[int, Trial] = {}
-        for offset, proposal in enumerate(proposals):
-            known = self.recorded.get((phase, first + offset))
+        found = self._replayed(phase, candidates, first)
+        waiting: dict[CountsKey, list[int]] = {}
+        for place, candidate in enumerate(candidates):
+            if place not in found:
+                waiting.setdefault(candidate.key, []).append(place)
+        promotion = None if alike is None else Promotion.of(alike, self.removed, self.rules)
+        jobs: list[tuple[Counts, Thresholds]] = []
+        places: list[int] = []
+        for key, repeats in waiting.items():
+            counts = candidates[repeats[0]].counts
+            thresholds = promotion.thresholds(counts) if promotion else ()
+            if not self._known(key, thresholds):
+                jobs.append((counts, thresholds))
+                places.append(repeats[0])
+        self.check()
+        for job, outcome in self.executor.run(jobs):
+            place = places[job]
+            found[place] = Trial(phase, first + place, candidates[place], outcome)
+            self._remember(found[place])
+            self.check()
+        for key, repeats in waiting.items():
+            for place in repeats:
+                if place not in found:
+                    known = self.memory[key]
+                    found[place] = Trial(phase, first + place, candidates[place], known, True)
+                    self._remember(found[place])
+        return [found[place] for place in range(len(candidates))]
+
+    def _replayed(
+        self, phase: str, candidates: Sequence[Candidate], first: int
+    ) -> dict[int, Trial]:
+        """Recorded trials of these candidates, by place."""
+        found: dict[int, Trial] = {}
+        for place, candidate in enumerate(candidates):
+            known = self.recorded.get((phase, first + place))
             if known is None:
                 continue
-            if known.key == proposal.key:
-                results[offset] = replace(known, proposal=proposal)
-                self._remember(results[offset], True)
+            if known.key == candidate.key:
+                found[place] = replace(known, candidate=candidate)
+                self._remember(found[place], replayed=True)
             else:
                 self.mismatched += 1
-        todo: dict[Key, list[int]] = {}
-        for offset, proposal in enumerate(proposals):
-            if offset not in results:
-                todo.setdefault(proposal.key, []).append(offset)
-        hurdles = Hurdles.of(alike, self.removed) if alike is not None else None
-        bars = {key: hurdles.bars(np.array(key)) if hurdles else () for key in todo}
-        fresh = [offsets for key, offsets in todo.items() if not self._known(key, bars[key])]
-        self.check()
-        jobs = [
-            (proposals[offsets[0]].counts, bars[proposals[offsets[0]].key]) for offsets in fresh
-        ]
-        for job, outcome in self.executor.run(jobs):
-            offset = fresh[job][0]
-            results[offset] = Trial(phase, first + offset, proposals[offset], outcome)
-            self._remember(results[offset], False)
-            self.check()
-        for key, offsets in todo.items():
-            for offset in offsets:
-                if offset not in results:
-                    results[offset] = Trial(
-                        phase, first + offset, proposals[offset], self.memory[key], cached=True
-                    )
-                    self._remember(results[offset], False)
-        return [results[offset] for offset in range(len(proposals))]
+        return found
 
-    def _known(self, key: Key, bars: Bars) -> bool:
-        """Whether memory answers: a candidate stopped early counts as known unless all images
-        are wanted.
+    def _known(self, key: CountsKey, thresholds: Thresholds) -> bool:
+        """Whether memory answers.
+
+        A candidate that was not promoted counts as known unless all images are wanted.
         """
         found = self.memory.get(key)
-        return found is not None and (not found.stopped or max(bars, default=-math.inf) > -math.inf)
+        if found is None:
+            return False
+        return not found.stopped or max(thresholds, default=-math.inf) > -math.inf
 
-    def _remember(self, trial: Trial, replayed: bool) -> None:
+    def _remember(self, trial: Trial, replayed: bool = False) -> None:
         held = self.memory.get(trial.key)
         if held is None or held.stopped:
             self.memory[trial.key] = trial.outcome
         self.on_trial(trial, replayed)
-
-
-def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """Distinct eligible candidates that saw all images, best first; ties by first appearance."""
-    first: dict[Key, Trial] = {}
-    for trial in trials:
-        if trial.proposal.eligible and not trial.outcome.stopped:
-            first.setdefault(trial.key, trial)
-    return sorted(first.values(), key=lambda trial: -trial.outcome.score)
-
-
-def finalists(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """The best `count`; where they are several, also the warm start: trials are noisy, and it
-    is known to be good.
-    """
-    leaders = ranked(trials)
-    start = [trial for trial in leaders[count:] if trial.proposal.origin == WARM_START]
-    return leaders[:count] + (start if count > 1 else [])

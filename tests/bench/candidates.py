@@ -12,8 +12,8 @@ other two thirds are scored. Three ways are timed:
 * theirs: every candidate is trained and sees every image;
 * ours, every image: the same, with our cutting;
 * ours, in a search: what a candidate costs in a search of so many trials by the default strategy,
-  where glances at few images spare most candidates the rest, and repeated ones are remembered
-  (seconds of proposing included).
+  where rungs of few images spare most candidates the rest, and repeated ones are answered from
+  memory (seconds of proposing included).
 
 Times are processor seconds of the one thread (wall seconds with --threads above 1), so that other
 work on the machine disturbs little. The base network is trained for a moment first, or scores would
@@ -36,15 +36,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pipeline.config.schema import DataConfig, ModelConfig, SearchConfig
+from pipeline.config.schema import DataConfig, EvaluationConfig, ModelConfig, SearchConfig
 from pipeline.data import load_splits
 from pipeline.models import build_model
 from pipeline.training.evaluate import reestimate_batchnorm
 from pipeline.training.machine import keep_freed_memory
-from stages.search.engine import Search
-from stages.search.evaluate import SCORES, STEP_IMAGES, distil
-from stages.search.executor import InProcess
-from stages.search.setup import Setup, prepare
+from stages.search import InProcess, Network, Search, SearchProblem
+from stages.search.evaluation import SCORES
+from stages.search.evaluation.short_distillation import distill, distill_batches
 from stages.trace import trace
 
 STEPS = 40  # of training, batch 64
@@ -60,27 +59,29 @@ NETS = {
 
 def ours(net: str, images: int, options: argparse.Namespace) -> dict[str, float]:
     """Median seconds a candidate on every image; mean seconds a trial in a whole search."""
-    setup = ready(net, images, options.steps)
+    problem = ready(net, images, options.steps)
     rng, clock = np.random.default_rng(0), clock_of(options)
     times = []
     for _ in range(options.candidates + 1):
         start = clock()
-        setup.evaluator(setup.projector.logits(rng.standard_normal(len(setup.space))))
+        problem.evaluator(problem.projector.logits(rng.standard_normal(len(problem.space))))
         times.append(clock() - start)
     start = clock()
-    search = Search(InProcess(setup.evaluator), removed=setup.removed)
-    trials = search.run("rl", setup.strategy("rl", trials=options.trials), options.trials)
+    search = Search(InProcess(problem.evaluator), problem.removed)
+    trials = search.run("rl", problem.strategy("rl", trials=options.trials), options.trials)
     spent = clock() - start
     whole = sum(not trial.outcome.stopped and not trial.cached for trial in trials)
     seen = {"whole": whole, "repeated": sum(trial.cached for trial in trials)}
     return {"seconds": statistics.median(times[1:]), "in_search": spent / len(trials), **seen}
 
 
-def ready(net: str, images: int, steps: int = 0) -> Setup:
+def ready(net: str, images: int, steps: int = 0) -> SearchProblem:
     model, splits = load(net)
-    shared = {"min_keep": 0.1, "align": 8, "distill_steps": steps}
-    settings = SearchConfig(images=images * 2 // 3, fit_images=images // 3, **shared)
-    return prepare(model, trace(model, splits.search.take(2, seed=0)[0]), splits, settings, 0)
+    settings = SearchConfig(
+        images=images * 2 // 3, fit_images=images // 3, min_keep=0.1, distill_steps=steps
+    )
+    network = Network(model, trace(model, splits.search.take(2, seed=0)[0]))
+    return SearchProblem.build(network, splits, settings, 0, align=8)
 
 
 def clock_of(options: argparse.Namespace) -> Callable[[], float]:
@@ -93,12 +94,11 @@ def torch_pruning(net: str, images: int, options: argparse.Namespace) -> dict[st
 
     model, splits = load(net)
     fit = splits.train.take(images // 3, seed=0)[0].split(256)
-    parts = [part for batch in fit for part in batch.split(STEP_IMAGES) if len(part) > 1]
+    rules = EvaluationConfig()
     x, y = splits.search.take(images * 2 // 3, seed=0)
     with torch.inference_mode():
         teacher = torch.cat([model(part) for part in x.split(256)])
-        lessons = [model(part) for part in parts]
-    lessons = [(part, wanted.clone()) for part, wanted in zip(parts, lessons, strict=True)]
+    batches = distill_batches(model, fit, rules.step_images)
     rng, clock = np.random.default_rng(0), clock_of(options)
     times = []
     for _ in range(options.candidates + 1):
@@ -113,7 +113,7 @@ def torch_pruning(net: str, images: int, options: argparse.Namespace) -> dict[st
         )  # fmt: skip
         pruner.step()
         if options.steps:
-            distil(trial, lessons, options.steps)
+            distill(trial, batches, options.steps, rules)
         reestimate_batchnorm(trial, fit)
         with torch.inference_mode():
             logits = torch.cat([trial(part) for part in x.split(256)])
@@ -168,7 +168,8 @@ def main() -> None:
         print(json.dumps(child(options)))
         return
     print(
-        f"{options.net}, {options.threads} thread, {options.candidates} candidates, searches of {options.trials} trials"
+        f"{options.net}, {options.threads} thread, {options.candidates} candidates, "
+        f"searches of {options.trials} trials"
     )
     head = (
         "images",
@@ -185,12 +186,22 @@ def main() -> None:
         mine, theirs = (
             measured(side, images, steps, options) for side in ("ours", "torch-pruning")
         )
-        slow = theirs["seconds"]
-        print(
-            f"{images} | {steps} | {1 / slow:.2f} | {1 / mine['seconds']:.2f} | {slow / mine['seconds']:.1f}× | "
-            f"{1 / mine['in_search']:.2f} | {slow / mine['in_search']:.1f}× | {options.trials} | {mine['whole']} | "
-            f"{mine['repeated']} | {mine['peak_mib']:.0f} | {theirs['peak_mib']:.0f}"
+        slow, each, in_search = theirs["seconds"], mine["seconds"], mine["in_search"]
+        row = (
+            images,
+            steps,
+            f"{1 / slow:.2f}",
+            f"{1 / each:.2f}",
+            f"{slow / each:.1f}×",
+            f"{1 / in_search:.2f}",
+            f"{slow / in_search:.1f}×",
+            options.trials,
+            mine["whole"],
+            mine["repeated"],
+            f"{mine['peak_mib']:.0f}",
+            f"{theirs['peak_mib']:.0f}",
         )
+        print(" | ".join(str(cell) for cell in row))
 
 
 def measured(side: str, images: str, steps: str, options: argparse.Namespace) -> dict[str, float]:

@@ -7,7 +7,7 @@ CONFIG's run must hold `pretrain/` and `trace/` (`rlp pipeline run CONFIG --unti
 is fitted to `search.latency_samples` timed candidates, as a search with a latency budget does; then
 fresh ones are timed that it has not seen: half of all sizes, half on the budget where the search
 looks for its plan. The error is
-|predicted / measured - 1|, both as fractions of the base's latency. One candidate is also timed
+|predicted / measured - 1|, both as fractions of the original's latency. One candidate is also timed
 again and again: what no table can predict.
 """
 
@@ -25,48 +25,47 @@ from pipeline.config.load import find_config, load_config
 from pipeline.data import load_splits
 from pipeline.models import load_model
 from pipeline.run.store import write_json
-from stages.search.budget import Projector
-from stages.search.calibrate import calibrate
-from stages.search.setup import Setup, prepare
-from stages.search.stopwatch import Stopwatch, spread_out
+from stages.search import Network, SearchProblem
+from stages.search.latency import Calibrator, CandidateTimer, spread_out
 from stages.trace import ChannelGraph
 
 REPEATS = 8
 
 
-def set_up(options: argparse.Namespace) -> Setup:
+def pose(options: argparse.Namespace) -> tuple[SearchProblem, CandidateTimer]:
+    """The problem, calibrated, and what times its candidates."""
     file = find_config(options.config)
-    sets = [
-        *options.set,
-        "search.budget={latency: 0.5}",
-        f"search.latency_samples={options.samples}",
-    ]
-    config = load_config(file, sets)
+    latency = ["search.budget={latency: 0.5}", f"search.latency_samples={options.samples}"]
+    config = load_config(file, [*options.set, *latency])
     run = options.run_dir or default_run_dir(file)
     model = load_model(run / "pretrain").to(memory_format=torch.channels_last)
     graph = ChannelGraph.from_json((run / "trace" / "graph.json").read_text())
-    return prepare(
-        model, graph, load_splits(config.data, seed=config.seed), config.search, config.seed
+    splits, settings = load_splits(config.data, seed=config.seed), config.search
+    example, _ = splits.search.take(2, seed=config.seed)
+    calibrator = Calibrator(
+        model,
+        graph,
+        example,
+        settings,
+        config.seed,
+        known={},
+        on_measure=lambda key, measurement: None,
     )
+    align = 8 if settings.align == "auto" else settings.align
+    problem = SearchProblem.build(
+        Network(model, graph), splits, settings, config.seed, align=align, calibrate=calibrator
+    )
+    assert calibrator.timer is not None
+    return problem, calibrator.timer
 
 
-def stopwatch(setup: Setup) -> Stopwatch:
-    evaluator, settings = setup.evaluator, setup.settings
-    where = settings.latency_provider, settings.latency_batch, settings.latency_threads
-    return Stopwatch(evaluator.model, evaluator.graph, evaluator.ranking, evaluator.x[:2], *where)
-
-
-def fresh(setup: Setup, count: int) -> dict[str, np.ndarray]:
+def fresh(problem: SearchProblem, count: int) -> dict[str, np.ndarray]:
     """(n, G) candidates a kind, drawn from seeds that the fit does not use."""
-    rng = np.random.default_rng(1)
-    budget = [
-        setup.projector.logits(rng.standard_normal(len(setup.space)))
-        for _ in range(count - count // 2)
-    ]
-    sizes = Projector(setup.space, setup.costs["macs"], setup.costs["macs"].of(setup.space.sizes))
+    rng, space = np.random.default_rng(1), problem.space
+    budget = problem.projector.logits(rng.standard_normal((count - count // 2, len(space))))
     return {
-        "of all sizes": spread_out(setup.space, sizes, count // 2, setup.seed + 1),
-        "on the budget": np.array(budget),
+        "of all sizes": spread_out(space, problem.costs["macs"], count // 2, problem.seed + 1),
+        "on the budget": budget,
     }
 
 
@@ -87,13 +86,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    setup = set_up(options)
-    with stopwatch(setup) as watch:
-        start = time.perf_counter()
-        calibration = calibrate(setup, watch, lambda done, total: None)
+    start = time.perf_counter()
+    problem, watch = pose(options)
+    calibration = problem.calibration
+    assert calibration is not None
+    with watch:
         fitted, table = time.perf_counter() - start, calibration.table
         rows: dict[str, list[dict[str, float]]] = {}
-        for kind, candidates in fresh(calibration.setup, options.fresh).items():
+        for kind, candidates in fresh(problem, options.fresh).items():
             measured = [watch.measure(counts).fraction for counts in candidates]
             predicted = [table.of(counts) for counts in candidates]
             rows[kind] = [
@@ -105,17 +105,15 @@ def main() -> None:
             again.append(watch.measure(candidates[0]).fraction)
     everything = [row for kind in rows.values() for row in kind]
     repeat = float(np.median(np.abs(np.array(again) / np.median(again) - 1)))
-    base_ms, count = calibration.base_seconds * 1e3, options.samples
+    ms = calibration.uncut_seconds * 1e3
     print(
-        f"table of {count} candidates in {fitted:.0f} s, block {table.block}, base {base_ms:.3f} ms"
+        f"table of {options.samples} candidates, block {table.block}, in {fitted:.0f} s with set-up"
     )
-    print(
-        f"cross-validated median error {table.error:.1%}; one candidate timed {REPEATS} times varies by {repeat:.1%}"
-    )
+    print(f"the original takes {ms:.3f} ms; cross-validated median error {table.error:.1%}")
+    print(f"one candidate timed {REPEATS} times varies by {repeat:.1%}")
     for kind, found in [*rows.items(), ("all", everything)]:
-        print(
-            f"{len(found):>4} fresh {kind:<14} median {errors(found)[0]:6.1%}   p90 {errors(found)[1]:6.1%}"
-        )
+        median, p90 = errors(found)
+        print(f"{len(found):>4} fresh {kind:<14} median {median:6.1%}   p90 {p90:6.1%}")
     if options.out:
         doc = {
             "rows": rows,

@@ -1,12 +1,15 @@
-"""The strategies. A new one is a file with a class that follows `base.Strategy`, and a line
-here.
+"""The strategies. A new one is a file with a class that follows `base.Strategy`, and a line here.
+
+Its settings, if it has any, are a section in `SearchConfig` (pipeline/config/schema.py), where its
+name is also added to `strategy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from stages.search.strategies.base import WARM_START, Problem, Proposal, Strategy
+from stages.search.strategies import critic, rlpruner
+from stages.search.strategies.base import Strategy, Task
 from stages.search.strategies.evolution import Evolution
 from stages.search.strategies.global_taylor import GlobalTaylor
 from stages.search.strategies.random import Random
@@ -14,7 +17,7 @@ from stages.search.strategies.rl import PolicyGradient
 from stages.search.strategies.rlpruner import RLPruner
 from stages.search.strategies.uniform import Uniform
 
-STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
+STRATEGIES: dict[str, Callable[[Task], Strategy]] = {
     "rl": PolicyGradient,
     "rlpruner": RLPruner,
     "evolution": Evolution,
@@ -23,7 +26,10 @@ STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
     "global-taylor": GlobalTaylor,
 }
 
-SEEDLESS = ("uniform", "global-taylor")
-"""Those that no seed changes: one search says all they have to say."""
+CONTROLS = ("uniform", "global-taylor")
+"""Deterministic strategies of one candidate: every search runs them, a comparison once each."""
 
-__all__ = ["SEEDLESS", "STRATEGIES", "WARM_START", "Problem", "Proposal", "Strategy"]
+CONSTANTS = {"rl": critic.CONSTANTS, "rlpruner": rlpruner.CONSTANTS}
+"""What is no setting and yet shapes the result, by strategy; kept in `search.json`."""
+
+__all__ = ["CONSTANTS", "CONTROLS", "STRATEGIES", "Strategy", "Task"]

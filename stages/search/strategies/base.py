@@ -5,36 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.search.budget import Projector
-from stages.search.space import Counts, Removal, Space
+from pipeline.channels.widths import Counts
+from pipeline.config.schema import SearchConfig
+from stages.search.space import Candidate, Importance, Projector, Removal, Space
 
 Vector = NDArray[np.float64]
-Key = tuple[int, ...]
-WARM_START = "warm start"  # origin of the candidate that a strategy starts from
+
+# logits at which strategies start: a group that is kept whole can still be moved
+START_LIMIT = 4.0
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One search.
+class Task:
+    """What a strategy has to work with.
 
     Attributes:
         projector: budget, space and cost; the only way from an action to counts.
         importance: per group of the space, the importance of its units, any order.
         seed: seeds everything a strategy draws.
         trials: evaluations the strategy will be given.
-        options: the strategy's own settings.
+        settings: the section `search`; a strategy's own settings are a section in it.
     """
 
     projector: Projector
-    importance: tuple[Vector, ...]
+    importance: Importance
     seed: int
     trials: int
-    options: dict[str, Any] = field(default_factory=dict)
+    settings: SearchConfig = field(default_factory=SearchConfig)
 
     @property
     def space(self) -> Space:
@@ -46,43 +48,18 @@ class Problem:
         return Removal(self.importance)
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """One candidate to be scored.
-
-    Attributes:
-        counts: units kept per group, (G,). action: the numbers that the strategy drew, for the
-        journal. origin: where it comes from, such as "policy" or "warm start". eligible: whether it
-        may become the plan (an intermediate step of `rlpruner` may not). step: candidates of
-        different steps have different budgets; only within one are scores comparable.
-    """
-
-    counts: Counts
-    action: Vector
-    origin: str
-    eligible: bool = True
-    step: int = 0
-
-    @property
-    def key(self) -> Key:
-        """The counts, hashable."""
-        return tuple(self.counts.tolist())
-
-
 class Strategy(Protocol):
     """Proposes candidates and learns from their scores (higher is better).
 
-    Deterministic: the same problem and the same scores give the same proposals, which is what lets
-    a journal of scores restore an interrupted search exactly.
+    Deterministic: the same task and the same scores give the same proposals, which is what lets a
+    journal of scores restore an interrupted search exactly.
     """
 
-    def ask(self, room: int) -> list[Proposal]:
-        """At most `room` candidates, all to be scored before the next call; empty when it has
-        no more.
-        """
+    def ask(self, room: int) -> list[Candidate]:
+        """At most `room` candidates, all to be scored before the next call; empty: no more."""
         ...
 
-    def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:
+    def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
         """Scores of what the last `ask` returned, in order."""
         ...
 
@@ -95,10 +72,11 @@ class Strategy(Protocol):
         ...
 
 
-class Stateless:
+class Unlearning:
     """Base of the strategies that do not learn."""
 
-    def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None: ...
+    def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
+        """Changes nothing."""
 
     def state(self) -> dict[str, Vector]:
         return {}
@@ -107,23 +85,22 @@ class Stateless:
         return []
 
 
-def uniform_counts(problem: Problem) -> Counts:
-    """The same keep ratio in every group."""
-    return problem.projector.logits(np.zeros(len(problem.space)))
+def uniform_counts(task: Task) -> Counts:
+    """The same keep ratio in every group, (G,)."""
+    return task.projector.logits(np.zeros(len(task.space)))
 
 
-def greedy_counts(problem: Problem) -> Counts:
+def greedy_counts(task: Task) -> Counts:
     """Global ranking: remove the block with the least importance per unit of cost until the budget
-    is met.
+    is met; (G,).
 
     Importances are compared across groups, so they must be on one scale; first-order Taylor is (it
     estimates the change of the same loss), cf. Molchanov et al., arXiv 1906.10771.
     """
-    projector, space, sums = problem.projector, problem.space, problem.removed.sums
+    projector, space, sums = task.projector, task.space, task.removed.sums
     counts = space.sizes.copy()
-    least = 1e-9 * projector.cost.of(
-        space.sizes
-    )  # a block within one of the runtime's blocks saves nothing yet
+    # a block within one of the runtime's own blocks saves nothing yet
+    least = 1e-9 * projector.cost.of(space.sizes)
     while not projector.fits(counts):
         steps = space.down(counts)
         saved = -projector.cost.deltas(counts, -steps)

@@ -5,50 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from cmaes import CMA
 
-from pipeline.errors import EnvironmentProblem
-from stages.search.strategies.base import WARM_START, Problem, Proposal, Vector, greedy_counts
+from stages.search.space import WARM_START, Candidate
+from stages.search.strategies.base import START_LIMIT, Task, Vector, greedy_counts
 
-SPREAD = (
-    0.5  # of the first population, in logits: keep ratio 0.5 varies between about 0.38 and 0.62
-)
+_DRAWN = "cma-es"
 
 
 class Evolution:
-    """Started at the global-taylor distribution, like the learned policy, so that the two can
-    be compared.
-    """
+    """Starts at the global-taylor distribution, like the learned policy, to be comparable."""
 
-    def __init__(self, problem: Problem) -> None:
-        try:
-            from cmaes import CMA
-        except ImportError:
-            raise EnvironmentProblem(
-                "search.strategy=evolution needs the package cmaes", hint="pip install cmaes"
-            ) from None
-        self.problem = problem
-        start = problem.space.logits(greedy_counts(problem)).clip(-4, 4)
-        population = int(problem.options.get("population", 8))
-        self.cma = CMA(mean=start, sigma=SPREAD, seed=problem.seed, population_size=population)
-        self._first: list[Proposal] | None = None
+    def __init__(self, task: Task) -> None:
+        self.task, section = task, task.settings.evolution
+        self.warm = greedy_counts(task)
+        self.cma = CMA(
+            mean=task.space.logits(self.warm).clip(-START_LIMIT, START_LIMIT),
+            sigma=section.spread,
+            seed=task.seed,
+            population_size=section.population,
+        )
+        self._begun = False
         self._scored: list[tuple[Vector, float]] = []
 
-    def ask(self, room: int) -> list[Proposal]:
-        if self._first is None:
-            counts = greedy_counts(self.problem)
-            self._first = [Proposal(counts, self.problem.space.logits(counts), WARM_START)]
-            return self._first[:room]
+    def ask(self, room: int) -> list[Candidate]:
+        """The warm start alone at first, then draws up to the end of a generation."""
+        if not self._begun:
+            self._begun = True
+            return [Candidate(self.warm, self.task.space.logits(self.warm), WARM_START)][:room]
         count = min(room, self.cma.population_size - len(self._scored))
         actions = [self.cma.ask() for _ in range(count)]
-        return [
-            Proposal(self.problem.projector.logits(action), action, "cma-es") for action in actions
-        ]
+        return [Candidate(self.task.projector.logits(one), one, _DRAWN) for one in actions]
 
-    def tell(self, proposals: Sequence[Proposal], scores: Sequence[float]) -> None:
-        drawn = [
-            (p.action, -s) for p, s in zip(proposals, scores, strict=True) if p.origin == "cma-es"
-        ]
-        self._scored.extend(drawn)
+    def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
+        """Updates mean and covariance when a generation is complete."""
+        for candidate, score in zip(candidates, scores, strict=True):
+            if candidate.proposed_as == _DRAWN:
+                self._scored.append((candidate.action, -score))  # cmaes minimises
         if len(self._scored) == self.cma.population_size:
             self.cma.tell(self._scored)
             self._scored = []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from stages.search.strategies.base import Problem, Proposal, Stateless, greedy_counts
+from stages.search.space import Candidate
+from stages.search.strategies.base import Task, Unlearning, greedy_counts
 
 
-class GlobalTaylor(Stateless):
+class GlobalTaylor(Unlearning):
     """One candidate."""
 
-    def __init__(self, problem: Problem) -> None:
-        counts = greedy_counts(problem)
-        self._left = [Proposal(counts, problem.space.logits(counts), "global-taylor")]
+    def __init__(self, task: Task) -> None:
+        counts = greedy_counts(task)
+        self._left = [Candidate(counts, task.space.logits(counts), "global-taylor")]
 
-    def ask(self, room: int) -> list[Proposal]:
+    def ask(self, room: int) -> list[Candidate]:
+        """The candidate at the first call, nothing after it."""
         out, self._left = self._left[:room], self._left[room:]
         return out

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.search.strategies.base import Problem, Proposal, Stateless, uniform_counts
+from stages.search.space import Candidate
+from stages.search.strategies.base import Task, Unlearning, uniform_counts
 
 
-class Uniform(Stateless):
+class Uniform(Unlearning):
     """One candidate."""
 
-    def __init__(self, problem: Problem) -> None:
-        self._left = [Proposal(uniform_counts(problem), np.zeros(len(problem.space)), "uniform")]
+    def __init__(self, task: Task) -> None:
+        self._left = [Candidate(uniform_counts(task), np.zeros(len(task.space)), "uniform")]
 
-    def ask(self, room: int) -> list[Proposal]:
+    def ask(self, room: int) -> list[Candidate]:
+        """The candidate at the first call, nothing after it."""
         out, self._left = self._left[:room], self._left[room:]
         return out

@@ -1,15 +1,16 @@
-"""A small network, made-up images that it can tell apart, and a search set-up on them."""
+"""A small network, made-up images that it can tell apart, and a search problem on them."""
 
 from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import torch
 from torch import nn
 
 from pipeline.config.schema import SearchConfig
 from pipeline.data import Images, Splits
-from stages.search.setup import Setup, prepare
+from stages.search import Network, SearchProblem
 from stages.trace import ChannelGraph, trace
 
 CLASSES = ("a", "b", "c", "d")
@@ -21,10 +22,15 @@ class Block(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(width, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU6(),
-            nn.Conv2d(inner, inner, 3, 1, 1, groups=inner, bias=False), nn.BatchNorm2d(inner), nn.ReLU6(),
-            nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width),
-        )  # fmt: skip
+            nn.Conv2d(width, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU6(),
+            nn.Conv2d(inner, inner, 3, 1, 1, groups=inner, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU6(),
+            nn.Conv2d(inner, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.body(x)
@@ -69,7 +75,19 @@ def trained() -> tuple[nn.Module, ChannelGraph, Splits]:
     return model.eval(), trace(model, x[:2]), splits
 
 
-def setup(seed: int = 0, **settings: object) -> Setup:
+def problem(seed: int = 0, **settings: object) -> SearchProblem:
+    """A search of the trained network; its budget is half of the MACs unless given."""
     model, graph, splits = trained()
     values = {"images": 100, "fit_images": 64, "trials": 20, **settings}
-    return prepare(model, graph, splits, SearchConfig.model_validate(values), seed)
+    chosen = SearchConfig.model_validate(values)
+    return SearchProblem.build(Network(model, graph), splits, chosen, seed, align=8)
+
+
+def random_counts(ready: SearchProblem, seed: int = 0) -> np.ndarray:
+    """A candidate on the budget."""
+    return ready.projector.logits(np.random.default_rng(seed).standard_normal(len(ready.space)))
+
+
+def even_counts(ready: SearchProblem) -> np.ndarray:
+    """The same keep ratio everywhere, on the budget."""
+    return ready.projector.logits(np.zeros(len(ready.space)))

@@ -11,31 +11,13 @@ from typing import Any
 import pytest
 import torch
 from search_nets import trained
+from search_stages import context
 
 import stages.search.stage as module
 from pipeline.config.schema import Config
 from pipeline.errors import Interrupted, UsageError
-from pipeline.run.stage import StageContext
+from stages import declared
 from stages.prune import ChannelPlan, CostModel
-
-
-@pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> module.SearchStage:
-    model, _, splits = trained()
-    monkeypatch.setattr(module, "load_model", lambda folder: model)
-    monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
-    return module.STAGE()
-
-
-def context(root: Path, seed: int = 0, **search: Any) -> StageContext:
-    _, graph, _ = trained()
-    for name in ("out", "work", "in"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "in" / "model.safetensors").write_bytes(b"weights")
-    (root / "in" / "graph.json").write_text(graph.to_json())
-    values = {"trials": 16, "images": 80, "fit_images": 64, **search}
-    inputs = {kind: (root / "in", {}) for kind in ("base_model", "graph", "data")}
-    return StageContext(Config(seed=seed, search=values), root / "out", root / "work", inputs)
 
 
 @pytest.mark.parametrize("strategy", ["rl", "global-taylor"])
@@ -148,4 +130,33 @@ def test_same_seed_same_plan_other_seed_other_trials(
         ]
         for name in "ac"
     ]
+    assert kept[0] != kept[1]
+
+
+def test_what_is_no_setting_and_shapes_the_result_is_written_down(
+    stage: module.SearchStage, tmp_path: Path
+) -> None:
+    stage.run(context(tmp_path))
+    found = json.loads((tmp_path / "out" / "search.json").read_text())["constants"]
+    assert {"score_model_ridge", "critic_lengths"} <= set(found)
+
+
+def test_settings_at_their_defaults_leave_older_runs_fresh_and_others_do_not() -> None:
+    def depends(**search: Any) -> dict[str, Any]:
+        return declared("search").depends(Config(search=search))["search"]
+
+    assert not {"rl", "evolution", "evaluation"} & set(depends())
+    changed = depends(rl={"entropy": 0.1})
+    assert changed["rl"]["entropy"] == 0.1
+    assert {key: value for key, value in changed.items() if key != "rl"} == depends()
+
+
+def test_the_settings_of_the_policy_change_what_it_proposes(
+    stage: module.SearchStage, tmp_path: Path
+) -> None:
+    kept = []
+    for name, rl in (("a", {}), ("b", {"start_spread": 1.0})):
+        stage.run(context(tmp_path / name, rl=rl))
+        lines = (tmp_path / name / "out" / "trials.jsonl").read_text().splitlines()[1:]
+        kept.append([json.loads(line)["kept"] for line in lines])
     assert kept[0] != kept[1]

@@ -1,0 +1,80 @@
+"""What `rlp search compare` prints: the table, paired differences, the rank correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline import console
+
+Document = Mapping[str, Any]
+
+
+def show(doc: Document, score: str) -> None:
+    """The document of a comparison, for people; `score` names what candidates were scored by."""
+    timed = any(row["measured"] is not None for row in doc["table"])
+    head = (
+        "strategy",
+        "seeds",
+        "evaluations",
+        f"score ({score})",
+        "accuracy as scored",
+        "after recovery",
+        "latency, of the original" if timed else "cost",
+        "search",
+    )
+    console.table(head, [_row(row, timed) for row in doc["table"]])
+    if doc["distill"]:
+        console.say(_recipe(doc["distill"]))
+    for row in doc["differences"]:
+        console.say(f"{doc['strategies'][0]} − {_difference(row)}")
+    if doc["rank_correlation_score_recovered"] is not None:
+        console.say(_correlation(doc))
+
+
+def _row(row: Document, timed: bool) -> tuple[object, ...]:
+    measured = timed and row["measured"] is not None
+    return (
+        row["strategy"],
+        row["seeds"],
+        row["evaluations"],
+        _spread(row, "score", ".4f"),
+        _spread(row, "accuracy", ".2%"),
+        _spread(row, "recovered", ".2%"),
+        format(row["measured"], ".3f") if measured else format(row["cost"], ".4g"),
+        f"{row['seconds']:.1f} s",
+    )
+
+
+def _spread(row: Document, key: str, style: str) -> str:
+    """Mean ± standard deviation, and the number of seeds where that is not all of them."""
+    if key not in row:
+        return ""
+    sd, count = row[f"{key}_sd"], row[f"{key}_seeds"]
+    text = format(row[key], style) + ("" if sd is None else f" ± {format(sd, style)}")
+    return text if count == row["seeds"] else f"{text} ({count})"
+
+
+def _recipe(recipe: Document) -> str:
+    seeds = ", ".join(str(seed) for seed in recipe["seeds"])
+    how = f"{recipe['epochs']} epochs on {recipe['images']:,} train images, seeds {seeds}"
+    return (
+        f"recovery: {how}; ± is the standard deviation over seeds; "
+        "accuracies are on the search split"
+    )
+
+
+def _difference(row: Document) -> str:
+    low, high = ("–" if row[end] is None else f"{row[end]:+.4f}" for end in ("low", "high"))
+    found = f"{row['mean']:+.4f}, 95 % interval {low} to {high} ({row['seeds']} seeds)"
+    return f"{row['strategy']}, {row['measure']}: {found}: {row['verdict']}"
+
+
+def _correlation(doc: Document) -> str:
+    p, count = doc["rank_correlation_p"], doc["rank_correlation_candidates"]
+    value = doc["rank_correlation_score_recovered"]
+    verdict = "" if p < 0.05 else ": not shown"
+    return (
+        f"rank correlation of search score and recovered accuracy: {value:.2f} over "
+        f"{count} candidates (p = {p:.3f}){verdict}"
+    )

@@ -1,0 +1,192 @@
+"""Strategies compared on the network, graph and images of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.plan import ChannelPlan
+from pipeline.channels.surgery import prune
+from pipeline.channels.widths import Counts
+from pipeline.config.schema import Config
+from pipeline.data import Splits, load_splits
+from pipeline.data.images import balanced_indices
+from pipeline.models import load_model
+from pipeline.run.store import sha256_file
+from pipeline.training.machine import all_cores
+from stages.search.compare import Fitter, Recover, compare_strategies
+from stages.search.latency import (
+    Calibrator,
+    CandidateTimer,
+    MeasuredBudget,
+    settle_alignment,
+)
+from stages.search.problem import Network, SearchProblem
+from stages.search.results import FinishedRuns, StrategyComparison, StrategyRun
+
+Distill = Callable[[nn.Module, nn.Module, Splits, int], float]
+"""(cut network, original, splits, seed) -> accuracy on the search split after recovery."""
+
+VERSION = 4
+"""Of what finished runs hold; older ones are not continued."""
+
+
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """What is asked for.
+
+    Attributes:
+        strategies: names; the first is compared with each other one.
+        seeds: repetitions, with seeds 0, 1, …
+        recover_seeds: of the first so many the best candidates are recovered.
+        trials: evaluations each; `search.trials` when absent.
+        distill_images: recover on a class-balanced draw of so many train images; absent: on all.
+    """
+
+    strategies: Sequence[str]
+    seeds: int
+    recover_seeds: int = 0
+    trials: int | None = None
+    distill_images: int | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What came of it.
+
+    Attributes:
+        train_images: how many the recoveries saw.
+    """
+
+    comparison: StrategyComparison
+    problem: SearchProblem
+    train_images: int
+
+
+class RunComparison:
+    """Compares strategies in a run folder that holds `pretrain/` and `trace/`.
+
+    Args:
+        distill: recovers a cut network.
+        note: told one sentence after every run.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, *, distill: Distill, note: Callable[[str], None]
+    ) -> None:
+        self.folder, self.config, self.distill, self.note = folder, config, distill, note
+        graph = ChannelGraph.from_json((folder / "trace" / "graph.json").read_text())
+        self.network = Network(load_model(folder / "pretrain"), graph)
+
+    def run(self, request: ComparisonRequest) -> Compared:
+        """Search and recover; what a comparison asked for before has found is not repeated.
+
+        Raises:
+            UsageError: the budget cannot be met, or asks for nothing.
+            Refused: nothing can be pruned.
+        """
+        finished = FinishedRuns(self.folder / ".work", self._subject(request))
+        again = range(min(request.seeds, request.recover_seeds))
+        with all_cores():
+            splits = load_splits(self.config.data, seed=self.config.seed)
+            images = _fewer(splits, request.distill_images, self.config.seed)
+            with self._calibrator(splits, finished) as calibrator:
+                problem = self._problem(splits, calibrator)
+                found = compare_strategies(
+                    problem,
+                    request.strategies,
+                    range(request.seeds),
+                    trials=request.trials,
+                    recover=self._recovery(problem, images) if again else None,
+                    recover_seeds=again,
+                    fit=_fitter(problem, calibrator.timer),
+                    on_run=partial(self._on_run, finished),
+                    known=finished.runs,
+                )
+        return Compared(found, problem, len(images.train))
+
+    def _calibrator(self, splits: Splits, finished: FinishedRuns) -> Calibrator:
+        example, _ = splits.search.take(2, seed=self.config.seed)
+        return Calibrator(
+            self.network.model,
+            self.network.graph,
+            example,
+            self.config.search,
+            self.config.seed,
+            known=finished.measured,
+            on_measure=finished.add_measurement,
+        )
+
+    def _problem(self, splits: Splits, calibrator: Calibrator) -> SearchProblem:
+        settings, network = self.config.search, self.network
+        align = settle_alignment(settings, network.graph, note=self.note).align
+        return SearchProblem.build(
+            network, splits, settings, self.config.seed, align=align, calibrate=calibrator
+        )
+
+    def _recovery(self, problem: SearchProblem, splits: Splits) -> Recover:
+        model, graph = problem.network.model, problem.network.graph
+
+        def recovered(counts: Counts, seed: int) -> float:
+            student = prune(model, graph, ChannelPlan(problem.ranking.keep(counts), {}))
+            return self.distill(student, model, splits, seed)
+
+        return recovered
+
+    def _on_run(self, finished: FinishedRuns, done: int, total: int, run: StrategyRun) -> None:
+        finished.add(run)
+        self.note(f"{done}/{total} {sentence(run)}")
+
+    def _subject(self, request: ComparisonRequest) -> dict[str, Any]:
+        """What finished runs may be reused for: all they depend on but strategy and seed."""
+        sections = self.config.model_dump(
+            mode="json", include={"seed", "model", "data", "search", "distill", "trace"}
+        )
+        for name in ("strategy", "trials", "workers"):
+            sections["search"].pop(name)
+        return {
+            "version": VERSION,
+            "settings": sections,
+            "weights": sha256_file(self.folder / "pretrain" / "model.safetensors"),
+            "trials": request.trials or self.config.search.trials,
+            "images": request.distill_images,
+        }
+
+
+def _fitter(problem: SearchProblem, timer: CandidateTimer | None) -> Fitter | None:
+    """What brings candidates within a latency budget; None where measuring decides nothing."""
+    if timer is None or problem.settings.latency == "predicted":
+        return None
+    budget = MeasuredBudget(timer, problem.projector, problem.budget.share)
+
+    def fitted(counts: Counts) -> tuple[Counts, float | None]:
+        nearest = budget.nearest(counts)
+        found = counts if nearest is None else nearest
+        return found, timer.measure(found).fraction
+
+    return fitted
+
+
+def sentence(run: StrategyRun) -> str:
+    """What a run found, for people."""
+    cost = f"cost {run.cost:.4g}"
+    if run.measured is not None:
+        cost = f"latency {run.measured:.3f} of the original"
+    text = f"{run.strategy} seed {run.seed}: score {run.score:.4f}, {cost}, {run.seconds:.1f} s"
+    if run.recovered is None:
+        return text
+    return f"{text}; recovered {run.recovered:.2%} in {run.recovery_seconds or 0:.1f} s"
+
+
+def _fewer(splits: Splits, images: int | None, seed: int) -> Splits:
+    """With a class-balanced draw of so many train images."""
+    if not images or images >= len(splits.train):
+        return splits
+    some = balanced_indices(splits.train.labels, images, seed)
+    return replace(splits, train=splits.train.subset(some))

@@ -1,0 +1,85 @@
+"""One network that takes the widths of any candidate, in milliseconds.
+
+`stages.prune.prune` gives every cut network its own modules. A search looks at thousands of
+candidates one after the other, so here one copy of the network is kept, and resizing it only puts
+freshly sliced tensors into its modules and sets their width attributes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.rebuild import named_tensors, set_width
+from pipeline.channels.surgery import slice_tensors
+from stages.search.evaluation.small_convolutions import use_small_convolutions
+
+Keep = Mapping[str, Sequence[int]]
+"""{group id: kept unit indices, ascending}."""
+
+_Slot = tuple[nn.Module, str, bool]
+"""A module, the name of a tensor in it, and whether that is a parameter."""
+
+
+class CandidateNetwork:
+    """A copy of `model` that `resize` gives the widths of a candidate.
+
+    Tensors that no candidate cuts are shared with `model` and never written.
+
+    Args:
+        model: the network that candidates are cut from.
+        ids: groups that candidates may cut.
+
+    Attributes:
+        network: the copy; the same object at all times.
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, ids: Sequence[str]) -> None:
+        members = [member.parameter for group in ids for member in graph[group].members]
+        uncut = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+        self._graph = graph
+        self._uncut = {name: uncut[name] for name in dict.fromkeys(members)}
+        self.network = copy.deepcopy(model).requires_grad_(False)
+        use_small_convolutions(self.network)
+        self._slots = _slots(self.network, self._uncut)
+        self._modules = dict(self.network.named_modules(remove_duplicate=False))
+        self._widths = [
+            width for width in graph.widths if any(group in ids for group, _ in width.follows)
+        ]
+
+    def resize(self, keep: Keep) -> nn.Module:
+        """The network as `prune(model, graph, ChannelPlan(keep))` would be, until the next call."""
+        sliced = slice_tensors(self._uncut, self._graph, keep)
+        for name, slots in self._slots.items():
+            for module, key, is_parameter in slots:
+                if is_parameter:
+                    data = sliced.get(name, self._uncut[name])
+                    module._parameters[key] = nn.Parameter(data, requires_grad=False)
+                else:  # running statistics are written in place, hence a clone
+                    module._buffers[key] = (
+                        sliced[name] if name in sliced else self._uncut[name].clone()
+                    )
+        for width in self._widths:
+            lost = sum(
+                share * (self._graph[group].size - len(keep[group]))
+                for group, share in width.follows
+                if group in keep
+            )
+            set_width(self._modules[width.module], width.attribute, width.value - lost)
+        return self.network
+
+
+def _slots(network: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, list[_Slot]]:
+    """Where each wanted tensor stands; a shared one stands in several modules."""
+    names = {id(tensor): name for name, tensor in named_tensors(network).items()}
+    found: dict[str, list[_Slot]] = {name: [] for name in wanted}
+    for module in network.modules():
+        for tensors, are_parameters in ((module._parameters, True), (module._buffers, False)):
+            for key, tensor in tensors.items():
+                name = names.get(id(tensor))
+                if name in found:
+                    found[name].append((module, key, are_parameters))
+    return found

@@ -1,0 +1,145 @@
+"""What a candidate is worth: cut, trained for a few steps, compared with the original on images.
+
+How far a cut network is from the original says little about what training will make of it, a few
+steps of distillation say a lot (`tests/bench/fidelity.py`); they cost more than the score. Before
+them come rungs of a few images, from which most candidates are not promoted (successive halving,
+Jamieson & Talwalkar, arXiv 1502.07943; thresholds: stages/search/evaluation/halving.py):
+
+    64 images --threshold--> 256 images --threshold--> distillation, batch-norm statistics fitted
+    to train images, score on all images
+
+At a rung batch norms use the statistics of the very images they see, which saves fitting them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.rebuild import rebuild
+from pipeline.channels.widths import Counts
+from pipeline.config.schema import EvaluationConfig
+from pipeline.training.evaluate import reestimate_batchnorm
+from stages.search.evaluation.candidate_network import CandidateNetwork
+from stages.search.evaluation.scores import SCORES, correctness
+from stages.search.evaluation.short_distillation import (
+    batch_statistics,
+    distill,
+    distill_batches,
+    norms_of,
+)
+from stages.search.evaluation.trial import Outcome
+from stages.search.space import Ranking
+
+WORST = -1e3  # score of an output that is no number
+BATCH = 256  # images of one forward pass
+
+
+class Evaluator:
+    """Scores counts; picklable, so that it can stand in worker processes.
+
+    Args:
+        model: what candidates are cut from, in eval mode; never changed.
+        teacher: the original network, in eval mode, which candidates are compared with.
+        fit: batches (B, C, H, W) of the train split: for distillation, and what batch-norm
+            statistics are fitted to.
+        x, y: scoring images (N, C, H, W) and labels (N,) of the search split, in an order whose
+            prefixes are about as balanced as the whole.
+        score: a name in SCORES.
+        steps: of distillation that a candidate gets before its score.
+        rules: rungs and the recipe of that distillation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        ranking: Ranking,
+        *,
+        teacher: nn.Module,
+        fit: Sequence[Tensor],
+        x: Tensor,
+        y: Tensor,
+        score: str = "divergence",
+        steps: int = 0,
+        rules: EvaluationConfig | None = None,
+    ) -> None:
+        self.ranking, self.fit, self.x, self.y = ranking, fit, x, y
+        self.score, self.steps, self.rules = score, steps, rules or EvaluationConfig()
+        self.rungs = rung_sizes(len(x), trained=steps > 0, rules=self.rules)
+        with torch.inference_mode():
+            answers = [teacher(part) for part in x.split(BATCH)]
+        self.answers = torch.cat(answers).clone()
+        """The original's logits (N, classes)."""
+        self.distill_batches = (
+            distill_batches(teacher, fit, self.rules.step_images) if steps else []
+        )
+        self.candidate_network = CandidateNetwork(model, graph, ranking.ids)
+        self._norms = norms_of(self.candidate_network.network)
+
+    def __call__(self, counts: Counts, thresholds: Sequence[float] = ()) -> Outcome:
+        """Score counts (G,).
+
+        Args:
+            thresholds: one a rung; a candidate below it is not promoted and the rest is spared.
+                Without thresholds there are no rungs.
+        """
+        start = time.perf_counter()
+        model = self.candidate_network.resize(self.ranking.keep(counts))
+        rungs: list[float] = []
+        for images, threshold in zip(self.rungs, thresholds, strict=False):
+            score, accuracy = self._at_rung(model, images)
+            rungs.append(score)
+            if score < threshold:
+                seconds = time.perf_counter() - start
+                return Outcome(score, tuple(rungs), accuracy, images, True, seconds)
+        model = self._recovered(model)
+        with torch.inference_mode():
+            logits = torch.cat([model(part) for part in self.x.split(BATCH)])
+        score, accuracy = self._compared(logits)
+        seconds = time.perf_counter() - start
+        return Outcome(score, tuple(rungs), accuracy, len(self.x), False, seconds)
+
+    def candidate(self, counts: Counts) -> nn.Module:
+        """The cut network as it is scored, in eval mode; valid until the next call."""
+        return self._recovered(self.candidate_network.resize(self.ranking.keep(counts)))
+
+    def of_original(self) -> tuple[float, float]:
+        """Score and accuracy of the original."""
+        return self._compared(self.answers)
+
+    def _recovered(self, model: nn.Module) -> nn.Module:
+        """After distillation and with fitted batch-norm statistics."""
+        if self.steps:
+            model = rebuild(model, {}, ())  # the candidate network shares tensors with the original
+            distill(model, self.distill_batches, self.steps, self.rules)
+        reestimate_batchnorm(model, self.fit)
+        return model
+
+    def _at_rung(self, model: nn.Module, images: int) -> tuple[float, float]:
+        """Mean score and accuracy on the first images, seen as one batch."""
+        with batch_statistics(self._norms), torch.inference_mode():
+            return self._compared(model(self.x[:images]))
+
+    def _compared(self, logits: Tensor) -> tuple[float, float]:
+        """Mean score and accuracy of logits (n, classes) of the first n images."""
+        answers, labels = self.answers[: len(logits)], self.y[: len(logits)]
+        values = SCORES[self.score](logits, answers, labels).double()
+        values = torch.nan_to_num(values, nan=WORST, neginf=WORST)
+        return values.mean().item(), correctness(logits, answers, labels).double().mean().item()
+
+
+def rung_sizes(images: int, *, trained: bool, rules: EvaluationConfig) -> tuple[int, ...]:
+    """How many of the scoring images each rung takes.
+
+    Args:
+        trained: whether distillation follows; without it, rungs that would take most of the
+            images spare nothing and are left out.
+    """
+    pairs = zip(rules.rungs, rules.rung_shares, strict=True)
+    sizes = (max(least, round(images * share)) for least, share in pairs)
+    return tuple(size for size in sizes if size <= images // (1 if trained else 2))

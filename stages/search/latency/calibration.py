@@ -1,0 +1,149 @@
+"""Latency budgets: candidates of all sizes are timed, and make a table to project with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.channels.costs import Cost
+from pipeline.channels.graph import ChannelGraph
+from pipeline.config.schema import SearchConfig
+from stages.search.latency.fitting import fit_latency
+from stages.search.latency.table import LatencyCost
+from stages.search.latency.timer import (
+    CandidateTimer,
+    Measurement,
+    StartLatency,
+    TimingSetting,
+)
+from stages.search.space import CountsKey, Projector, Ranking, Space
+
+# of the uncut network's MACs, between which candidates for the table are drawn
+LEAST_SHARE, MOST_SHARE = 0.15, 0.95
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a latency budget is projected with.
+
+    Attributes:
+        table: predicts latency as a fraction of the uncut network's, which this round starts from.
+        uncut_seconds: median of that network.
+        start: its latency against the original's.
+    """
+
+    table: LatencyCost
+    uncut_seconds: float
+    start: StartLatency
+
+
+def calibrate(
+    timer: CandidateTimer,
+    space: Space,
+    macs: Cost,
+    *,
+    samples: int,
+    seed: int,
+    start: StartLatency | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Calibration:
+    """Time `samples` candidates of all sizes and fit the table to them.
+
+    Args:
+        macs: cost by which the candidates are spread out.
+        start: absent in the first round, which starts from the original.
+        progress: called with (done, total) after every candidate.
+    """
+    drawn = spread_out(space, macs, samples, seed)
+    found = []
+    for index, counts in enumerate(drawn):
+        found.append(timer.measure(counts))
+        progress(index + 1, len(drawn))
+    seconds = float(np.median([one.uncut_seconds for one in found]))
+    fractions = np.array([one.fraction for one in found])
+    table = fit_latency(timer.graph, space.ids, drawn, fractions)
+    return Calibration(table, seconds, start or StartLatency(1.0, seconds))
+
+
+class Calibrator:
+    """Times candidates where a problem asks for it, and keeps the timer for its finalists.
+
+    A context manager; its end ends the timer's worker processes.
+
+    Args:
+        model, graph: the uncut network.
+        example: (1, C, H, W) input to export with.
+        known, on_measure: of the timer, see `CandidateTimer`.
+        progress: called with (done, total) after every candidate.
+        start: gives the latency of the uncut network against the original's; absent in the first
+            round, which starts from the original.
+
+    Attributes:
+        timer: of this problem; None where latency is not the budget.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        example: Tensor,
+        settings: SearchConfig,
+        seed: int,
+        *,
+        known: Mapping[CountsKey, Measurement],
+        on_measure: Callable[[CountsKey, Measurement], None],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        start: Callable[[CandidateTimer], StartLatency] | None = None,
+    ) -> None:
+        self.model, self.graph, self.example = model, graph, example
+        self.settings, self.seed, self.progress, self.start = settings, seed, progress, start
+        self.known, self.on_measure = known, on_measure
+        self.timer: CandidateTimer | None = None
+
+    def __enter__(self) -> Calibrator:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.timer is not None:
+            self.timer.close()
+
+    def __call__(self, space: Space, ranking: Ranking, macs: Cost) -> Calibration:
+        """Time candidates of this space and fit the table."""
+        self.timer = CandidateTimer(
+            self.model,
+            self.graph,
+            ranking,
+            self.example,
+            TimingSetting.of(self.settings),
+            known=self.known,
+            on_measure=self.on_measure,
+        )
+        return calibrate(
+            self.timer,
+            space,
+            macs,
+            samples=self.settings.latency_samples,
+            seed=self.seed,
+            start=None if self.start is None else self.start(self.timer),
+            progress=self.progress,
+        )
+
+
+def spread_out(space: Space, macs: Cost, count: int, seed: int) -> NDArray[np.int64]:
+    """(count, G) candidates of all sizes and shapes to fit a latency table to.
+
+    Their MACs are spread evenly between 0.15 and 0.95 of the uncut network's.
+    """
+    rng = np.random.default_rng(seed)
+    uncut, least = macs.of(space.sizes), macs.of(space.floors)
+    lowest = max(LEAST_SHARE, least / uncut)
+    shares = np.linspace(lowest, MOST_SHARE, count)[rng.permutation(count)]
+    rows = []
+    for share in shares:
+        projector = Projector(space, macs, max(share * uncut, least))
+        rows.append(projector.logits(rng.standard_normal(len(space))))
+    return np.array(rows, dtype=np.int64)

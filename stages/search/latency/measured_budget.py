@@ -1,0 +1,70 @@
+"""Candidates that keep a latency budget by the clock, not only by the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.channels.widths import Counts
+from stages.search.latency.timer import CandidateTimer
+from stages.search.space import Candidate, CountsKey, Projector
+
+TRIES = 4  # corrections of one candidate
+AIM = 0.995  # of the budget, so that the next timing does not miss it by noise
+_CLOSE = 0.97  # of that aim: nearer to the budget is not worth another timing
+
+
+@dataclass(frozen=True)
+class MeasuredBudget:
+    """A latency budget that timings decide about.
+
+    Attributes:
+        projector: onto the budget as predicted.
+        share: the budget, as a fraction of the uncut network's latency.
+    """
+
+    timer: CandidateTimer
+    projector: Projector
+    share: float
+
+    def keeps(self, candidate: Candidate) -> bool:
+        """Whether a candidate measures within the budget."""
+        return self.timer.measure(candidate.counts).fraction <= self.share
+
+    def fitted(self, leaders: Sequence[Candidate]) -> list[Candidate]:
+        """Leaders that measure within the budget, each cut a little more or less where it misses
+        the budget or leaves much of it unused.
+
+        Those for which no width within the budget was found in a few tries are left out.
+        """
+        found: dict[CountsKey, Candidate] = {}
+        for leader in leaders:
+            counts = self.nearest(leader.counts)
+            if counts is None:
+                continue
+            how = leader.proposed_as
+            if counts.tolist() != leader.counts.tolist():
+                how = f"{how}, fitted to measured latency"
+            candidate = Candidate(counts, leader.action, how)
+            found.setdefault(candidate.key, candidate)
+        return list(found.values())
+
+    def nearest(self, wanted: Counts) -> Counts | None:
+        """The largest candidate of about this distribution that measures within the budget.
+
+        None after a few tries that all missed it.
+        """
+        space, cost = self.projector.space, self.projector.cost
+        limit, counts, best = self.projector.limit, wanted, None
+        for _ in range(TRIES):
+            fraction = self.timer.measure(counts).fraction
+            if fraction <= self.share:
+                fraction = self.timer.remeasure(counts).fraction
+            if fraction <= self.share and (best is None or cost.of(counts) > cost.of(best)):
+                best = counts
+            if AIM * _CLOSE <= fraction / self.share <= 1:
+                break
+            limit *= AIM * self.share / fraction
+            narrower = self.projector.with_limit(max(limit, cost.of(space.floors)))
+            counts = narrower.logits(space.logits(wanted))
+        return best

@@ -1,0 +1,168 @@
+"""Measured latency of candidates: slices of the uncut network's ONNX graph, timed against it.
+
+The graph is exported once, sliced per candidate (`stages.export.OnnxSlicer`) and timed in
+alternating slots (`stages.benchmark.LatencyWorker`), so that a busy machine disturbs both alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.widths import Counts
+from pipeline.config.schema import SearchConfig
+from stages.benchmark import LatencyWorker
+from stages.export import OnnxSlicer, export_proto
+from stages.search.space import CountsKey, Ranking, key_of
+
+REMEASURED = 5  # times as long a timing decides about a finalist
+_SECONDS = 0.1  # least measured time of one candidate
+
+
+class TimingSetting(NamedTuple):
+    """What is timed: execution provider, images per inference, intra-op threads (0: all cores)."""
+
+    provider: str = "CPUExecutionProvider"
+    batch: int = 1
+    threads: int = 1
+
+    @classmethod
+    def of(cls, settings: SearchConfig) -> TimingSetting:
+        return cls(settings.latency_provider, settings.latency_batch, settings.latency_threads)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate against the uncut network.
+
+    Attributes:
+        fraction: candidate / uncut, by undisturbed calls.
+        seconds, uncut_seconds: medians of candidate and uncut network.
+        remeasured: whether it was timed again, for longer.
+    """
+
+    fraction: float
+    seconds: float
+    uncut_seconds: float
+    remeasured: bool = False
+
+
+class CandidateTimer:
+    """Times candidates, each once. A context manager; its end ends the worker processes.
+
+    Args:
+        model, graph: the uncut network.
+        example: (1, C, H, W) input to export with.
+        known: measurements of an interrupted search.
+        on_measure: called for every new measurement (the journal).
+        seconds: least measured time of one candidate.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        ranking: Ranking,
+        example: torch.Tensor,
+        setting: TimingSetting,
+        *,
+        known: Mapping[CountsKey, Measurement] | None = None,
+        on_measure: Callable[[CountsKey, Measurement], None] = lambda key, measurement: None,
+        seconds: float = _SECONDS,
+    ) -> None:
+        self.model, self.graph, self.ranking, self.example = model, graph, ranking, example
+        self.setting, self.seconds, self.on_measure = setting, seconds, on_measure
+        self.known: dict[CountsKey, Measurement] = dict(known or {})
+        self._slicer: OnnxSlicer | None = None
+        self._worker: LatencyWorker | None = None
+
+    def __enter__(self) -> CandidateTimer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes; the next measurement starts new ones."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def measure(self, counts: Counts) -> Measurement:
+        """Latency of one candidate, counts (G,); a repeated one is answered from memory."""
+        key = key_of(counts)
+        if key not in self.known:
+            self._keep(key, self._time(counts, self.seconds))
+        return self.known[key]
+
+    def remeasure(self, counts: Counts) -> Measurement:
+        """Time a candidate again, once and for longer; the worse of both times is kept.
+
+        Of many noisy timings those that meet a limit are flattered, on a busy machine by a lot.
+        """
+        first = self.measure(counts)
+        if first.remeasured:
+            return first
+        again = self._time(counts, REMEASURED * self.seconds)
+        worse = max(first, again, key=lambda one: one.fraction)
+        return self._keep(key_of(counts), replace(worse, remeasured=True))
+
+    def sliced(self, keep: Mapping[str, tuple[int, ...]]) -> bytes:
+        """The ONNX graph of a candidate; of the uncut network for `{}`.
+
+        Raises:
+            Refused: the exported graph cannot be sliced.
+        """
+        if self._slicer is None:
+            self._slicer = OnnxSlicer(export_proto(self.model, self.example), self.graph)
+        return self._slicer.slice_bytes(keep)
+
+    def _keep(self, key: CountsKey, measurement: Measurement) -> Measurement:
+        self.known[key] = measurement
+        self.on_measure(key, measurement)
+        return measurement
+
+    def _time(self, counts: Counts, seconds: float) -> Measurement:
+        if self._worker is None:
+            self._worker = LatencyWorker(self.sliced({}), **self.setting._asdict())
+        found = self._worker.relative(self.sliced(self.ranking.keep(counts)), min_time=seconds)
+        return Measurement(found.fraction, found.seconds, found.base_seconds)
+
+
+@dataclass(frozen=True)
+class StartLatency:
+    """The network that a round starts from, against the original.
+
+    Attributes:
+        fraction: of the original's latency, 1 in the first round.
+        original_seconds: the original's median.
+    """
+
+    fraction: float
+    original_seconds: float
+
+    @classmethod
+    def from_dict(cls, document: object) -> StartLatency | None:
+        """Inverse of `asdict`; None for anything else."""
+        if not isinstance(document, dict):
+            return None
+        fraction, seconds = document.get("fraction"), document.get("original_seconds")
+        if (
+            isinstance(fraction, float)
+            and isinstance(seconds, float)
+            and min(fraction, seconds) > 0
+        ):
+            return cls(fraction, seconds)
+        return None
+
+
+def time_start(original: CandidateTimer, start: CandidateTimer) -> StartLatency:
+    """Time the uncut networks of both timers against each other, longer than a candidate."""
+    with LatencyWorker(original.sliced({}), **original.setting._asdict()) as worker:
+        found = worker.relative(start.sliced({}), min_time=REMEASURED * start.seconds)
+    return StartLatency(found.fraction, found.base_seconds)

@@ -1,0 +1,244 @@
+"""What one search is about: a network, its space, its budget, and how candidates are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.channels.costs import Cost, CostModel, ProductCost
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.widths import Counts
+from pipeline.config.schema import SearchConfig
+from pipeline.data import Images, Splits
+from pipeline.errors import Hint, Refused, UsageError
+from pipeline.run.rounds import ONLY_ROUND, Round
+from stages.prune import rank_channels
+from stages.search.budget import RoundBudget, resolve_budget
+from stages.search.evaluation import Evaluator
+from stages.search.latency import Calibration
+from stages.search.space import Importance, Projector, Ranking, Removal, Space
+from stages.search.strategies import STRATEGIES, Strategy, Task
+
+Calibrate = Callable[[Space, Ranking, Cost], Calibration]
+"""(space, ranking, MACs) -> table of latencies; asked only where latency is the budget."""
+
+_BATCH = 256  # train images at once
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model and its channel graph."""
+
+    model: nn.Module
+    graph: ChannelGraph
+
+
+@dataclass(frozen=True)
+class Original:
+    """The network before any cut, which all numbers of all rounds are relative to.
+
+    Attributes:
+        sizes: units of every prunable group.
+        costs: its "macs" and "params".
+    """
+
+    model: nn.Module
+    sizes: Mapping[str, int]
+    costs: Mapping[str, int]
+
+    @classmethod
+    def of(cls, network: Network) -> Original:
+        """Counts what the network has."""
+        sizes = {group.id: group.size for group in network.graph.prunable}
+        model = CostModel(network.graph)
+        costs = {"macs": model.macs(), "params": model.params()}
+        return cls(network.model, MappingProxyType(sizes), MappingProxyType(costs))
+
+
+@dataclass(frozen=True)
+class SearchProblem:
+    """One search; `build` makes it, once, and nothing changes it afterwards.
+
+    Attributes:
+        align: channels that widths are multiples of.
+        network: what this round cuts; the original in the first round.
+        costs: "macs" and "params", exact for any counts of the space.
+        importance: of the units of every group of the space, larger is more important.
+        fit: train images in batches (B, C, H, W).
+        search_images: the search split.
+        calibration: where latency is the budget.
+    """
+
+    settings: SearchConfig
+    seed: int
+    round: Round
+    align: int
+    network: Network
+    original: Original
+    budget: RoundBudget
+    costs: Mapping[str, Cost]
+    importance: Importance
+    ranking: Ranking
+    fit: tuple[Tensor, ...]
+    search_images: Images
+    calibration: Calibration | None = None
+
+    @classmethod
+    def build(
+        cls,
+        network: Network,
+        splits: Splits,
+        settings: SearchConfig,
+        seed: int,
+        *,
+        align: int,
+        round: Round = ONLY_ROUND,
+        original: Network | None = None,
+        calibrate: Calibrate | None = None,
+    ) -> SearchProblem:
+        """Resolve everything; puts the models in eval mode.
+
+        Args:
+            align: `search.align`, settled where that says "auto".
+            original: the network before any cut; absent in the first round, which starts from it.
+            calibrate: what times candidates where latency is the budget.
+        Raises:
+            Refused: the network has no prunable group.
+            UsageError: the budget cannot be met, or asks for nothing. The first round says so for
+                all of them.
+        """
+        counted = Original.of(original or network)
+        for model in (network.model, counted.model):
+            model.eval()
+        space = _space(network.graph, settings, align, counted)
+        costs: dict[str, Cost] = {
+            "macs": ProductCost.macs(network.graph, space.ids),
+            "params": ProductCost.params(network.graph, space.ids),
+        }
+        fit, importance = _ranked(network, splits.train, settings, seed)
+        ranking = Ranking.of(space, importance)
+        key, value = settings.budget.given
+        calibration = None
+        if key not in costs:
+            if calibrate is None:
+                raise ValueError("a latency budget needs `calibrate`")
+            calibration = calibrate(space, ranking, costs["macs"])
+        return cls(
+            settings=settings,
+            seed=seed,
+            round=round,
+            align=align,
+            network=network,
+            original=counted,
+            budget=resolve_budget(key, value, round, space, costs, counted.costs, calibration),
+            costs=MappingProxyType(costs),
+            importance=tuple(importance[name].double().numpy() for name in space.ids),
+            ranking=ranking,
+            fit=fit,
+            search_images=splits.search,
+            calibration=calibration,
+        )
+
+    @property
+    def projector(self) -> Projector:
+        """Onto the budget."""
+        return self.budget.projector
+
+    @property
+    def space(self) -> Space:
+        return self.projector.space
+
+    @cached_property
+    def removed(self) -> Removal:
+        """Importance that counts (G,) cut away."""
+        return Removal(self.importance)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """What scores the trials."""
+        return self._evaluator(self.settings.images, self.settings.distill_steps)
+
+    def final_evaluator(self) -> Evaluator | None:
+        """One for finalists, on more images after more steps; None where trials had all of that."""
+        settings, rules = self.settings, self.settings.evaluation
+        count = min(len(self.search_images), rules.final_images * settings.images)
+        steps = rules.final_steps * settings.distill_steps
+        if count <= len(self.evaluator.x) and steps == settings.distill_steps:
+            return None
+        return self._evaluator(max(count, len(self.evaluator.x)), steps)
+
+    def strategy(self, name: str, *, trials: int, seed: int | None = None) -> Strategy:
+        """A fresh strategy for this problem.
+
+        Raises:
+            UsageError: there is no strategy of this name.
+        """
+        if name not in STRATEGIES:
+            raise UsageError(
+                f"unknown search strategy {name!r}", hint=f"one of {', '.join(STRATEGIES)}"
+            )
+        chosen = self.seed if seed is None else seed
+        return STRATEGIES[name](
+            Task(self.projector, self.importance, chosen, trials, self.settings)
+        )
+
+    def exact_costs(self, counts: Counts) -> dict[str, int]:
+        """MACs and parameters of counts (G,)."""
+        return {metric: round(cost.of(counts)) for metric, cost in self.costs.items()}
+
+    def all_costs(self, counts: Counts) -> dict[str, float]:
+        """MACs and parameters; where latency is the budget also that, as predicted.
+
+        Latency is a fraction of the original's.
+        """
+        found: dict[str, float] = dict(self.exact_costs(counts))
+        if self.calibration is not None:
+            found["latency"] = self.calibration.table.of(counts) * self.calibration.start.fraction
+        return found
+
+    def _evaluator(self, images: int, steps: int) -> Evaluator:
+        x, y = _scoring_images(self.search_images, images, self.seed)
+        return Evaluator(
+            self.network.model,
+            self.network.graph,
+            self.ranking,
+            teacher=self.original.model,
+            fit=self.fit,
+            x=x,
+            y=y,
+            score=self.settings.score,
+            steps=steps,
+            rules=self.settings.evaluation,
+        )
+
+
+def _space(graph: ChannelGraph, settings: SearchConfig, align: int, counted: Original) -> Space:
+    space = Space.from_graph(graph, align=align, min_keep=settings.min_keep, original=counted.sizes)
+    if not len(space):
+        raise Refused(
+            "nothing can be pruned: every channel group is frozen",
+            hint=Hint.command("inspect", "graph.json", says="says why"),
+        )
+    return space
+
+
+def _ranked(
+    network: Network, train: Images, settings: SearchConfig, seed: int
+) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Fit images in batches, and the importance of the units of every group."""
+    x, y = train.take(settings.fit_images, seed=seed)
+    fit = x.split(_BATCH)
+    batches = list(zip(fit, y.split(_BATCH), strict=True))
+    return fit, rank_channels(network.model, network.graph, settings.criterion, batches)
+
+
+def _scoring_images(images: Images, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A class-balanced draw in random order: its first part is about as balanced as the whole."""
+    x, y = images.take(count, seed=seed)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    return x[order].contiguous(memory_format=torch.channels_last), y[order]

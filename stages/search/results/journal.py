@@ -1,0 +1,148 @@
+"""`trials.jsonl`: one line a trial, on disk before the next one starts, so that a kill costs one
+trial at most.
+
+The first line says what the search is of; a journal of another search is not continued. A torn last
+line, the mark of a kill in the middle of a write, is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.run.store import check_regular, disk_errors
+from stages.search.evaluation import Outcome, Trial
+from stages.search.latency import Measurement
+from stages.search.space import Candidate, CountsKey
+
+MAX_BYTES = 1 << 30
+VERSION = 4
+"""Of the lines; part of the header, so that older journals are set aside."""
+
+_LATENCY = "latency"
+
+
+@dataclass
+class Journal:
+    """Open journal; `trials` holds what an interrupted search left.
+
+    Attributes:
+        path: the file.
+        trials: by (phase, index).
+        measured: latency measurements by counts, in the order they were made.
+        torn: incomplete lines dropped, 0 or 1.
+        foreign: whether a journal of another search was set aside.
+    """
+
+    path: Path
+    trials: dict[tuple[str, int], Trial] = field(default_factory=dict)
+    measured: dict[CountsKey, Measurement] = field(default_factory=dict)
+    torn: int = 0
+    foreign: bool = False
+
+    @classmethod
+    def open(cls, path: Path, header: Mapping[str, Any]) -> Journal:
+        """Continue the journal at `path` if its first line is `header`, else begin it.
+
+        Raises:
+            ArtifactError: not a regular file, or too large.
+            EnvironmentProblem: the disk said no.
+        """
+        journal, first = cls(path), _line(header)
+        if path.exists() or path.is_symlink():
+            check_regular(path, MAX_BYTES)
+            with disk_errors(path):
+                journal._recover(path.read_bytes(), first)
+        else:
+            journal._write(first, os.O_CREAT | os.O_TRUNC)
+        return journal
+
+    def append(self, trial: Trial, costs: Mapping[str, float]) -> None:
+        """Add one trial, durably."""
+        candidate = trial.candidate
+        body = {
+            "phase": trial.phase,
+            "trial": trial.index,
+            "origin": candidate.proposed_as,
+            "eligible": candidate.eligible,
+            "kept": candidate.counts.tolist(),
+            "action": [round(float(value), 6) for value in candidate.action],
+            **costs,
+            "cached": trial.cached,
+            **asdict(trial.outcome),
+        }
+        self._write(_line(body), os.O_APPEND)
+
+    def append_measurement(self, key: CountsKey, measurement: Measurement) -> None:
+        """Add one latency measurement, durably."""
+        body = {
+            "phase": _LATENCY,
+            "kept": list(key),
+            "fraction": measurement.fraction,
+            "seconds": measurement.seconds,
+            "base_seconds": measurement.uncut_seconds,
+            "remeasured": measurement.remeasured,
+        }
+        self._write(_line(body), os.O_APPEND)
+
+    def _recover(self, data: bytes, first: bytes) -> None:
+        if not data.startswith(first):
+            self.foreign = b"\n" in data
+            self._write(first, os.O_TRUNC)
+            return
+        good = len(first)
+        for line in data[good:].splitlines(keepends=True):
+            try:
+                self._take(line)
+            except (ValueError, KeyError, TypeError):
+                self.torn += 1
+                break
+            good += len(line)
+        if good < len(data):
+            os.truncate(self.path, good)
+
+    def _take(self, line: bytes) -> None:
+        if not line.endswith(b"\n"):
+            raise ValueError("torn")
+        body = json.loads(line)
+        if body["phase"] == _LATENCY:
+            self.measured[tuple(body["kept"])] = _measurement(body)
+        else:
+            trial = _trial(body)
+            self.trials[trial.phase, trial.index] = trial
+
+    def _write(self, line: bytes, flags: int) -> None:
+        with disk_errors(self.path):
+            handle = os.open(self.path, os.O_WRONLY | flags, 0o644)
+            try:
+                os.write(handle, line)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _line(body: Mapping[str, Any]) -> bytes:
+    return (json.dumps(body, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _measurement(body: Mapping[str, Any]) -> Measurement:
+    fraction, seconds, uncut = (body[name] for name in ("fraction", "seconds", "base_seconds"))
+    return Measurement(float(fraction), float(seconds), float(uncut), bool(body["remeasured"]))
+
+
+def _trial(body: Mapping[str, Any]) -> Trial:
+    candidate = Candidate(
+        np.array(body["kept"], dtype=np.int64),
+        np.array(body["action"], dtype=np.float64),
+        body["origin"],
+        body["eligible"],
+    )
+    values = {one.name: body[one.name] for one in fields(Outcome)}
+    outcome = Outcome(**{**values, "rungs": tuple(body["rungs"])})
+    return Trial(body["phase"], int(body["trial"]), candidate, outcome, bool(body["cached"]))

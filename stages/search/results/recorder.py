@@ -1,0 +1,60 @@
+"""Keeps trials as they finish, and says how far a search is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from stages.search.evaluation import Trial
+from stages.search.problem import SearchProblem
+from stages.search.results.journal import Journal
+
+OnProgress = Callable[..., None]
+"""(done, total, **fields); see `pipeline.run.stage.Reporter`."""
+
+
+class Recorder:
+    """Called for every trial: new ones go to the journal, those of the strategy are reported.
+
+    Args:
+        total: trials that the strategy will have at most.
+    """
+
+    def __init__(
+        self, problem: SearchProblem, journal: Journal, progress: OnProgress, total: int
+    ) -> None:
+        self.problem, self.journal, self.progress, self.total = problem, journal, progress, total
+        self.begun, self.done, self.hits, self.scored = time.monotonic(), 0, 0, 0
+        self.best: float | None = None
+
+    def __call__(self, trial: Trial, replayed: bool) -> None:
+        if not replayed:
+            self.journal.append(trial, self.problem.all_costs(trial.candidate.counts))
+            self.scored += 1
+        self.hits += trial.cached
+        if trial.phase == self.problem.settings.strategy:
+            self._report(trial)
+
+    def _report(self, trial: Trial) -> None:
+        score = trial.outcome.score
+        self.done += 1
+        if trial.complete:
+            self.best = score if self.best is None else max(score, self.best)
+        each = (time.monotonic() - self.begun) / max(1, self.scored)
+        self.progress(
+            self.done,
+            self.total,
+            best=self.best,
+            accuracy=trial.outcome.accuracy,
+            budget=self._spent(trial),
+            cache_hits=self.hits,
+            eta_s=round(each * (self.total - self.done), 1),
+        )
+
+    def _spent(self, trial: Trial) -> str:
+        """What the candidate costs and may cost, as fractions of the original."""
+        problem, counts = self.problem, trial.candidate.counts
+        metric = problem.budget.metric
+        spent = problem.all_costs(counts)[metric] / problem.original.costs.get(metric, 1)
+        side = "of" if problem.projector.fits(counts) else "above"
+        return f"{metric} {spent:.1%} {side} {problem.budget.asked:.1%}"

@@ -1,0 +1,289 @@
+"""One search from its networks to its plan: calibration, controls, strategy, finalists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.plan import ChannelPlan
+from pipeline.data import Splits
+from pipeline.errors import Hint, Key, Refused
+from pipeline.run.stage import StageContext
+from stages.search.engine import Search
+from stages.search.evaluation import CONSTANTS as OF_EVALUATION
+from stages.search.evaluation import Executor, InProcess, Pool, Trial, finalists, ranked
+from stages.search.latency import CONSTANTS as OF_LATENCY
+from stages.search.latency import (
+    Calibrator,
+    CandidateTimer,
+    MeasuredBudget,
+    SettledAlignment,
+    StartLatency,
+    settle_alignment,
+    time_start,
+)
+from stages.search.problem import Network, SearchProblem
+from stages.search.results import (
+    ALIGNMENT,
+    FINALISTS,
+    START_LATENCY,
+    Document,
+    Journal,
+    Recorder,
+    Scratch,
+    Summary,
+    latency_part,
+)
+from stages.search.space import Candidate
+from stages.search.strategies import CONSTANTS as OF_STRATEGIES
+from stages.search.strategies import CONTROLS, Strategy
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What the stage writes: plan.json, search.json, and numbers for terminal and manifest."""
+
+    plan: ChannelPlan
+    document: Document
+    numbers: dict[str, Any]
+
+
+def settle(ctx: StageContext, graph: ChannelGraph, scratch: Scratch) -> SettledAlignment:
+    """What widths are multiples of, for a network before any cut.
+
+    A search that goes on keeps what it began with.
+    """
+
+    def on_width(done: int, total: int) -> None:
+        if ctx.stopping():
+            raise ctx.interrupted()
+        ctx.progress(done, total, what="convolutions timed for the alignment")
+
+    begun = scratch.read(ALIGNMENT)
+    found = settle_alignment(
+        ctx.config.search, graph, begun=begun, note=ctx.note, progress=on_width
+    )
+    if found.document is not None:
+        scratch.write(ALIGNMENT, found.document)
+    return found
+
+
+class SearchSession:
+    """Interrupted and begun again, it continues at the trial it was at.
+
+    Args:
+        network: what this round cuts.
+        original: the network before any cut; the same one in the first round.
+        alignment: what widths are multiples of.
+        journal, scratch: of this search, with what an interrupted one left.
+    """
+
+    def __init__(
+        self,
+        ctx: StageContext,
+        network: Network,
+        original: Network,
+        splits: Splits,
+        alignment: SettledAlignment,
+        journal: Journal,
+        scratch: Scratch,
+    ) -> None:
+        self.ctx, self.settings = ctx, ctx.config.search
+        self.network, self.original, self.splits = network, original, splits
+        self.alignment, self.journal, self.scratch = alignment, journal, scratch
+
+    def run(self) -> SearchResult:
+        """Search, choose the plan among the finalists, and say what was found.
+
+        Raises:
+            UsageError: the budget cannot be met, or asks for nothing.
+            Refused: nothing can be pruned, or no finalist measured within a latency budget.
+            Interrupted: Ctrl-C or SIGTERM came; what was found so far is in the journal.
+        """
+        self._tell_of_journal()
+        with ExitStack() as stack:
+            calibrator = stack.enter_context(self._calibrator())
+            problem = SearchProblem.build(
+                self.network,
+                self.splits,
+                self.settings,
+                self.ctx.seed,
+                align=self.alignment.align,
+                round=self.ctx.round,
+                original=self.original,
+                calibrate=calibrator,
+            )
+            search = self._search(problem, self._executor(problem, stack))
+            phases: dict[str, list[Trial]] = {}
+            for name in CONTROLS:
+                phases[name] = search.run(name, problem.strategy(name, trials=1), 1)
+            name, trials = self.settings.strategy, self.settings.trials
+            strategy = problem.strategy(name, trials=trials)
+            if name not in CONTROLS:
+                phases[name] = search.run(name, strategy, trials)
+            phases[FINALISTS] = self._finalists(problem, phases[name], search, calibrator.timer)
+        if search.mismatched:
+            self.ctx.warn(
+                f"{search.mismatched} recorded trials were not those asked for again, "
+                "and were repeated"
+            )
+        return self._result(problem, phases, strategy, calibrator.timer)
+
+    def _tell_of_journal(self) -> None:
+        """What was found of an interrupted search."""
+        if self.journal.foreign:
+            self.ctx.note(
+                "trials of a search with other settings or another network were set aside"
+            )
+        if self.journal.torn:
+            self.ctx.warn(f"{self.journal.torn} incomplete line dropped from the journal of trials")
+        if self.journal.trials:
+            self.ctx.note(f"{len(self.journal.trials)} trials recovered from the journal")
+
+    def _calibrator(self) -> Calibrator:
+        example, _ = self.splits.search.take(2, seed=self.ctx.seed)
+        return Calibrator(
+            self.network.model,
+            self.network.graph,
+            example,
+            self.settings,
+            self.ctx.seed,
+            known=self.journal.measured,
+            on_measure=self.journal.append_measurement,
+            progress=self._on_timed,
+            start=None if self.ctx.round.first else self._start_latency,
+        )
+
+    def _start_latency(self, timer: CandidateTimer) -> StartLatency:
+        """Of the network this round starts from; a search that goes on keeps it."""
+        if kept := StartLatency.from_dict(self.scratch.read(START_LATENCY)):
+            return kept
+        model, graph = self.original.model, self.original.graph
+        original = CandidateTimer(model, graph, timer.ranking, timer.example, timer.setting)
+        found = time_start(original, timer)
+        self.scratch.write(START_LATENCY, asdict(found))
+        return found
+
+    def _executor(self, problem: SearchProblem, stack: ExitStack) -> Executor:
+        if self.settings.workers == 1:
+            return InProcess(problem.evaluator)
+        return stack.enter_context(Pool(problem.evaluator, self.settings.workers))
+
+    def _search(self, problem: SearchProblem, executor: Executor) -> Search:
+        total = 1 if self.settings.strategy in CONTROLS else self.settings.trials
+        return Search(
+            executor,
+            problem.removed,
+            self.settings.evaluation,
+            self.settings.halving,
+            recorded=self.journal.trials,
+            on_trial=Recorder(problem, self.journal, self.ctx.progress, total),
+            check=self._check,
+            on_batch=self._on_batch,
+        )
+
+    def _finalists(
+        self,
+        problem: SearchProblem,
+        trials: list[Trial],
+        search: Search,
+        timer: CandidateTimer | None,
+    ) -> list[Trial]:
+        """The leaders on more images, so that the plan is not the luckiest of many on few.
+
+        They are timed, if latency counts.
+        """
+        evaluator = problem.final_evaluator()
+        leaders = [trial.candidate for trial in finalists(trials, self.settings.finalists)]
+        if timer is not None and self.settings.latency != "predicted":
+            leaders = self._within_latency(problem, trials, timer)
+        elif evaluator is None or len(leaders) < 2:
+            return []
+        # another memory: what trials scored on few images says nothing here
+        executor = InProcess(evaluator or problem.evaluator)
+        final = replace(search, executor=executor, memory={}, mismatched=0)
+        return final.score(FINALISTS, leaders)
+
+    def _within_latency(
+        self, problem: SearchProblem, trials: list[Trial], timer: CandidateTimer
+    ) -> list[Candidate]:
+        """Finalists whose measured latency keeps the budget."""
+        budget = MeasuredBudget(timer, problem.projector, problem.budget.share)
+        if self.settings.latency == "measured":
+            timely = [trial for trial in ranked(trials) if budget.keeps(trial.candidate)]
+            trials = timely or trials
+        leaders = [trial.candidate for trial in finalists(trials, self.settings.finalists)]
+        found = budget.fitted(leaders)
+        if not found:
+            raise Refused(
+                f"none of the {len(leaders)} best candidates measured within the latency budget "
+                f"{problem.budget.share:g}",
+                hint=Hint(
+                    "a larger ",
+                    Key("search.budget.latency"),
+                    ", more ",
+                    Key("search.finalists"),
+                    ", or a quieter machine",
+                ),
+            )
+        return found
+
+    def _on_batch(self, strategy: Strategy, trials: Sequence[Trial]) -> None:
+        if state := strategy.state():
+            self.scratch.write_policy(state, len(trials))
+
+    def _on_timed(self, done: int, total: int) -> None:
+        self._check()
+        self.ctx.progress(done, total, what="candidates timed for the latency table")
+
+    def _check(self) -> None:
+        if self.ctx.stopping():
+            raise self.ctx.interrupted()
+
+    def _result(
+        self,
+        problem: SearchProblem,
+        phases: dict[str, list[Trial]],
+        strategy: Strategy,
+        timer: CandidateTimer | None,
+    ) -> SearchResult:
+        best = (ranked(phases[FINALISTS]) or ranked(phases[self.settings.strategy]))[0]
+        findings = strategy.findings()
+        for finding in findings:
+            self.ctx.warn(finding)
+        constants = {
+            **OF_EVALUATION,
+            **OF_STRATEGIES.get(self.settings.strategy, {}),
+            **(OF_LATENCY if problem.calibration else {}),
+        }
+        summary = Summary(problem, phases, best, findings, constants)
+        document = summary.document()
+        if problem.calibration is not None and timer is not None:
+            document["latency"] = latency_part(problem, problem.calibration, timer, best)
+        if self.alignment.document is not None:
+            document["alignment"] = self.alignment.document
+        document["policy"] = {
+            name: [round(float(value), 6) for value in values]
+            for name, values in strategy.state().items()
+        }
+        return SearchResult(summary.plan(), document, _numbers(problem, document, best))
+
+
+def _numbers(problem: SearchProblem, document: Document, best: Trial) -> dict[str, Any]:
+    realised = document["budget"]["realised"]
+    scores = {row["strategy"]: row["score"] for row in document["strategies"]}
+    measured = document["latency"]["measured"] if "latency" in document else None
+    return {
+        "strategy": document["strategy"],
+        "align": problem.align,
+        "trials": document["trials"],
+        "score": best.outcome.score,
+        "search_accuracy": best.outcome.accuracy,
+        "macs_fraction": realised["macs"]["fraction"],
+        "params_fraction": realised["params"]["fraction"],
+        **({"latency_fraction": measured} if "latency" in document else {}),
+        **{f"score_{name}": scores[name] for name in CONTROLS if name in scores},
+    }

@@ -1,0 +1,163 @@
+"""Scoring is what it says, and leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from search_nets import even_counts, problem, random_counts, trained
+
+from pipeline.config.schema import EvaluationConfig
+from pipeline.training.evaluate import reestimate_batchnorm
+from stages.prune import ChannelPlan, prune
+from stages.search import SearchProblem
+from stages.search.evaluation import InProcess, Pool
+from stages.search.evaluation.evaluator import WORST, rung_sizes
+
+
+def cut_network(ready: SearchProblem, counts: np.ndarray) -> torch.nn.Module:
+    model, graph, _ = trained()
+    return prune(model, graph, ChannelPlan(ready.ranking.keep(counts)))
+
+
+def divergence(student: torch.nn.Module, x: torch.Tensor) -> float:
+    """-KL(original || student), written out."""
+    with torch.inference_mode():
+        given, wanted = (net(x).log_softmax(1) for net in (student, trained()[0]))
+    return -(wanted.exp() * (wanted - given)).sum(1).mean().item()
+
+
+def test_scores_do_not_depend_on_what_was_scored_before() -> None:
+    ready = problem()
+    one, two = (random_counts(ready, seed) for seed in (1, 2))
+    first = ready.evaluator(one)
+    ready.evaluator(two)
+    again = ready.evaluator(one)
+    assert (first.score, first.accuracy) == (again.score, again.accuracy)
+
+
+def test_score_is_that_of_the_cut_network_after_fitting_batch_norm() -> None:
+    ready = problem(distill_steps=0)
+    counts = even_counts(ready)
+    cut = cut_network(ready, counts)
+    reestimate_batchnorm(cut, ready.fit)
+    cut.eval()
+    x, y = ready.evaluator.x, ready.evaluator.y
+    with torch.inference_mode():
+        right = (cut(x).argmax(1) == y).double().mean().item()
+    outcome = ready.evaluator(counts)
+    assert outcome.score == pytest.approx(divergence(cut, x), rel=1e-5)
+    assert outcome.accuracy == pytest.approx(right)
+    assert outcome.images == 100
+
+
+@pytest.mark.parametrize(
+    "recipe", [{}, {"lr": 0.05, "warmup": 2, "temperature": 4.0, "step_images": 32}]
+)
+def test_distillation_is_sgd_on_the_softened_divergence_over_the_fit_images_again_and_again(
+    recipe: dict[str, float],
+) -> None:
+    model, _, _ = trained()
+    rules = EvaluationConfig(**recipe)
+    ready = problem(distill_steps=5, fit_images=128, evaluation=recipe)
+    counts = even_counts(ready)
+    cut = cut_network(ready, counts).train()
+    parts = torch.cat(list(ready.fit)).split(rules.step_images)
+    optimizer = torch.optim.SGD(cut.parameters(), 0.0, momentum=0.9, nesterov=True)
+    soft = rules.temperature
+    for step in range(5):
+        part = parts[step % len(parts)]
+        optimizer.param_groups[0]["lr"] = rules.lr * min(1.0, (step + 1) / rules.warmup)
+        optimizer.zero_grad()
+        student = (cut(part) / soft).log_softmax(1)
+        teacher = (model(part).detach() / soft).softmax(1)
+        (soft**2 * (teacher * (teacher.log() - student)).sum(1).mean()).backward()
+        optimizer.step()
+    reestimate_batchnorm(cut.eval(), ready.fit)
+    expected = divergence(cut, ready.evaluator.x)
+    assert ready.evaluator(counts).score == pytest.approx(expected, rel=1e-3)
+
+
+def test_longer_distillation_scores_better() -> None:
+    scores = []
+    for steps in (0, 3, 12):
+        ready = problem(distill_steps=steps)
+        scores.append(ready.evaluator(even_counts(ready)).score)
+    assert scores == sorted(scores)
+    assert len(set(scores)) == 3
+
+
+def test_a_candidate_in_training_has_no_dropout_and_leaves_the_random_state_alone() -> None:
+    ready = problem()
+    network, seen = ready.evaluator.candidate_network.network, []
+    network.add_module("spare", torch.nn.Dropout(0.9).eval())
+    network.register_forward_hook(lambda net, *_: seen.append(net.spare.training))
+    state = torch.get_rng_state()
+    ready.evaluator(even_counts(ready))
+    assert seen
+    assert not any(seen)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_scoring_leaves_the_original_untouched() -> None:
+    model, _, _ = trained()
+    before = copy.deepcopy(model.state_dict())
+    ready = problem()
+    ready.evaluator(even_counts(ready))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_original_scores_zero_divergence() -> None:
+    score, accuracy = problem().evaluator.of_original()
+    assert score == 0.0
+    assert accuracy > 0.9, "the test network is trained"
+
+
+def test_a_candidate_that_is_not_promoted_stops_at_its_rung() -> None:
+    ready = problem(images=400, distill_steps=0)
+    counts = even_counts(ready)
+    assert ready.evaluator.rungs == (64,)
+    outcome = ready.evaluator(counts, (1.0, 1.0))
+    assert (outcome.stopped, outcome.images, outcome.rungs) == (True, 64, (outcome.score,))
+    promoted = ready.evaluator(counts, (outcome.score, 1.0))
+    assert (promoted.stopped, promoted.images, promoted.rungs) == (False, 400, outcome.rungs)
+    plain = ready.evaluator(counts)
+    assert (plain.score, plain.rungs) == (promoted.score, ())
+
+
+@pytest.mark.parametrize(
+    ("images", "trained_first", "sizes"),
+    [(100, False, ()), (100, True, (64,)), (600, False, (64, 256)), (3200, False, (200, 800))],
+)
+def test_rungs_grow_with_the_images_and_take_most_of_them_only_before_training(
+    images: int, trained_first: bool, sizes: tuple[int, ...]
+) -> None:
+    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred, unless
+    training follows.
+    """
+    assert rung_sizes(images, trained=trained_first, rules=EvaluationConfig()) == sizes
+
+
+def test_at_a_rung_the_cut_network_is_in_training_mode_on_the_first_images() -> None:
+    ready = problem(images=400)
+    counts = even_counts(ready)
+    expected = divergence(cut_network(ready, counts).train(), ready.evaluator.x[:64])
+    assert ready.evaluator(counts, (1.0,)).score == pytest.approx(expected, rel=1e-5)
+
+
+def test_worker_processes_give_the_same_outcomes() -> None:
+    ready = problem()
+    torch.set_num_threads(1)
+    jobs = [(random_counts(ready, seed), ()) for seed in range(3)]
+    with Pool(ready.evaluator, 1) as pool:
+        there = {index: outcome.score for index, outcome in pool.run(jobs)}
+    here = {index: outcome.score for index, outcome in InProcess(ready.evaluator).run(jobs)}
+    assert there == here
+
+
+def test_a_network_that_yields_nan_scores_badly_instead_of_crashing() -> None:
+    ready = problem()
+    ready.evaluator.x[:] = float("nan")
+    assert ready.evaluator(even_counts(ready)).score == WORST

@@ -1,0 +1,113 @@
+"""Searches whose budget is latency, on made-up timings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from search_nets import trained
+from search_stages import MadeUpTimer, context
+
+import stages.search.latency.calibration as calibration
+from pipeline.channels.costs import Cost
+from pipeline.config.schema import SearchConfig
+from pipeline.errors import Refused, UsageError
+from stages.search import Network, SearchProblem
+from stages.search.latency import Calibration, Measurement, TimingSetting, calibrate
+from stages.search.results import Journal
+from stages.search.space import Ranking, Space
+from stages.search.stage import SearchStage
+
+
+@pytest.mark.parametrize("mode", ["predicted", "hybrid", "measured"])
+def test_finalists_keep_the_measured_budget(
+    stage: SearchStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(calibration, "CandidateTimer", MadeUpTimer)
+    ctx = context(tmp_path, budget={"latency": 0.6}, latency=mode)
+    stage.run(ctx)
+    document = json.loads((ctx.out / "search.json").read_text())
+    found = document["latency"]
+    assert found["predicted"] <= 0.62
+    assert found["base_ms"] == 1.0
+    assert document["constants"]["finalist_tries"] == 4
+    if mode == "predicted":
+        assert found["predicted"] <= 0.6
+    else:
+        assert 0.5 < found["measured"] <= 0.6
+    lines = [json.loads(line) for line in (ctx.out / "trials.jsonl").read_text().splitlines()[1:]]
+    assert sum(line["phase"] == "latency" for line in lines) >= 40
+    assert all("latency" in line for line in lines if line["phase"] == "rl")
+
+
+def posed(**budget: float) -> SearchProblem:
+    """A problem with a latency budget, timed on the made-up machine."""
+    model, graph, splits = trained()
+    settings = SearchConfig(budget=budget, images=100, fit_images=64)
+
+    def calibrated(space: Space, ranking: Ranking, macs: Cost) -> Calibration:
+        example, _ = splits.search.take(2, seed=0)
+        timer = MadeUpTimer(model, graph, ranking, example, TimingSetting())
+        return calibrate(timer, space, macs, samples=40, seed=0)
+
+    network = Network(model, graph)
+    return SearchProblem.build(network, splits, settings, 0, align=8, calibrate=calibrated)
+
+
+def test_latency_budget_in_milliseconds_and_unreachable_ones() -> None:
+    ready = posed(latency_ms=0.7)
+    assert (ready.budget.metric, ready.budget.share) == ("latency", pytest.approx(0.7))
+    with pytest.raises(UsageError, match="latency_ms=2 asks for nothing: the original takes 1 ms"):
+        posed(latency_ms=2.0)
+    with pytest.raises(
+        UsageError,
+        match=r"search\.budget\.latency=0\.05 cannot be met: the smallest reachable is 0\.",
+    ):
+        posed(latency=0.05)
+
+
+def test_a_latency_budget_needs_timings() -> None:
+    model, graph, splits = trained()
+    settings = SearchConfig(budget={"latency": 0.5}, images=100, fit_images=64)
+    with pytest.raises(ValueError, match="calibrate"):
+        SearchProblem.build(Network(model, graph), splits, settings, 0, align=8)
+
+
+def test_no_finalist_in_time_is_refused(
+    stage: SearchStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(MadeUpTimer):
+        def _time(self, counts: np.ndarray, seconds: float) -> Measurement:
+            honest = super()._time(counts, seconds)
+            return honest if len(self.known) < 40 else Measurement(0.9, 0.9e-3, 1e-3)
+
+    monkeypatch.setattr(calibration, "CandidateTimer", Slow)
+    with pytest.raises(Refused, match="measured within the latency budget"):
+        stage.run(context(tmp_path, budget={"latency": 0.6}))
+
+
+def test_a_finalist_that_a_short_timing_flattered_is_timed_for_longer(
+    stage: SearchStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[tuple[int, ...], float]] = []
+
+    class Flattered(MadeUpTimer):
+        def _time(self, counts: np.ndarray, seconds: float) -> Measurement:
+            honest = super()._time(counts, seconds)
+            asked.append((tuple(counts.tolist()), seconds))
+            short = len(self.known) >= 40 and seconds < 0.5
+            return Measurement(0.7 * honest.fraction, honest.seconds, 1e-3) if short else honest
+
+    monkeypatch.setattr(calibration, "CandidateTimer", Flattered)
+    ctx = context(tmp_path, budget={"latency": 0.6})
+    stage.run(ctx)
+    found = json.loads((ctx.out / "search.json").read_text())["latency"]
+    assert found["predicted"] <= 0.62, "by the table, which was fitted to honest timings"
+    assert 0.5 < found["measured"] <= 0.6
+    longer = [key for key, seconds in asked if seconds >= 0.5]
+    assert len(longer) == len(set(longer)) > 0, "once a candidate"
+    path = ctx.work / "trials.jsonl"
+    journal = Journal.open(path, json.loads(path.open().readline()))
+    assert {key for key, one in journal.measured.items() if one.remeasured} == set(longer)

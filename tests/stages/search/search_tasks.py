@@ -1,0 +1,59 @@
+"""Small made-up search tasks: layer chains, and a score with a known best distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.channels.costs import ProductCost
+from pipeline.config.schema import SearchConfig
+from stages.search.space import Projector, Space
+from stages.search.strategies import Task
+
+
+def chain(
+    sizes: list[int], *, align: int = 8, min_keep: float = 0.1, pixels: list[float] | None = None
+) -> tuple[Space, ProductCost]:
+    """A chain of 3x3 convolutions 3 -> sizes[0] -> ... -> sizes[-1] -> 10 classes; MACs as cost."""
+    count = len(sizes)
+    size = np.array(sizes, dtype=np.int64)
+    blocks = np.full(count, align, dtype=np.int64)
+    wanted = np.maximum(np.ceil(size * min_keep), 1).astype(np.int64)
+    space = Space(
+        tuple(f"g{i}" for i in range(count)),
+        size,
+        blocks,
+        np.minimum(-(-wanted // align) * align, size),
+    )
+    inputs, outputs = np.zeros((count + 1, count)), np.zeros((count + 1, count))
+    inputs[np.arange(1, count + 1), np.arange(count)] = 1
+    outputs[np.arange(count), np.arange(count)] = 1
+    first, last = np.zeros(count + 1), np.zeros(count + 1)
+    first[0], last[count] = 3, 10
+    factor = 9.0 * np.array([*(pixels or [64.0] * count), 1.0])
+    return space, ProductCost("macs", factor, inputs, outputs, first, last)
+
+
+def task(
+    sizes: list[int],
+    share: float,
+    *,
+    align: int = 8,
+    seed: int = 0,
+    trials: int = 40,
+    **settings: object,
+) -> Task:
+    space, cost = chain(sizes, align=align)
+    rng = np.random.default_rng(7)
+    importance = tuple(rng.gamma(1.0, size=size) for size in sizes)
+    chosen = SearchConfig.model_validate(settings)
+    return Task(Projector.fraction(space, cost, share), importance, seed, trials, chosen)
+
+
+def sensitive_score(space: Space, seed: int = 3) -> object:
+    """-sum of a_g (1/keep_g - 1), a_g very unequal: the best distribution is far from uniform."""
+    weight = np.random.default_rng(seed).lognormal(0, 1.5, len(space))
+
+    def score(counts: np.ndarray) -> float:
+        return -float((weight * (space.sizes / counts - 1)).sum() / weight.sum())
+
+    return score
