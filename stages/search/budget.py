@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.channels.costs import Cost
+from pipeline.channels.counts import Cost
 from pipeline.errors import Hint, Key, UsageError
 from pipeline.run.rounds import Round
 from stages.search.latency import Calibration

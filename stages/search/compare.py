@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from stages.search.engine import Search
 from stages.search.evaluation import InProcess, Outcome, finalists
 from stages.search.problem import SearchProblem

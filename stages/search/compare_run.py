@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.surgery import prune
-from pipeline.channels.widths import Counts
 from pipeline.config.schema import Config
 from pipeline.data import Splits, load_splits
 from pipeline.data.images import balanced_indices

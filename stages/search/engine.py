@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from pipeline.config.schema import EvaluationConfig
 from stages.search.evaluation import (
     Executor,

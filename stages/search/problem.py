@@ -10,9 +10,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from pipeline.channels.costs import Cost, CostModel, ProductCost
+from pipeline.channels.costs import CostModel, ProductCost
+from pipeline.channels.counts import Cost, Counts
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.widths import Counts
 from pipeline.config.schema import SearchConfig
 from pipeline.data import Images, Splits
 from pipeline.errors import Hint, Refused, UsageError

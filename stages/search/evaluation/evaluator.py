@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import rebuild
-from pipeline.channels.widths import Counts
 from pipeline.config.schema import EvaluationConfig
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.search.evaluation.candidate_network import CandidateNetwork

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from pipeline.errors import EnvironmentProblem, Hint, Set
 from stages.search.evaluation.halving import Thresholds
 from stages.search.evaluation.trial import Outcome

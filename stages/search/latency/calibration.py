@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.channels.costs import Cost
+from pipeline.channels.counts import Cost
 from pipeline.channels.graph import ChannelGraph
 from pipeline.config.schema import SearchConfig
 from stages.search.latency.fitting import fit_latency

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from pipeline.channels.counts import Array
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.widths import Array, LayerWidths
+from pipeline.channels.widths import LayerWidths
 from stages.search.latency.table import LatencyCost
 
 BLOCKS = (1, 8, 16)

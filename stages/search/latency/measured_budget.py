@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from stages.search.latency.timer import CandidateTimer
 from stages.search.space import Candidate, CountsKey, Projector
 

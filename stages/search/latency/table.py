@@ -19,7 +19,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.widths import Array, Counts, LayerWidths
+from pipeline.channels.counts import Array, Counts
+from pipeline.channels.widths import LayerWidths
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.widths import Counts
 from pipeline.config.schema import SearchConfig
 from stages.benchmark import LatencyWorker
 from stages.export import OnnxSlicer, export_proto

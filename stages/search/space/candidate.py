@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 
 CountsKey = tuple[int, ...]
 """Counts as a dictionary key."""

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.costs import Cost
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Cost, Counts
 from pipeline.errors import Hint, Key, Set, UsageError
 from stages.search.space.space import Space
 

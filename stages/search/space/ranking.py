@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from stages.search.space.space import Space
 
 Importance = tuple[NDArray[np.float64], ...]

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.widths import Counts
 
 _LOGIT_LIMIT = 8.0
 

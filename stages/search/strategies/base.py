@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from pipeline.config.schema import SearchConfig
 from stages.search.space import Candidate, Importance, Projector, Removal, Space
 

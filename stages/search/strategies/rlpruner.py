@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.channels.widths import Counts
+from pipeline.channels.counts import Counts
 from stages.search.space import Candidate
 from stages.search.strategies.base import Task, Vector
 

@@ -11,7 +11,7 @@ from search_nets import trained
 from search_stages import MadeUpTimer, context
 
 import stages.search.latency.calibration as calibration
-from pipeline.channels.costs import Cost
+from pipeline.channels.counts import Cost
 from pipeline.config.schema import SearchConfig
 from pipeline.errors import Refused, UsageError
 from stages.search import Network, SearchProblem
