@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.config.schema import Config
     from pipeline.data import Images, Splits
-    from pipeline.training import Fit
-    from pipeline.training.machine import Objective
+    from pipeline.training import Fit, Objective
     from stages.search import Distill
 
 app = typer.Typer(

@@ -19,29 +19,29 @@ _ROUNDS = 4
 
 @dataclass(frozen=True)
 class RelativeLatency:
-    """One candidate against the original in alternating slots.
+    """One candidate against a reference, such as the original, in alternating slots.
 
     Attributes:
-        seconds, base_seconds: medians of a call.
-        fraction: candidate ÷ original by the floor of their calls, the 2 % quantile of each.
+        seconds, reference_seconds: medians of a call.
+        fraction: candidate ÷ reference by the floor of their calls, the 2 % quantile of each.
     """
 
     seconds: float
-    base_seconds: float
+    reference_seconds: float
     fraction: float
 
 
 class LatencyWorker:
     """Times ONNX graphs given as bytes.
 
-        with LatencyWorker(original_bytes) as worker:
+        with LatencyWorker(reference_bytes) as worker:
             worker.time(candidate)              # median seconds of a call
-            worker.relative(candidate).fraction # candidate ÷ original; other work disturbs it less
+            worker.relative(candidate).fraction # of the reference; other work disturbs it less
 
     A candidate that kills its child raises ArtifactError; the next call starts a new child.
 
     Args:
-        original: what `relative` compares with; None where only `time` is wanted.
+        reference: what `relative` compares with; None where only `time` is wanted.
         provider: execution provider, short or long name.
         batch, threads: images a call and intra-op threads where a call does not say otherwise.
         input_shape: sizes after the batch, for graphs that leave them open.
@@ -49,7 +49,7 @@ class LatencyWorker:
 
     def __init__(
         self,
-        original: bytes | Path | None = None,
+        reference: bytes | Path | None = None,
         *,
         provider: str = CPU,
         batch: int = 1,
@@ -58,10 +58,10 @@ class LatencyWorker:
     ) -> None:
         self.provider = find_provider(provider)
         self.batch, self.threads, self.input_shape = batch, threads, input_shape
-        self._original = original
+        self._reference = reference
         self._workers: dict[str, Worker] = {}
-        # the original is opened once for many candidates: the threads and the batch it is open at
-        self._original_at: tuple[int, int] | None = None
+        # the reference is opened once for many candidates: the threads and the batch it is open at
+        self._reference_at: tuple[int, int] | None = None
 
     def __enter__(self) -> LatencyWorker:
         return self
@@ -101,16 +101,16 @@ class LatencyWorker:
         min_time: float = 0.1,
     ) -> RelativeLatency:
         """Both in ABBA slots, at least `min_time` seconds each; raises as `time` does."""
-        if self._original is None:
-            raise ValueError("LatencyWorker was made without an original")
+        if self._reference is None:
+            raise ValueError("LatencyWorker was made without a reference")
         sides = {
-            "original": self._opened("original", self._original, batch, threads),
+            "reference": self._opened("reference", self._reference, batch, threads),
             "candidate": self._opened("candidate", model, batch, threads),
         }
-        candidate, original = _alternating(sides, min_time)
-        floor = [float(np.quantile(times, FLOOR_QUANTILE)) for times in (candidate, original)]
+        candidate, reference = _alternating(sides, min_time)
+        floor = [float(np.quantile(times, FLOOR_QUANTILE)) for times in (candidate, reference)]
         return RelativeLatency(
-            float(np.median(candidate)), float(np.median(original)), floor[0] / floor[1]
+            float(np.median(candidate)), float(np.median(reference)), floor[0] / floor[1]
         )
 
     def _opened(
@@ -120,7 +120,7 @@ class LatencyWorker:
         count = resolve_threads(self.threads if threads is None else threads)
         size = self.batch if batch is None else batch
         worker = self._workers.get(side)
-        if side == "original" and worker and worker.alive and self._original_at == (count, size):
+        if side == "reference" and worker and worker.alive and self._reference_at == (count, size):
             return worker
         worker = self._living(side)
         try:
@@ -133,8 +133,8 @@ class LatencyWorker:
             worker.close()
             del self._workers[side]
             raise
-        if side == "original":
-            self._original_at = (count, size)
+        if side == "reference":
+            self._reference_at = (count, size)
         return worker
 
     def _living(self, side: str) -> Worker:
@@ -148,10 +148,10 @@ class LatencyWorker:
 
 
 def _alternating(sides: dict[str, Worker], min_time: float) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of every call of the candidate and of the original, in ABBA slots."""
-    calls: dict[str, list[int]] = {"original": [], "candidate": []}
-    order = ("original", "candidate", "candidate", "original")
+    """Seconds of every call of the candidate and of the reference, in ABBA slots."""
+    calls: dict[str, list[int]] = {"reference": [], "candidate": []}
+    order = ("reference", "candidate", "candidate", "reference")
     for turn in range(_ROUNDS):
         for side in order if turn % 2 == 0 else order[2:] + order[:2]:
             calls[side] += sides[side].slot(seconds=min_time / (2 * _ROUNDS), least=2)
-    return np.array(calls["candidate"]) / 1e9, np.array(calls["original"]) / 1e9
+    return np.array(calls["candidate"]) / 1e9, np.array(calls["reference"]) / 1e9

@@ -131,7 +131,7 @@ class CandidateTimer:
         if self._worker is None:
             self._worker = LatencyWorker(self.sliced({}), **self.setting._asdict())
         found = self._worker.relative(self.sliced(self.ranking.keep(counts)), min_time=seconds)
-        return Measurement(found.fraction, found.seconds, found.base_seconds)
+        return Measurement(found.fraction, found.seconds, found.reference_seconds)
 
 
 @dataclass(frozen=True)
@@ -165,4 +165,4 @@ def time_start(original: CandidateTimer, start: CandidateTimer) -> StartLatency:
     """Time the uncut networks of both timers against each other, longer than a candidate."""
     with LatencyWorker(original.sliced({}), **original.setting._asdict()) as worker:
         found = worker.relative(start.sliced({}), min_time=REMEASURED * start.seconds)
-    return StartLatency(found.fraction, found.base_seconds)
+    return StartLatency(found.fraction, found.reference_seconds)

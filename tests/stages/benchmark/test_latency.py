@@ -19,7 +19,7 @@ def test_times_and_compares() -> None:
         assert 0 < worker.time(SMALL, min_time=0.01) < worker.time(LARGE, min_time=0.01)
         found = worker.relative(SMALL, min_time=0.02)
         assert found.fraction < 0.5
-        assert 0 < found.seconds < found.base_seconds
+        assert 0 < found.seconds < found.reference_seconds
         assert worker.relative(SMALL, min_time=0.01, batch=2).fraction < 0.5
 
 
@@ -31,11 +31,11 @@ def test_a_busy_machine_flatters_no_candidate(monkeypatch: pytest.MonkeyPatch) -
         def slot(self, seconds: float, least: int) -> list[int]:
             return self.calls
 
-    sides = {"original": Disturbed(100_000, 300_000), "candidate": Disturbed(50_000, 60_000)}
+    sides = {"reference": Disturbed(100_000, 300_000), "candidate": Disturbed(50_000, 60_000)}
     monkeypatch.setattr(LatencyWorker, "_opened", lambda self, side, *_: sides[side])
     found = LatencyWorker(LARGE).relative(SMALL)
     assert found.fraction == pytest.approx(0.5)
-    assert (found.seconds, found.base_seconds) == pytest.approx((60e-6, 300e-6))
+    assert (found.seconds, found.reference_seconds) == pytest.approx((60e-6, 300e-6))
 
 
 def test_outlives_a_broken_candidate_and_a_dead_child() -> None:
@@ -51,6 +51,6 @@ def test_outlives_a_broken_candidate_and_a_dead_child() -> None:
     assert not worker._workers
 
 
-def test_no_original_no_comparison() -> None:
-    with LatencyWorker() as worker, pytest.raises(ValueError, match="without an original"):
+def test_no_reference_no_comparison() -> None:
+    with LatencyWorker() as worker, pytest.raises(ValueError, match="without a reference"):
         worker.relative(SMALL)
