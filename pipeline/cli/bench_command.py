@@ -64,7 +64,9 @@ def bench(
     a sentence.
     """
     from pipeline.errors import Hint, UsageError
-    from stages.benchmark import Protocol, Setting, compare_settings, explain, fingerprint
+    from stages.benchmark import explain, fingerprint
+    from stages.benchmark.comparison import compare_settings
+    from stages.benchmark.protocol import Protocol, Setting
 
     if len(files) < 2:
         raise UsageError(

@@ -21,7 +21,8 @@ app = typer.Typer(
 @command(app, "ls", keys=("sources",))
 def ls() -> dict[str, Any]:
     """List the kinds of images that can be read."""
-    from pipeline.data.sources import PUBLIC, SOURCES
+    from pipeline.data.sources import SOURCES
+    from pipeline.data.sources.public import PUBLIC
 
     kinds: dict[str, Any] = {**SOURCES, **PUBLIC}
     rows = [{"source": name, "about": source.about} for name, source in kinds.items()]
@@ -75,7 +76,7 @@ def import_(
 ) -> dict[str, Any]:
     """Read a folder of images as a run would, check every image, and say what is in it."""
     from pipeline.config.schema import DataConfig
-    from pipeline.data import describe
+    from pipeline.data.load import describe
 
     doc = _show(describe(DataConfig(source=source, root=str(root), download=False)))
     console.note(f"use it with: {Set('data.root', root)}")
@@ -91,7 +92,7 @@ def get(
 ) -> dict[str, Any]:
     """Download a public data set, verify its checksum, and say what is in it."""
     from pipeline.config.schema import DataConfig
-    from pipeline.data import describe
+    from pipeline.data.load import describe
     from pipeline.data.sources import EMBEDDED
 
     try:

@@ -78,7 +78,7 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
     one that pays.
     """
     from pipeline.errors import Set
-    from stages.benchmark import cached_alignment
+    from stages.benchmark.alignment_cache import cached_alignment
 
     watcher = console.RunWatcher()
 

@@ -206,7 +206,7 @@ def _onnx(path: Path, limit: int) -> Any:
     not take rlp along.
     """
     from pipeline.run import store
-    from pipeline.runtime import Worker
+    from pipeline.runtime.worker import Worker
 
     size = store.check_regular(path, max_bytes=(2 << 30) - 1)
     with Worker(timeout=60) as worker:

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.config.schema import Config
-    from pipeline.data import Images, Splits
-    from pipeline.training import Fit, Objective
-    from stages.search import Distill
+    from pipeline.data.images import Images
+    from pipeline.data.splits import Splits
+    from pipeline.training.loop import Fit
+    from pipeline.training.objectives import Objective
+    from stages.search.compare_run import Distill
 
 app = typer.Typer(
     help="Compare search strategies at equal budgets.", no_args_is_help=True, rich_markup_mode=None
@@ -79,7 +81,7 @@ def compare(
     from pipeline.cli.search_table import show
     from pipeline.config.load import find_config, load_config
     from pipeline.run import store
-    from stages.search import ComparisonRequest, RunComparison
+    from stages.search.compare_run import ComparisonRequest, RunComparison
 
     file = find_config(config)
     settings, folder = load_config(file, sets or ()), run_dir or running.default_run_dir(file)
@@ -127,7 +129,8 @@ def _known(strategies: str) -> list[str]:
 
 def _distiller(settings: Config) -> Distill:
     """The run's own distillation, as the comparison wants it."""
-    from pipeline.training import Recipe, fit
+    from pipeline.training.loop import fit
+    from pipeline.training.recipe import Recipe
     from stages.distill.engine import recover
 
     section = settings.distill

@@ -12,7 +12,8 @@ import torch
 from pipeline.data.card import DataCard
 from pipeline.data.images import Images, balanced_indices
 from pipeline.data.prepare import PreparedData, prepare
-from pipeline.data.sources import Source, open_source
+from pipeline.data.sources import open_source
+from pipeline.data.sources.base import Source
 from pipeline.data.splits import Splits, carve
 from pipeline.data.stream import StreamedImages
 

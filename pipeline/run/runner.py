@@ -94,7 +94,7 @@ def describe_data(config: Config) -> Any:
     Raises:
         EnvironmentProblem: the images cannot be obtained.
     """
-    from pipeline.data import describe
+    from pipeline.data.load import describe
 
     return describe(config.data)
 

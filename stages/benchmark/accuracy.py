@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.runtime import CPU, Worker, find_provider
+from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.worker import Worker
 
 
 class _Batches(Protocol):

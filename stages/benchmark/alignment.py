@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.runtime import CPU
+from pipeline.runtime.providers import CPU
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.latency import LatencyWorker
 from stages.benchmark.probes import conv_chain

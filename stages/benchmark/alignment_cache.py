@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.errors import RlpError
 from pipeline.run.store import read_sealed, write_sealed
-from pipeline.runtime import CPU, Worker, find_provider, require_provider
+from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.worker import Worker, require_provider
 from pipeline.system import cache_folder
 from stages.benchmark.alignment import Alignment, measure_alignment
 from stages.benchmark.fingerprint import fingerprint, resolve_threads

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.run.store import sha256_file
-from pipeline.runtime import CPU, Worker, find_provider, require_provider
+from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.worker import Worker, require_provider
 from stages.benchmark.intervals import Ratio, percentiles, ratio_intervals, variation, verdict
 from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import ProgressCallback, Protocol, Samples, Setting, measure

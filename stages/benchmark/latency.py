@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import RlpError
-from pipeline.runtime import CPU, Worker, find_provider
+from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.worker import Worker
 from stages.benchmark.fingerprint import cores, resolve_threads
 
 # Other work slows most calls, and those of a larger network more; the fastest few show the network.

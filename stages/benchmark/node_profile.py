@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import Worker, find_provider
+from pipeline.runtime.providers import find_provider
+from pipeline.runtime.worker import Worker
 from stages.benchmark.fingerprint import cores, resolve_threads
 from stages.benchmark.protocol import Setting
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Command, EnvironmentProblem, Hint
-from pipeline.runtime import CPU, Worker, find_provider
+from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.worker import Worker
 
 HEAVY = (
     "Conv",

@@ -19,7 +19,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.runtime import CPU, Worker, find_provider
+from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.worker import Worker
 from stages.benchmark.fingerprint import cores, resolve_threads
 
 # Each of the three leads a third of the rounds: who comes first finds another's data in the caches.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.runtime import CPU
+from pipeline.runtime.providers import CPU
 from stages.benchmark.latency import LatencyWorker
 from stages.benchmark.probes import conv_chain, conv_chain_macs
 

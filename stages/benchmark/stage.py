@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import Images, load_test
+from pipeline.data.images import Images
+from pipeline.data.load import load_test
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
-from pipeline.models import read_model_file
+from pipeline.models.files import read_model_file
 from pipeline.run.stage import StageContext
 from pipeline.run.store import read_json, sha256_file, write_json
-from pipeline.runtime import Worker
+from pipeline.runtime.worker import Worker
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment_cache import cached_alignment
 from stages.benchmark.comparison import Comparison, compare_settings

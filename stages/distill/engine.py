@@ -12,16 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.augment import Augment
-from pipeline.training import (
-    Fit,
-    Objective,
-    accuracy,
-    cached_teacher_loss,
-    cross_entropy,
-    distillation,
-    reestimate_batchnorm,
-)
+from pipeline.training.evaluate import accuracy, reestimate_batchnorm
+from pipeline.training.loop import Fit
 from pipeline.training.machine import best_device
+from pipeline.training.objectives import Objective, cached_teacher_loss, cross_entropy, distillation
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DistillConfig

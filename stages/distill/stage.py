@@ -8,13 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.data import Images, Splits, load_splits
-from pipeline.models import load_model, save_model
+from pipeline.data.images import Images
+from pipeline.data.load import load_splits
+from pipeline.data.splits import Splits
+from pipeline.models.files import load_model, save_model
 from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_json
-from pipeline.training import Fit, Objective, Recipe
+from pipeline.training.loop import Fit
 from pipeline.training.machine import all_cores
+from pipeline.training.objectives import Objective
+from pipeline.training.recipe import Recipe
 from stages.distill.engine import Recovery, recover
 
 

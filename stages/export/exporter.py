@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import Refused
 from pipeline.run.store import write_bytes
-from pipeline.runtime import Worker
+from pipeline.runtime.worker import Worker
 from stages.export.denormals import flush_denormals
 from stages.export.metadata import replace_notes
 from stages.export.torch_exporters import DYNAMO, Exported, Options, first_that_works

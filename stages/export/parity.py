@@ -13,7 +13,8 @@ from torch import nn
 from pipeline.errors import Command, EnvironmentProblem, Hint, Key, Refused, Set
 from pipeline.modes import mode
 from pipeline.run.store import sha256_file
-from pipeline.runtime import CPU, Worker
+from pipeline.runtime.providers import CPU
+from pipeline.runtime.worker import Worker
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pipeline.data import load_splits
-from pipeline.models import load_model
+from pipeline.data.load import load_splits
+from pipeline.models.files import load_model
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_json
-from pipeline.runtime import CPU, find_provider
+from pipeline.runtime.providers import CPU, find_provider
 from stages.export.exporter import ExportReport, export_onnx
 from stages.export.metadata import class_metadata
 from stages.export.parity import ParityReport, check_parity

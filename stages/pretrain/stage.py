@@ -10,21 +10,17 @@ import torch
 from torch import nn
 
 from pipeline.config.schema import Config
-from pipeline.data import load_splits
-from pipeline.models import (
-    adopt_weights,
-    build_model,
-    find_weights,
-    how_trained,
-    load_weights,
-    save_model,
-)
+from pipeline.data.load import load_splits
+from pipeline.models.files import save_model
+from pipeline.models.registry import build_model
 from pipeline.models.user_source import source_file
+from pipeline.models.weights import adopt_weights, find_weights, how_trained, load_weights
 from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_json
-from pipeline.training import Recipe, accuracy
+from pipeline.training.evaluate import accuracy
 from pipeline.training.machine import all_cores, best_device
+from pipeline.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from pipeline.data.splits import Splits

@@ -13,9 +13,9 @@ from pipeline.channels.costs import CostModel
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.surgery import prune
-from pipeline.data import load_splits
+from pipeline.data.load import load_splits
 from pipeline.errors import ArtifactError, Command, Hint, Key, Refused
-from pipeline.models import load_model, save_model
+from pipeline.models.files import load_model, save_model
 from pipeline.run.stage import StageContext
 from pipeline.run.store import write_json
 from stages.prune.proof import Proof, prove

@@ -28,11 +28,17 @@ from __future__ import annotations
 from stages.search.compare import compare_strategies
 from stages.search.compare_run import Compared, ComparisonRequest, Distill, RunComparison
 from stages.search.engine import Search
-from stages.search.evaluation import Evaluator, InProcess, Outcome, Pool, Trial
+from stages.search.evaluation.evaluator import Evaluator
+from stages.search.evaluation.executor import InProcess, Pool
+from stages.search.evaluation.trial import Outcome, Trial
 from stages.search.problem import Network, SearchProblem
-from stages.search.results import Journal, StrategyComparison, StrategyRun
-from stages.search.space import Candidate, Projector, Space
-from stages.search.strategies import STRATEGIES, Strategy, Task
+from stages.search.results.comparison import StrategyComparison, StrategyRun
+from stages.search.results.journal import Journal
+from stages.search.space.candidate import Candidate
+from stages.search.space.projection import Projector
+from stages.search.space.space import Space
+from stages.search.strategies import STRATEGIES
+from stages.search.strategies.base import Strategy, Task
 
 __all__ = [
     "STRATEGIES",

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pipeline.channels.counts import Cost
 from pipeline.errors import Hint, Key, UsageError
 from pipeline.run.rounds import Round
-from stages.search.latency import Calibration
-from stages.search.space import Projector, Space, require_reachable
+from stages.search.latency.calibration import Calibration
+from stages.search.space.projection import Projector, require_reachable
+from stages.search.space.space import Space
 
 _MOST = 0.99  # of what is there: a round that the one before left nothing to do cuts this little
 

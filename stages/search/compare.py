@@ -16,10 +16,11 @@ import numpy as np
 
 from pipeline.channels.counts import Counts
 from stages.search.engine import Search
-from stages.search.evaluation import InProcess, Outcome, finalists
+from stages.search.evaluation.executor import InProcess
+from stages.search.evaluation.trial import Outcome, finalists
 from stages.search.problem import SearchProblem
-from stages.search.results import StrategyComparison, StrategyRun
-from stages.search.space import CountsKey, key_of
+from stages.search.results.comparison import StrategyComparison, StrategyRun
+from stages.search.space.candidate import CountsKey, key_of
 from stages.search.strategies import CONTROLS
 
 Recover = Callable[[Counts, int], float]

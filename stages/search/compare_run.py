@@ -15,20 +15,20 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.surgery import prune
 from pipeline.config.schema import Config
-from pipeline.data import Splits, load_splits
 from pipeline.data.images import balanced_indices
-from pipeline.models import load_model
+from pipeline.data.load import load_splits
+from pipeline.data.splits import Splits
+from pipeline.models.files import load_model
 from pipeline.run.store import sha256_file
 from pipeline.training.machine import all_cores
 from stages.search.compare import Fitter, Recover, compare_strategies
-from stages.search.latency import (
-    Calibrator,
-    CandidateTimer,
-    MeasuredBudget,
-    settle_alignment,
-)
+from stages.search.latency.alignment import settle_alignment
+from stages.search.latency.calibration import Calibrator
+from stages.search.latency.measured_budget import MeasuredBudget
+from stages.search.latency.timer import CandidateTimer
 from stages.search.problem import Network, SearchProblem
-from stages.search.results import FinishedRuns, StrategyComparison, StrategyRun
+from stages.search.results.comparison import StrategyComparison, StrategyRun
+from stages.search.results.finished_runs import FinishedRuns
 
 Distill = Callable[[nn.Module, nn.Module, Splits, int], float]
 """(cut network, original, splits, seed) -> accuracy on the search split after recovery."""

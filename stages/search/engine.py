@@ -12,17 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.channels.counts import Counts
 from pipeline.config.schema import EvaluationConfig
-from stages.search.evaluation import (
-    Executor,
-    Outcome,
-    Promotion,
-    Removed,
-    Thresholds,
-    Trial,
-    told_scores,
-)
-from stages.search.space import Candidate, CountsKey
-from stages.search.strategies import Strategy
+from stages.search.evaluation.executor import Executor
+from stages.search.evaluation.halving import Promotion, Removed, Thresholds, told_scores
+from stages.search.evaluation.trial import Outcome, Trial
+from stages.search.space.candidate import Candidate, CountsKey
+from stages.search.strategies.base import Strategy
 
 
 @dataclass

@@ -14,15 +14,19 @@ from pipeline.channels.costs import CostModel, ProductCost
 from pipeline.channels.counts import Cost, Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.config.schema import SearchConfig
-from pipeline.data import Images, Splits
+from pipeline.data.images import Images
+from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Refused, UsageError
 from pipeline.run.rounds import ONLY_ROUND, Round
-from stages.prune import rank_channels
+from stages.prune.importance import rank_channels
 from stages.search.budget import RoundBudget, resolve_budget
-from stages.search.evaluation import Evaluator
-from stages.search.latency import Calibration
-from stages.search.space import Importance, Projector, Ranking, Removal, Space
-from stages.search.strategies import STRATEGIES, Strategy, Task
+from stages.search.evaluation.evaluator import Evaluator
+from stages.search.latency.calibration import Calibration
+from stages.search.space.projection import Projector
+from stages.search.space.ranking import Importance, Ranking, Removal
+from stages.search.space.space import Space
+from stages.search.strategies import STRATEGIES
+from stages.search.strategies.base import Strategy, Task
 
 Calibrate = Callable[[Space, Ranking, Cost], Calibration]
 """(space, ranking, MACs) -> table of latencies; asked only where latency is the budget."""

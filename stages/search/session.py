@@ -9,37 +9,27 @@ from typing import Any
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
-from pipeline.data import Splits
+from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Key, Refused
 from pipeline.run.stage import StageContext
 from stages.search.engine import Search
 from stages.search.evaluation import CONSTANTS as OF_EVALUATION
-from stages.search.evaluation import Executor, InProcess, Pool, Trial, finalists, ranked
+from stages.search.evaluation.executor import Executor, InProcess, Pool
+from stages.search.evaluation.trial import Trial, finalists, ranked
 from stages.search.latency import CONSTANTS as OF_LATENCY
-from stages.search.latency import (
-    Calibrator,
-    CandidateTimer,
-    MeasuredBudget,
-    SettledAlignment,
-    StartLatency,
-    settle_alignment,
-    time_start,
-)
+from stages.search.latency.alignment import SettledAlignment, settle_alignment
+from stages.search.latency.calibration import Calibrator
+from stages.search.latency.measured_budget import MeasuredBudget
+from stages.search.latency.timer import CandidateTimer, StartLatency, time_start
 from stages.search.problem import Network, SearchProblem
-from stages.search.results import (
-    ALIGNMENT,
-    FINALISTS,
-    START_LATENCY,
-    Document,
-    Journal,
-    Recorder,
-    Scratch,
-    Summary,
-    latency_part,
-)
-from stages.search.space import Candidate
+from stages.search.results.journal import Journal
+from stages.search.results.recorder import Recorder
+from stages.search.results.scratch import ALIGNMENT, START_LATENCY, Scratch
+from stages.search.results.summary import FINALISTS, Document, Summary, latency_part
+from stages.search.space.candidate import Candidate
 from stages.search.strategies import CONSTANTS as OF_STRATEGIES
-from stages.search.strategies import CONTROLS, Strategy
+from stages.search.strategies import CONTROLS
+from stages.search.strategies.base import Strategy
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from pipeline.channels.graph import ChannelGraph
-from pipeline.data import load_splits
-from pipeline.models import load_model
+from pipeline.data.load import load_splits
+from pipeline.models.files import load_model
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_bytes, write_json
 from pipeline.training.machine import all_cores
 from stages.search.problem import Network
-from stages.search.results import VERSION, Journal, Scratch
+from stages.search.results.journal import VERSION, Journal
+from stages.search.results.scratch import Scratch
 from stages.search.session import SearchSession, settle
 
 

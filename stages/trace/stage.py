@@ -15,8 +15,8 @@ class TraceStage:
     def run(self, ctx: StageContext) -> dict[str, Any]:
         import torch
 
-        from pipeline.models import load_model
-        from stages.trace import trace
+        from pipeline.models.files import load_model
+        from stages.trace.tracing import trace
 
         model = load_model(ctx.input("base_model"))
         images = torch.zeros(1, *ctx.data_card.image_shape)

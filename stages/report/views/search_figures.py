@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from stages.report import plots
 from stages.report.documents import Document, RoundDocuments
-from stages.report.plots import CostPanel, Curve, KeptGroup
+from stages.report.plots.search import CostPanel, Curve
+from stages.report.plots.widths import KeptGroup
 from stages.report.views.search import unit_of
 
 _MILLIONS = 1e-6

@@ -33,7 +33,7 @@ from stages.search.evaluation.short_distillation import (
     norms_of,
 )
 from stages.search.evaluation.trial import Outcome
-from stages.search.space import Ranking
+from stages.search.space.ranking import Ranking
 
 WORST = -1e3  # score of an output that is no number
 BATCH = 256  # images of one forward pass

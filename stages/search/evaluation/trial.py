@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.search.space import WARM_START, Candidate, CountsKey
+from stages.search.space.candidate import WARM_START, Candidate, CountsKey
 
 
 @dataclass(frozen=True)

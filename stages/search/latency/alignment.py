@@ -11,7 +11,8 @@ from typing import Any
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.config.schema import SearchConfig
-from stages.benchmark import Alignment, cached_alignment
+from stages.benchmark.alignment import Alignment
+from stages.benchmark.alignment_cache import cached_alignment
 
 MeasuredAlignment = tuple[Alignment, bool]
 """What pays, and whether it was known before."""

@@ -20,7 +20,10 @@ from stages.search.latency.timer import (
     StartLatency,
     TimingSetting,
 )
-from stages.search.space import CountsKey, Projector, Ranking, Space
+from stages.search.space.candidate import CountsKey
+from stages.search.space.projection import Projector
+from stages.search.space.ranking import Ranking
+from stages.search.space.space import Space
 
 # of the uncut network's MACs, between which candidates for the table are drawn
 LEAST_SHARE, MOST_SHARE = 0.15, 0.95

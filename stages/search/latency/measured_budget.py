@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.channels.counts import Counts
 from stages.search.latency.timer import CandidateTimer
-from stages.search.space import Candidate, CountsKey, Projector
+from stages.search.space.candidate import Candidate, CountsKey
+from stages.search.space.projection import Projector
 
 TRIES = 4  # corrections of one candidate
 AIM = 0.995  # of the budget, so that the next timing does not miss it by noise

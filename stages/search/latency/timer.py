@@ -16,9 +16,11 @@ from torch import nn
 from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.config.schema import SearchConfig
-from stages.benchmark import LatencyWorker
-from stages.export import OnnxSlicer, export_proto
-from stages.search.space import CountsKey, Ranking, key_of
+from stages.benchmark.latency import LatencyWorker
+from stages.export.exporter import export_proto
+from stages.export.slicing import OnnxSlicer
+from stages.search.space.candidate import CountsKey, key_of
+from stages.search.space.ranking import Ranking
 
 REMEASURED = 5  # times as long a timing decides about a finalist
 _SECONDS = 0.1  # least measured time of one candidate

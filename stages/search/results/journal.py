@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.run.store import check_regular, disk_errors
-from stages.search.evaluation import Outcome, Trial
-from stages.search.latency import Measurement
-from stages.search.space import Candidate, CountsKey
+from stages.search.evaluation.trial import Outcome, Trial
+from stages.search.latency.timer import Measurement
+from stages.search.space.candidate import Candidate, CountsKey
 
 MAX_BYTES = 1 << 30
 VERSION = 4

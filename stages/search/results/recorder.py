@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from stages.search.evaluation import Trial
+from stages.search.evaluation.trial import Trial
 from stages.search.problem import SearchProblem
 from stages.search.results.journal import Journal
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.channels.plan import ChannelPlan
-from stages.search.evaluation import Trial, ranked
-from stages.search.latency import Calibration, CandidateTimer
+from stages.search.evaluation.trial import Trial, ranked
+from stages.search.latency.calibration import Calibration
+from stages.search.latency.timer import CandidateTimer
 from stages.search.problem import SearchProblem
 
 SCHEMA_VERSION = 1

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from pipeline.channels.counts import Counts
 from pipeline.config.schema import SearchConfig
-from stages.search.space import Candidate, Importance, Projector, Removal, Space
+from stages.search.space.candidate import Candidate
+from stages.search.space.projection import Projector
+from stages.search.space.ranking import Importance, Removal
+from stages.search.space.space import Space
 
 Vector = NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.search.evaluation import ScoreModel
+from stages.search.evaluation.score_model import ScoreModel
 
 Array = NDArray[np.float64]
 _LENGTHS = (0.15, 0.3, 0.6)  # l, in keep ratios

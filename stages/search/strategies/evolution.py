@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from cmaes import CMA
 
-from stages.search.space import WARM_START, Candidate
+from stages.search.space.candidate import WARM_START, Candidate
 from stages.search.strategies.base import START_LIMIT, Task, Vector, greedy_counts
 
 _DRAWN = "cma-es"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.search.space import Candidate
+from stages.search.space.candidate import Candidate
 from stages.search.strategies.base import Task, Unlearning, greedy_counts
 
 

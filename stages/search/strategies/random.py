@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.search.space import Candidate
+from stages.search.space.candidate import Candidate
 from stages.search.strategies.base import Task, Unlearning
 
 _BATCH = 8

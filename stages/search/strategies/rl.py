@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.search.space import WARM_START, Candidate, CountsKey
+from stages.search.space.candidate import WARM_START, Candidate, CountsKey
 from stages.search.strategies.base import (
     START_LIMIT,
     Task,

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.channels.counts import Counts
-from stages.search.space import Candidate
+from stages.search.space.candidate import Candidate
 from stages.search.strategies.base import Task, Vector
 
 ROUNDS, SAMPLES = 10, 10
