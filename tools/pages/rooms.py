@@ -1,11 +1,9 @@
-"""Which stage uses the engines of which other, read from the imports."""
+"""Which room of stages/ uses the engines of which other, read from the imports."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
-
-from stages import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 Edges = set[tuple[str, str]]
@@ -16,7 +14,7 @@ def diagram() -> str:
     pipeline.
     """
     found = edges()
-    alone = [stage for stage in NAMES if not any(stage in edge for edge in found)]
+    alone = [room for room in _rooms() if not any(room in edge for edge in found)]
     lines = ["", "```mermaid", "flowchart LR", '    subgraph stages["stages/"]']
     lines += [f"        {importer} --> {imported}" for importer, imported in sorted(found)]
     lines += [f"        {stage}" for stage in alone]
@@ -25,12 +23,18 @@ def diagram() -> str:
 
 
 def edges() -> Edges:
-    """(importer, imported) for every two stages."""
+    """(importer, imported) for every two rooms."""
     found: Edges = set()
+    rooms = _rooms()
     for path in (ROOT / "stages").rglob("*.py"):
         importer = path.relative_to(ROOT / "stages").parts[0]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             words = (getattr(node, "module", None) or "").split(".")
-            if words[0] == "stages" and len(words) > 1 and words[1] in NAMES:
+            if words[0] == "stages" and len(words) > 1 and words[1] in rooms:
                 found.add((importer, words[1]))
-    return {edge for edge in found if edge[0] in NAMES and edge[0] != edge[1]}
+    return {edge for edge in found if edge[0] in rooms and edge[0] != edge[1]}
+
+
+def _rooms() -> list[str]:
+    """Folders of `stages/`."""
+    return sorted(path.parent.name for path in (ROOT / "stages").glob("*/__init__.py"))
