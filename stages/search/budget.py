@@ -62,6 +62,7 @@ def resolve_budget(
         cost, of_original, at_start = calibration.table, 1.0, calibration.start.fraction
         value = _latency_fraction(key, value, calibration.start.original_seconds)
     asked = round.share(value)
+    # earlier rounds meet their budgets by a block or two, so what is left is not what was asked
     share = asked if round.count == 1 else min(_MOST, asked * of_original / at_start)
     try:
         if round.first:  # better now than after the first of several rounds

@@ -115,6 +115,7 @@ def _best(
     Leaders above a measured budget count only where all are, since larger networks score better.
     """
     final = problem.final_evaluator() or problem.evaluator
+    # first within the budget, then scored: cutting a little more changes the score
     fitted = [fit(counts) if fit else (counts, None) for counts in leaders]
     share = problem.budget.share
     within = [found for found in fitted if found[1] is None or found[1] <= share]

@@ -54,11 +54,12 @@ class Search:
             asked = strategy.ask(trials - len(done))
             if not asked:
                 break
+            # scores under another budget would shift thresholds and predictions
             alike = [trial for trial in done if trial.candidate.step == asked[0].step]
             batch = self.score(phase, asked, first=len(done), alike=alike if self.halving else None)
             done.extend(batch)
-            told = told_scores([*alike, *batch], self.removed, self.rules)[len(alike) :]
-            strategy.tell([trial.candidate for trial in batch], told)
+            scores = told_scores([*alike, *batch], self.removed, self.rules)[len(alike) :]
+            strategy.tell([trial.candidate for trial in batch], scores)
             self.on_batch(strategy, done)
         return done
 
@@ -77,32 +78,41 @@ class Search:
                 images, without rungs.
         """
         found = self._replayed(phase, candidates, first)
-        waiting: dict[CountsKey, list[int]] = {}
-        for place, candidate in enumerate(candidates):
-            if place not in found:
-                waiting.setdefault(candidate.key, []).append(place)
-        promotion = None if alike is None else Promotion.of(alike, self.removed, self.rules)
-        jobs: list[tuple[Counts, Thresholds]] = []
-        places: list[int] = []
-        for key, repeats in waiting.items():
-            counts = candidates[repeats[0]].counts
-            thresholds = promotion.thresholds(counts) if promotion else ()
-            if not self._known(key, thresholds):
-                jobs.append((counts, thresholds))
-                places.append(repeats[0])
+        waiting = [place for place in range(len(candidates)) if place not in found]
+        jobs = self._jobs(candidates, waiting, alike)
+        places = list(jobs)
         self.check()
-        for job, outcome in self.executor.run(jobs):
+        for job, outcome in self.executor.run(list(jobs.values())):
             place = places[job]
             found[place] = Trial(phase, first + place, candidates[place], outcome)
             self._remember(found[place])
             self.check()
-        for key, repeats in waiting.items():
-            for place in repeats:
-                if place not in found:
-                    known = self.memory[key]
-                    found[place] = Trial(phase, first + place, candidates[place], known, True)
-                    self._remember(found[place])
+        for place in waiting:
+            if place not in found:
+                known = self.memory[candidates[place].key]
+                found[place] = Trial(phase, first + place, candidates[place], known, cached=True)
+                self._remember(found[place])
         return [found[place] for place in range(len(candidates))]
+
+    def _jobs(
+        self,
+        candidates: Sequence[Candidate],
+        waiting: Sequence[int],
+        alike: Sequence[Trial] | None,
+    ) -> dict[int, tuple[Counts, Thresholds]]:
+        """What has to be evaluated, by place: equal candidates once, known ones not at all."""
+        promotion = None if alike is None else Promotion.of(alike, self.removed, self.rules)
+        jobs: dict[int, tuple[Counts, Thresholds]] = {}
+        seen: set[CountsKey] = set()
+        for place in waiting:
+            candidate = candidates[place]
+            if candidate.key in seen:
+                continue
+            seen.add(candidate.key)
+            thresholds = promotion.thresholds(candidate.counts) if promotion else ()
+            if not self._known(candidate.key, thresholds):
+                jobs[place] = candidate.counts, thresholds
+        return jobs
 
     def _replayed(
         self, phase: str, candidates: Sequence[Candidate], first: int
@@ -132,6 +142,6 @@ class Search:
 
     def _remember(self, trial: Trial, replayed: bool = False) -> None:
         held = self.memory.get(trial.key)
-        if held is None or held.stopped:
+        if held is None or held.stopped:  # a complete outcome is never replaced
             self.memory[trial.key] = trial.outcome
         self.on_trial(trial, replayed)

@@ -128,7 +128,7 @@ class SearchProblem:
         ranking = Ranking.of(space, importance)
         key, value = settings.budget.given
         calibration = None
-        if key not in costs:
+        if key not in costs:  # only timing tells what a share of the latency is
             if calibrate is None:
                 raise ValueError("a latency budget needs `calibrate`")
             calibration = calibrate(space, ranking, costs["macs"])

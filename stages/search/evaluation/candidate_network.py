@@ -42,6 +42,7 @@ class CandidateNetwork:
         uncut = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
         self._graph = graph
         self._uncut = {name: uncut[name] for name in dict.fromkeys(members)}
+        # gradients are wanted only in the copy of it that is distilled
         self.network = copy.deepcopy(model).requires_grad_(False)
         use_small_convolutions(self.network)
         self._slots = _slots(self.network, self._uncut)

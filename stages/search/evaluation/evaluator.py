@@ -73,7 +73,7 @@ class Evaluator:
         self.rungs = rung_sizes(len(x), trained=steps > 0, rules=self.rules)
         with torch.inference_mode():
             answers = [teacher(part) for part in x.split(BATCH)]
-        self.answers = torch.cat(answers).clone()
+        self.answers = torch.cat(answers).clone()  # cat of one part is that inference tensor
         """The original's logits (N, classes)."""
         self.distill_batches = (
             distill_batches(teacher, fit, self.rules.step_images) if steps else []

@@ -38,6 +38,7 @@ def fit_latency(
     """
     uncut = np.array([graph[group].size for group in ids], dtype=np.int64)
     blank = LatencyCost(LayerWidths.of(graph, ids), uncut)
+    # the block first, with a middling ridge: the ridge matters less than a wrong block
     by_block = {
         block: _cross_validated(replace(blank, block=block), counts, fractions, RIDGES[1])
         for block in BLOCKS

@@ -101,7 +101,7 @@ class Journal:
             try:
                 self._take(line)
             except (ValueError, KeyError, TypeError):
-                self.torn += 1
+                self.torn += 1  # what follows a torn line was written by nobody
                 break
             good += len(line)
         if good < len(data):

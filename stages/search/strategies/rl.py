@@ -81,8 +81,9 @@ class PolicyGradient:
         known = [*candidates, *self.repeats]
         values = np.array([*scores, *(self.seen[draw.key] for draw in self.repeats)])
         self.repeats = []
-        if len(values) < 2 or values.std() == 0:
+        if len(values) < 2 or values.std() == 0:  # no contrast, no gradient
             return
+        # one broken candidate must not outweigh the rest of the batch
         advantage = np.clip((values - values.mean()) / values.std(), -2, 2)
         self._update(np.array([candidate.action for candidate in known]), advantage)
 
@@ -178,6 +179,7 @@ class PolicyGradient:
         for _ in range(rules.epochs):
             spread = np.exp(self.log_spread)
             offset = (actions - self.mean) / spread
+            # candidates that the critic picked may be far from the mean: their ratios overflow
             ratio = np.exp(np.clip(-0.5 * offset**2 - self.log_spread - old, -20, 20))
             gain = advantage[:, None]
             active = np.where(gain > 0, ratio < 1 + rules.clip, ratio > 1 - rules.clip)
@@ -190,7 +192,7 @@ class PolicyGradient:
             self.updates += 1
         bounds = np.log(rules.least_spread), np.log(2 * rules.start_spread)
         self.log_spread = np.clip(self.log_spread, *bounds)
-        self.mean -= self.mean.mean()
+        self.mean -= self.mean.mean()  # the projection ignores a common shift
 
     def _adam(self, which: int, gradient: Vector, step: float) -> Vector:
         """Step of Adam ascent (arXiv 1412.6980) of the mean (0) or of the log spread (1)."""

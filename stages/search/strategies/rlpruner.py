@@ -97,6 +97,7 @@ class RLPruner:
         uncut = projector.cost.of(self.task.space.sizes)
         part = (self.step + 1) / self.steps
         limit = uncut - (uncut - projector.limit) * part
+        # even the group with the least share must be able to give up all it has
         most = float(self.task.space.sizes.max() / share.min())
         return projector.with_limit(limit).along(
             lambda t: np.maximum(start - share * (most ** (1 - t) - 1), 0.0), 0.0, 1.0
