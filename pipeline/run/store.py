@@ -103,6 +103,21 @@ def write_bytes(path: Path, data: bytes, *, check: Callable[[Path], object] | No
     return hashlib.sha256(data).hexdigest()
 
 
+def append_bytes(path: Path, data: bytes) -> None:
+    """Add to the end of a file durably; a kill leaves a part of `data` at most.
+
+    Raises:
+        EnvironmentProblem: the disk said no.
+    """
+    with disk_errors(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_json(path: Path, obj: Any) -> str:
     """Write canonical JSON atomically; returns the sha256."""
     return write_bytes(path, dump_json(obj))

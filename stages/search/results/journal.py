@@ -8,7 +8,6 @@ line, the mark of a kill in the middle of a write, is dropped and counted.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.run.store import check_regular, disk_errors
+from pipeline.run.store import append_bytes, read_bytes, write_bytes
 from stages.search.evaluation.trial import Outcome, Trial
 from stages.search.latency.timer import Measurement
 from stages.search.space.candidate import Candidate, CountsKey
@@ -56,11 +55,9 @@ class Journal:
         """
         journal, first = cls(path), _line(header)
         if path.exists() or path.is_symlink():
-            check_regular(path, MAX_BYTES)
-            with disk_errors(path):
-                journal._recover(path.read_bytes(), first)
+            journal._recover(read_bytes(path, max_bytes=MAX_BYTES), first)
         else:
-            journal._write(first, os.O_CREAT | os.O_TRUNC)
+            write_bytes(path, first)
         return journal
 
     def append(self, trial: Trial, costs: Mapping[str, float]) -> None:
@@ -77,7 +74,7 @@ class Journal:
             "cached": trial.cached,
             **asdict(trial.outcome),
         }
-        self._write(_line(body), os.O_APPEND)
+        append_bytes(self.path, _line(body))
 
     def append_measurement(self, key: CountsKey, measurement: Measurement) -> None:
         """Add one latency measurement, durably."""
@@ -89,12 +86,12 @@ class Journal:
             "base_seconds": measurement.uncut_seconds,
             "remeasured": measurement.remeasured,
         }
-        self._write(_line(body), os.O_APPEND)
+        append_bytes(self.path, _line(body))
 
     def _recover(self, data: bytes, first: bytes) -> None:
         if not data.startswith(first):
             self.foreign = b"\n" in data
-            self._write(first, os.O_TRUNC)
+            write_bytes(self.path, first)
             return
         good = len(first)
         for line in data[good:].splitlines(keepends=True):
@@ -105,7 +102,7 @@ class Journal:
                 break
             good += len(line)
         if good < len(data):
-            os.truncate(self.path, good)
+            write_bytes(self.path, data[:good])
 
     def _take(self, line: bytes) -> None:
         if not line.endswith(b"\n"):
@@ -116,15 +113,6 @@ class Journal:
         else:
             trial = _trial(body)
             self.trials[trial.phase, trial.index] = trial
-
-    def _write(self, line: bytes, flags: int) -> None:
-        with disk_errors(self.path):
-            handle = os.open(self.path, os.O_WRONLY | flags, 0o644)
-            try:
-                os.write(handle, line)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
 
 
 def _line(body: Mapping[str, Any]) -> bytes:

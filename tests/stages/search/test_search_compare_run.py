@@ -1,0 +1,111 @@
+"""Strategies compared in a run folder: what is repeated, what is not, and what is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from search_nets import trained
+from search_stages import MadeUpTimer
+
+import stages.search.compare_run as module
+import stages.search.latency.calibration as calibration
+from pipeline.config.schema import Config
+from pipeline.data import Splits
+from stages.search import Compared, ComparisonRequest, RunComparison
+
+REQUEST = ComparisonRequest(["random", "uniform"], seeds=2, recover_seeds=1, distill_images=64)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose network is the trained one."""
+    model, graph, splits = trained()
+    for name in ("pretrain", "trace"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "pretrain" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "trace" / "graph.json").write_text(graph.to_json())
+    monkeypatch.setattr(module, "load_model", lambda folder: model)
+    monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
+    return tmp_path
+
+
+def compared(
+    folder: Path, request: ComparisonRequest = REQUEST, **search: Any
+) -> tuple[Compared, list[int], list[str]]:
+    """What came of it, the train images that recoveries saw, and what was said."""
+    seen: list[int] = []
+    notes: list[str] = []
+
+    def distill(
+        student: torch.nn.Module, original: torch.nn.Module, splits: Splits, seed: int
+    ) -> float:
+        seen.append(len(splits.train))
+        assert sum(p.numel() for p in student.parameters()) < sum(
+            p.numel() for p in original.parameters()
+        )
+        return 0.75
+
+    values = {"trials": 4, "images": 40, "fit_images": 64, **search}
+    session = RunComparison(folder, Config(search=values), distill=distill, note=notes.append)
+    return session.run(request), seen, notes
+
+
+def test_the_first_seeds_are_recovered_on_a_draw_of_the_train_images(folder: Path) -> None:
+    found, seen, notes = compared(folder)
+    assert seen == [64, 64]
+    assert found.train_images == 64
+    recovered = [run.recovered for run in found.comparison.runs]
+    assert recovered == [0.75, None, 0.75, None]
+    assert len(notes) == 5, "three searches and two recoveries"
+    assert notes[-1].endswith("recovered 75.00% in 0.0 s")
+
+
+def test_typed_again_it_repeats_nothing_and_goes_on_where_more_is_asked(folder: Path) -> None:
+    first, _, _ = compared(folder)
+    again, seen, _ = compared(folder)
+    assert again.comparison.runs == first.comparison.runs
+    assert seen == []
+    more = ComparisonRequest(["random", "uniform", "rl"], 2, 1, distill_images=64)
+    _, seen, _ = compared(folder, more)
+    assert seen == [64]
+
+
+def test_other_settings_are_another_comparison(folder: Path) -> None:
+    compared(folder)
+    _, seen, _ = compared(folder, budget={"macs": 0.6})
+    assert len(seen) == 2
+    assert len(list((folder / ".work").glob("compare-*.json"))) == 2
+
+
+def test_under_a_latency_budget_the_best_is_fitted_to_measured_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "CandidateTimer", MadeUpTimer)
+    request = ComparisonRequest(["random"], seeds=1)
+    found, _, notes = compared(folder, request, budget={"latency": 0.6})
+    (run,) = found.comparison.runs
+    assert run.measured is not None
+    assert 0.5 < run.measured <= 0.6
+    assert "of the original" in notes[-1]
+    budget = found.problem.budget
+    assert (budget.metric, budget.share) == ("latency", 0.6)
+    timings = calls(monkeypatch)
+    again, _, _ = compared(folder, request, budget={"latency": 0.6})
+    assert again.comparison.runs == found.comparison.runs
+    assert timings == [], "the table is the same, from the same timings"
+
+
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Candidates that are timed from now on."""
+    found: list[object] = []
+    honest = MadeUpTimer._time
+
+    def timed(self: MadeUpTimer, counts: Any, seconds: float) -> Any:
+        found.append(counts)
+        return honest(self, counts, seconds)
+
+    monkeypatch.setattr(MadeUpTimer, "_time", timed)
+    return found
