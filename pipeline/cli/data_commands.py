@@ -22,7 +22,7 @@ app = typer.Typer(
 def ls() -> dict[str, Any]:
     """List the kinds of images that can be read."""
     from pipeline.data.sources import SOURCES
-    from pipeline.data.sources.public import PUBLIC
+    from pipeline.data.sources.public_sets import PUBLIC
 
     kinds: dict[str, Any] = {**SOURCES, **PUBLIC}
     rows = [{"source": name, "about": source.about} for name, source in kinds.items()]

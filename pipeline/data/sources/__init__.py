@@ -12,7 +12,8 @@ from pipeline.data.sources.embedded import Embedded
 from pipeline.data.sources.folders import Folders
 from pipeline.data.sources.idx import Idx
 from pipeline.data.sources.parquet import Parquet
-from pipeline.data.sources.public import PUBLIC, default_root, download
+from pipeline.data.sources.public import default_root, download
+from pipeline.data.sources.public_sets import PUBLIC
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Set, UsageError
 
 if TYPE_CHECKING:

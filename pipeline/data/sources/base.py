@@ -14,7 +14,7 @@ from pipeline.system import file_type
 
 if TYPE_CHECKING:
     from pipeline.config.schema import DataConfig
-    from pipeline.data.sources.public import PublicSet
+    from pipeline.data.sources.public_sets import PublicSet
 
 
 @dataclass(frozen=True)

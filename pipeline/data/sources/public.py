@@ -1,4 +1,4 @@
-"""Public data sets by name: whatever layout of them lies in `data.root`, else a checked download.
+"""Downloads of public data sets, checked before they are used.
 
 Addresses and checksums are torchvision's own. An archive is summed before it is opened, and a
 member that would land outside the folder stops the extraction.
@@ -13,70 +13,16 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from pipeline.data.sources.public_sets import PUBLIC
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
 from pipeline.models.torchvision_shim import import_torchvision
 from pipeline.system import cache_folder
 
 TIMEOUT_S = 20
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class PublicSet:
-    """A named set.
-
-    Attributes:
-        official: its class in `torchvision.datasets`.
-        classes: how many there are.
-        about: one sentence for people.
-        label: what to call the whole set beside a number measured on it.
-        images: (train, test) images of the whole set.
-    """
-
-    official: str
-    classes: int
-    about: str
-    label: str
-    images: tuple[int, int]
-
-
-PUBLIC: dict[str, PublicSet] = {
-    "cifar10": PublicSet(
-        "CIFAR10",
-        10,
-        "CIFAR-10: 50,000 + 10,000 colour images 32×32, 10 classes (170 MB)",
-        "CIFAR-10",
-        (50_000, 10_000),
-    ),
-    "cifar100": PublicSet(
-        "CIFAR100",
-        100,
-        "CIFAR-100: 50,000 + 10,000 colour images 32×32, 100 classes (169 MB)",
-        "CIFAR-100",
-        (50_000, 10_000),
-    ),
-    "fashion-mnist": PublicSet(
-        "FashionMNIST",
-        10,
-        "Fashion-MNIST: 60,000 + 10,000 grey images 28×28 (31 MB)",
-        "Fashion-MNIST",
-        (60_000, 10_000),
-    ),
-    "mnist": PublicSet(
-        "MNIST", 10, "MNIST: 60,000 + 10,000 grey images 28×28 (12 MB)", "MNIST", (60_000, 10_000)
-    ),
-    "kmnist": PublicSet(
-        "KMNIST",
-        10,
-        "KMNIST: 60,000 + 10,000 grey images 28×28 (21 MB)",
-        "KMNIST",
-        (60_000, 10_000),
-    ),
-}
 
 
 def default_root(name: str) -> Path:

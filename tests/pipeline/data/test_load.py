@@ -11,9 +11,10 @@ from tiny_sets import rows, write_parquet
 
 from pipeline.config.schema import DataConfig
 from pipeline.data import describe, load_splits, load_test
-from pipeline.data.sources import Source, public
+from pipeline.data.sources import Source
 from pipeline.data.sources.folders import Folders
 from pipeline.data.sources.parquet import Parquet
+from pipeline.data.sources.public_sets import PUBLIC, PublicSet
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_a_public_set_is_read_once_too(
 ) -> None:
     for split in ("train", "test"):
         write_parquet(tmp_path / "set" / f"{split}.parquet", rows(12))
-    known = public.PublicSet("CIFAR10", 3, "", "CIFAR-10", (12, 12))
-    monkeypatch.setitem(public.PUBLIC, "cifar10", known)
+    known = PublicSet("CIFAR10", 3, "", "CIFAR-10", (12, 12))
+    monkeypatch.setitem(PUBLIC, "cifar10", known)
     card = describe(DataConfig(source="cifar10", root=str(tmp_path / "set")))
     assert card.label == "CIFAR-10"
     assert counted == {"open": 1, "train": 1, "test": 1}

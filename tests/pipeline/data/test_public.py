@@ -15,6 +15,7 @@ from tiny_sets import rows, write_cifar_python, write_idx, write_parquet
 from pipeline.config.schema import DataConfig
 from pipeline.data import describe
 from pipeline.data.sources import public
+from pipeline.data.sources.public_sets import PUBLIC, PublicSet
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.models.torchvision_shim import import_torchvision
 
@@ -31,9 +32,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     official = import_torchvision().datasets.CIFAR10
     monkeypatch.setattr(official, "url", archive.as_uri())
     monkeypatch.setattr(official, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    monkeypatch.setitem(
-        public.PUBLIC, "cifar10", public.PublicSet("CIFAR10", 3, "", "CIFAR-10", (30, 6))
-    )
+    monkeypatch.setitem(PUBLIC, "cifar10", PublicSet("CIFAR10", 3, "", "CIFAR-10", (30, 6)))
     return archive
 
 
@@ -83,7 +82,7 @@ def test_offline_names_the_command_that_gets_it_and_the_one_without(
 
     monkeypatch.setattr(public.urllib.request, "urlopen", offline)
     root = tmp_path / "here"
-    for name in public.PUBLIC:
+    for name in PUBLIC:
         with pytest.raises(EnvironmentProblem, match="Name or service not known") as caught:
             describe(DataConfig(source=name, root=str(root)))
         assert f"rlp data get {name} {root}" in caught.value.hint
@@ -135,7 +134,5 @@ def test_the_whole_set_in_another_layout_bears_its_name(
     root = tmp_path / "jpegs"
     for split in ("train", "test"):
         write_parquet(root / f"{split}.parquet", rows(12, fmt="JPEG"))
-    monkeypatch.setitem(
-        public.PUBLIC, "cifar10", public.PublicSet("CIFAR10", 3, "", "CIFAR-10", (12, 12))
-    )
+    monkeypatch.setitem(PUBLIC, "cifar10", PublicSet("CIFAR10", 3, "", "CIFAR-10", (12, 12)))
     assert describe(DataConfig(source="cifar10", root=str(root))).label == "CIFAR-10 (JPEG q75)"
