@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
 # stages whose engines a stage may import, besides its own
 ENGINES = {"search": {"trace", "prune", "export", "benchmark"}}
-LONGEST_CHAIN = 16  # modules from the command line down to the last that imports none of ours
+LONGEST_CHAIN = 12  # modules from the command line down to the last that imports none of ours
 UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")
 HEAVY = (
     "torch",
@@ -64,14 +64,18 @@ def _module(path: Path) -> str:
 
 
 @cache
-def _imported_modules(path: Path) -> dict[str, str]:
+def _imported_modules(path: Path, *, loaded: bool = False) -> dict[str, str]:
     """{module of ours that a file imports from, anywhere in it: as a face re-exports it}.
 
     `from stages.trace import ChannelGraph` depends on the file that defines ChannelGraph: a
     package's `__init__` that only passes names on is no level of its own.
+
+    Args:
+        loaded: leave out what only a type checker imports.
     """
     found = {}
-    for node in ast.walk(_tree(path)):
+    typing_only = _typing_only(path) if loaded else set()
+    for node in (node for node in ast.walk(_tree(path)) if node not in typing_only):
         if isinstance(node, ast.Import):
             found.update({a.name: a.name for a in node.names if a.name in _paths()})
         elif isinstance(node, ast.ImportFrom):
@@ -81,6 +85,12 @@ def _imported_modules(path: Path) -> dict[str, str]:
                     found[named] = _defining_module(node.module or "", alias.name)
     found.pop(_module(path), None)
     return found
+
+
+def _typing_only(path: Path) -> set[ast.AST]:
+    blocks = (node for node in ast.walk(_tree(path)) if isinstance(node, ast.If))
+    checked = [block for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING"]
+    return {node for block in checked for part in block.body for node in ast.walk(part)}
 
 
 @cache
@@ -111,7 +121,7 @@ def _defining_module(module: str, name: str) -> str:
 def _longest(module: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The longest chain of imports that begins with a module; there are no circles."""
     if module not in known:
-        targets = set(_imported_modules(_paths()[module]).values()) - {module}
+        targets = set(_imported_modules(_paths()[module], loaded=True).values()) - {module}
         rest = max((_longest(target, known) for target in sorted(targets)), key=len, default=())
         known[module] = (module, *rest)
     return known[module]

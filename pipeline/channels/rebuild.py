@@ -1,4 +1,4 @@
-"""A copy of a network with some of its tensors replaced: what cutting ends in."""
+"""What cutting is made of: tensors by name, slices of them, a network rebuilt around them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,39 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+from pipeline.channels.graph import ChannelGraph, Keep
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by canonical name, each once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def slice_tensors(
+    tensors: Mapping[str, torch.Tensor], graph: ChannelGraph, keep: Keep
+) -> dict[str, torch.Tensor]:
+    """The tensors that a cut changes, by canonical name, without a check of `keep`: one
+    index_select for each dimension that loses slices.
+
+    Args:
+        tensors: parameters and buffers by canonical name, such as `named_tensors(model)`.
+    """
+    changed: dict[str, torch.Tensor] = {}
+    # a batch norm's tensors all lose the same slices
+    indices: dict[tuple[int, bytes, torch.device], torch.Tensor] = {}
+    for (name, dim), gone in graph.removed_slices(keep).items():
+        tensor = changed.get(name, tensors[name])
+        place = tensor.shape[dim], gone.tobytes(), tensor.device
+        if place not in indices:
+            stay = np.ones(tensor.shape[dim], dtype=bool)
+            stay[gone] = False
+            indices[place] = torch.from_numpy(np.flatnonzero(stay)).to(tensor.device)
+        changed[name] = tensor.detach().index_select(dim, indices[place])
+    return changed
 
 
 def rebuild(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 from torch import nn
 
-from pipeline.channels.graph import ChannelGraph, Keep
+from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
-from pipeline.channels.rebuild import named_tensors, rebuild
+from pipeline.channels.rebuild import named_tensors, rebuild, slice_tensors
 from pipeline.errors import ArtifactError
 
 
@@ -58,29 +55,6 @@ def sliced_tensors(
     changed = slice_tensors(named_tensors(model), graph, plan.keep)
     shared = {alias: changed[name] for alias, name in graph.aliases.items() if name in changed}
     return {**changed, **shared}
-
-
-def slice_tensors(
-    tensors: Mapping[str, torch.Tensor], graph: ChannelGraph, keep: Keep
-) -> dict[str, torch.Tensor]:
-    """The tensors that a cut changes, by canonical name, without a check of `keep`: one
-    index_select for each dimension that loses slices.
-
-    Args:
-        tensors: parameters and buffers by canonical name, such as `named_tensors(model)`.
-    """
-    changed: dict[str, torch.Tensor] = {}
-    # a batch norm's tensors all lose the same slices
-    indices: dict[tuple[int, bytes, torch.device], torch.Tensor] = {}
-    for (name, dim), gone in graph.removed_slices(keep).items():
-        tensor = changed.get(name, tensors[name])
-        place = tensor.shape[dim], gone.tobytes(), tensor.device
-        if place not in indices:
-            stay = np.ones(tensor.shape[dim], dtype=bool)
-            stay[gone] = False
-            indices[place] = torch.from_numpy(np.flatnonzero(stay)).to(tensor.device)
-        changed[name] = tensor.detach().index_select(dim, indices[place])
-    return changed
 
 
 def _check(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> None:

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.channels.graph import ChannelGraph, Keep
-from pipeline.channels.rebuild import named_tensors
-from pipeline.channels.surgery import slice_tensors
+from pipeline.channels.rebuild import named_tensors, slice_tensors
 from stages.reconstruct.forward import Forward, Listener, Use, survey
 from stages.reconstruct.least_squares import System, best_ridge
 from stages.reconstruct.operators import LinearMap, read

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.channels.counts import Cost
 from pipeline.errors import Hint, Key, UsageError
 from pipeline.run.rounds import Round
-from stages.search.latency.calibration import Calibration
+from stages.search.latency.table import Calibration
 from stages.search.space.projection import Projector, require_reachable
 from stages.search.space.space import Space
 

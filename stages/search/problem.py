@@ -21,7 +21,7 @@ from pipeline.run.rounds import ONLY_ROUND, Round
 from stages.prune.importance import rank_channels
 from stages.search.budget import RoundBudget, resolve_budget
 from stages.search.evaluation.evaluator import Evaluator
-from stages.search.latency.calibration import Calibration
+from stages.search.latency.table import Calibration
 from stages.search.space.projection import Projector
 from stages.search.space.ranking import Importance, Ranking, Removal
 from stages.search.space.space import Space
@@ -222,7 +222,9 @@ class SearchProblem:
 
 
 def _space(graph: ChannelGraph, settings: SearchConfig, align: int, counted: Original) -> Space:
-    space = Space.from_graph(graph, align=align, min_keep=settings.min_keep, original=counted.sizes)
+    space = Space.from_groups(
+        graph.groups, align=align, min_keep=settings.min_keep, original=counted.sizes
+    )
     if not len(space):
         raise Refused(
             "nothing can be pruned: every channel group is frozen",

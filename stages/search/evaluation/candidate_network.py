@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.rebuild import named_tensors, set_width
-from pipeline.channels.surgery import slice_tensors
+from pipeline.channels.rebuild import named_tensors, set_width, slice_tensors
 from stages.search.evaluation.small_convolutions import use_small_convolutions
 
 Keep = Mapping[str, Sequence[int]]

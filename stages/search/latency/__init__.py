@@ -9,19 +9,17 @@ from stages.search.latency.alignment import SettledAlignment, settle_alignment
 from stages.search.latency.calibration import (
     LEAST_SHARE,
     MOST_SHARE,
-    Calibration,
     Calibrator,
     calibrate,
     spread_out,
 )
 from stages.search.latency.fitting import BLOCKS, FOLDS, RIDGES, fit_latency
 from stages.search.latency.measured_budget import AIM, TRIES, MeasuredBudget
-from stages.search.latency.table import LatencyCost
+from stages.search.latency.measurement import Measurement, StartLatency
+from stages.search.latency.table import Calibration, LatencyCost
 from stages.search.latency.timer import (
     REMEASURED,
     CandidateTimer,
-    Measurement,
-    StartLatency,
     TimingSetting,
     time_start,
 )

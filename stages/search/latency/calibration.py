@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,9 @@ from pipeline.channels.counts import Cost
 from pipeline.channels.graph import ChannelGraph
 from pipeline.config.schema import SearchConfig
 from stages.search.latency.fitting import fit_latency
-from stages.search.latency.table import LatencyCost
-from stages.search.latency.timer import (
-    CandidateTimer,
-    Measurement,
-    StartLatency,
-    TimingSetting,
-)
+from stages.search.latency.measurement import Measurement, StartLatency
+from stages.search.latency.table import Calibration
+from stages.search.latency.timer import CandidateTimer, TimingSetting
 from stages.search.space.candidate import CountsKey
 from stages.search.space.projection import Projector
 from stages.search.space.ranking import Ranking
@@ -27,21 +22,6 @@ from stages.search.space.space import Space
 
 # of the uncut network's MACs, between which candidates for the table are drawn
 LEAST_SHARE, MOST_SHARE = 0.15, 0.95
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What a latency budget is projected with.
-
-    Attributes:
-        table: predicts latency as a fraction of the uncut network's, which this round starts from.
-        uncut_seconds: median of that network.
-        start: its latency against the original's.
-    """
-
-    table: LatencyCost
-    uncut_seconds: float
-    start: StartLatency
 
 
 def calibrate(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.channels.counts import Array, Counts
 from pipeline.channels.widths import LayerWidths
+from stages.search.latency.measurement import StartLatency
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,18 @@ class LatencyCost:
             arithmetic=coefficients[1 : 1 + count],
             traffic=coefficients[1 + count :],
         )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a latency budget is projected with.
+
+    Attributes:
+        table: predicts latency as a fraction of the uncut network's, which this round starts from.
+        uncut_seconds: median of that network.
+        start: its latency against the original's.
+    """
+
+    table: LatencyCost
+    uncut_seconds: float
+    start: StartLatency

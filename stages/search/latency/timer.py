@@ -7,7 +7,7 @@ alternating slots (`stages.benchmark.LatencyWorker`), so that a busy machine dis
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from pipeline.config.schema import SearchConfig
 from stages.benchmark.latency import LatencyWorker
 from stages.export.exporter import export_proto
 from stages.export.slicing import OnnxSlicer
+from stages.search.latency.measurement import Measurement, StartLatency
 from stages.search.space.candidate import CountsKey, key_of
 from stages.search.space.ranking import Ranking
 
@@ -36,22 +37,6 @@ class TimingSetting(NamedTuple):
     @classmethod
     def of(cls, settings: SearchConfig) -> TimingSetting:
         return cls(settings.latency_provider, settings.latency_batch, settings.latency_threads)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One candidate against the uncut network.
-
-    Attributes:
-        fraction: candidate / uncut, by undisturbed calls.
-        seconds, uncut_seconds: medians of candidate and uncut network.
-        remeasured: whether it was timed again, for longer.
-    """
-
-    fraction: float
-    seconds: float
-    uncut_seconds: float
-    remeasured: bool = False
 
 
 class CandidateTimer:
@@ -134,33 +119,6 @@ class CandidateTimer:
             self._worker = LatencyWorker(self.sliced({}), **self.setting._asdict())
         found = self._worker.relative(self.sliced(self.ranking.keep(counts)), min_time=seconds)
         return Measurement(found.fraction, found.seconds, found.reference_seconds)
-
-
-@dataclass(frozen=True)
-class StartLatency:
-    """The network that a round starts from, against the original.
-
-    Attributes:
-        fraction: of the original's latency, 1 in the first round.
-        original_seconds: the original's median.
-    """
-
-    fraction: float
-    original_seconds: float
-
-    @classmethod
-    def from_dict(cls, document: object) -> StartLatency | None:
-        """Inverse of `asdict`; None for anything else."""
-        if not isinstance(document, dict):
-            return None
-        fraction, seconds = document.get("fraction"), document.get("original_seconds")
-        if (
-            isinstance(fraction, float)
-            and isinstance(seconds, float)
-            and min(fraction, seconds) > 0
-        ):
-            return cls(fraction, seconds)
-        return None
 
 
 def time_start(original: CandidateTimer, start: CandidateTimer) -> StartLatency:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.channels.plan import ChannelPlan
 from stages.search.evaluation.trial import Trial, ranked
-from stages.search.latency.calibration import Calibration
+from stages.search.latency.table import Calibration
 from stages.search.latency.timer import CandidateTimer
 from stages.search.problem import SearchProblem
 

@@ -12,7 +12,7 @@ the width its author chose. Frozen groups are not part of the space at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.channels.counts import Counts
-from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.group import ChannelGroup
 
 _LOGIT_LIMIT = 8.0
 
@@ -42,15 +42,15 @@ class Space:
     floors: Counts
 
     @classmethod
-    def from_graph(
+    def from_groups(
         cls,
-        graph: ChannelGraph,
+        groups: Sequence[ChannelGroup],
         *,
         align: int,
         min_keep: float,
         original: Mapping[str, int] | None = None,
     ) -> Space:
-        """Space over the prunable groups of a graph.
+        """Space over the prunable groups of a network.
 
         One unit of a grouped convolution is one channel in each of its groups, so 4 units of a
         ResNeXt's 32-group convolution are 128 channels and already a multiple of 8.
@@ -59,9 +59,9 @@ class Space:
             align: channel widths become multiples of this.
             min_keep: least share of a group's units in the original network that is kept, rounded
                 up to whole blocks.
-            original: units of those groups before any cut; absent: what the graph has.
+            original: units of those groups before any cut; absent: what the groups have.
         """
-        groups = graph.prunable
+        groups = [group for group in groups if group.prunable]
         sizes = np.array([group.size for group in groups], dtype=np.int64)
         before = [(original or {}).get(group.id, group.size) for group in groups]
         blocks = np.array(

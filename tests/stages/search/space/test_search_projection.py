@@ -85,7 +85,10 @@ def test_cost_deltas_are_exact(target: tuple[Projector, np.ndarray], group: int,
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 8, 16]))
 def test_deltas_of_the_latency_table_are_differences_of_its_costs(chance: int, block: int) -> None:
     _, graph, _ = trained()
-    space, rng = Space.from_graph(graph, align=8, min_keep=0.1), np.random.default_rng(chance)
+    space, rng = (
+        Space.from_groups(graph.groups, align=8, min_keep=0.1),
+        np.random.default_rng(chance),
+    )
     widths = LayerWidths.of(graph, space.ids)
     a, b = rng.uniform(0, 1, (2, len(widths.names)))
     cost = LatencyCost(widths, space.sizes, block=block, constant=0.1, arithmetic=a, traffic=b)

@@ -30,7 +30,7 @@ def test_space_takes_prunable_groups_and_their_channel_multiplicity() -> None:
         ChannelGroup("resnext", 4, (), channels_per_unit=32),
         ChannelGroup("by4", 6, (), channels_per_unit=4),
     )
-    space = Space.from_graph(ChannelGraph(groups, {}), align=8, min_keep=0.1)
+    space = Space.from_groups(groups, align=8, min_keep=0.1)
     assert space.ids == ("plain", "resnext", "by4")
     assert space.blocks.tolist() == [8, 1, 2]
     assert space.floors.tolist() == [8, 1, 2]
@@ -38,7 +38,7 @@ def test_space_takes_prunable_groups_and_their_channel_multiplicity() -> None:
 
 def test_floors_are_shares_of_the_original() -> None:
     graph = ChannelGraph((ChannelGroup("a", 24, ()), ChannelGroup("b", 8, ())), {})
-    space = Space.from_graph(graph, align=8, min_keep=0.4, original={"a": 48, "b": 64})
+    space = Space.from_groups(graph.groups, align=8, min_keep=0.4, original={"a": 48, "b": 64})
     assert space.floors.tolist() == [24, 8], "24 of 48 is more than 0.4; b has less than that left"
 
 

@@ -75,7 +75,10 @@ def test_plans_on_a_traced_network_keep_every_kind_of_budget(
     the alignment or whole.
     """
     _, graph, _ = trained()
-    space, rng = Space.from_graph(graph, align=align, min_keep=0.1), np.random.default_rng(chance)
+    space, rng = (
+        Space.from_groups(graph.groups, align=align, min_keep=0.1),
+        np.random.default_rng(chance),
+    )
     cost: Cost = (
         ProductCost.macs(graph, space.ids)
         if metric == "macs"

@@ -1,0 +1,48 @@
+"""What timing gives: plain numbers that journals, budgets and summaries keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate against the uncut network.
+
+    Attributes:
+        fraction: candidate / uncut, by undisturbed calls.
+        seconds, uncut_seconds: medians of candidate and uncut network.
+        remeasured: whether it was timed again, for longer.
+    """
+
+    fraction: float
+    seconds: float
+    uncut_seconds: float
+    remeasured: bool = False
+
+
+@dataclass(frozen=True)
+class StartLatency:
+    """The network that a round starts from, against the original.
+
+    Attributes:
+        fraction: of the original's latency, 1 in the first round.
+        original_seconds: the original's median.
+    """
+
+    fraction: float
+    original_seconds: float
+
+    @classmethod
+    def from_dict(cls, document: object) -> StartLatency | None:
+        """Inverse of `asdict`; None for anything else."""
+        if not isinstance(document, dict):
+            return None
+        fraction, seconds = document.get("fraction"), document.get("original_seconds")
+        if (
+            isinstance(fraction, float)
+            and isinstance(seconds, float)
+            and min(fraction, seconds) > 0
+        ):
+            return cls(fraction, seconds)
+        return None
