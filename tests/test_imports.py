@@ -64,65 +64,31 @@ def _module(path: Path) -> str:
 
 
 @cache
-def _imported_modules(path: Path, *, loaded: bool = False) -> dict[str, str]:
-    """{module of ours that a file imports from, anywhere in it: as a face re-exports it}.
-
-    `from stages.trace import ChannelGraph` depends on the file that defines ChannelGraph: a
-    package's `__init__` that only passes names on is no level of its own.
-
-    Args:
-        loaded: leave out what only a type checker imports.
-    """
-    found = {}
-    typing_only = _typing_only(path) if loaded else set()
-    for node in (node for node in ast.walk(_tree(path)) if node not in typing_only):
-        if isinstance(node, ast.Import):
-            found.update({a.name: a.name for a in node.names if a.name in _paths()})
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                named = _named_module(node.module or "", alias.name)
-                if named is not None:
-                    found[named] = _defining_module(node.module or "", alias.name)
-    found.pop(_module(path), None)
-    return found
-
-
-def _typing_only(path: Path) -> set[ast.AST]:
-    blocks = (node for node in ast.walk(_tree(path)) if isinstance(node, ast.If))
-    checked = [block for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING"]
-    return {node for block in checked for part in block.body for node in ast.walk(part)}
-
-
-@cache
 def _paths() -> dict[str, Path]:
     return {_module(path): path for path in SOURCES}
 
 
-def _named_module(module: str, name: str) -> str | None:
-    if f"{module}.{name}" in _paths():
-        return f"{module}.{name}"
-    return module if module in _paths() else None
-
-
-def _defining_module(module: str, name: str) -> str:
-    """Where a name comes from that `from module import name` finds."""
-    found = _named_module(module, name)
-    assert found is not None
-    if found != module or _paths()[module].name != "__init__.py":
-        return found
-    for node in _tree(_paths()[module]).body:
-        if isinstance(node, ast.ImportFrom) and _named_module(node.module or "", ""):
+@cache
+def _imported_modules(path: Path) -> frozenset[str]:
+    """Modules of ours that a file names in an import: at the top, in a function, or for type
+    checkers; a package's `__init__` is one like any other.
+    """
+    found = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return _defining_module(node.module or "", alias.name)
-    return module
+                submodule = f"{node.module}.{alias.name}"
+                found.add(submodule if submodule in _paths() else node.module or "")
+    return frozenset(found & _paths().keys() - {_module(path)})
 
 
 def _longest(module: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The longest chain of imports that begins with a module; there are no circles."""
     if module not in known:
-        targets = set(_imported_modules(_paths()[module], loaded=True).values()) - {module}
-        rest = max((_longest(target, known) for target in sorted(targets)), key=len, default=())
+        targets = sorted(_imported_modules(_paths()[module]))
+        rest = max((_longest(target, known) for target in targets), key=len, default=())
         known[module] = (module, *rest)
     return known[module]
 
@@ -171,7 +137,7 @@ def test_engines_import_each_other_along_the_arrows_only() -> None:
 
 def test_no_import_circle() -> None:
     """Imports inside functions and for type checkers count: they hide a circle, not undo it."""
-    left = {_module(path): set(_imported_modules(path)) for path in SOURCES}
+    left = {_module(path): _imported_modules(path) for path in SOURCES}
     while free := {module for module, targets in left.items() if not targets & left.keys()}:
         for module in free:
             del left[module]
@@ -179,6 +145,11 @@ def test_no_import_circle() -> None:
 
 
 def test_import_chains_are_short() -> None:
+    """Every module on the way counts, faces of packages and imports inside functions too.
+
+    What shortens one: import a name from the file that defines it, and move what two files share,
+    a dataclass or a table, into a file of its own that imports neither.
+    """
     known: dict[str, tuple[str, ...]] = {}
     longest = max((_longest(_module(path), known) for path in SOURCES), key=len)
     assert len(longest) <= LONGEST_CHAIN, " > ".join(longest)
