@@ -19,7 +19,8 @@ if sys.argv[1] == "keep":
 else:
     machine.keep_freed_memory = lambda: False
 kwargs = {"stem_stride": 2, "strides": [1, 1, 2, 2, 1, 2, 1]}
-model = build_model(ModelConfig(source="mobilenet_v2", kwargs=kwargs), in_channels=3, num_classes=10)
+config = ModelConfig(source="mobilenet_v2", kwargs=kwargs)
+model = build_model(config, in_channels=3, num_classes=10)
 model = model.to(memory_format=torch.channels_last).train()
 x = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
 y = torch.randint(0, 10, (128,))

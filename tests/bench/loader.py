@@ -7,8 +7,9 @@ same network.
 Two plain ways, each with 0 and 2 loader processes and torchvision's transforms on one PIL image at
 a time (RandomCrop, RandomHorizontalFlip, ToTensor, Normalize):
 
-    in memory   as torchvision.datasets.CIFAR10 does it: an array of pixels, Image.fromarray for each
-    files       as torchvision.datasets.ImageFolder does it: PNG files on disk (here in the page cache), opened for each
+    in memory   as torchvision.datasets.CIFAR10 does it: pixels, Image.fromarray for each
+    files       as torchvision.datasets.ImageFolder does it: PNG files on disk (here in the page
+                cache), opened for each
 
 Table one takes the batches and does nothing with them; table two trains on them. Every figure is
 the median of interleaved rounds in this process, after the first batches of a pass (start of

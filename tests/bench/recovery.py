@@ -176,7 +176,8 @@ def main() -> None:
             f"{section.batch_size}, {section.precision}; torch {torch.__version__}, {threads} thread(s)"
         )
         print(
-            f"{'recovery':<24}{'test accuracy, % (a seed each)':<32}{'mean ± sd':>16}{'lost, points':>14}{'s':>7}"
+            f"{'recovery':<24}{'test accuracy, % (a seed each)':<32}"
+            f"{'mean ± sd':>16}{'lost, points':>14}{'s':>7}"
         )
         for mode, name in MODES.items():
             seeds = 1 if mode == "cut" else options.seeds
@@ -189,7 +190,8 @@ def main() -> None:
                 statistics.mean(done["seconds"] for done in found),
             )
             print(
-                f"{name:<24}{each:<32}{f'{mean:.2f}{spread}':>16}{100 * base - mean:>14.2f}{seconds:>7.0f}",
+                f"{name:<24}{each:<32}{f'{mean:.2f}{spread}':>16}"
+                f"{100 * base - mean:>14.2f}{seconds:>7.0f}",
                 flush=True,
             )
 

@@ -72,7 +72,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=5)
     arguments = parser.parse_args()
     print(
-        f"{'network':<22}{'slice+load ms':>14}{'export+load ms':>16}{'ratio':>8}{'rel. difference':>17}"
+        f"{'network':<22}{'slice+load ms':>14}{'export+load ms':>16}"
+        f"{'ratio':>8}{'rel. difference':>17}"
     )
     ratios = []
     for name in arguments.names:

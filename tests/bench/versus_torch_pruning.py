@@ -74,9 +74,14 @@ def torch_pruned(
         model = copy.deepcopy(base).requires_grad_(True)
         head = [m for m in model.modules() if isinstance(m, nn.Linear)]
         pruner = tp.pruner.MagnitudePruner(
-            model, example[:1], importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=ratio,
-            global_pruning=whole, round_to=rounding, ignored_layers=head,
-        )  # fmt: skip
+            model,
+            example[:1],
+            importance=tp.importance.MagnitudeImportance(p=2),
+            pruning_ratio=ratio,
+            global_pruning=whole,
+            round_to=rounding,
+            ignored_layers=head,
+        )
         pruner.step()
         return model
 

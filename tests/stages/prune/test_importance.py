@@ -60,9 +60,9 @@ def test_scores_by_hand(net: Small, graph: ChannelGraph) -> None:
 def test_taylor_by_hand(net: Small, graph: ChannelGraph) -> None:
     x, y = torch.randn(4, 3, 8, 8), torch.arange(4)
     score = rank_channels(net, graph, "taylor", [(x, y)])["b"]
-    twin = copy.deepcopy(net).eval()
-    F.cross_entropy(twin(x), y).backward()
-    parts = [(p * p.grad).abs() for p in (twin.b.weight, twin.b.bias, twin.head.weight)]
+    other = copy.deepcopy(net).eval()
+    F.cross_entropy(other(x), y).backward()
+    parts = [(p * p.grad).abs() for p in (other.b.weight, other.b.bias, other.head.weight)]
     expected = parts[0].sum((1, 2, 3)) + parts[1] + parts[2].sum(0)
     assert torch.allclose(score, expected.detach().double(), rtol=1e-5)
 
