@@ -11,8 +11,11 @@ import torch
 from pages import ROOT, read
 from torch import nn
 
+from pipeline.channels.costs import ProductCost
 from stages.prune import rank_channels
 from stages.prune.importance import CRITERIA
+from stages.search.space import Candidate, Projector, Space
+from stages.search.strategies import Task
 from stages.trace import trace
 
 
@@ -37,3 +40,20 @@ def test_criterion_ranks_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     rows, columns = (net[i].weight.detach().double().abs() ** 3 for i in (0, 1))
     expected = rows.sum((1, 2, 3)) + columns.sum((0, 2, 3))
     assert torch.allclose(scores["0"], expected, rtol=1e-6)
+
+
+def test_strategy_proposes_within_the_budget(tmp_path: Path) -> None:
+    def proposals() -> list[Candidate]:
+        return narrow.Narrow(Task(projector, importance, seed=1, trials=5)).ask(5)
+
+    narrow = module_of("narrow", tmp_path)
+    net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3), nn.Conv2d(64, 2, 1)).eval()
+    graph = trace(net, torch.zeros(1, 1, 8, 8))
+    space = Space.from_graph(graph, align=4, min_keep=0.1)
+    projector = Projector.fraction(space, ProductCost.macs(graph, space.ids), 0.4)
+    importance = tuple(rank_channels(net, graph)[name].numpy() for name in space.ids)
+    found = proposals()
+    assert len(found) == 5
+    assert all(projector.fits(candidate.counts) for candidate in found)
+    assert len({tuple(candidate.counts) for candidate in found}) > 1
+    assert [tuple(c.counts) for c in proposals()] == [tuple(c.counts) for c in found]
