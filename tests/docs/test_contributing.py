@@ -49,7 +49,7 @@ def test_strategy_proposes_within_the_budget(tmp_path: Path) -> None:
     narrow = module_of("narrow", tmp_path)
     net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3), nn.Conv2d(64, 2, 1)).eval()
     graph = trace(net, torch.zeros(1, 1, 8, 8))
-    space = Space.from_graph(graph, align=4, min_keep=0.1)
+    space = Space.from_groups(graph.prunable, align=4, min_keep=0.1)
     projector = Projector.fraction(space, ProductCost.macs(graph, space.ids), 0.4)
     importance = tuple(rank_channels(net, graph)[name].numpy() for name in space.ids)
     found = proposals()
