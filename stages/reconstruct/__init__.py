@@ -7,5 +7,13 @@ the many candidates of a search.
 from stages.reconstruct.engine import Reconstruction, reconstruct, reconstruct_layers
 from stages.reconstruct.independent import Moments
 from stages.reconstruct.sequential import LayerResult
+from stages.reconstruct.units import rank_units
 
-__all__ = ["LayerResult", "Moments", "Reconstruction", "reconstruct", "reconstruct_layers"]
+__all__ = [
+    "LayerResult",
+    "Moments",
+    "Reconstruction",
+    "rank_units",
+    "reconstruct",
+    "reconstruct_layers",
+]

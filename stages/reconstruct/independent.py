@@ -57,6 +57,13 @@ class LayerMoments:
         fall = lost @ self.mean[..., gone, None] - step @ self.mean[..., stay, None]
         return matrix[..., stay] + step, fall[..., 0]
 
+    def covariance(self) -> Tensor:
+        """(groups, u, u), computed where only the rows were kept."""
+        if self.square is not None:
+            return self.square
+        assert self.rows is not None
+        return self.rows.mT @ self.rows / self.rows.shape[1]
+
     def unknowns(self, channels: NDArray[np.int64]) -> Tensor:
         """Unknowns (ascending) of these input channels of each group."""
         into = self.mean.shape[-1] // self.op.taps

@@ -1,0 +1,101 @@
+"""Which units are missed least once the others make up for them: optimal brain surgeon on moments.
+
+With H = (S + λ)⁻¹ of a layer's inputs, taking unit u out, and letting the weights W of the others
+make up for it, adds tr(W_u (H_uu)⁻¹ W_uᵀ) to the squared error of the layer's output (Hassibi &
+Stork 1993; OSSCAR, arXiv 2403.12983). A unit owns inputs of every layer that reads its group, so
+these are summed; then W and H follow, and the next unit goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.group import ChannelGroup
+from stages.reconstruct.independent import LayerMoments, Moments
+
+RIDGE = 0.1  # of the diagonal's mean: what others can do is not to be overrated
+ROUNDS = 64  # a group loses its units in about so many steps
+MOST = 8192  # unknowns of a layer, whose inverse would be larger than 256 MiB
+
+
+def rank_units(moments: Moments, graph: ChannelGraph) -> dict[str, Tensor]:
+    """Importance of the units of every prunable group: {group id: (size,)}, float64.
+
+    The squared error, summed over the layers that read the group, after the unit and all less
+    important ones are gone. Units of a group that no layer with moments reads are equally
+    important: 0.
+    """
+    return {group.id: _importance(moments, group) for group in graph.prunable}
+
+
+def _importance(moments: Moments, group: ChannelGroup) -> Tensor:
+    readers = list(_readers(moments, group))
+    scores = torch.zeros(group.size, dtype=torch.float64)
+    alive = torch.ones(group.size, dtype=torch.bool)
+    step, error = max(1, group.size // ROUNDS), 0.0
+    while readers and bool(alive.any()):
+        left = torch.nonzero(alive).flatten()
+        costs = torch.stack([reader.costs(left) for reader in readers]).sum(0)
+        going = costs.argsort(stable=True)[:step]
+        for unit, cost in zip(left[going].tolist(), costs[going].tolist(), strict=True):
+            error += max(cost, 0.0)
+            scores[unit] = error
+        for reader in readers:
+            reader.remove(left[going])
+        alive[left[going]] = False
+    return scores
+
+
+def _readers(moments: Moments, group: ChannelGroup) -> Iterator[_Reader]:
+    for member in group.tables():
+        layer = moments.layers.get(member.parameter)
+        if layer is None or member.dim == layer.op.out_dim or layer.mean.shape[-1] > MOST:
+            continue
+        into = layer.mean.shape[-1] // layer.op.taps
+        channels = torch.from_numpy(member.indices) % into  # a group of channels: each the same
+        taps = torch.arange(layer.op.taps) * into
+        own = (channels[:, None, :] + taps[:, None]).flatten(1).unique(dim=1)
+        yield _Reader.of(layer, own)
+
+
+@dataclass
+class _Reader:
+    """A layer that reads the group: inverse (groups, u, u), weights (groups, out, u), and the
+    unknowns (units, k) that each unit owns.
+    """
+
+    inverse: Tensor
+    weights: Tensor
+    own: Tensor
+
+    @classmethod
+    def of(cls, layer: LayerMoments, own: Tensor) -> _Reader:
+        square = layer.covariance().double()
+        load = RIDGE * square.diagonal(dim1=-2, dim2=-1).mean(-1)
+        square = square.clone()
+        square.diagonal(dim1=-2, dim2=-1).add_(load[:, None] + torch.finfo(torch.float32).tiny)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(square))
+        return cls(inverse, layer.op.matrix().detach().double(), own.to(square.device))
+
+    def costs(self, units: Tensor) -> Tensor:
+        """What removing each of the units would add to the error, alone: (n,) on the CPU."""
+        own = self.own[units.to(self.own.device)]
+        block = self.inverse[:, own[:, :, None], own[:, None, :]]
+        weights = self.weights[:, :, own].permute(0, 2, 3, 1)
+        return (torch.linalg.solve(block, weights) * weights).sum((0, 2, 3)).cpu()
+
+    def remove(self, units: Tensor) -> None:
+        """Take units out, and let the others make up for them."""
+        own = self.own[units.to(self.own.device)].flatten()
+        across = self.inverse[:, :, own]
+        gain = torch.linalg.solve(across[:, own], across.mT).mT
+        self.weights = self.weights - self.weights[:, :, own] @ gain.mT
+        self.inverse = self.inverse - gain @ across.mT
+        self.inverse[:, own] = 0
+        self.inverse[:, :, own] = 0
+        self.inverse[:, own, own] = 1  # solvable, and of weights that are no more
