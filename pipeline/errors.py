@@ -17,6 +17,7 @@ __all__ = [
     "Interrupted",
     "Key",
     "Locked",
+    "NewerSchema",
     "OutOfMemory",
     "Refused",
     "RlpError",
@@ -71,6 +72,14 @@ class ArtifactError(RlpError):
         Command("check", "RUN"),
         " names the stage that re-makes a file of a run; get a file of your own anew",
     )
+
+
+class NewerSchema(ArtifactError):
+    """A document of a schema that this release does not know."""
+
+    def __init__(self, where: str, found: object, known: int) -> None:
+        message = f"{where}: schema version {found}, this rlp reads up to {known}"
+        super().__init__(message, hint="upgrade rlp-cnn")
 
 
 class EnvironmentProblem(RlpError):

@@ -24,7 +24,8 @@ class Stage(Declaration):
         return dict(self._work().run(ctx))
 
     def _work(self) -> Any:
-        return import_module(f"stages.{self.name}.stage").STAGE()
+        module = import_module(f"stages.{self.name}.stage")
+        return module.STAGE() if hasattr(module, "STAGE") else module
 
 
 def _given_weights(config: Config, parts: Parts) -> Parts:

@@ -21,6 +21,7 @@ from pipeline.config.load import build_config
 from pipeline.run import runner, store
 from pipeline.run.artifacts import KINDS, kinds_of
 from pipeline.run.declaration import Stage
+from pipeline.run.documents import Document
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
 from pipeline.run.rounds import chain
 from pipeline.run.stage import StageContext
@@ -81,6 +82,9 @@ class Fake(Stage):
         return ctx.config.search.trials
 
 
+_EMPTY: dict[Any, Any] = {dict: {}, (list, tuple): [], str: "", int: 0, (int, float): 0}
+
+
 def _content(kind: str, name: str, digest: str) -> bytes:
     if name == "summary.json":
         side = {
@@ -98,6 +102,7 @@ def _content(kind: str, name: str, digest: str) -> bytes:
         }
         return store.dump_json(
             {
+                "kind": "summary",
                 "schema_version": 1,
                 "run": "fake",
                 "data": {"name": "fake", "label": "fake images", "test_images": 10},
@@ -115,8 +120,10 @@ def _content(kind: str, name: str, digest: str) -> bytes:
                 "digest": digest,
             }
         )
-    if name.endswith(".json"):
-        return store.dump_json({"kind": kind, "schema_version": 1, "digest": digest})
+    described = KINDS[kind]
+    if isinstance(described, Document):
+        empty = {name: _EMPTY[types] for name, types in described.fields.items()}
+        return store.dump_json(described.stamp({**empty, "digest": digest}))
     return f"{kind} {name} {digest}\n".encode()
 
 

@@ -19,8 +19,6 @@ from pipeline.channels.layer_cost import LayerCost, layer_from_json
 from pipeline.errors import ArtifactError
 from pipeline.hints import Hint
 
-SCHEMA_VERSION = 1
-
 Keep = Mapping[str, Sequence[int]]
 """{group id: units that stay}; a group that is not named stays whole."""
 
@@ -163,12 +161,9 @@ class ChannelGraph:
         """What a notebook shows."""
         return graph_text.html_table(repr(self), self.groups)
 
-    def to_json(self) -> str:
-        """Indented, one member a line, index ranges as "0-63,128"; the same bytes for the same
-        network.
-        """
-        document: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, index ranges as "0-63,128"."""
+        return {
             "inputs": self.inputs,
             "groups": [graph_text.group_entry(group) for group in self.groups],
             "widths": [[w.module, w.attribute, w.value, w.follows] for w in self.widths],
@@ -177,24 +172,27 @@ class ChannelGraph:
             "aliases": self.aliases,
             "unused": self.unused,
         }
-        return graph_text.layout(document)
+
+    def to_json(self) -> str:
+        """Indented, one member a line; the same bytes for the same network."""
+        return graph_text.layout(self.to_dict())
 
     @staticmethod
     def from_json(text: str) -> ChannelGraph:
         """Inverse of `to_json`. Raises ArtifactError when the text is no channel graph."""
-        again = Hint.rerun("trace")
         try:
-            data = json.loads(text)
-            version = data["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise ArtifactError(
-                    f"channel graph has schema version {version}, this program reads "
-                    f"{SCHEMA_VERSION}",
-                    hint=again,
-                )
+            return ChannelGraph.from_dict(json.loads(text))
+        except ValueError as error:
+            raise ArtifactError(f"not JSON: {error}", hint=Hint.rerun("trace")) from error
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> ChannelGraph:
+        """Inverse of `to_dict`. Raises ArtifactError when the data are no channel graph."""
+        try:
             return _parsed(data)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ArtifactError(f"not a channel graph: {error}", hint=again) from error
+            message = f"not a channel graph: {error}"
+            raise ArtifactError(message, hint=Hint.rerun("trace")) from error
 
 
 def _parsed(data: Mapping[str, Any]) -> ChannelGraph:

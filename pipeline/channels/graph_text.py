@@ -97,7 +97,7 @@ def _group_block(group: Mapping[str, Any]) -> str:
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def group_table(groups: Iterable[ChannelGroup]) -> str:

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.graph_text import layout
 from pipeline.channels.group import ChannelGroup
 from pipeline.channels.importance import weight_norms
 from pipeline.channels.index_ranges import MAX_INDICES, format_ranges, parse_ranges
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.hints import Hint
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -90,37 +89,31 @@ class ChannelPlan:
                 details=problems[1:3],
             )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, units as ranges ("0-31,40")."""
+        keep = {group: format_ranges(units) for group, units in self.keep.items()}
+        return {"keep": keep, "metadata": self.metadata}
+
     def to_json(self) -> str:
-        """One group a line, units as ranges ("0-31,40"); `from_json` and `to_json` are
-        byte-identical inverses.
-        """
-        keep = ",\n".join(
-            f"    {json.dumps(group, ensure_ascii=False)}: {json.dumps(format_ranges(units))}"
-            for group, units in self.keep.items()
-        )
-        metadata = json.dumps(self.metadata, ensure_ascii=False, allow_nan=False)
-        entries = [
-            f'"schema_version": {SCHEMA_VERSION}',
-            f'"keep": {{\n{keep}\n  }}' if keep else '"keep": {}',
-            f'"metadata": {metadata}',
-        ]
-        return "{\n  " + ",\n  ".join(entries) + "\n}\n"
+        """One group a line; `from_json` and `to_json` are byte-identical inverses."""
+        return layout(self.to_dict())
 
     @staticmethod
     def from_json(text: str) -> ChannelPlan:
         """Raises ArtifactError when the text is no plan."""
-        again = Hint.rerun("search")
         try:
-            data = json.loads(text)
-            version = data["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise ArtifactError(
-                    f"plan has schema version {version}, this program reads {SCHEMA_VERSION}",
-                    hint=again,
-                )
+            return ChannelPlan.from_dict(json.loads(text))
+        except ValueError as error:
+            raise ArtifactError(f"not JSON: {error}", hint=Hint.rerun("search")) from error
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> ChannelPlan:
+        """Inverse of `to_dict`. Raises ArtifactError when the data are no plan."""
+        try:
             return ChannelPlan(_parsed(data["keep"]), dict(data["metadata"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"not a channel plan: {error}", hint=again) from error
+            message = f"not a channel plan: {error}"
+            raise ArtifactError(message, hint=Hint.rerun("search")) from error
 
 
 def _parsed(entries: Mapping[str, str]) -> dict[str, tuple[int, ...]]:

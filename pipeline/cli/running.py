@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import console
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
-from pipeline.run.artifacts import KINDS
+from pipeline.run.artifacts import document
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.run.rounds import PlacedStage
 
 SUMMARY_KEYS = (
+    "kind",
     "schema_version",
     "run",
     "data",
@@ -139,12 +140,11 @@ def run_document(run: Path) -> dict[str, Any]:
     """`summary.json` of a finished run with usable paths; the same keys, null, while there is
     none.
     """
-    from pipeline.run import store
-
     doc: dict[str, Any] = dict.fromkeys(SUMMARY_KEYS)
-    path = run / KINDS["summary"].maker / KINDS["summary"].files[0]
+    kind = document("summary")
+    path = run / kind.maker / kind.file
     if path.is_file():
-        summary = store.read_json(path, max_bytes=KINDS["summary"].max_bytes)
+        summary = kind.read(path)
         doc |= {key: summary[key] for key in SUMMARY_KEYS}
         doc["report"], doc["onnx"] = str(run / summary["report"]), str(run / summary["onnx"])
     doc["run"] = str(run)

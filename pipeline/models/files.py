@@ -28,9 +28,9 @@ from pipeline.models.source import ModelSource, note_source, source_of
 from pipeline.models.tensors import check_finite, first_three, mismatches, saved_tensors, shapes_of
 from pipeline.models.weights import MAX_BYTES
 from pipeline.run import store
+from pipeline.run.artifacts import MODEL
 
-MODEL_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
-_MAX_JSON = 64 << 20
+MODEL_FILE, WEIGHTS_FILE = MODEL.file, "model.safetensors"
 
 Size = Annotated[int, Field(ge=0, lt=2**40)]
 
@@ -61,8 +61,6 @@ class ModelFile(ModelSource):
         channels_last: tensors in that memory format: another one rounds differently.
     """
 
-    kind: Literal["model"] = "model"
-    schema_version: int = Field(1, ge=1)
     input: InputSignature = InputSignature()
     channels_last: tuple[str, ...] = ()
     widths: dict[str, tuple[Size, ...]] = Field(default_factory=dict)
@@ -124,7 +122,7 @@ def save_model(
             parameters=sum(p.numel() for p in model.parameters()),
         ),
     )
-    store.write_json(folder / MODEL_FILE, record.model_dump(mode="json"))
+    MODEL.write(folder / MODEL_FILE, record.model_dump(mode="json"))
     return record
 
 
@@ -151,20 +149,10 @@ def read_model_file(folder: str | Path) -> ModelFile:
         ArtifactError: missing, damaged, another kind, or of a newer schema.
     """
     path = Path(folder) / MODEL_FILE
-    raw = store.read_json(path, max_bytes=_MAX_JSON)
-    if not isinstance(raw, dict) or raw.get("kind") != "model":
-        raise ArtifactError(
-            f"{path}: not a model file",
-            hint="a model is a folder with model.json and model.safetensors",
-        )
-    version = raw.get("schema_version")
-    if isinstance(version, int) and version > 1:
-        raise ArtifactError(
-            f"{path}: schema version {version}, this rlp reads up to 1", hint="upgrade rlp-cnn"
-        )
+    body = MODEL.body(MODEL.read(path))
     try:
         # as JSON again: strict validation of Python objects would ask for tuples
-        return ModelFile.model_validate_json(store.dump_json(raw))
+        return ModelFile.model_validate_json(store.dump_json(body))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

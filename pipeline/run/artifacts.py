@@ -1,4 +1,4 @@
-"""The vocabulary of artefacts: kinds, file names, schema versions, who makes and who reads each.
+"""The vocabulary of artefacts: kinds, file names, who makes and who reads each.
 
 A run is a folder; each stage commits one folder in it, and the stage's `manifest.json` is the
 commit:
@@ -8,132 +8,165 @@ commit:
         pretrain/  model.json  model.safetensors  data.json  manifest.json
         trace/     graph.json  manifest.json
         ...
-        round-1/   trace/ search/ prune/ distill/    only with `rounds` above 1; the last round lies above
+        round-1/   trace/ search/ prune/ distill/    only with `rounds` above 1
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-MANIFEST = "manifest.json"
-RUN_FILE = "run.json"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of artefact.
-
-    `files` lie in the folder of stage `maker`; a kind of several files is handed on as that folder,
-    a kind of one file as the file. `max_bytes` caps every file before it is read.
-    """
-
-    name: str
-    maker: str
-    files: tuple[str, ...]
-    schema_version: int
-    max_bytes: int
-    meaning: str
-
+from pipeline.run.documents import Document, Kind, Lines, Sealed
 
 _MB = 1 << 20
-_MODEL = ("model.json", "model.safetensors")
+_NUMBER = (int, float)
+_LIST = (list, tuple)  # a tuple before it is written
 
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            "data",
-            "pretrain",
-            ("data.json",),
-            1,
-            16 * _MB,
-            "what the images are: classes, counts, content hash",
-        ),
-        Kind(
-            "base_model",
-            "pretrain",
-            _MODEL,
-            1,
-            4096 * _MB,
-            "the network as it came: the teacher and the baseline",
-        ),
-        Kind(
-            "train",
-            "pretrain",
-            ("train.json",),
-            1,
-            64 * _MB,
-            "how it was trained, or whose weights were adopted",
-        ),
-        Kind(
-            "graph",
-            "trace",
-            ("graph.json",),
-            1,
-            256 * _MB,
-            "channel groups, and why anything is frozen",
-        ),
-        Kind("plan", "search", ("plan.json",), 1, 256 * _MB, "the units that every group keeps"),
-        Kind(
-            "trials", "search", ("trials.jsonl",), 1, 1024 * _MB, "every candidate that was scored"
-        ),
-        Kind(
-            "search",
-            "search",
-            ("search.json",),
-            1,
-            64 * _MB,
-            "curve, controls and best of the search",
-        ),
-        Kind("pruned_model", "prune", _MODEL, 1, 4096 * _MB, "the network after the cut"),
-        Kind(
-            "cut",
-            "prune",
-            ("prune.json",),
-            1,
-            64 * _MB,
-            "proof that cut equals masked; counts a layer",
-        ),
-        Kind("final_model", "distill", _MODEL, 1, 4096 * _MB, "the network after recovery"),
-        Kind(
-            "distillation",
-            "distill",
-            ("distill.json",),
-            1,
-            64 * _MB,
-            "accuracy before and after, epoch by epoch",
-        ),
-        Kind(
-            "onnx", "export", ("model.onnx",), 1, 2048 * _MB, "the final network, ready to deploy"
-        ),
-        Kind(
-            "base_onnx",
-            "export",
-            ("base.onnx",),
-            1,
-            2048 * _MB,
-            "the base network, exported the same way",
-        ),
-        Kind(
-            "parity",
-            "export",
-            ("parity.json",),
-            1,
-            64 * _MB,
-            "onnxruntime against PyTorch on real images",
-        ),
-        Kind(
-            "benchmark",
-            "benchmark",
-            ("benchmark.json",),
-            1,
-            64 * _MB,
-            "timings, intervals, test accuracy",
-        ),
-        Kind("report", "report", ("report.html",), 1, 64 * _MB, "the page for people"),
-        Kind("summary", "report", ("summary.json",), 1, 16 * _MB, "the numbers for machines"),
-    )
-}
+RUN = Sealed(
+    "run", "", ("run.json",), 16 * _MB, "the resolved config", {"config": dict, "config_name": str}
+)
+MANIFEST = Sealed(
+    "manifest",
+    "",
+    ("manifest.json",),
+    16 * _MB,
+    "what went into a stage and what came out",
+    {
+        "stage": str,
+        "stage_version": int,
+        "seed": int,
+        "config": dict,
+        "inputs": dict,
+        "external": dict,
+        "data": str,
+        "outputs": dict,
+        "summary": dict,
+        "versions": dict,
+        "device": str,
+        "started": str,
+        "duration_s": _NUMBER,
+        "accepted_edits": _LIST,
+    },
+)
+
+MODEL = Document(
+    "model",
+    "",
+    ("model.json",),
+    64 * _MB,
+    "how a network is rebuilt",
+    {"source": str, "weights": dict},
+)
+TRIALS = Lines("trials", "search", ("trials.jsonl",), 1024 * _MB, "every candidate that was scored")
+_NETWORK = (MODEL.file, "model.safetensors")
+
+_KINDS: tuple[Kind, ...] = (
+    Document(
+        "data",
+        "pretrain",
+        ("data.json",),
+        16 * _MB,
+        "what the images are: classes, counts, content hash",
+        {"label": str, "classes": _LIST, "image_shape": _LIST, "counts": dict, "sha256": str},
+    ),
+    Kind(
+        "base_model", "pretrain", _NETWORK, 4096 * _MB, "the original network: teacher and baseline"
+    ),
+    Document(
+        "train",
+        "pretrain",
+        ("train.json",),
+        64 * _MB,
+        "how it was trained, or whose weights were adopted",
+        {"how": str, "search_accuracy": _NUMBER, "images": dict},
+    ),
+    Document(
+        "graph",
+        "trace",
+        ("graph.json",),
+        256 * _MB,
+        "channel groups, and why anything is frozen",
+        {"groups": _LIST, "widths": _LIST, "layers": _LIST, "parameters": dict},
+    ),
+    Document(
+        "plan",
+        "search",
+        ("plan.json",),
+        256 * _MB,
+        "the units that every group keeps",
+        {"keep": dict, "metadata": dict},
+    ),
+    TRIALS,
+    Document(
+        "search",
+        "search",
+        ("search.json",),
+        64 * _MB,
+        "curve, controls and best of the search",
+        {"budget": dict, "base": dict, "best": dict, "strategies": _LIST, "groups": _LIST},
+    ),
+    Kind("pruned_model", "prune", _NETWORK, 4096 * _MB, "the network after the cut"),
+    Document(
+        "cut",
+        "prune",
+        ("prune.json",),
+        64 * _MB,
+        "proof that cut equals masked; counts a layer",
+        {"proof": dict, "macs": dict, "params": dict, "layers": dict},
+    ),
+    Kind("final_model", "distill", _NETWORK, 4096 * _MB, "the network after recovery"),
+    Document(
+        "distillation",
+        "distill",
+        ("distill.json",),
+        64 * _MB,
+        "accuracy before and after, epoch by epoch",
+        {"mode": str, "search_accuracy": dict, "kept": str},
+    ),
+    Kind("onnx", "export", ("model.onnx",), 2048 * _MB, "the final network, ready to deploy"),
+    Kind("base_onnx", "export", ("base.onnx",), 2048 * _MB, "the original, exported the same way"),
+    Document(
+        "parity",
+        "export",
+        ("parity.json",),
+        64 * _MB,
+        "onnxruntime against PyTorch on real images",
+        {"images": int, "base": dict, "final": dict},
+    ),
+    Document(
+        "benchmark",
+        "benchmark",
+        ("benchmark.json",),
+        64 * _MB,
+        "timings, intervals, test accuracy",
+        {"settings": _LIST, "base": dict, "final": dict, "data": dict, "machine": dict},
+    ),
+    Kind("report", "report", ("report.html",), 64 * _MB, "the page for people"),
+    Document(
+        "summary",
+        "report",
+        ("summary.json",),
+        16 * _MB,
+        "the numbers for machines",
+        {"run": str, "data": dict, "base": dict, "final": dict, "speedup": dict, "parity": dict}
+        | {"report": str, "onnx": str},
+    ),
+)
+LARGEST_DOCUMENT = max(kind.max_bytes for kind in _KINDS if isinstance(kind, Document))
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _KINDS}
+
+
+def known_document(found: Any) -> Document | None:
+    """The kind that a JSON file says it is; None where it says none of ours."""
+    kind = found.get("kind") if isinstance(found, dict) else None
+    known = (*_KINDS, RUN, MANIFEST, MODEL)
+    return next((k for k in known if isinstance(k, Document) and k.name == kind), None)
+
+
+def document(kind: str) -> Document:
+    """The kind of this name, which is a JSON document."""
+    found = KINDS[kind]
+    assert isinstance(found, Document), f"{kind} is no document"
+    return found
 
 
 def kinds_of(stage: str) -> tuple[Kind, ...]:

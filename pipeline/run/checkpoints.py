@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, RlpError
 from pipeline.run import store
+from pipeline.run.documents import Sealed
 from pipeline.training.loop import Callbacks, Fit, Stopped, fit
 from pipeline.training.machine import best_device
 from pipeline.training.objectives import Objective
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.data.splits import Splits
     from pipeline.run.stage import StageContext
 
-_FILE = "checkpoint.json"
+_CHECKPOINT = Sealed("checkpoint", "", ("checkpoint.json",), 16 << 20, "how far a training is")
 _MAX_BYTES = 16 << 30
 
 
@@ -51,14 +52,10 @@ class CheckpointFolder:
         """
         name = f"checkpoint-{checkpoint.progress['step']}.safetensors"
         digest = store.write_tensors(self.folder / name, checkpoint.tensors)
-        record = {
-            "kind": "checkpoint",
-            "schema_version": 1,
-            "of": self.fingerprint,
-            "tensors": name,
-            "sha256": digest,
-        }
-        store.write_sealed(self.folder / _FILE, record | {"progress": checkpoint.progress})
+        record = {"of": self.fingerprint, "tensors": name, "sha256": digest}
+        _CHECKPOINT.write(
+            self.folder / _CHECKPOINT.file, record | {"progress": checkpoint.progress}
+        )
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -69,10 +66,10 @@ class CheckpointFolder:
         Raises:
             ArtifactError: it is damaged.
         """
-        path = self.folder / _FILE
+        path = self.folder / _CHECKPOINT.file
         if not path.exists():
             return None
-        record = store.read_sealed(path, kind="checkpoint", schema_version=1)
+        record = _CHECKPOINT.read(path)
         if record["of"] != self.fingerprint:
             return None
         name = Path(record["tensors"]).name
@@ -155,7 +152,7 @@ def _resume(ctx: StageContext, keeper: CheckpointFolder) -> Checkpoint | None:
         ctx.warn(f"the checkpoint cannot be used, training starts over: {error.message}")
         return None
     if checkpoint is None:
-        if (keeper.folder / _FILE).exists():
+        if (keeper.folder / _CHECKPOINT.file).exists():
             others = "a checkpoint of other settings, data or weights was set aside"
             ctx.note(f"{others}; training starts over")
         return None

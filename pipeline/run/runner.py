@@ -29,13 +29,12 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.run import rounds, store
-from pipeline.run.artifacts import KINDS, MANIFEST, RUN_FILE
+from pipeline.run.artifacts import KINDS, RUN
+from pipeline.run.commit import commit, recover, staging
 from pipeline.run.manifest import Needs, accept_edits, read_manifest, write_manifest
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
 from pipeline.run.rounds import PlacedStage
 from pipeline.run.stage import Reporter, StageContext
-
-RUN_SCHEMA = 1
 
 
 class Watcher(Reporter, Protocol):
@@ -65,23 +64,19 @@ def read_run(run: Path) -> tuple[Config, str]:
     Raises:
         ArtifactError: no run, or its run.json is damaged.
     """
-    path = run / RUN_FILE
+    path = run / RUN.file
     if not path.exists():
         raise ArtifactError(
-            f"{run}: not a run (no {RUN_FILE})",
+            f"{run}: not a run (no {RUN.file})",
             hint=Hint.command("pipeline", "run", "CONFIG", says="makes one"),
         )
     anew = Command("pipeline", "run", "CONFIG", "--run-dir", str(run))
     hint = Hint(anew, " writes it anew; finished stages are kept")
     try:
-        record = store.read_sealed(path, kind="run", schema_version=RUN_SCHEMA)
+        record = RUN.read(path)
     except ArtifactError as error:
         raise ArtifactError(error.message, hint=error.hint or hint) from None
-    config, name = record.get("config"), record.get("config_name")
-    if not isinstance(config, dict) or not isinstance(name, str):
-        raise ArtifactError(
-            f"{path}: config or config_name is missing or of the wrong type", hint=hint
-        )
+    config, name = record["config"], record["config_name"]
     try:
         return build_config(config, name=str(path)), name
     except UsageError as error:  # written by another release of rlp
@@ -142,7 +137,7 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
         if folder.is_dir() and not folder.is_symlink()
     ]
     for folder in (request.run, *earlier):
-        for sentence in store.recover(folder, MANIFEST):
+        for sentence in recover(folder):
             watcher.note(sentence if folder == request.run else f"{folder.name}/{sentence}")
     for folder in rounds.stale_rounds(request.run, request.config.rounds):
         watcher.warn(
@@ -157,10 +152,8 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     planner = Planner(request.stages, request.config, request.run, data_key(card))
     for step in planner.plan(request.selection):  # before anything is written or computed
         _refuse_blocked(step)
-    record = {"kind": "run", "schema_version": RUN_SCHEMA, "config_name": request.config_name}
-    store.write_sealed(
-        request.run / RUN_FILE, {**record, "config": request.config.model_dump(mode="json")}
-    )
+    body = {"config_name": request.config_name, "config": request.config.model_dump(mode="json")}
+    RUN.write(request.run / RUN.file, body)
     taken: list[Step] = []
     done: set[str] = set()
     names = [stage.name for stage in request.stages]
@@ -200,7 +193,7 @@ def _run_stage(
     work = _work(request.run, stage)
     _prepare_work(work, needs)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with store.staging(home, leaf) as out:
+    with staging(home, leaf) as out:
         ctx = StageContext(
             config=request.config,
             out=out,
@@ -221,7 +214,7 @@ def _run_stage(
             _seed(request.config.seed)
             summary = stage.stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)
-            store.commit(home, leaf, out)
+            commit(home, leaf, out)
     shutil.rmtree(work, ignore_errors=True)
     watcher.end(step, summary, time.monotonic() - clock)
 

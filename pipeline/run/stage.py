@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Hint, Interrupted
 from pipeline.run import store
-from pipeline.run.artifacts import KINDS
+from pipeline.run.artifacts import KINDS, document
+from pipeline.run.documents import Layout
 from pipeline.run.rounds import ONLY_ROUND, Round, of_original, of_round
 
 
@@ -102,6 +103,23 @@ class StageContext:
                 )
         files = described.files
         return folder / files[0] if len(files) == 1 else folder
+
+    def read(self, kind: str) -> dict[str, Any]:
+        """The verified JSON document of this kind."""
+        return document(kind).read(self.input(kind))
+
+    def read_original(self, kind: str) -> dict[str, Any]:
+        """The same of the first round."""
+        return document(kind).read(self.original(kind))
+
+    def write(self, kind: str, body: Mapping[str, Any], layout: Layout | None = None) -> None:
+        """Write the JSON document of this kind.
+
+        Args:
+            layout: how the document becomes text, where lines should be longer than usual.
+        """
+        described = document(kind)
+        described.write(self.out / described.file, body, layout)
 
     def original(self, kind: str) -> Path:
         """The same of the first round, which started from the original network.

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import socket
 import stat
 import tempfile
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _MODE = 0o666 & ~_UMASK
-_STAGING = ".staging-"
-_OLD = ".old-"
 
 
 def dump_json(obj: Any) -> bytes:
@@ -55,7 +52,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise EnvironmentProblem(f"{path}: {reason}", hint=hint) from error
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -72,7 +69,7 @@ def make_folder(folder: Path) -> None:
     with disk_errors(folder):
         if not folder.is_dir():
             folder.mkdir()
-            _fsync_folder(folder.parent)
+            fsync_folder(folder.parent)
 
 
 def write_bytes(path: Path, data: bytes, *, check: Callable[[Path], object] | None = None) -> str:
@@ -99,7 +96,7 @@ def write_bytes(path: Path, data: bytes, *, check: Callable[[Path], object] | No
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _fsync_folder(path.parent)
+        fsync_folder(path.parent)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -232,109 +229,6 @@ def read_tensors(
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error})") from None
-
-
-def write_sealed(path: Path, obj: Mapping[str, Any]) -> None:
-    """Write JSON that carries its own hash, so that any changed byte shows."""
-    write_json(path, _sealed(obj))
-
-
-def _sealed(obj: Mapping[str, Any]) -> dict[str, Any]:
-    body = {key: value for key, value in obj.items() if key != "seal"}
-    return {**body, "seal": hashlib.sha256(dump_json(body)).hexdigest()}
-
-
-def read_sealed(
-    path: Path, *, kind: str, schema_version: int, max_bytes: int = 16 << 20
-) -> dict[str, Any]:
-    """Read what `write_sealed` wrote.
-
-    Raises:
-        ArtifactError: changed by as little as one byte, another kind, or a newer schema.
-    """
-    check_regular(path, max_bytes, single=True)
-    data = read_bytes(path, max_bytes=max_bytes)
-    obj = read_json(path, max_bytes=max_bytes)
-    if not isinstance(obj, dict) or obj.get("kind") != kind:
-        raise ArtifactError(f"{path}: not a {kind} file")
-    version = obj.get("schema_version")
-    if not isinstance(version, int) or version > schema_version:
-        raise ArtifactError(
-            f"{path}: schema version {version}, this rlp reads up to {schema_version}",
-            hint="upgrade rlp-cnn",
-        )
-    if dump_json(_sealed(obj)) != data:
-        raise ArtifactError(f"{path}: changed since it was written (seal broken)")
-    return obj
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def staging(run: Path, stage: str) -> Iterator[Path]:
-    """A fresh folder to write a stage's outputs into; removed unless `commit` took it."""
-    folder = run / f"{_STAGING}{stage}"
-    with disk_errors(folder):
-        _remove(folder)
-        folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def commit(run: Path, stage: str, folder: Path) -> None:
-    """Put a complete staging folder (its manifest was written last) in the stage's place.
-
-    Killed between the two renames, `recover` rolls forward.
-    """
-    target, old = run / stage, run / f"{_OLD}{stage}"
-    with disk_errors(target):
-        _fsync_folder(folder)
-        _remove(old)
-        if os.path.lexists(target):
-            os.rename(target, old)
-        try:
-            os.rename(folder, target)
-        except BaseException:
-            if os.path.lexists(old) and not os.path.lexists(target):
-                os.rename(old, target)
-            raise
-        _fsync_folder(run)
-        _remove(old)
-
-
-def recover(run: Path, manifest_name: str) -> list[str]:
-    """Finish or sweep what a killed process left behind; returns one sentence for each thing done.
-
-    Raises:
-        EnvironmentProblem: the disk said no.
-    """
-    with disk_errors(run):
-        return _recover(run, manifest_name)
-
-
-def _recover(run: Path, manifest_name: str) -> list[str]:
-    done: list[str] = []
-    for old in sorted(run.glob(f"{_OLD}*")):
-        stage = old.name.removeprefix(_OLD)
-        target, fresh = run / stage, run / f"{_STAGING}{stage}"
-        if not os.path.lexists(target):
-            forward = (fresh / manifest_name).is_file()
-            os.rename(fresh if forward else old, target)
-            done.append(f"{stage}: an interrupted commit was {'finished' if forward else 'undone'}")
-        _remove(old)
-    for fresh in sorted(run.glob(f"{_STAGING}*")):
-        _remove(fresh)
-        done.append(f"{fresh.name.removeprefix(_STAGING)}: unfinished files were swept")
-    for torn in [*run.glob(".*.tmp"), *run.glob(".work/*/.*.tmp")]:
-        torn.unlink(missing_ok=True)
-    return done
 
 
 @contextmanager

@@ -13,15 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import RlpError
-from pipeline.run.store import read_sealed, write_sealed
+from pipeline.run.documents import Sealed
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker, require_provider
 from pipeline.system import cache_folder
 from stages.benchmark.alignment import Alignment, measure_alignment
 from stages.benchmark.fingerprint import fingerprint, resolve_threads
 
-KIND, SCHEMA_VERSION = "alignment", 1
-_MAX_BYTES = 1 << 20
+_ALIGNMENT = Sealed("alignment", "", (), 1 << 20, "the channel multiple of a machine")
 # whatever reading a file may raise that is damaged, half-written or of another version
 _UNUSABLE = (RlpError, OSError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -65,7 +64,7 @@ def known_alignment(*, provider: str = CPU, threads: int = 1) -> Alignment | Non
     if path is None:
         return None
     try:
-        kept = read_sealed(path, kind=KIND, schema_version=SCHEMA_VERSION, max_bytes=_MAX_BYTES)
+        kept = _ALIGNMENT.read(path)
         found = Alignment.from_dict(kept["alignment"])
     except _UNUSABLE:
         return None
@@ -76,10 +75,9 @@ def known_alignment(*, provider: str = CPU, threads: int = 1) -> Alignment | Non
 def _keep(found: Alignment, path: Path | None) -> None:
     if path is None:
         return
-    document = {"kind": KIND, "schema_version": SCHEMA_VERSION, "alignment": found.to_dict()}
     with contextlib.suppress(RlpError, OSError):  # a full disk costs five seconds next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(path, document)
+        _ALIGNMENT.write(path, {"alignment": found.to_dict()})
 
 
 def _path(machine: str, provider: str, threads: int) -> Path | None:

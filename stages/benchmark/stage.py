@@ -10,7 +10,7 @@ from pipeline.data.load import load_test
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
 from pipeline.models.files import read_model_file
 from pipeline.run.stage import StageContext
-from pipeline.run.store import read_json, sha256_file, write_json
+from pipeline.run.store import sha256_file
 from pipeline.runtime.worker import Worker
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment_cache import cached_alignment
@@ -21,57 +21,53 @@ from stages.benchmark.intervals import FASTER, SLOWER
 from stages.benchmark.protocol import Protocol, Setting
 
 
-class BenchmarkStage:
-    """Timings belong to the machine they were taken on; its fingerprint is stored beside them."""
+def external(config: Any) -> dict[str, str]:
+    """sha256 of every file of `benchmark.against`. Raises ArtifactError for a missing one."""
+    found = {}
+    for name in config.benchmark.against:
+        try:
+            found[f"benchmark.against {name}"] = sha256_file(Path(name))
+        except ArtifactError as error:
+            hint = Hint(Key("benchmark.against"), " names it; relative to here")
+            raise ArtifactError(error.message, hint=hint) from None
+    return found
 
-    def external(self, config: Any) -> dict[str, str]:
-        """sha256 of every file of `benchmark.against`. Raises ArtifactError for a missing one."""
-        found = {}
-        for name in config.benchmark.against:
-            try:
-                found[f"benchmark.against {name}"] = sha256_file(Path(name))
-            except ArtifactError as error:
-                hint = Hint(Key("benchmark.against"), " names it; relative to here")
-                raise ArtifactError(error.message, hint=hint) from None
-        return found
 
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Time the original's file against the final one, and score both on the test images.
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Time the original's file against the final one, and score both on the test images.
 
-        Reads both ONNX files, their parity and both models; writes `benchmark.json`: settings
-        (a `Comparison` each), cost and accuracy of both, the files of `benchmark.against` likewise,
-        and, with `benchmark.profile`, why there is no gain and which channel multiple pays here.
+    Reads both ONNX files, their parity and both models; writes `benchmark.json`: settings
+    (a `Comparison` each), cost and accuracy of both, the files of `benchmark.against` likewise,
+    and, with `benchmark.profile`, why there is no gain and which channel multiple pays here.
 
-        Returns:
-            verdict, speedup and intervals of the first setting, and both accuracies.
-        Raises:
-            ArtifactError: a file is not the one whose parity was checked, or cannot be run.
-            EnvironmentProblem: the provider is absent, or leaves heavy nodes to the CPU.
-            Interrupted: a stop was asked for; timings are not resumed but taken again.
-        """
-        settings = ctx.config.benchmark
-        files = {"base": ctx.input("base_onnx"), "final": ctx.input("onnx")}
-        _same_files(files, read_json(ctx.input("parity")))
-        runs = 1 + len(settings.against)
-        comparisons = _compare(ctx, files["base"], files["final"], 0, runs)
-        document: dict[str, Any] = {
-            "kind": "benchmark",
-            "schema_version": 1,
-            "settings": _rows(comparisons),
-        }
-        images = load_test(ctx.config.data)  # the first and only stage that reads them
-        document |= _both_sides(ctx, files, document["settings"][0], images)
-        document["against"] = [
-            _further(ctx, files["base"], Path(name), images, index, runs)
-            for index, name in enumerate(settings.against, start=1)
-        ]
-        if settings.profile:
-            document["why"] = explain(files["base"], files["final"], comparisons[0]).to_dict()
-            document["alignment"] = _alignment(ctx)
-        document["machine"] = fingerprint()
-        write_json(ctx.out / "benchmark.json", document)
-        _warn(ctx, document)
-        return _summary(document)
+    Returns:
+        verdict, speedup and intervals of the first setting, and both accuracies.
+    Raises:
+        ArtifactError: a file is not the one whose parity was checked, or cannot be run.
+        EnvironmentProblem: the provider is absent, or leaves heavy nodes to the CPU.
+        Interrupted: a stop was asked for; timings are not resumed but taken again.
+    """
+    settings = ctx.config.benchmark
+    files = {"base": ctx.input("base_onnx"), "final": ctx.input("onnx")}
+    _same_files(files, ctx.read("parity"))
+    runs = 1 + len(settings.against)
+    comparisons = _compare(ctx, files["base"], files["final"], 0, runs)
+    document: dict[str, Any] = {
+        "settings": _rows(comparisons),
+    }
+    images = load_test(ctx.config.data)  # the first and only stage that reads them
+    document |= _both_sides(ctx, files, document["settings"][0], images)
+    document["against"] = [
+        _further(ctx, files["base"], Path(name), images, index, runs)
+        for index, name in enumerate(settings.against, start=1)
+    ]
+    if settings.profile:
+        document["why"] = explain(files["base"], files["final"], comparisons[0]).to_dict()
+        document["alignment"] = _alignment(ctx)
+    document["machine"] = fingerprint()
+    ctx.write("benchmark", document)
+    _warn(ctx, document)
+    return _summary(document)
 
 
 def _both_sides(
@@ -218,6 +214,3 @@ def _summary(document: dict[str, Any]) -> dict[str, Any]:
         "base_accuracy": document["base"]["accuracy"],
         "final_accuracy": document["final"]["accuracy"],
     }
-
-
-STAGE = BenchmarkStage

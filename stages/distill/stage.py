@@ -14,7 +14,7 @@ from pipeline.data.splits import Splits
 from pipeline.models.files import load_model, save_model
 from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
-from pipeline.run.store import sha256_file, write_json
+from pipeline.run.store import sha256_file
 from pipeline.training.loop import Fit
 from pipeline.training.machine import all_cores
 from pipeline.training.objectives import Objective
@@ -22,48 +22,43 @@ from pipeline.training.recipe import Recipe
 from stages.distill.engine import Recovery, recover
 
 
-class DistillStage:
-    """Started again after a kill, it goes on from its last checkpoint to the same bytes.
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Re-estimate batch-norm statistics, then train the cut network towards the original.
 
-    The same bytes on a CPU: GPUs add up in an order of their own.
+    Reads the cut network of this round and the original one; writes the recovered network
+    (`model.json`, `model.safetensors`) and `distill.json` with the accuracy after each step.
+    Started again after a kill, it goes on from its last checkpoint; on a CPU to the same bytes.
+
+    Returns:
+        accuracies on the search split, and which state was kept.
+    Raises:
+        ArtifactError: a model is damaged.
+        Refused: training diverged.
+        Interrupted: a stop was asked for; training goes on from there when started again.
+        EnvironmentProblem: out of memory.
     """
+    section = ctx.config.distill
+    student_folder, teacher_folder = ctx.input("pruned_model"), ctx.original("base_model")
+    student, teacher = load_model(student_folder), load_model(teacher_folder)
+    splits = load_splits(ctx.config.data, seed=ctx.seed)
+    recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
+    belongs_to = _identity(ctx, student_folder, teacher_folder)
 
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Re-estimate batch-norm statistics, then train the cut network towards the original.
+    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
+        seen = Splits(train=images, search=splits.search)
+        return fit_resumable(ctx, model, seen, recipe, belongs_to, objective, section="distill")
 
-        Reads the cut network of this round and the original one; writes the recovered network
-        (`model.json`, `model.safetensors`) and `distill.json` with the accuracy after each step.
-
-        Returns:
-            accuracies on the search split, and which state was kept.
-        Raises:
-            ArtifactError: a model is damaged.
-            Refused: training diverged.
-            Interrupted: a stop was asked for; training goes on from there when started again.
-            EnvironmentProblem: out of memory.
-        """
-        section = ctx.config.distill
-        student_folder, teacher_folder = ctx.input("pruned_model"), ctx.original("base_model")
-        student, teacher = load_model(student_folder), load_model(teacher_folder)
-        splits = load_splits(ctx.config.data, seed=ctx.seed)
-        recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
-        belongs_to = _identity(ctx, student_folder, teacher_folder)
-
-        def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
-            seen = Splits(train=images, search=splits.search)
-            return fit_resumable(ctx, model, seen, recipe, belongs_to, objective, section="distill")
-
-        with all_cores():
-            recovery = recover(student, teacher, splits, section, seed=ctx.seed, train=train)
-        save_model(student, ctx.out, input_shape=ctx.data_card.image_shape)
-        write_json(ctx.out / "distill.json", _document(recovery, recipe, section.mode, ctx.seed))
-        return {
-            "teacher": recovery.teacher,
-            "cut": recovery.cut,
-            "batchnorm": recovery.batchnorm,
-            "search_accuracy": recovery.final,
-            "kept": recovery.kept,
-        }
+    with all_cores():
+        recovery = recover(student, teacher, splits, section, seed=ctx.seed, train=train)
+    save_model(student, ctx.out, input_shape=ctx.data_card.image_shape)
+    ctx.write("distillation", _document(recovery, recipe, section.mode, ctx.seed))
+    return {
+        "teacher": recovery.teacher,
+        "cut": recovery.cut,
+        "batchnorm": recovery.batchnorm,
+        "search_accuracy": recovery.final,
+        "kept": recovery.kept,
+    }
 
 
 def _identity(ctx: StageContext, student: Path, teacher: Path) -> dict[str, Any]:
@@ -82,8 +77,6 @@ def _document(recovery: Recovery, recipe: Recipe, mode: str, seed: int) -> dict[
     fitted = recovery.fit
     training = asdict(fitted) | {"seconds": round(fitted.seconds, 1)} if fitted else None
     return {
-        "kind": "distillation",
-        "schema_version": 1,
         "mode": mode,
         "seed": seed,
         "recipe": recipe.as_dict(),
@@ -96,6 +89,3 @@ def _document(recovery: Recovery, recipe: Recipe, mode: str, seed: int) -> dict[
         "kept": recovery.kept,
         "training": training,
     }
-
-
-STAGE = DistillStage

@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.data.load import load_splits
 from pipeline.models.files import load_model
 from pipeline.run.stage import StageContext
-from pipeline.run.store import sha256_file, write_json
+from pipeline.run.store import sha256_file
 from pipeline.runtime.providers import CPU, find_provider
 from stages.export.exporter import ExportReport, export_onnx
 from stages.export.metadata import class_metadata
@@ -31,51 +31,49 @@ class _Images(NamedTuple):
     metadata: dict[str, str]
 
 
-class ExportStage:
-    """A file out of tolerance is not committed: the stage fails and the folder stays as it was."""
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Export both networks, and compare each file with PyTorch on images of the search split.
 
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Export both networks, and compare each file with PyTorch on images of the search split.
+    Reads both models and the data card; writes `base.onnx` (the original), `model.onnx` (the
+    final network) and `parity.json`, which holds the sha256 of both and every difference. A file
+    out of tolerance is not committed: the folder stays as it was.
 
-        Reads both models and the data card; writes `base.onnx` (the original), `model.onnx` (the
-        final network) and `parity.json`, which holds the sha256 of both and every difference.
-
-        Returns:
-            of the final file: agreement, largest difference, bytes, opset and exporter.
-        Raises:
-            Refused: a network cannot be exported, or parity is out of tolerance.
-            ArtifactError: the checker or onnxruntime refuses a file, or dies of it.
-            EnvironmentProblem: the benchmark's provider is absent, or drops the file.
-            Interrupted: a stop was asked for.
-        """
-        images = _images(ctx)
-        document: dict[str, Any] = {"kind": "parity", "schema_version": 1, "images": len(images.y)}
-        document["label"] = images.metadata["data"]
-        for at, (role, (kind, name)) in enumerate(_FILES.items()):
-            if ctx.stopping():
-                raise ctx.interrupted()
-            ctx.progress(at, len(_FILES), file=name)
-            folder = ctx.input(kind)
-            model = load_model(folder)
-            metadata = {
-                **images.metadata,
-                "run": ctx.run_name,
-                "role": role,
-                "weights_sha256": sha256_file(folder / "model.safetensors"),
-                "data_sha256": getattr(ctx.data_card, "sha256", "") or "",
-            }
-            report, parity = _export(ctx, model, images, ctx.out / name, metadata)
-            document[role] = {"export": {**report.to_dict(), "path": name}, **parity.to_dict()}
-        ctx.progress(len(_FILES), len(_FILES))
-        write_json(ctx.out / "parity.json", document)
-        final = document["final"]
-        return {
-            "top1_agreement": final["top1_agreement"],
-            "max_abs": final["max_abs"],
-            "bytes": final["export"]["bytes"],
-            "opset": final["export"]["opset"],
-            "exporter": final["export"]["exporter"],
+    Returns:
+        of the final file: agreement, largest difference, bytes, opset and exporter.
+    Raises:
+        Refused: a network cannot be exported, or parity is out of tolerance.
+        ArtifactError: the checker or onnxruntime refuses a file, or dies of it.
+        EnvironmentProblem: the benchmark's provider is absent, or drops the file.
+        Interrupted: a stop was asked for.
+    """
+    images = _images(ctx)
+    document: dict[str, Any] = {"images": len(images.y)}
+    document["label"] = images.metadata["data"]
+    for at, (role, (kind, name)) in enumerate(_FILES.items()):
+        if ctx.stopping():
+            raise ctx.interrupted()
+        ctx.progress(at, len(_FILES), file=name)
+        folder = ctx.input(kind)
+        model = load_model(folder)
+        metadata = {
+            **images.metadata,
+            "run": ctx.run_name,
+            "role": role,
+            "weights_sha256": sha256_file(folder / "model.safetensors"),
+            "data_sha256": getattr(ctx.data_card, "sha256", "") or "",
         }
+        report, parity = _export(ctx, model, images, ctx.out / name, metadata)
+        document[role] = {"export": {**report.to_dict(), "path": name}, **parity.to_dict()}
+    ctx.progress(len(_FILES), len(_FILES))
+    ctx.write("parity", document)
+    final = document["final"]
+    return {
+        "top1_agreement": final["top1_agreement"],
+        "max_abs": final["max_abs"],
+        "bytes": final["export"]["bytes"],
+        "opset": final["export"]["opset"],
+        "exporter": final["export"]["exporter"],
+    }
 
 
 def _images(ctx: StageContext) -> _Images:
@@ -129,6 +127,3 @@ def _parity(ctx: StageContext, model: nn.Module, path: Path, images: _Images) ->
         max_accuracy_drop=settings.max_accuracy_drop,
         allow_fallback=benchmark.allow_fallback,
     )
-
-
-STAGE = ExportStage

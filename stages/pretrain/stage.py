@@ -17,7 +17,7 @@ from pipeline.models.user_source import source_file
 from pipeline.models.weights import adopt_weights, find_weights, how_trained, load_weights
 from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
-from pipeline.run.store import sha256_file, write_json
+from pipeline.run.store import sha256_file
 from pipeline.training.evaluate import accuracy
 from pipeline.training.machine import all_cores, best_device
 from pipeline.training.recipe import Recipe
@@ -26,105 +26,104 @@ if TYPE_CHECKING:
     from pipeline.data.splits import Splits
 
 
-class PretrainStage:
-    """Started again after a kill, training goes on from its last checkpoint to the same bytes.
+def external(config: Config) -> dict[str, str]:
+    """Hashes of the weights and of the user's own module."""
+    files = {}
+    name = config.model.weights or config.pretrain.init
+    if name is not None:
+        files[name] = sha256_file(find_weights(name))
+    module = source_file(config.model.source)
+    if module is not None:
+        files[module.name] = sha256_file(module)
+    return files
 
-    The same bytes on a CPU: GPUs add up in an order of their own.
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Build the network; adopt `model.weights` if they are set, else train it.
+
+    Reads the images alone; writes `model.json` and `model.safetensors`, `data.json` (the data
+    card) and `train.json` (recipe and history, or where the weights came from). Started again after
+    a kill, training goes on from its last checkpoint; on a CPU to the same bytes.
+
+    Returns:
+        how, accuracy on the search split, best epoch, seconds.
+    Raises:
+        ArtifactError: the weights are missing, damaged, or do not fit the network.
+        UsageError: the network cannot be built.
+        Refused: training diverged.
+        Interrupted: a stop was asked for; training goes on from there when started again.
+        EnvironmentProblem: out of memory.
     """
-
-    def external(self, config: Config) -> dict[str, str]:
-        """Hashes of the weights and of the user's own module."""
-        files = {}
-        name = config.model.weights or config.pretrain.init
-        if name is not None:
-            files[name] = sha256_file(find_weights(name))
-        module = source_file(config.model.source)
-        if module is not None:
-            files[module.name] = sha256_file(module)
-        return files
-
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Build the network; adopt `model.weights` if they are set, else train it.
-
-        Reads the images alone; writes `model.json` and `model.safetensors`, `data.json` (the data
-        card) and `train.json` (recipe and history, or where the weights came from).
-
-        Returns:
-            how, accuracy on the search split, best epoch, seconds.
-        Raises:
-            ArtifactError: the weights are missing, damaged, or do not fit the network.
-            UsageError: the network cannot be built.
-            Refused: training diverged.
-            Interrupted: a stop was asked for; training goes on from there when started again.
-            EnvironmentProblem: out of memory.
-        """
-        card = ctx.data_card
-        splits = load_splits(ctx.config.data, seed=ctx.seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(ctx.seed)  # of the initial weights
-            model = build_model(
-                ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes
-            )
-        adopted = ctx.config.model.weights is not None
-        record = (self._adopt if adopted else self._train)(ctx, model, splits)
-        save_model(model, ctx.out, input_shape=card.image_shape)
-        write_json(ctx.out / "data.json", {"kind": "data", "schema_version": 1, **card.to_dict()})
-        write_json(ctx.out / "train.json", {"kind": "train", "schema_version": 1, **record})
-        shown = ("how", "search_accuracy", "best_epoch", "seconds")
-        return {key: record[key] for key in shown if key in record}
-
-    def _adopt(self, ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:
-        name = ctx.config.model.weights
-        assert name is not None
-        path = find_weights(name)
-        adopt_weights(model, load_weights(path), name)
-        with all_cores():
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            score = accuracy(model, splits.search)
-        ctx.note(f"{name}: {score:.2%} on the search split")
-        if seen := _seen_search_images(ctx, path):
-            ctx.warn(
-                f"{name}: {seen}, so they have seen images of this search split; "
-                "the test split is untouched"
-            )
-        weights = {"name": path.name, "sha256": sha256_file(path)}
-        return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
-
-    def _train(self, ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:
-        section = ctx.config.pretrain
-        started_from = None
-        if section.init is not None:
-            path = find_weights(section.init)  # to start from: they are trained further
-            adopt_weights(model, load_weights(path), section.init)
-            started_from = {"name": path.name, "sha256": sha256_file(path)}
-        recipe = Recipe.from_config(
-            section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing
+    card = ctx.data_card
+    splits = load_splits(ctx.config.data, seed=ctx.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(ctx.seed)  # of the initial weights
+        model = build_model(
+            ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes
         )
-        belongs_to = {"stage": "pretrain", **self._identity(ctx), "started_from": started_from}
-        fitted = fit_resumable(ctx, model, splits, recipe, belongs_to, section="pretrain")
-        return {
-            "how": "trained",
-            "started_from": started_from,
-            "recipe": recipe.as_dict(),
-            "seed": ctx.seed,
-            "precision": fitted.precision,
-            "device": best_device().type,
-            "search_accuracy": fitted.best_accuracy,
-            "best_epoch": fitted.best_epoch,
-            "steps": fitted.steps,
-            "seconds": round(fitted.seconds, 1),
-            "history": fitted.history,
-            **_images(splits),
-        }
+    adopted = ctx.config.model.weights is not None
+    record = (_adopt if adopted else _train)(ctx, model, splits)
+    save_model(model, ctx.out, input_shape=card.image_shape)
+    ctx.write("data", card.to_dict())
+    ctx.write("train", record)
+    shown = ("how", "search_accuracy", "best_epoch", "seconds")
+    return {key: record[key] for key in shown if key in record}
 
-    def _identity(self, ctx: StageContext) -> Mapping[str, Any]:
-        # The recipe, which is compared too, says all that matters of `pretrain`.
-        parts = {name: part for name, part in ctx.depends.items() if name != "pretrain"}
-        return {
-            "depends": parts,
-            "external": self.external(ctx.config),
-            "data": ctx.data_card.sha256,
-        }
+
+def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:
+    name = ctx.config.model.weights
+    assert name is not None
+    path = find_weights(name)
+    adopt_weights(model, load_weights(path), name)
+    with all_cores():
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        score = accuracy(model, splits.search)
+    ctx.note(f"{name}: {score:.2%} on the search split")
+    if seen := _seen_search_images(ctx, path):
+        ctx.warn(
+            f"{name}: {seen}, so they have seen images of this search split; "
+            "the test split is untouched"
+        )
+    weights = {"name": path.name, "sha256": sha256_file(path)}
+    return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
+
+
+def _train(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:
+    section = ctx.config.pretrain
+    started_from = None
+    if section.init is not None:
+        path = find_weights(section.init)  # to start from: they are trained further
+        adopt_weights(model, load_weights(path), section.init)
+        started_from = {"name": path.name, "sha256": sha256_file(path)}
+    recipe = Recipe.from_config(
+        section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing
+    )
+    belongs_to = {"stage": "pretrain", **_identity(ctx), "started_from": started_from}
+    fitted = fit_resumable(ctx, model, splits, recipe, belongs_to, section="pretrain")
+    return {
+        "how": "trained",
+        "started_from": started_from,
+        "recipe": recipe.as_dict(),
+        "seed": ctx.seed,
+        "precision": fitted.precision,
+        "device": best_device().type,
+        "search_accuracy": fitted.best_accuracy,
+        "best_epoch": fitted.best_epoch,
+        "steps": fitted.steps,
+        "seconds": round(fitted.seconds, 1),
+        "history": fitted.history,
+        **_images(splits),
+    }
+
+
+def _identity(ctx: StageContext) -> Mapping[str, Any]:
+    # The recipe, which is compared too, says all that matters of `pretrain`.
+    parts = {name: part for name, part in ctx.depends.items() if name != "pretrain"}
+    return {
+        "depends": parts,
+        "external": external(ctx.config),
+        "data": ctx.data_card.sha256,
+    }
 
 
 def _seen_search_images(ctx: StageContext, weights: Path) -> str:
@@ -146,6 +145,3 @@ def _seen_search_images(ctx: StageContext, weights: Path) -> str:
 
 def _images(splits: Splits) -> dict[str, Any]:
     return {"images": {"train": len(splits.train), "search": len(splits.search)}}
-
-
-STAGE = PretrainStage

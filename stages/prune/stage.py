@@ -17,47 +17,39 @@ from pipeline.data.load import load_splits
 from pipeline.errors import ArtifactError, Command, Hint, Key, Refused
 from pipeline.models.files import load_model, save_model
 from pipeline.run.stage import StageContext
-from pipeline.run.store import write_json
 from stages.prune.proof import Proof, prove
 
 
-class PruneStage:
-    """Compares the cut network with the silenced one in float64 on real images of the search
-    split.
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Write the cut network and `prune.json`; returns what is left of MACs and parameters as
+    fractions of the original, and the largest relative difference that the proof found.
+
+    Raises:
+        ArtifactError: the plan is of another network.
+        Refused: cut and masked network differ by more than `prune.tolerance`.
     """
-
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Write the cut network and `prune.json`; returns what is left of MACs and parameters as
-        fractions of the original, and the largest relative difference that the proof found.
-
-        Raises:
-            ArtifactError: the plan is of another network.
-            Refused: cut and masked network differ by more than `prune.tolerance`.
-        """
-        settings, model = ctx.config.prune, load_model(ctx.input("base_model"))
-        graph = ChannelGraph.from_json(ctx.input("graph").read_text())
-        plan = ChannelPlan.from_json(ctx.input("plan").read_text())
-        _check_plan(plan, graph, ctx.run)
-        splits = load_splits(ctx.config.data, seed=ctx.seed)
-        x, _ = splits.search.take(settings.images, seed=ctx.seed)
-        proof = prove(model, graph, plan, (x,))
-        _check_proof(proof, settings.tolerance)
-        save_model(prune(model, graph, plan), ctx.out, input_shape=ctx.data_card.image_shape)
-        original = CostModel(ChannelGraph.from_json(ctx.original("graph").read_text()))
-        counts = _counts(original, CostModel(graph), plan.counts())
-        evidence = {**asdict(proof), "images": len(x), "tolerance": settings.tolerance}
-        document = {
-            "kind": "cut",
-            "schema_version": 1,
-            "proof": {**evidence, "dtype": "float64"},
-            **counts,
-        }
-        write_json(ctx.out / "prune.json", document)
-        return {
-            "macs_fraction": counts["macs"]["after"] / counts["macs"]["before"],
-            "params_fraction": counts["params"]["after"] / counts["params"]["before"],
-            "cut_minus_masked": proof.relative,
-        }
+    settings, model = ctx.config.prune, load_model(ctx.input("base_model"))
+    graph = ChannelGraph.from_dict(ctx.read("graph"))
+    plan = ChannelPlan.from_dict(ctx.read("plan"))
+    _check_plan(plan, graph, ctx.run)
+    splits = load_splits(ctx.config.data, seed=ctx.seed)
+    x, _ = splits.search.take(settings.images, seed=ctx.seed)
+    proof = prove(model, graph, plan, (x,))
+    _check_proof(proof, settings.tolerance)
+    save_model(prune(model, graph, plan), ctx.out, input_shape=ctx.data_card.image_shape)
+    original = CostModel(ChannelGraph.from_dict(ctx.read_original("graph")))
+    counts = _counts(original, CostModel(graph), plan.counts())
+    evidence = {**asdict(proof), "images": len(x), "tolerance": settings.tolerance}
+    document = {
+        "proof": {**evidence, "dtype": "float64"},
+        **counts,
+    }
+    ctx.write("cut", document)
+    return {
+        "macs_fraction": counts["macs"]["after"] / counts["macs"]["before"],
+        "params_fraction": counts["params"]["after"] / counts["params"]["before"],
+        "cut_minus_masked": proof.relative,
+    }
 
 
 def _check_plan(plan: ChannelPlan, graph: ChannelGraph, run: Path) -> None:
@@ -94,6 +86,3 @@ def _counts(original: CostModel, costs: CostModel, kept: Mapping[str, int]) -> d
             "after": [asdict(row) for row in costs.layers(kept)],
         },
     }
-
-
-STAGE = PruneStage

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Command
-from pipeline.run.artifacts import KINDS
+from pipeline.run.artifacts import KINDS, TRIALS, document
 from pipeline.run.manifest import device, versions
 from pipeline.run.stage import StageContext
-from pipeline.run.store import parse_json, read_bytes, read_json, write_bytes, write_json
+from pipeline.run.store import write_bytes
 from stages.report.documents import RoundDocuments, RunDocuments
 from stages.report.page import render
 from stages.report.summary import summarise
@@ -19,65 +17,50 @@ _OF_ROUND = ("search", "cut", "distillation")
 _JSON = ("graph", "plan", *_OF_ROUND, "parity", "benchmark")
 
 
-class ReportStage:
-    """Reads every artefact that holds numbers; computes none of its own."""
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Write what the other stages found.
 
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Write what the other stages found.
+    Reads every JSON document of the run, the trials of the last search, and the manifests;
+    writes `report.html` and `summary.json`, which is what `rlp pipeline run --json` prints.
 
-        Reads every JSON document of the run, the trials of the last search, and the manifests;
-        writes `report.html` and `summary.json`, which is what `rlp pipeline run --json` prints.
-
-        Returns:
-            verdict, speedup and test accuracy.
-        Raises:
-            ArtifactError: a document is missing, damaged, or not what was committed.
-        """
-        found = _documents(ctx)
-        onnx = f"{KINDS['onnx'].maker}/{KINDS['onnx'].files[0]}"
-        summary = summarise(ctx.run_name, found.benchmark, found.parity, "report/report.html", onnx)
-        page = render(
-            ctx.config,
-            found,
-            summary,
-            run_name=ctx.run_name,
-            device=device(),
-            commands=_commands(ctx),
-            versions=versions(),
-        )
-        write_json(ctx.out / "summary.json", summary)
-        write_bytes(ctx.out / "report.html", page.encode())
-        speedup = summary["speedup"]
-        return {
-            "verdict": speedup["verdict"],
-            "speedup": speedup["ratio"],
-            "test_accuracy": summary["final"]["accuracy"],
-        }
+    Returns:
+        verdict, speedup and test accuracy.
+    Raises:
+        ArtifactError: a document is missing, damaged, or not what was committed.
+    """
+    found = _documents(ctx)
+    onnx = f"{KINDS['onnx'].maker}/{KINDS['onnx'].files[0]}"
+    summary = summarise(ctx.run_name, found.benchmark, found.parity, "report/report.html", onnx)
+    page = render(
+        ctx.config,
+        found,
+        summary,
+        run_name=ctx.run_name,
+        device=device(),
+        commands=_commands(ctx),
+        versions=versions(),
+    )
+    ctx.write("summary", summary)
+    write_bytes(ctx.out / "report.html", page.encode())
+    speedup = summary["speedup"]
+    return {
+        "verdict": speedup["verdict"],
+        "speedup": speedup["ratio"],
+        "test_accuracy": summary["final"]["accuracy"],
+    }
 
 
 def _documents(ctx: StageContext) -> RunDocuments:
-    documents = (map(_read, ctx.every_round(kind), repeat(kind)) for kind in _OF_ROUND)
+    documents = (map(document(kind).read, ctx.every_round(kind)) for kind in _OF_ROUND)
     return RunDocuments(
-        **{kind: _read(ctx.input(kind), kind) for kind in _JSON},
-        trials=_lines(ctx.input("trials"), "trials"),
+        **{kind: ctx.read(kind) for kind in _JSON},
+        trials=TRIALS.read(ctx.input("trials")),
         rounds=[RoundDocuments(*of_one) for of_one in zip(*documents, strict=True)],
         manifests=ctx.manifests,
     )
-
-
-def _read(path: Path, kind: str) -> Any:
-    return read_json(path, max_bytes=KINDS[kind].max_bytes)
-
-
-def _lines(path: Path, kind: str) -> list[Any]:
-    lines = read_bytes(path, max_bytes=KINDS[kind].max_bytes).splitlines()
-    return [parse_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
 
 
 def _commands(ctx: StageContext) -> str:
     run = str(ctx.run)
     again = Command("pipeline", "run", ctx.config_name, "--run-dir", run)
     return f"{again}\n{Command('check', run)}"
-
-
-STAGE = ReportStage

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SCHEMA_VERSION = 1
 _SPEEDUP = ("ratio", "ci95", "aa_ci95", "verdict", "provider", "batch", "threads")
 
 
@@ -21,8 +20,6 @@ def summarise(
     """
     first, data, final = benchmark["settings"][0], benchmark["data"], parity["final"]
     return {
-        "kind": "summary",
-        "schema_version": SCHEMA_VERSION,
         "run": run,
         "data": {"name": data["label"], "label": data["label"], "test_images": data["test_images"]},
         "base": _side(benchmark["base"]),

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.graph_text import layout
 from pipeline.data.load import load_splits
 from pipeline.models.files import load_model
 from pipeline.run.stage import StageContext
-from pipeline.run.store import sha256_file, write_bytes, write_json
+from pipeline.run.store import sha256_file, write_bytes
 from pipeline.training.machine import all_cores
 from stages.search.problem import Network
 from stages.search.results.journal import VERSION, Journal
@@ -44,9 +45,9 @@ class SearchStage:
             splits = load_splits(ctx.config.data, seed=ctx.seed)
             session = SearchSession(ctx, network, original, splits, alignment, journal, scratch)
             found = session.run()
-        write_bytes(ctx.out / "plan.json", found.plan.to_json().encode())
+        ctx.write("plan", found.plan.to_dict(), layout)
         write_bytes(ctx.out / "trials.jsonl", journal.path.read_bytes())
-        write_json(ctx.out / "search.json", found.document)
+        ctx.write("search", found.document)
         return found.numbers
 
 

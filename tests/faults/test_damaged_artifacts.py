@@ -16,6 +16,7 @@ import pytest
 from pipeline.errors import ArtifactError
 from pipeline.run import store
 from pipeline.run.artifacts import KINDS, kinds_of
+from pipeline.run.documents import Sealed
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -195,6 +196,11 @@ FORGED: dict[str, Callable[[dict], object]] = {
 }
 
 
+def forge(path: Path, document: dict) -> None:
+    """Any content under a right seal."""
+    Sealed(document["kind"], "", (), 1 << 20, "forged").write(path, document)
+
+
 @pytest.mark.parametrize("forgery", FORGED)
 def test_manifest_with_a_right_seal_and_wrong_content(
     run: Path, rlp: fake_run.Rlp, forgery: str
@@ -202,7 +208,7 @@ def test_manifest_with_a_right_seal_and_wrong_content(
     path = run / "search" / "manifest.json"
     manifest = json.loads(path.read_bytes())
     FORGED[forgery](manifest)
-    store.write_sealed(path, manifest)
+    forge(path, manifest)
     for command in (("check", run), ("stage", "prune", "--run", run), ("report", run)):
         result = rlp(*command)
         assert result.code == 3, forgery
@@ -216,7 +222,7 @@ def test_output_that_an_older_rlp_did_not_write_is_made(run: Path) -> None:
     path = run / "search" / "manifest.json"
     manifest = json.loads(path.read_bytes())
     del manifest["outputs"]["search.json"]
-    store.write_sealed(path, manifest)
+    forge(path, manifest)
     (run / "search" / "search.json").unlink()
     assert fake_run.execute(run).ran() == ["search"]
 
@@ -228,7 +234,7 @@ def test_run_file_with_a_right_seal_and_wrong_content(
     run: Path, rlp: fake_run.Rlp, change: dict
 ) -> None:
     record = json.loads((run / "run.json").read_bytes())
-    store.write_sealed(run / "run.json", {**record, **change})
+    forge(run / "run.json", {**record, **change})
     result = rlp("check", run)
     assert result.code == 3
     assert "run.json" in result.lines("error")[0]

@@ -14,7 +14,9 @@ import fake_run
 import pytest
 import typer
 
+from pipeline.channels.plan import ChannelPlan
 from pipeline.cli.app import app
+from pipeline.run.artifacts import KINDS, document
 
 pytestmark = pytest.mark.usefixtures("fakes")
 ENVELOPE = {"ok", "exit_code", "error"}
@@ -396,17 +398,34 @@ def test_bug_is_one_line_and_a_saved_traceback(
 
 
 def test_inspect_shows_files_of_a_run(rlp: fake_run.Rlp, whole: Path) -> None:
-    for name in ("trace/manifest.json", "run.json", "export/parity.json", "report/summary.json"):
-        result = rlp("inspect", whole / name, "--json")
-        assert result.code == 0, name
-        assert result.json()["content"] == json.loads((whole / name).read_bytes())
+    files = [path for path in whole.rglob("*.json") if path.name != "model.json"]  # no real ones
+    assert len(files) > 15
+    for path in files:
+        result = rlp("inspect", path, "--json")
+        assert result.code == 0, path
+        shown, content = result.json(), json.loads(path.read_bytes())
+        assert (shown["kind"], shown["content"]) == (content["kind"], content)
+
+
+def test_inspect_says_what_an_artefact_is_for(rlp: fake_run.Rlp, whole: Path) -> None:
+    assert KINDS["parity"].meaning in rlp("inspect", whole / "export" / "parity.json").err
+
+
+def test_inspect_counts_the_units_of_a_plan(rlp: fake_run.Rlp, here: Path) -> None:
+    plan = ChannelPlan({"conv1": tuple(range(12))}, {"widths": {"conv1": [16, 12]}})
+    document("plan").write(here / "plan.json", plan.to_dict())
+    assert rlp("inspect", "plan.json").out.splitlines()[-1].split() == ["conv1", "12", "16"]
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("plan.json", b'{"kind": "plan"}'),
+        ("plan.json", b'{"kind": "plan", "schema_version": 1, "keep": {"a": 1}, "metadata": {}}'),
+        ("plan.json", b'{"kind": "plan", "schema_version": 2, "keep": {}, "metadata": {}}'),
         ("graph.json", b'{"groups": 5, "layers": 3}'),
+        ("graph.json", b'{"kind": "graph", "schema_version": 1, "groups": 5}'),
+        ("package.json", b'{"kind": "bundle", "schema_version": 1}'),
         ("manifest.json", b'{"kind": "manifest"}'),
         ("a.json", b'{"x": NaN}'),
         ("a.json", b'{"x": 1, "x": 2}'),

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.run import store
+from pipeline.run.commit import commit, recover, staging
+from pipeline.run.documents import Sealed
 
+SEALED = Sealed("k", "", ("a.json",), 1 << 20, "a thing")
 SCALARS = (
     st.none()
     | st.booleans()
@@ -63,16 +66,14 @@ def test_sealed_file_shows_any_changed_byte(
     tmp_path: Path, blob: bytes, data: st.DataObject
 ) -> None:
     path = tmp_path / "a.json"
-    store.write_sealed(
-        path, {"kind": "k", "schema_version": 1, "blob": blob.hex(), "n": 0.1, "t": "ü"}
-    )
-    assert store.read_sealed(path, kind="k", schema_version=1)["blob"] == blob.hex()
+    SEALED.write(path, {"blob": blob.hex(), "n": 0.1, "t": "ü"})
+    assert SEALED.read(path)["blob"] == blob.hex()
     whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda value: value != whole[place]))
     path.write_bytes(whole[:place] + bytes([other]) + whole[place + 1 :])
     with pytest.raises(ArtifactError):
-        store.read_sealed(path, kind="k", schema_version=1)
+        SEALED.read(path)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_sealed_file_shows_any_changed_byte(
 def test_sealed_file_of_another_kind(tmp_path: Path, obj: Any, said: str) -> None:
     store.write_json(tmp_path / "a.json", obj)
     with pytest.raises(ArtifactError, match=said):
-        store.read_sealed(tmp_path / "a.json", kind="k", schema_version=1)
+        SEALED.read(tmp_path / "a.json")
 
 
 def test_reading_stops_at_the_cap_before_the_first_byte(tmp_path: Path) -> None:
@@ -177,9 +178,9 @@ def test_second_name_is_refused_for_files_of_a_run_only(tmp_path: Path) -> None:
 
 def test_commit_replaces_the_whole_folder(tmp_path: Path) -> None:
     for content in ("one", "two"):
-        with store.staging(tmp_path, "trace") as folder:
+        with staging(tmp_path, "trace") as folder:
             (folder / content).write_text(content)
-            store.commit(tmp_path, "trace", folder)
+            commit(tmp_path, "trace", folder)
     assert [p.name for p in (tmp_path / "trace").iterdir()] == ["two"]
     assert [p.name for p in tmp_path.iterdir()] == ["trace"]
 
@@ -192,9 +193,9 @@ def test_commit_replaces_whatever_is_in_its_place(tmp_path: Path, in_the_way: st
             target.write_text("")
         else:
             target.symlink_to("nowhere")
-        with store.staging(tmp_path, "trace") as folder:
+        with staging(tmp_path, "trace") as folder:
             (folder / "graph.json").write_text("{}")
-            store.commit(tmp_path, "trace", folder)
+            commit(tmp_path, "trace", folder)
         assert [p.name for p in tmp_path.iterdir()] == ["trace"]
         assert (target / "graph.json").is_file()
         (target / "graph.json").unlink()
@@ -210,16 +211,16 @@ def test_commit_killed_between_its_renames_is_finished_or_undone(
     (tmp_path / ".staging-trace").mkdir()
     if forward:
         (tmp_path / ".staging-trace" / "manifest.json").write_text("new")
-    told = store.recover(tmp_path, "manifest.json")
+    told = recover(tmp_path)
     assert (tmp_path / "trace" / "manifest.json").read_text() == ("new" if forward else "old")
     assert [p.name for p in tmp_path.iterdir()] == ["trace"]
     assert "finished" in told[0] if forward else "undone" in told[0]
-    assert store.recover(tmp_path, "manifest.json") == []
+    assert recover(tmp_path) == []
 
 
 def test_staging_is_swept_when_a_stage_fails(tmp_path: Path) -> None:
     def fail() -> None:
-        with store.staging(tmp_path, "trace") as folder:
+        with staging(tmp_path, "trace") as folder:
             (folder / "half").write_text("x")
             raise ZeroDivisionError
 

@@ -17,7 +17,6 @@ from stages.search.latency.table import Calibration
 from stages.search.latency.timer import CandidateTimer
 from stages.search.problem import SearchProblem
 
-SCHEMA_VERSION = 1
 FINALISTS = "finalists"
 """Phase of the leaders that are scored once more."""
 
@@ -73,7 +72,6 @@ class Summary:
         seconds = sum(trial.outcome.seconds for trial in everything if not trial.cached)
         tops = self._tops()
         return {
-            "schema_version": SCHEMA_VERSION,
             **self._round(),
             "strategy": settings.strategy,
             "seed": problem.seed,

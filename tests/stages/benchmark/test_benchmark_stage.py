@@ -18,8 +18,9 @@ from pipeline.config.schema import BenchmarkConfig, Config, ModelConfig
 from pipeline.data import Images
 from pipeline.errors import ArtifactError, Interrupted
 from pipeline.models import build_model, save_model
+from pipeline.run.artifacts import document
 from pipeline.run.stage import StageContext
-from pipeline.run.store import sha256_file, write_json
+from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU
 from stages import declared
 from stages.benchmark.accuracy import onnx_accuracy
@@ -73,8 +74,8 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     base, final = (
         brightest_quadrant(tmp_path / "export" / name) for name in ("base.onnx", "model.onnx")
     )
-    parity = {"base": {"sha256": sha256_file(base)}, "final": {"sha256": sha256_file(final)}}
-    write_json(tmp_path / "export" / "parity.json", parity)
+    sides = {"base": {"sha256": sha256_file(base)}, "final": {"sha256": sha256_file(final)}}
+    document("parity").write(tmp_path / "export" / "parity.json", {"images": 12, **sides})
     for role, width in (("base", 0.5), ("final", 0.25)):
         source = ModelConfig(source="mobilenet_v2", kwargs={"width_mult": width})
         save_model(build_model(source, in_channels=1, num_classes=4), tmp_path / role)
@@ -92,7 +93,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
 
 
 def test_times_and_scores_both_files(ctx: StageContext) -> None:
-    result = module.STAGE().run(ctx)
+    result = module.run(ctx)
     found = json.loads((ctx.out / "benchmark.json").read_text())
     assert [path.name for path in ctx.out.iterdir()] == ["benchmark.json"]
     assert found["data"]["test_images"] == 12
@@ -118,7 +119,7 @@ def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
     ctx.config = Config(
         benchmark={**SETTINGS, "profile": False, "against": (str(further), str(wider))}
     )
-    module.STAGE().run(ctx)
+    module.run(ctx)
     found = json.loads((ctx.out / "benchmark.json").read_text())
     assert [row["file"] for row in found["against"]] == ["further.onnx", "conv8.onnx"]
     first, second = found["against"]
@@ -132,13 +133,13 @@ def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
 
 def test_further_files_count_by_content_not_by_place(tmp_path: Path) -> None:
     path = brightest_quadrant(tmp_path / "further.onnx")
-    config, stage = Config(benchmark={**SETTINGS, "against": (str(path),)}), module.STAGE()
+    config = Config(benchmark={**SETTINGS, "against": (str(path),)})
     depends = declared("benchmark").depends
     assert depends(config) == depends(Config(benchmark=SETTINGS))
-    assert stage.external(config) == {f"benchmark.against {path}": sha256_file(path)}
+    assert module.external(config) == {f"benchmark.against {path}": sha256_file(path)}
     path.unlink()
     with pytest.raises(ArtifactError, match=r"further\.onnx") as caught:
-        stage.external(config)
+        module.external(config)
     assert "benchmark.against" in caught.value.hint
 
 
@@ -146,13 +147,13 @@ def test_another_file_than_the_one_checked_is_refused(ctx: StageContext) -> None
     path = ctx.input("onnx")
     path.write_bytes(conv_file(path.parent, 8).read_bytes())
     with pytest.raises(ArtifactError, match="not the file whose parity was checked"):
-        module.STAGE().run(ctx)
+        module.run(ctx)
 
 
 def test_stops_between_settings(ctx: StageContext) -> None:
     ctx.stop_signal = lambda: 15
     with pytest.raises(Interrupted):
-        module.STAGE().run(ctx)
+        module.run(ctx)
     assert not list(ctx.out.iterdir())
 
 

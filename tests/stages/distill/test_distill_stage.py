@@ -44,7 +44,7 @@ def prepared(root: Path, kill_at: int = 0, **distill: Any) -> StageContext:
 
 def test_writes_the_recovered_model_and_its_history(tmp_path: Path) -> None:
     ctx = prepared(tmp_path / "run")
-    summary = module.STAGE().run(ctx)
+    summary = module.run(ctx)
     document = json.loads((ctx.out / "distill.json").read_text())
     assert document["search_accuracy"].keys() == {"teacher", "cut", "batchnorm", "final"}
     assert accuracy(load_model(ctx.out), splits().search) == document["search_accuracy"]["final"]
@@ -58,11 +58,11 @@ def test_writes_the_recovered_model_and_its_history(tmp_path: Path) -> None:
 def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path, crop: int) -> None:
     augment = {"crop": crop, "flip": False}
     whole = prepared(tmp_path / "whole", augment=augment)
-    module.STAGE().run(whole)
+    module.run(whole)
     with pytest.raises(Kill):
-        module.STAGE().run(prepared(tmp_path / "part", kill_at=10, augment=augment))
+        module.run(prepared(tmp_path / "part", kill_at=10, augment=augment))
     again = prepared(tmp_path / "part", augment=augment)
-    module.STAGE().run(again)
+    module.run(again)
     assert isinstance(again.reporter, Recorder)
     assert any("resumed after step 6" in text for text in again.reporter.said)
     expected = (whole.out / "model.safetensors").read_bytes()
@@ -71,6 +71,6 @@ def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path, crop: int
 
 def test_bn_only_trains_nothing(tmp_path: Path) -> None:
     ctx = prepared(tmp_path / "run", mode="bn_only")
-    module.STAGE().run(ctx)
+    module.run(ctx)
     assert json.loads((ctx.out / "distill.json").read_text())["training"] is None
     assert not list(ctx.work.iterdir())

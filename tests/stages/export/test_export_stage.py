@@ -57,7 +57,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
 
 
 def test_writes_both_files_and_their_parity(ctx: StageContext) -> None:
-    result = module.STAGE().run(ctx)
+    result = module.run(ctx)
     assert sorted(path.name for path in ctx.out.iterdir()) == [
         "base.onnx",
         "model.onnx",
@@ -78,7 +78,7 @@ def test_writes_both_files_and_their_parity(ctx: StageContext) -> None:
 def test_out_of_tolerance_is_refused(ctx: StageContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ParityReport, "problems", property(lambda self: ["they differ"]))
     with pytest.raises(Refused, match="they differ"):
-        module.STAGE().run(ctx)
+        module.run(ctx)
     assert not (ctx.out / "parity.json").exists()
 
 
@@ -99,7 +99,7 @@ def test_tries_the_other_exporter_when_parity_fails(
     monkeypatch.setattr(module, "export_onnx", export)
     monkeypatch.setattr(ParityReport, "problems", property(lambda self: next(wrong, [])))
     ctx.config = Config(export={"exporter": "auto", "images": 16, "opset": 17})
-    module.STAGE().run(ctx)
+    module.run(ctx)
     assert calls[:2] == [None, "torchscript"]
     assert "one class off; trying the torchscript exporter" in ctx.reporter.warnings[0]
     export = json.loads((ctx.out / "parity.json").read_text())["base"]["export"]

@@ -61,7 +61,7 @@ def weights(ctx: StageContext) -> bytes:
 
 def test_trains_and_writes_the_best_epoch(tmp_path: Path) -> None:
     ctx = prepared(tmp_path / "run")
-    summary = module.STAGE().run(ctx)
+    summary = module.run(ctx)
     assert sorted(p.name for p in ctx.out.iterdir()) == [
         "data.json",
         "model.json",
@@ -84,11 +84,11 @@ def test_trains_and_writes_the_best_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kill_at", [4, 9, 18])
 def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path, kill_at: int) -> None:
     whole = prepared(tmp_path / "whole")
-    module.STAGE().run(whole)
+    module.run(whole)
     with pytest.raises(Kill):
-        module.STAGE().run(prepared(tmp_path / "part", kill_at=kill_at))
+        module.run(prepared(tmp_path / "part", kill_at=kill_at))
     again = prepared(tmp_path / "part")
-    module.STAGE().run(again)
+    module.run(again)
     assert weights(again) == weights(whole)
     assert isinstance(again.reporter, Recorder)
     assert any("resumed after step" in text for text in again.reporter.said) == (kill_at > 6)
@@ -96,24 +96,24 @@ def test_killed_and_typed_again_ends_in_the_same_bytes(tmp_path: Path, kill_at: 
 
 def test_stop_request_saves_and_interrupts(tmp_path: Path) -> None:
     whole = prepared(tmp_path / "whole")
-    module.STAGE().run(whole)
+    module.run(whole)
     ctx = prepared(tmp_path / "part")
     ctx.stop_signal = lambda: 15
     with pytest.raises(Interrupted) as caught:
-        module.STAGE().run(ctx)
+        module.run(ctx)
     assert caught.value.exit_code == 143
     again = prepared(tmp_path / "part")
-    module.STAGE().run(again)
+    module.run(again)
     assert weights(again) == weights(whole)
 
 
 def test_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     with pytest.raises(Kill):
-        module.STAGE().run(prepared(tmp_path / "run", kill_at=9, lr=0.01))
+        module.run(prepared(tmp_path / "run", kill_at=9, lr=0.01))
     again = prepared(tmp_path / "run")
-    module.STAGE().run(again)
+    module.run(again)
     fresh = prepared(tmp_path / "fresh")
-    module.STAGE().run(fresh)
+    module.run(fresh)
     assert weights(again) == weights(fresh)
     assert isinstance(again.reporter, Recorder)
     assert any("set aside" in text for text in again.reporter.said)
@@ -121,10 +121,10 @@ def test_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
 
 def test_damaged_checkpoint_starts_over_with_a_warning(tmp_path: Path) -> None:
     with pytest.raises(Kill):
-        module.STAGE().run(prepared(tmp_path / "run", kill_at=9))
+        module.run(prepared(tmp_path / "run", kill_at=9))
     (tmp_path / "run" / "work" / "checkpoint.json").write_text("{}")
     again = prepared(tmp_path / "run")
-    module.STAGE().run(again)
+    module.run(again)
     assert isinstance(again.reporter, Recorder)
     assert any("training starts over" in text for text in again.reporter.said)
 
@@ -137,7 +137,7 @@ def test_divergence_is_refused_with_the_step_and_the_setting(
 
     monkeypatch.setattr(checkpoints, "fit", explode)
     with pytest.raises(Refused, match="step 5") as caught:
-        module.STAGE().run(prepared(tmp_path / "run"))
+        module.run(prepared(tmp_path / "run"))
     assert caught.value.hint.startswith("--set pretrain.lr=0.025 ")
 
 
@@ -152,20 +152,20 @@ def test_out_of_memory_names_the_batch_size(
 
     monkeypatch.setattr(checkpoints, "fit", starve)
     with pytest.raises(EnvironmentProblem, match="out of memory") as caught:
-        module.STAGE().run(prepared(tmp_path / "run"))
+        module.run(prepared(tmp_path / "run"))
     assert caught.value.hint == "--set pretrain.batch_size=8"
 
 
 def test_adopts_given_weights(tmp_path: Path) -> None:
     trained = prepared(tmp_path / "trained")
-    module.STAGE().run(trained)
+    module.run(trained)
     tensors = store.read_tensors(trained.out / "model.safetensors")
     store.write_tensors(
         tmp_path / "given.safetensors", {f"module.{name}": t for name, t in tensors.items()}
     )
     model = MODEL | {"weights": "given.safetensors"}
     ctx = prepared(tmp_path / "adopted", model=model)
-    summary = module.STAGE().run(ctx)
+    summary = module.run(ctx)
     adopted = store.read_tensors(ctx.out / "model.safetensors")
     assert all(torch.equal(adopted[name], tensor) for name, tensor in tensors.items())
     train = json.loads((ctx.out / "train.json").read_text())
@@ -175,7 +175,7 @@ def test_adopts_given_weights(tmp_path: Path) -> None:
     }
     assert summary["how"] == "adopted"
     again = prepared(tmp_path / "tuned", epochs=1, lr=1e-9, init="given.safetensors")
-    module.STAGE().run(again)
+    module.run(again)
     tuned = store.read_tensors(again.out / "model.safetensors")
     torch.testing.assert_close(tuned["0.weight"], tensors["0.weight"])
 
@@ -185,24 +185,21 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"0\.weight is \[4, 3, 3, 3\], expected \[4, 1, 3, 3\]"
     ):
-        module.STAGE().run(
-            prepared(tmp_path / "run", model=MODEL | {"weights": "other.safetensors"})
-        )
+        module.run(prepared(tmp_path / "run", model=MODEL | {"weights": "other.safetensors"}))
 
 
 def test_what_the_result_depends_on(tmp_path: Path) -> None:
-    stage = module.STAGE()
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     training = Config(model=MODEL, pretrain=PRETRAIN)
     given = Config(model=MODEL | {"weights": "w.safetensors"}, pretrain=PRETRAIN)
     assert declared("pretrain").depends(training)["pretrain"]["lr"] == 0.05
     assert declared("pretrain").depends(given)["model"]["weights"] == "w.safetensors"
     assert "pretrain" not in declared("pretrain").depends(given)
-    assert stage.external(given) == {
+    assert module.external(given) == {
         "w.safetensors": store.sha256_file(tmp_path / "w.safetensors"),
         "own_halves_net.py": store.sha256_file(tmp_path / "own_halves_net.py"),
     }
-    assert stage.external(Config(model={"source": "resnet20"})) == {}
+    assert module.external(Config(model={"source": "resnet20"})) == {}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +216,7 @@ def test_shipped_weights_that_saw_the_search_split_are_told_apart_by_their_bytes
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: dict[str, Any], says: str
 ) -> None:
     trained = prepared(tmp_path / "trained")
-    module.STAGE().run(trained)
+    module.run(trained)
     (tmp_path / "renamed.safetensors").write_bytes(weights(trained))
     ctx = prepared(tmp_path / "adopted", model=MODEL | {"weights": "renamed.safetensors"})
     data = {"images": ctx.data_card.images, "sha256": ctx.data_card.sha256} | record.pop("data", {})
@@ -232,7 +229,7 @@ def test_shipped_weights_that_saw_the_search_split_are_told_apart_by_their_bytes
     monkeypatch.setattr("pipeline.models.weights.shipped_weights", lambda: tmp_path)
     warned: list[str] = []
     monkeypatch.setattr(ctx.reporter, "warn", warned.append)
-    module.STAGE().run(ctx)
+    module.run(ctx)
     assert len(warned) == bool(says)
     assert all(says in text and text.startswith("renamed.safetensors: ") for text in warned)
 

@@ -14,4 +14,4 @@ def test_summary_has_the_contract_keys_and_the_first_setting() -> None:
     assert found["data"] == {"name": "tiny [/a] set", "label": "tiny [/a] set", "test_images": 50}
     assert set(found["final"]) == {"accuracy", "macs", "params", "bytes", "latency_ms"}
     assert found["final"]["latency_ms"] == {"p50": 1.0, "p90": 1000 / 900}
-    assert (found["schema_version"], found["onnx"]) == (1, "export/model.onnx")
+    assert found["onnx"] == "export/model.onnx"

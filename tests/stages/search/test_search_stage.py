@@ -30,7 +30,7 @@ def test_writes_a_plan_within_budget_and_the_controls_beside_it(
     text = (ctx.out / "plan.json").read_text()
     plan = ChannelPlan.from_json(text)
     plan.check(graph)
-    assert plan.to_json() == text
+    assert plan.to_dict().items() <= json.loads(text).items()
     cost = CostModel(graph)
     assert cost.macs(plan.counts()) / cost.macs() == pytest.approx(result["macs_fraction"])
     assert 0.4 < result["macs_fraction"] <= 0.5

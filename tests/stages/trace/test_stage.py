@@ -9,23 +9,20 @@ from typing import Any
 import pytest
 from small_nets import CASES
 
-from pipeline import models
-from pipeline.config.schema import TraceConfig
-from stages.trace import ChannelGraph
-from stages.trace.stage import TraceStage
+from pipeline.config.schema import Config, TraceConfig
+from pipeline.run.artifacts import document
+from pipeline.run.stage import StageContext
+from stages.trace import ChannelGraph, stage
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: Any) -> ChannelGraph:
     """`graph.json` of a ConvNeXt block, traced with these settings."""
-    monkeypatch.setattr(models, "load_model", lambda path: CASES["ConvNeXtBlock"].build())
-    context: Any = SimpleNamespace(
-        input=lambda kind: folder / kind,
-        data_card=SimpleNamespace(image_shape=(3, 8, 8)),
-        config=SimpleNamespace(trace=TraceConfig(**settings)),
-        out=folder,
-    )
-    TraceStage().run(context)
-    return ChannelGraph.from_json((folder / "graph.json").read_text())
+    monkeypatch.setattr(stage, "load_model", lambda path: CASES["ConvNeXtBlock"].build())
+    config = Config(trace=TraceConfig(**settings))
+    inputs: dict[str, Any] = {"base_model": (folder, {})}
+    card = SimpleNamespace(image_shape=(3, 8, 8))
+    stage.run(StageContext(config, folder, folder, inputs, data_card=card))
+    return ChannelGraph.from_dict(document("graph").read(folder / "graph.json"))
 
 
 def test_frozen_by_a_pattern(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""How `rlp inspect` shows each kind of artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline import console
+from pipeline.channels.index_ranges import parse_ranges
+
+
+def show(kind: str, content: dict[str, Any], limit: int) -> None:
+    """A JSON document as tables of at most `limit` rows."""
+    views: dict[str, Callable[[dict[str, Any], int], None]] = {
+        "graph": _graph,
+        "plan": _plan,
+        "manifest": _manifest,
+    }
+    views.get(kind, _flat)(content, limit)
+
+
+def _cut(rows: list[Any], limit: int) -> list[Any]:
+    if len(rows) > limit:
+        console.note(f"{len(rows) - limit} more rows; --limit shows them")
+    return rows[:limit]
+
+
+def _graph(graph: dict[str, Any], limit: int) -> None:
+    rows = [_group(group) for group in graph["groups"]]
+    frozen = sum(not group["prunable"] for group in graph["groups"])
+    console.say(f"{len(rows)} channel groups, {len(rows) - frozen} prunable, {frozen} frozen")
+    columns = ("group", "units", "prunable", "members, or why not")
+    console.table(columns, _cut(rows, limit), right=("units",))
+
+
+def _group(group: dict[str, Any]) -> tuple[Any, ...]:
+    members = ", ".join(f"{name}[{dim}]" for name, dim, *_ in group["members"])
+    short = members if len(members) < 60 or console.verbose else members[:57] + "…"
+    prunable = "yes" if group["prunable"] else "frozen"
+    return group["id"], group["size"], prunable, group.get("reason") or short
+
+
+def _plan(plan: dict[str, Any], limit: int) -> None:
+    metadata = plan["metadata"]
+    for key, value in metadata.items():
+        if isinstance(value, (str, int, float)):
+            console.say(f"{key}: {value}")
+    widths = metadata.get("widths", {})  # absent from plans made by hand
+    rows = [
+        (group, len(parse_ranges(kept)), widths.get(group, [""])[0])
+        for group, kept in plan["keep"].items()
+    ]
+    columns = ("group", "units kept", "of")
+    console.table(columns, _cut(rows, limit), right=columns[1:])
+
+
+def _manifest(manifest: dict[str, Any], limit: int) -> None:
+    took = console.duration(manifest["duration_s"])
+    console.say(f"stage {manifest['stage']}, {manifest['started']}, {took}, {manifest['device']}")
+    outside = {f"{name} (outside the run)": digest for name, digest in manifest["external"].items()}
+    made = {name: entry["sha256"] for name, entry in manifest["outputs"].items()}
+    rows = [("in", name, hash_[:16]) for name, hash_ in (manifest["inputs"] | outside).items()]
+    rows += [("out", name, hash_[:16]) for name, hash_ in made.items()]
+    console.table(("", "file", "sha256"), _cut(rows, limit))
+    for name in manifest["accepted_edits"]:
+        console.say(f"edited by hand and accepted: {name}")
+
+
+def _flat(content: dict[str, Any], limit: int) -> None:
+    console.table(("key", "value"), _cut(_leaves(content), limit))
+
+
+def _leaves(content: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Every value with its path: `base.latency_ms.p50`, `settings[0].ratio`."""
+    if isinstance(content, dict):
+        below = {f"{prefix}.{key}" if prefix else str(key): v for key, v in content.items()}
+    elif isinstance(content, list) and any(isinstance(item, (dict, list)) for item in content):
+        below = {f"{prefix}[{index}]": v for index, v in enumerate(content)}
+    else:
+        text = ", ".join(map(str, content)) if isinstance(content, list) else str(content)
+        return [(prefix, text)]
+    return [leaf for path, value in below.items() for leaf in _leaves(value, path)]
+
+
+def show_lines(rows: list[dict[str, Any]], limit: int) -> None:
+    """One row a line; its columns are what the second line holds, as the first is the header."""
+    model = rows[min(1, len(rows) - 1)] if rows else {}
+    columns = [key for key, value in model.items() if not isinstance(value, (dict, list))]
+    shown = [tuple(_short(row.get(key)) for key in columns) for row in rows]
+    console.table(columns, _cut(shown, limit))
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.5g}" if isinstance(value, float) else value
+
+
+def show_tensors(tensors: list[dict[str, Any]], limit: int) -> None:
+    rows = [
+        (t["name"], _by(t["shape"]) or "scalar", t["dtype"].removeprefix("torch.")) for t in tensors
+    ]
+    console.table(("tensor", "shape", "dtype"), _cut(rows, limit))
+
+
+def show_onnx(found: dict[str, Any], limit: int) -> None:
+    counted = ", ".join(f"{n} {op}" for op, n in sorted(found["nodes"].items()))
+    console.say(f"{console.size(found['bytes'])}, opset {found['opsets']}, {counted}")
+    console.table(("key", "value"), list(found["metadata"].items()))
+    layers = [(name, _by(shape)) for name, shape in found["layers"]]
+    console.table(("layer", "weight"), _cut(layers, limit))
+
+
+def _by(shape: list[int]) -> str:
+    return "×".join(map(str, shape))

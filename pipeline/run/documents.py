@@ -1,0 +1,150 @@
+"""Kinds of files, and JSON documents, which say themselves what they are.
+
+    {"kind": "parity", "schema_version": 1, "images": 256, ...}
+
+The first two keys are written and checked here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ArtifactError, Hint, NewerSchema
+from pipeline.run import store
+
+FieldType = type | tuple[type, ...]
+Layout = Callable[[Mapping[str, Any]], str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of artefact.
+
+    Attributes:
+        maker: the stage in whose folder it lies; empty for what no stage makes.
+        files: a kind of several files is handed on as their folder, of one file as the file.
+        max_bytes: what a file is refused above, before it is read.
+        meaning: what it is, in a few words for people.
+    """
+
+    name: str
+    maker: str
+    files: tuple[str, ...]
+    max_bytes: int
+    meaning: str
+
+    @property
+    def file(self) -> str:
+        """The name of its only file."""
+        (name,) = self.files
+        return name
+
+
+@dataclass(frozen=True)
+class Document(Kind):
+    """A kind that is one JSON file.
+
+    Attributes:
+        fields: that every document of this kind has, and their types.
+    """
+
+    fields: Mapping[str, FieldType] = field(default_factory=dict)
+    schema_version: int = 1
+
+    def stamp(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The document with this body: it says what it is before all else."""
+        return {"kind": self.name, "schema_version": self.schema_version, **body}
+
+    def body(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Inverse of `stamp`."""
+        return {key: value for key, value in found.items() if key not in self.stamp({})}
+
+    def check(self, found: Any, where: str) -> dict[str, Any]:
+        """Take `found`, read from `where`, as a document of this kind.
+
+        Raises:
+            ArtifactError: of another kind or a newer schema, or a field is missing.
+        """
+        hint = Hint.rerun(self.maker) if self.maker else ""
+        # Graphs, plans and searches of 0.1.0 carry no kind.
+        if not isinstance(found, dict) or found.get("kind", self.name) != self.name:
+            raise ArtifactError(f"{where}: not a {self.name} file", hint=hint)
+        version = found.get("schema_version")
+        if not isinstance(version, int) or version > self.schema_version:
+            raise NewerSchema(where, version, self.schema_version)
+        if wrong := self._wrong_fields(found):
+            what = f"{wrong[0]} is missing or of the wrong type"
+            raise ArtifactError(f"{where}: {what}", hint=hint)
+        return found
+
+    def _wrong_fields(self, found: Mapping[str, Any]) -> list[str]:
+        return [
+            name for name, types in self.fields.items() if not isinstance(found.get(name), types)
+        ]
+
+    def write(self, path: Path, body: Mapping[str, Any], layout: Layout | None = None) -> None:
+        """Write the document with this body.
+
+        Args:
+            layout: from the document to its text; absent: as `store.dump_json` has it.
+        Raises:
+            EnvironmentProblem: the disk said no.
+        """
+        if wrong := self._wrong_fields(body):  # nothing a user did: a bug
+            raise ValueError(f"{path.name} lacks {', '.join(wrong)}")
+        found = self.stamp(body)
+        store.write_bytes(path, layout(found).encode() if layout else self._bytes(found))
+
+    def _bytes(self, found: Mapping[str, Any]) -> bytes:
+        return store.dump_json(found)
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The whole document at `path`.
+
+        Raises:
+            ArtifactError: missing, too large, not JSON, or no document of this kind.
+        """
+        return self._parse(store.read_bytes(path, max_bytes=self.max_bytes), str(path))
+
+    def _parse(self, data: bytes, where: str) -> dict[str, Any]:
+        return self.check(store.parse_json(data, where), where)
+
+
+@dataclass(frozen=True)
+class Lines(Kind):
+    """A kind that is one JSON object a line, appended to while the work goes on."""
+
+    def read(self, path: Path) -> list[dict[str, Any]]:
+        """All of its lines.
+
+        Raises:
+            ArtifactError: missing, too large, or a line is no JSON object.
+        """
+        lines = store.read_bytes(path, max_bytes=self.max_bytes).splitlines()
+        rows = [store.parse_json(line, f"{path}:{n}") for n, line in enumerate(lines, 1)]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ArtifactError(f"{path}: not one JSON object a line", hint=Hint.rerun(self.maker))
+        return rows
+
+
+@dataclass(frozen=True)
+class Sealed(Document):
+    """A document that carries its own hash, so that any changed byte shows."""
+
+    def _bytes(self, found: Mapping[str, Any]) -> bytes:
+        body = {key: value for key, value in found.items() if key != "seal"}
+        return store.dump_json({**body, "seal": hashlib.sha256(store.dump_json(body)).hexdigest()})
+
+    def read(self, path: Path) -> dict[str, Any]:
+        store.check_regular(path, self.max_bytes, single=True)
+        return super().read(path)
+
+    def _parse(self, data: bytes, where: str) -> dict[str, Any]:
+        found = super()._parse(data, where)
+        if self._bytes(found) != data:
+            raise ArtifactError(f"{where}: changed since it was written (seal broken)")
+        return found
