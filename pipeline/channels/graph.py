@@ -16,8 +16,7 @@ from torch import nn
 from pipeline.channels import graph_text
 from pipeline.channels.group import ChannelGroup, UnitSlices
 from pipeline.channels.layer_cost import LayerCost, layer_from_json
-from pipeline.errors import ArtifactError
-from pipeline.hints import Hint
+from pipeline.errors import ArtifactError, Hint
 
 Keep = Mapping[str, Sequence[int]]
 """{group id: units that stay}; a group that is not named stays whole."""

@@ -17,8 +17,7 @@ from pipeline.channels.graph_text import layout
 from pipeline.channels.group import ChannelGroup
 from pipeline.channels.importance import weight_norms
 from pipeline.channels.index_ranges import MAX_INDICES, format_ranges, parse_ranges
-from pipeline.errors import ArtifactError, UsageError
-from pipeline.hints import Hint
+from pipeline.errors import ArtifactError, Hint, UsageError
 
 
 @dataclass(frozen=True)

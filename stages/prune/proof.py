@@ -17,8 +17,7 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild
 from pipeline.channels.surgery import mask, prune
-from pipeline.errors import Refused
-from pipeline.hints import Hint, Key
+from pipeline.errors import Hint, Key, Refused
 from pipeline.modes import mode
 
 

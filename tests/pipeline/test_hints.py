@@ -81,7 +81,7 @@ def named_keys() -> list[Named]:
         Named(f"{path.relative_to(ROOT)}:{call.lineno}", tuple(words_of(call.args[0])))
         for path in SOURCES
         for name, call in calls(path)
-        if name in ("Key", "Set", "Hint.set") and path.name != "hints.py"
+        if name in ("Key", "Set", "Hint.set")
     ]
 
 
@@ -90,7 +90,7 @@ def named_commands() -> list[Named]:
     for path in SOURCES:
         for name, call in calls(path):
             where = f"{path.relative_to(ROOT)}:{call.lineno}"
-            if path.name == "hints.py" or _typed_by_the_user(call):
+            if _typed_by_the_user(call):
                 continue
             words = tuple(words_of(arg)[0] for arg in call.args)
             if name in ("Command", "Hint.command"):
