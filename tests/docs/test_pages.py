@@ -131,6 +131,14 @@ def test_every_room_of_the_map_has_a_sentence() -> None:
     assert [s.name for s in STAGES if f"| `stages/{s.name}` |" not in text] == []
 
 
+def test_names_of_the_glossary_exist() -> None:
+    table = read(ROOT / "docs" / "glossary.md").prose.split("## Names in the code")[1]
+    names = re.findall(r"`(\w+)`", table)
+    code = "\n".join(p.read_text("utf-8") for top in TOPS[:2] for p in ROOT.glob(f"{top}/**/*.py"))
+    assert len(names) > 5
+    assert [name for name in names if f"class {name}" not in code] == []
+
+
 def test_changelog_has_the_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
