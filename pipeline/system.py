@@ -38,6 +38,7 @@ def cpu_quota() -> float | None:
 def usable_cores() -> int:
     """How many threads can run at once, at least 1: beyond the quota they would only wait."""
     cores, quota = len(allowed_cores()), cpu_quota()
+    # 1.5 cores' worth of time keeps two threads busy most of the time
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
@@ -79,7 +80,7 @@ def read_line(path: str) -> str | None:
 def cache_folder() -> Path | None:
     """`$XDG_CACHE_HOME/rlp` or `~/.cache/rlp`, made or not; None when there is no home."""
     base = os.environ.get("XDG_CACHE_HOME")
-    if base and Path(base).is_absolute():
+    if base and Path(base).is_absolute():  # a relative one is to be ignored, says the standard
         return Path(base) / "rlp"
     try:
         return Path.home() / ".cache" / "rlp"
@@ -141,6 +142,7 @@ def file_type(data: bytes) -> str:
             return name
     if data[257:262] == b"ustar":
         return "a tar archive"
+    # since protocol 2 a pickle opens with 0x80 and its protocol's number
     if data[0] == 0x80 and len(data) > 1 and 2 <= data[1] <= 5:
         return "a pickle"
     if is_safetensors(data):
@@ -163,4 +165,5 @@ def _text_type(head: bytes) -> str:
 
 def is_safetensors(data: bytes) -> bool:
     """Whether it begins like safetensors: a 64-bit header length, then a JSON object."""
+    # the format allows a header of 100 MB; random bytes would nearly always claim more
     return len(data) > 9 and int.from_bytes(data[:8], "little") < 100_000_000 and data[8:9] == b"{"

@@ -28,7 +28,6 @@ HEAVY = (
     "pyarrow",
     "PIL",
     "pydantic",
-    "psutil",
 )
 
 

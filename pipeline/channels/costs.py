@@ -96,6 +96,7 @@ class ProductCost:
 
     def deltas(self, counts: Counts, steps: Counts) -> Array:
         into, out = self._widths(counts)
+        # (a + sx)(b + sy) - ab = s (ay + bx) + s² xy, for every group x, y that moves alone
         linear = (self.factor * out) @ self.inputs + (self.factor * into) @ self.outputs
         return steps * linear + steps * steps * (self.factor @ (self.inputs * self.outputs))
 
@@ -172,6 +173,7 @@ class CostModel:
 
     def macs(self, kept: Kept | None = None) -> int:
         """Multiply-accumulates for one sample."""
+        # exact: every term is a whole number below 2^53
         return int(self._macs.of(self._counts(kept)))
 
     def params(self, kept: Kept | None = None) -> int:

@@ -74,6 +74,7 @@ class ChannelGraph:
 
     def __getstate__(self) -> dict[str, Any]:
         """Plain data only: another process has another model, and makes its own tables."""
+        # cached tables are as large again as what they are made from
         names = [each.name for each in fields(self) if each.name != "_model"]
         return {name: self.__dict__[name] for name in names}
 
@@ -127,10 +128,10 @@ class ChannelGraph:
         removed: dict[Place, list[NDArray[np.int64]]] = {}
         for group_id, kept in keep.items():
             size = self[group_id].size
-            if len(kept) == size:
+            if len(kept) == size:  # a search names every group, cut or not
                 continue
             gone = np.ones(size, dtype=bool)
-            gone[np.asarray(kept, dtype=np.int64)] = False
+            gone[np.asarray(kept, dtype=np.int64)] = False  # of an empty list numpy makes floats
             for table in self.slices[group_id]:
                 parts = removed.setdefault((table.parameter, table.dim), [])
                 parts.append(table.indices[gone].reshape(-1))
@@ -189,6 +190,7 @@ class ChannelGraph:
         """Inverse of `to_dict`. Raises ArtifactError when the data are no channel graph."""
         try:
             return _parsed(data)
+        # JSON of another shape trips over any of these
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             message = f"not a channel graph: {error}"
             raise ArtifactError(message, hint=Hint.rerun("trace")) from error

@@ -41,6 +41,7 @@ def parse_groups(
     for entry in entries:
         members = []
         for name, dim, ranges in entry["members"]:
+            # a slice belongs to one unit, so there are no more than the dimension is long
             indices = parse_ranges(ranges, most=min(left, shapes[name][dim]))
             if max(indices, default=0) >= shapes[name][dim]:
                 raise ValueError(f"{name} has no slice {max(indices)} along dimension {dim}")
@@ -73,6 +74,7 @@ def layout(document: Mapping[str, Any]) -> str:
     """JSON with one line for each entry of a top-level list or table, and one for each member of a
     group.
     """
+    # so that a diff of two graphs shows the members that changed, and nothing else
     blocks = [f"  {_line(key)}: {_block(key, value)}" for key, value in document.items()]
     return "{\n" + ",\n".join(blocks) + "\n}\n"
 
@@ -97,6 +99,7 @@ def _group_block(group: Mapping[str, Any]) -> str:
 
 
 def _line(value: Any) -> str:
+    # people name modules in their own language; NaN is no JSON, other readers would refuse it
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 

@@ -70,6 +70,7 @@ def _total(tables: Sequence[UnitSlices], sums: Mapping[tuple[str, int], Tensor])
         if scored is None:
             continue
         slices = scored[torch.from_numpy(table.indices)]
+        # most units own one slice of a tensor, and there is nothing to add up
         part = slices[:, 0] if table.per_unit == 1 else slices.sum(1)
         total = part if total is None else total + part
     return total
@@ -92,6 +93,7 @@ def _rows_and_columns(weight: Tensor, score: Score) -> dict[int, Tensor]:
     step = max(1, _BLOCK * count // max(weight.numel(), 1))
     rows, columns = [], torch.zeros(weight.shape[1:], dtype=torch.float64, device=weight.device)
     for block in weight.split(step):
+        # half precision has 8 to 11 bits: too few to add up
         scored = score(block if block.dtype.itemsize >= 4 else block.float())
         rows.append(scored.flatten(1).sum(1))
         columns += scored.sum(0)

@@ -63,8 +63,9 @@ class ChannelPlan:
             wanted = group.size - int(group.size * cut + 1e-9)
             count = aligned(group, wanted, multiple_of)
             scores = importance.get(group.id, torch.zeros(group.size))
+            # stable: of equal scores the lower index stays, on every machine
             best = torch.argsort(torch.as_tensor(scores), descending=True, stable=True)[:count]
-            keep[group.id] = tuple(sorted(best.tolist()))
+            keep[group.id] = tuple(sorted(best.tolist()))  # a cut never reorders channels
         return ChannelPlan(
             keep, {"strategy": "uniform", "cut": cut, "multiple_of": multiple_of, "by": criterion}
         )
@@ -127,6 +128,7 @@ def aligned(group: ChannelGroup, count: int, multiple_of: int) -> int:
     """The number of units nearest to `count` whose channels are a multiple of `multiple_of`;
     never 0.
     """
+    # units that together make a multiple: 4 of them where each stands for 2 channels of 8
     step = multiple_of // gcd(multiple_of, group.channels_per_unit)
     if step >= group.size:
         return group.size if step > 1 else max(1, min(count, group.size))
@@ -151,7 +153,7 @@ def _default_importance(graph: ChannelGraph) -> tuple[Mapping[str, torch.Tensor]
     if model is None:
         warnings.warn(
             "this graph has no model at hand: channels are ranked by position; pass importance=",
-            stacklevel=3,
+            stacklevel=3,  # the line that called `uniform`
         )
         return {}, "position"
     return weight_norms(model, graph.slices), "l2"

@@ -51,14 +51,14 @@ def rebuild(
         changed: by canonical name; all other tensors are cloned.
         widths: (module path, attribute, new value), see `set_width`.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {}  # by id of what stands in the model, so what is shared stays shared
     for name, tensor in named_tensors(model).items():
         data = changed[name] if name in changed else tensor.detach().clone()
         memo[id(tensor)] = (
             nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
         )
     built = _copy_module(model, memo)
-    modules = dict(built.named_modules(remove_duplicate=False))
+    modules = dict(built.named_modules(remove_duplicate=False))  # a width may go by a second name
     for path, attribute, value in widths:
         set_width(modules[path], attribute, value)
     return built
@@ -91,6 +91,7 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def _copies_itself(kind: type) -> bool:
+    # such a class knows about itself what no loop over attributes can
     return (
         hasattr(kind, "__deepcopy__")
         or kind.__reduce_ex__ is not object.__reduce_ex__
@@ -108,6 +109,7 @@ def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
         return {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
     if value is None or type(value) in (bool, int, float, str, torch.dtype):
         return value
+    # most of what a module holds are empty tables of hooks, and deepcopy is slow
     if type(value) in (dict, OrderedDict, list, set) and not value:
         return type(value)()
     return copy.deepcopy(value, memo)

@@ -40,11 +40,9 @@ def doctor(
     """Check packages, processor, memory, disk and execution providers; exit 4 when a run could
     not work.
     """
-    import psutil
-
     from pipeline.errors import EnvironmentProblem
     from pipeline.run.manifest import device, versions
-    from pipeline.system import allowed_cores
+    from pipeline.system import allowed_cores, memory_bytes
 
     checks = [_torch(), _torchvision(), _onnxruntime(), _disk()]
     doc: dict[str, Any] = {
@@ -52,12 +50,12 @@ def doctor(
         "versions": versions(),
         "device": device(),
         "cores": len(allowed_cores()),
-        "memory_bytes": psutil.virtual_memory().total,
+        "memory_bytes": memory_bytes(),
         "providers": _providers(),
         "alignment": None,
     }
     console.say(
-        f"{doc['device']}, {doc['cores']} cores, {console.size(doc['memory_bytes'])} memory"
+        f"{doc['device']}, {doc['cores']} cores, {console.size(doc['memory_bytes'] or 0)} memory"
     )
     console.say(", ".join(f"{name} {version}" for name, version in doc["versions"].items()))
     console.table(

@@ -38,7 +38,7 @@ def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequ
         Refused: the cut network does not run, or its output has another shape, or one of the
             outputs is not finite.
     """
-    wide = copy.deepcopy(model).double()
+    wide = copy.deepcopy(model).double()  # float32's round-off would hide a small mistake
     return _difference(
         lambda: prune(wide, graph, plan), lambda: mask(wide, graph, plan), inputs, "cut"
     )

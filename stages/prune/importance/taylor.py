@@ -40,6 +40,7 @@ def score_units(
     with _all_trainable(parameters), mode(model, False), torch.enable_grad():
         for images, labels in batches:
             loss = functional.cross_entropy(model(images.to(device)), labels.to(device))
+            # not backward(): `.grad` is the caller's
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
                 if gradient is not None:
