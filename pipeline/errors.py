@@ -1,8 +1,8 @@
 """One tree of errors: each knows its exit code and builds its own sentence and hint.
 
-Exit codes are a contract with scripts and CI (docs/troubleshooting.md). Hints are data: what people are
-told to type is made of parts that name a config key or a command, so that a test can look up every
-one of them. All of the parts are strings, and print as themselves:
+Exit codes are a contract with scripts and CI (docs/troubleshooting.md). Hints are data: what people
+are told to type is made of parts that name a config key or a command, so that a test can look up
+every one of them. All of the parts are strings, and print as themselves:
 
     Hint.set("search.trials", 20, "is enough for a first look")
     Hint.rerun("search", run)

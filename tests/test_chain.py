@@ -26,8 +26,10 @@ from torch import nn
 def small_cnn(num_classes=10, in_channels=3, width=16):
     def block(i, o, stride):
         return [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-    layers = block(in_channels, width, 1) + block(width, 2 * width, 2) + block(2 * width, 2 * width, 2)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes))
+    wide = 2 * width
+    layers = block(in_channels, width, 1) + block(width, wide, 2) + block(wide, wide, 2)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(wide, num_classes)
+    return nn.Sequential(*layers, *head)
 """
 
 CONFIG = """

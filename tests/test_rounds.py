@@ -47,7 +47,8 @@ CHAIN = (
 KILLER = """
 import json, os, random, signal, sys
 import torch.export
-import pipeline.cli, pipeline.run.runner, pipeline.run.rounds, stages.distill.stage, stages.search.stage, stages.trace
+import pipeline.cli, pipeline.run.runner, pipeline.run.rounds
+import stages.distill.stage, stages.search.stage, stages.trace
 from pipeline.cli.running import stages_of
 from pipeline.config.load import load_config
 stages_of(load_config(__import__("pathlib").Path("my.yaml")))
@@ -59,7 +60,8 @@ while len(statuses) < 60:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, random.uniform(0.2, 1.6) if len(statuses) < 5 else 60)
         try:
-            pipeline.cli.main(["pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "distill", "--quiet"])
+            run = ["pipeline", "run", "my.yaml", "--run-dir", "run"]
+            pipeline.cli.main([*run, "--until", "distill", "--quiet"])
         except SystemExit as end:
             os._exit(int(end.code or 0))
     statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -270,7 +272,8 @@ def test_killed_in_the_distillation_of_round_1_it_resumes_to_the_same_weights(ho
         "import os, signal\n"
         "from pipeline.run.checkpoints import CheckpointFolder as Folder\n"
         "save = Folder.save\n"
-        "Folder.save = lambda self, point: (save(self, point), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "Folder.save = lambda self, point: (save(self, point), os.kill(os.getpid(), "
+        "signal.SIGKILL))\n"
         f"from pipeline.cli import main; main({arguments!r})"
     )
     child = subprocess.run(

@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         "--force=all" if item == "--force" else item
         for item in (sys.argv[1:] if argv is None else argv)
     ]
-    _mend_streams()
+    _fix_streams()
     code = _run(arguments)
-    _reader_left()
+    _stdout_closed()
     raise SystemExit(code)
 
 
@@ -43,7 +43,7 @@ _ENVIRONMENT = {
 }
 
 
-def _mend_streams() -> None:
+def _fix_streams() -> None:
     """Closed streams go nowhere; what a terminal cannot show is escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -53,7 +53,7 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _reader_left() -> bool:
+def _stdout_closed() -> bool:
     """Whether nobody reads stdout any more (`| head`); what cannot be written then goes nowhere."""
     try:
         sys.stdout.flush()
@@ -86,7 +86,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout = (
             stdout  # typer takes any broken pipe, that of a worker too, for a reader that left
         )
-        return 0 if _reader_left() else _bug(end.__context__, arguments)
+        return 0 if _stdout_closed() else _bug(end.__context__, arguments)
     except Exception as error:
         if type(error).__name__ == "Exit":  # typer's own way out; its class moved between releases
             return int(getattr(error, "exit_code", 0))
@@ -161,6 +161,6 @@ def _bug(error: Exception, arguments: list[str]) -> int:
     except OSError:
         path = "nowhere: no temporary folder is writable"
     summary = f"{type(error).__name__}: {error}".strip()
-    told = RlpError(f"a bug in rlp: {summary}"[:400], hint=f"the traceback is in {path}")
-    told.__cause__ = error
-    return _fail(told, arguments)
+    bug = RlpError(f"a bug in rlp: {summary}"[:400], hint=f"the traceback is in {path}")
+    bug.__cause__ = error
+    return _fail(bug, arguments)

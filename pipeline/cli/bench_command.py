@@ -196,10 +196,12 @@ def denormal_sentence(row: dict[str, Any]) -> str:
     )
     flushed = row["flushed"]
     times = ", ".join(
-        f"{side.upper()} {row[side]['latency_ms']['p50']:.3f} ms as it is, {flushed[f'{side}_p50_ms']:.3f} ms flushed"
+        f"{side.upper()} {row[side]['latency_ms']['p50']:.3f} ms as it is, "
+        f"{flushed[f'{side}_p50_ms']:.3f} ms flushed"
         for side in "ab"
     )
     return (
-        f"denormal weights: {counts}; batch {row['batch']}: {times}; flushed, the ratio is {flushed['ratio']:.2f}× "
+        f"denormal weights: {counts}; batch {row['batch']}: {times}; flushed, the ratio is "
+        f"{flushed['ratio']:.2f}× "
         f"({flushed['ci95'][0]:.2f} … {flushed['ci95'][1]:.2f}): {flushed['verdict']}"
     )

@@ -109,11 +109,11 @@ def _intact(run: Path) -> dict[str, Any]:
         console.warn(f"{run / unknown}: belongs to no stage of this run, and nothing reads it")
     bad = [stage for stage in stages if not stage["fresh"]]
     if bad:
-        told = [f"{stage['stage']}: {stage['reason']}" for stage in bad]
+        problems = [f"{stage['stage']}: {stage['reason']}" for stage in bad]
         again = Command("stage", str(bad[0]["stage"]), "--run", str(run), "--force")
         rest = Command("pipeline", "run", name, "--run-dir", str(run))
         hint = Hint(again, ", then ", rest, " for what follows")
-        raise attach(ArtifactError(told[0], hint=hint, details=told[1:]), doc)
+        raise attach(ArtifactError(problems[0], hint=hint, details=problems[1:]), doc)
     return doc
 
 
@@ -135,14 +135,14 @@ def _report(doc: dict[str, Any]) -> None:
         console.table(("", "gate", "value", "limit"), rows, right=("value", "limit"))
     missed = [g for g in doc["gates"] if not g["passed"]]
     if missed:
-        told = [
+        problems = [
             f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}"
             for g in missed
         ]
         hint = Hint(
             "raise ", Key("distill.epochs"), " or ", Key("search.budget"), ", or loosen the gate"
         )
-        raise attach(Refused(told[0], hint=hint, details=told[1:]), doc)
+        raise attach(Refused(problems[0], hint=hint, details=problems[1:]), doc)
 
 
 def _gate(

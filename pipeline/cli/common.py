@@ -84,6 +84,6 @@ def attach(error: RlpError, doc: dict[str, Any]) -> RlpError:
 
 def failure_document(error: RlpError) -> dict[str, Any]:
     """The JSON document of a command that failed: the keys it has on success, and the error."""
-    told = {"message": error.message, "hint": error.hint, "details": list(error.details)}
+    described = {"message": error.message, "hint": error.hint, "details": list(error.details)}
     found = getattr(error, "document", dict.fromkeys(_current_keys))
-    return {"ok": False, "exit_code": error.exit_code, "error": told, **found}
+    return {"ok": False, "exit_code": error.exit_code, "error": described, **found}

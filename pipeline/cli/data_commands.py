@@ -33,7 +33,8 @@ def ls() -> dict[str, Any]:
 def _show(card: Any) -> dict[str, Any]:
     doc = card.to_dict()
     console.say(
-        f"{card.label}: {len(card.classes)} classes, images {'×'.join(map(str, card.image_shape))} (c×h×w)"
+        f"{card.label}: {len(card.classes)} classes, images "
+        f"{'×'.join(map(str, card.image_shape))} (c×h×w)"
     )
     rows = []
     for split, counts in card.counts.items():

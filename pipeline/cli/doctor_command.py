@@ -64,8 +64,10 @@ def doctor(
     )
     bad = [c for c in checks if not c["ok"]]
     if bad:
-        told = [f"{c['check']}: {c['found']}" for c in bad]
-        raise attach(EnvironmentProblem(told[0], hint=bad[0]["hint"], details=told[1:]), doc)
+        problems = [f"{c['check']}: {c['found']}" for c in bad]
+        raise attach(
+            EnvironmentProblem(problems[0], hint=bad[0]["hint"], details=problems[1:]), doc
+        )
     if target:
         doc["alignment"] = _alignment(provider, threads, refresh)
     return doc
@@ -98,7 +100,8 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
     times = {(row.kind, row.channels): row.us for row in found.rows}
     widths = sorted({row.channels for row in found.rows})
     table = [(width, *(f"{times[kind, width]:.1f}" for kind in kinds)) for width in widths]
-    where = f"{found.provider.removesuffix('ExecutionProvider')}, {found.threads} thread(s), machine {found.machine}"
+    provider_name = found.provider.removesuffix("ExecutionProvider")
+    where = f"{provider_name}, {found.threads} thread(s), machine {found.machine}"
     console.table(("channels", *(f"{kind} µs" for kind in kinds)), table, title=where)
     costs = [(multiple, f"{cost:.2f}×") for multiple, cost in found.cost.items()]
     console.table(

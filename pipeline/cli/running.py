@@ -177,7 +177,8 @@ def show_result(doc: dict[str, Any]) -> None:
     points = 100 * (final["accuracy"] - base["accuracy"])
     ratio = f"{speed['ratio']:.2f}×  (95 % CI {speed['ci95'][0]:.2f} to {speed['ci95'][1]:.2f})"
     claim = ratio if speed["verdict"] == "faster" else f"{speed['verdict']}: ratio {ratio}"
-    setting = f"{speed['provider'].removesuffix('ExecutionProvider')}, batch {speed['batch']}, {speed['threads']} thread(s)"
+    provider = speed["provider"].removesuffix("ExecutionProvider")
+    setting = f"{provider}, batch {speed['batch']}, {speed['threads']} thread(s)"
     rows = [
         (
             "test accuracy (onnxruntime)",

@@ -28,7 +28,8 @@ def stage(
         str,
         typer.Argument(
             metavar="NAME",
-            help="pretrain, trace, search, prune, distill, export, benchmark or report; round-1/search for that round.",
+            help="pretrain, trace, search, prune, distill, export, benchmark or report; "
+            "round-1/search for that round.",
         ),
     ],
     config: Annotated[

@@ -25,11 +25,13 @@ class ModelConfig(Section):
     """The network that is to become faster."""
 
     source: str = Field("mobilenet_v2", min_length=1)
-    """Where the architecture comes from: a built-in name, `torchvision:NAME`, or your own `package.module:factory`."""
+    """Where the architecture comes from: a built-in name, `torchvision:NAME`, or your own
+    `package.module:factory`."""
     kwargs: dict[str, Any] = {}
     """Keyword arguments for the architecture's factory, such as `width_mult: 0.5`."""
     weights: str | None = None
-    """Trained weights (.safetensors or a .pth state dict): a path, or a file shipped with rlp; absent: train."""
+    """Trained weights (.safetensors or a .pth state dict): a path, or a file shipped with rlp;
+    absent: train."""
 
 
 class DataConfig(Section):
@@ -38,7 +40,8 @@ class DataConfig(Section):
     """
 
     source: str = Field("auto", min_length=1)
-    """Kind of data: `auto` recognises what lies in `root`; `embedded` needs no files; see `rlp data ls`."""
+    """Kind of data: `auto` recognises what lies in `root`; `embedded` needs no files; see `rlp
+    data ls`."""
     root: str | None = None
     """Folder that holds the images, relative to the current folder."""
     label: str | None = None
@@ -46,15 +49,18 @@ class DataConfig(Section):
     search_fraction: Fraction = 0.1
     """Share of the training images held out as the search split, stratified by class and seeded."""
     image_size: int | None = Field(None, ge=8, le=1024)
-    """Height and width in pixels that images are resized to; absent: as they are (all must then have one size)."""
+    """Height and width in pixels that images are resized to; absent: as they are (all must then
+    have one size)."""
     max_corrupt: float = Field(0.01, ge=0, lt=1)
-    """Share of unreadable images above which the run stops; below it they are skipped and counted."""
+    """Share of unreadable images above which the run stops; below it they are skipped and
+    counted."""
     workers: int = Field(2, ge=0, le=64)
     """Loader processes for data sets too large to be held decoded in memory."""
     download: bool = True
     """Whether a missing public data set may be downloaded."""
     in_memory_mb: int = Field(2048, ge=0)
-    """Decoded size in MB up to which images of at most 96×96 pixels are kept as one tensor; others stream from disk."""
+    """Decoded size in MB up to which images of at most 96×96 pixels are kept as one tensor;
+    others stream from disk."""
     cache: bool = True
     """Whether decoded images are kept in the user's cache folder, to start faster next time."""
     train_limit: int | None = Field(None, ge=20)
@@ -62,7 +68,8 @@ class DataConfig(Section):
     test_limit: int | None = Field(None, ge=10)
     """Most test images used, a fixed class-balanced draw; absent: all."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean of pixels scaled to 0 … 1 that the weights were trained with; absent: that of the data."""
+    """Per-channel mean of pixels scaled to 0 … 1 that the weights were trained with; absent:
+    that of the data."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation that goes with `mean`; absent: that of the data."""
 
@@ -73,7 +80,8 @@ class AugmentConfig(Section):
     """
 
     crop: int = Field(4, ge=0, le=64)
-    """Zero padding in pixels on each side before a random crop back to the image's size; 0: none."""
+    """Zero padding in pixels on each side before a random crop back to the image's size; 0:
+    none."""
     flip: bool = True
     """Whether half of the images are mirrored left to right; not for digits or text."""
     cutout: int = Field(0, ge=0, le=512)
@@ -96,11 +104,13 @@ class TrainingSection(Section):
     schedule: Literal["cosine", "linear"] = "cosine"
     """How the learning rate falls to zero after the warm-up."""
     ema: float = Field(0.0, ge=0, lt=1)
-    """Decay a step of the averaged weights that are scored and kept, such as 0.998; 0: the plain weights."""
+    """Decay a step of the averaged weights that are scored and kept, such as 0.998; 0: the
+    plain weights."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of the training images."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of training; auto times both for a second and takes bf16 autocast when it is clearly faster."""
+    """Arithmetic of training; auto times both for a second and takes bf16 autocast when it is
+    clearly faster."""
 
 
 class PretrainConfig(TrainingSection):
@@ -234,23 +244,27 @@ class SearchConfig(Section):
     """Distribution of the budget over the channel groups."""
 
     strategy: Literal["rl", "rlpruner", "evolution", "random", "uniform", "global-taylor"] = "rl"
-    """What proposes candidates: a learned policy, RL-Pruner's as published, CMA-ES, chance, or no search at all."""
+    """What proposes candidates: a learned policy, RL-Pruner's as published, CMA-ES, chance, or
+    no search at all."""
     budget: Budget = Budget(macs=0.5)
     """What the pruned network may cost, as a fraction of the base."""
     trials: int = Field(100, ge=1, le=100_000)
     """Candidates scored."""
     align: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
-    """Widths are multiples of this, for runtimes block channels; auto measures once what pays on this machine."""
+    """Widths are multiples of this, for runtimes block channels; auto measures once what pays
+    on this machine."""
     min_keep: float = Field(0.1, gt=0, le=1)
     """Least share of a group's channels that is kept, rounded up to the alignment."""
     images: int = Field(1000, ge=10, le=1_000_000)
     """Images of the search split that score a candidate."""
     fit_images: int = Field(512, ge=2, le=1_000_000)
-    """Images of the train split that rank channels and to which a candidate's batch-norm statistics are fitted."""
+    """Images of the train split that rank channels and to which a candidate's batch-norm
+    statistics are fitted."""
     criterion: Literal["taylor", "l2", "l1", "bn_scale", "random"] = "taylor"
     """How important a channel is; decides which of a group's channels stay."""
     score: Literal["divergence", "likelihood", "accuracy"] = "divergence"
-    """What a candidate is scored by: closeness to the base network's outputs, log-likelihood, or accuracy."""
+    """What a candidate is scored by: closeness to the base network's outputs, log-likelihood,
+    or accuracy."""
     distill_steps: int = Field(16, ge=0, le=100_000)
     """Steps of distillation on fit images that a candidate gets before its score; 0: as cut."""
     halving: bool = True
@@ -260,7 +274,8 @@ class SearchConfig(Section):
     workers: int = Field(1, ge=1, le=256)
     """Processes that score candidates; more than 1 gives each one thread."""
     latency: Literal["predicted", "hybrid", "measured"] = "hybrid"
-    """For latency budgets: trust the table fitted to this machine, time the finalists too, or time every candidate."""
+    """For latency budgets: trust the table fitted to this machine, time the finalists too, or
+    time every candidate."""
     latency_samples: int = Field(40, ge=10, le=10_000)
     """Candidates timed to fit the latency table."""
     latency_batch: int = Field(1, ge=1, le=65536)
@@ -299,7 +314,8 @@ class DistillConfig(TrainingSection):
     """Recovery of accuracy: teacher is the base network, student the pruned one."""
 
     mode: Literal["distill", "finetune", "bn_only"] = "distill"
-    """Learn from teacher and labels, from the labels alone, or only fit the batch-norm statistics."""
+    """Learn from teacher and labels, from the labels alone, or only fit the batch-norm
+    statistics."""
     epochs: int = Field(5, ge=0, le=2000)
     """Passes over the train split; 0 re-estimates the batch-norm statistics only."""
     lr: float = Field(0.05, gt=0, le=10)
@@ -309,7 +325,8 @@ class DistillConfig(TrainingSection):
     alpha: float = Field(0.75, ge=0, le=1)
     """Weight of the distillation term; the rest is cross-entropy."""
     bn_images: int = Field(2048, ge=2, le=1_000_000)
-    """Images of the train split on which the batch-norm statistics are re-estimated before training."""
+    """Images of the train split on which the batch-norm statistics are re-estimated before
+    training."""
 
 
 class ExportConfig(Section):
@@ -322,9 +339,11 @@ class ExportConfig(Section):
     min_top1_agreement: float = Field(0.99, gt=0, le=1)
     """Share of images on which onnxruntime and PyTorch must name the same class."""
     max_accuracy_drop: float = Field(0.005, ge=0, le=1)
-    """How much lower, as a fraction of the images, accuracy may be in onnxruntime than in PyTorch."""
+    """How much lower, as a fraction of the images, accuracy may be in onnxruntime than in
+    PyTorch."""
     exporter: Literal["auto", "torch.export", "torchscript"] = "auto"
-    """Which of PyTorch's exporters; `auto` tries torch.export, and the other one when that fails or parity does."""
+    """Which of PyTorch's exporters; `auto` tries torch.export, and the other one when that
+    fails or parity does."""
 
 
 class BenchmarkConfig(Section):
@@ -347,9 +366,11 @@ class BenchmarkConfig(Section):
     allow_fallback: bool = False
     """Go on when the provider leaves convolutions to the CPU, instead of exit 4."""
     profile: bool = True
-    """Profile both files node by node, and once a machine time convolutions by width, to say where the time went."""
+    """Profile both files node by node, and once a machine time convolutions by width, to say
+    where the time went."""
     against: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Further ONNX files timed against the base by the same protocol: paths relative to the current folder."""
+    """Further ONNX files timed against the base by the same protocol: paths relative to the
+    current folder."""
 
 
 class ReportConfig(Section):
@@ -365,7 +386,8 @@ class Config(Section):
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Seeds splits, initialisation, data order and search."""
     rounds: int = Field(1, ge=1, le=20)
-    """How often search, prune and distill are repeated, the budget shared out geometrically; 1: all in one cut."""
+    """How often search, prune and distill are repeated, the budget shared out geometrically; 1:
+    all in one cut."""
     model: ModelConfig = ModelConfig()
     """The network."""
     data: DataConfig = DataConfig()

@@ -143,7 +143,8 @@ def _value(
             if key in result:
                 first = lines[(*path, key)]
                 problems.append(
-                    f"{name}:{key_line}: {'.'.join((*path, key))}: duplicate key, first given on line {first}"
+                    f"{name}:{key_line}: {'.'.join((*path, key))}: duplicate key, first given on "
+                    f"line {first}"
                 )
                 continue
             lines[(*path, key)] = key_line

@@ -21,7 +21,7 @@ _PACKAGES = ("rlp-cnn", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass(frozen=True)
-class Needs:
+class Dependencies:
     """All that a stage's result depends on; equal needs mean a fresh result.
 
     `inputs` maps `stage/file` to sha256, `external` a file outside the run to sha256, `data` is the
@@ -83,7 +83,7 @@ def device() -> str:
 
 
 def write_manifest(
-    folder: Path, needs: Needs, summary: Mapping[str, Any], started: str, seconds: float
+    folder: Path, needs: Dependencies, summary: Mapping[str, Any], started: str, seconds: float
 ) -> None:
     """Hash every output in `folder` and write `manifest.json`, the last file of a commit.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Hint, UsageError
 from pipeline.run.artifacts import KINDS
-from pipeline.run.manifest import HashCache, Needs, damaged_outputs, read_manifest
+from pipeline.run.manifest import Dependencies, HashCache, damaged_outputs, read_manifest
 from pipeline.run.rounds import PlacedStage, is_of_round
 
 Action = Literal["reuse", "run", "blocked", "skip"]
@@ -27,7 +27,7 @@ class Step:
     stage: PlacedStage
     action: Action
     reason: str
-    needs: Needs | None = None
+    needs: Dependencies | None = None
     manifest: Mapping[str, Any] | None = None
     hint: str = ""
     blocked_by: str = ""
@@ -187,7 +187,7 @@ class Planner:
         stage: PlacedStage,
         made: Mapping[str, Mapping[str, Any]],
         manifest: Mapping[str, Any] | None,
-    ) -> Needs:
+    ) -> Dependencies:
         """What `stage` depends on, given the manifests of the stages before it."""
         inputs = {}
         for place, kind in stage.input_sources.values():
@@ -205,7 +205,7 @@ class Planner:
             if stage.name not in self._external:
                 self._external[stage.name] = stage.stage.external(self.config)
             external = self._external[stage.name]
-        return Needs(
+        return Dependencies(
             stage.name,
             stage.stage.version,
             self.config.seed,

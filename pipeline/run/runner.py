@@ -31,7 +31,7 @@ from pipeline.errors import (
 from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, RUN
 from pipeline.run.commit import commit, recover, staging
-from pipeline.run.manifest import Needs, accept_edits, read_manifest, write_manifest
+from pipeline.run.manifest import Dependencies, accept_edits, read_manifest, write_manifest
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
 from pipeline.run.rounds import PlacedStage
 from pipeline.run.stage import Reporter, StageContext
@@ -225,7 +225,7 @@ def _work(run: Path, stage: PlacedStage) -> Path:
     return folder.parent / ".work" / folder.name
 
 
-def _prepare_work(work: Path, needs: Needs) -> None:
+def _prepare_work(work: Path, needs: Dependencies) -> None:
     """Keep checkpoints only when they were made for exactly these needs."""
     key = store.dump_json(needs.__dict__)
     marker = work / "needs.json"
@@ -236,7 +236,9 @@ def _prepare_work(work: Path, needs: Needs) -> None:
             store.write_bytes(marker, key)
 
 
-def _inputs(run: Path, stage: PlacedStage, needs: Needs) -> dict[str, tuple[Path, dict[str, str]]]:
+def _inputs(
+    run: Path, stage: PlacedStage, needs: Dependencies
+) -> dict[str, tuple[Path, dict[str, str]]]:
     found = {}
     for key, (place, kind) in stage.input_sources.items():
         found[key] = (

@@ -45,7 +45,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         hint = {
-            errno.ENOSPC: "free some disk space and type the command again; finished stages are kept",
+            errno.ENOSPC: "free some disk space, then type the command again; finished stages stay",
             errno.EACCES: "pass --run-dir DIR with a folder you may write",
             errno.EROFS: "pass --run-dir DIR with a folder you may write",
         }.get(error.errno or 0, "type the command again; finished stages are kept")

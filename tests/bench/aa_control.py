@@ -61,13 +61,16 @@ def main() -> None:
                 verdicts[row.verdict] += 1
                 ratios.append(row.ratio)
                 print(
-                    f"{title} {index + 1:>2}: {row.ratio:.3f}  [{row.ci95[0]:.3f}, {row.ci95[1]:.3f}]  "
-                    f"A/A [{row.aa_ci95[0]:.3f}, {row.aa_ci95[1]:.3f}]  {row.verdict}  load {os.getloadavg()[0]:.1f}",
+                    f"{title} {index + 1:>2}: {row.ratio:.3f}  [{row.ci95[0]:.3f}, "
+                    f"{row.ci95[1]:.3f}]  "
+                    f"A/A [{row.aa_ci95[0]:.3f}, {row.aa_ci95[1]:.3f}]  {row.verdict}  load "
+                    f"{os.getloadavg()[0]:.1f}",
                     flush=True,
                 )
             spread = statistics.pstdev([math.log(ratio) for ratio in ratios])
             print(
-                f"{title}: {dict(verdicts)}; ratio {min(ratios):.3f} … {max(ratios):.3f}, sd of log {spread:.4f}\n"
+                f"{title}: {dict(verdicts)}; ratio {min(ratios):.3f} … {max(ratios):.3f}, sd of "
+                f"log {spread:.4f}\n"
             )
 
 

@@ -34,7 +34,8 @@ def main() -> None:
     arguments = parser.parse_args()
     machine = fingerprint()
     print(
-        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {machine['versions']['onnxruntime']}, 1 thread"
+        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime "
+        f"{machine['versions']['onnxruntime']}, 1 thread"
     )
     torch.manual_seed(0)
     model = import_torchvision().models.mobilenet_v2(num_classes=10).eval()

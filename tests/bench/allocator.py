@@ -44,10 +44,12 @@ def main() -> None:
     rows = [(images_per_second("default"), images_per_second("keep")) for _ in range(3)]
     for default, keep in rows:
         print(
-            f"default {default:7.0f} images/s   keep {keep:7.0f} images/s   ratio {keep / default:.2f}"
+            f"default {default:7.0f} images/s   keep {keep:7.0f} images/s   ratio "
+            f"{keep / default:.2f}"
         )
     print(
-        f"median ratio {statistics.median(keep / default for default, keep in rows):.2f}, n = {len(rows)} pairs"
+        f"median ratio {statistics.median(keep / default for default, keep in rows):.2f}, n = "
+        f"{len(rows)} pairs"
     )
 
 

@@ -65,7 +65,8 @@ def main() -> None:
     arguments = parser.parse_args()
     machine = fingerprint()
     print(
-        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime {machine['versions']['onnxruntime']}, 1 thread"
+        f"{machine['cpu']}, {machine['cores']} cores, onnxruntime "
+        f"{machine['versions']['onnxruntime']}, 1 thread"
     )
     model = scaled_network(arguments.scale, arguments.share)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,17 +75,20 @@ def main() -> None:
         with_denormals(clean, model, dirty)
         left, found = (count_denormals(onnx.load(path)) for path in (clean, dirty))
         print(
-            f"export: {report.denormals_flushed:,} denormal weights set to zero, {left} left; as it is: {found:,}"
+            f"export: {report.denormals_flushed:,} denormal weights set to zero, {left} left; as "
+            f"it is: {found:,}"
         )
         row = compare(dirty, clean, protocol=Protocol(min_seconds=arguments.min_seconds))
     assert row.flushed is not None
     print(
-        f"as it is              {row.a.latency_ms['p50']:.3f} ms ({row.a.denormal_weights:,} denormal weights)"
+        f"as it is              {row.a.latency_ms['p50']:.3f} ms ({row.a.denormal_weights:,} "
+        "denormal weights)"
     )
     print(f"exported              {row.b.latency_ms['p50']:.3f} ms ({row.b.denormal_weights:,})")
     print(f"as it is, set to zero {row.flushed['a_p50_ms']:.3f} ms (session.set_denormal_as_zero)")
     print(
-        f"as it is ÷ exported: {row.ratio:.2f}× [{row.ci95[0]:.2f}, {row.ci95[1]:.2f}] {row.verdict}; "
+        f"as it is ÷ exported: {row.ratio:.2f}× [{row.ci95[0]:.2f}, {row.ci95[1]:.2f}] "
+        f"{row.verdict}; "
         f"A/A [{row.aa_ci95[0]:.2f}, {row.aa_ci95[1]:.2f}]"
     )
 

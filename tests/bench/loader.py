@@ -240,7 +240,8 @@ def main() -> None:
         }
         about = f"batch {args.batch_size}, {threads} thread(s), torch {torch.__version__}"
         print(
-            f"{found['data']}, {len(images):,} images, {about}, load average {found['load_average']:.1f}"
+            f"{found['data']}, {len(images):,} images, {about}, load average "
+            f"{found['load_average']:.1f}"
         )
         show("batches alone", found["loader"], False)
         for name in args.models.split(","):

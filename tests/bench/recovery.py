@@ -73,7 +73,8 @@ def trainer(
     recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
     tell = Callbacks(
         progress=lambda done, total, **f: print(
-            f"  {section.mode} seed {seed}: step {done}/{total} loss {f['loss']:.3f}, {f['images_per_s']:.0f} images/s",
+            f"  {section.mode} seed {seed}: step {done}/{total} loss {f['loss']:.3f}, "
+            f"{f['images_per_s']:.0f} images/s",
             file=sys.stderr,
         ),
         progress_seconds=30.0,
@@ -170,10 +171,14 @@ def main() -> None:
         costs = CostModel(graph)
         left = costs.macs(plan.counts()) / costs.macs()
         print(
-            f"{config.model.source} on {card.label}: {base:.2%} on {len(test):,} test images (standard error "
-            f"{100 * (base * (1 - base) / len(test)) ** 0.5:.2f} points); cut uniformly to {left:.1%} of the MACs; "
-            f"{section.epochs} epoch(s) of {len(splits.train):,} images at lr {section.lr:g}, batch "
-            f"{section.batch_size}, {section.precision}; torch {torch.__version__}, {threads} thread(s)"
+            f"{config.model.source} on {card.label}: {base:.2%} on {len(test):,} test images "
+            "(standard error "
+            f"{100 * (base * (1 - base) / len(test)) ** 0.5:.2f} points); cut uniformly to "
+            f"{left:.1%} of the MACs; "
+            f"{section.epochs} epoch(s) of {len(splits.train):,} images at lr {section.lr:g}, "
+            "batch "
+            f"{section.batch_size}, {section.precision}; torch {torch.__version__}, {threads} "
+            "thread(s)"
         )
         print(
             f"{'recovery':<24}{'test accuracy, % (a seed each)':<32}"

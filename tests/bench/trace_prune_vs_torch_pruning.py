@@ -39,7 +39,8 @@ from stages.prune import ChannelPlan, prune  # noqa: E402
 from stages.trace import ChannelGraph, trace  # noqa: E402
 
 EXPLAINED = {
-    "convnext_*": "the residual trunk passes LayerNorm over its channels: a cut is not the silenced network",
+    "convnext_*": "the residual trunk passes LayerNorm over its channels: a cut is not the "
+    "silenced network",
 }
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 
@@ -134,7 +135,8 @@ def main() -> int:
     _warm_up()
     print(f"torch {torch.__version__}, 1 thread, images 224 (Inception 299), batch 1")
     print(
-        f"{'network':20} {'ours s':>7} {'TP s':>7} {'ratio':>6} {'ours MiB':>9} {'TP MiB':>8} {'channels':>9} {'TP':>7}"
+        f"{'network':20} {'ours s':>7} {'TP s':>7} {'ratio':>6} {'ours MiB':>9} {'TP MiB':>8} "
+        f"{'channels':>9} {'TP':>7}"
     )
     total, failed, unexplained, slowest = {"ours": 0.0, "tp": 0.0}, [], [], (0.0, "")
     for name in names:
@@ -158,8 +160,10 @@ def main() -> int:
         total["ours"] += mine["seconds"]
         total["tp"] += theirs["seconds"]
         print(
-            f"{name:20} {mine['seconds']:7.2f} {theirs['seconds']:7.2f} {mine['seconds'] / theirs['seconds']:6.2f}"
-            f" {mib[0]:9.0f} {mib[1]:8.0f} {mine['channels']:9} {theirs.get('channels', '-'):>7}  {note}",
+            f"{name:20} {mine['seconds']:7.2f} {theirs['seconds']:7.2f} "
+            f"{mine['seconds'] / theirs['seconds']:6.2f}"
+            f" {mib[0]:9.0f} {mib[1]:8.0f} {mine['channels']:9} {theirs.get('channels', '-'):>7} "
+            f" {note}",
             flush=True,
         )
         del model

@@ -108,7 +108,8 @@ def _summary(found: dict[str, tuple[float, float]]) -> None:
     ratios = {name: ours / theirs for name, (ours, theirs) in found.items()}
     worst = max(ratios, key=ratios.__getitem__)
     print(
-        f"{len(found)} networks: time here over time there {median(ratios.values()):.2f} in median, "
+        f"{len(found)} networks: time here over time there {median(ratios.values()):.2f} in "
+        "median, "
         f"{ratios[worst]:.2f} at worst ({worst})"
     )
     for place, side in enumerate(("here", "there")):

@@ -168,7 +168,7 @@ def _assert_failure(result: fake_run.Result, code: int) -> None:
 
 
 # --- a run, start to end
-# ----------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 
 
 def test_run_gives_its_summary_with_paths_that_exist(rlp: fake_run.Rlp, here: Path) -> None:
@@ -295,7 +295,7 @@ def test_speedup_gate_above_one_needs_the_verdict(
 
 
 # --- what people type
-# -------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_json_keeps_progress_off_stdout(rlp: fake_run.Rlp, here: Path) -> None:
 
 
 # --- bugs
-# -------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 
 
 def test_broken_pipe_to_a_worker_is_not_taken_for_a_reader_that_left(
@@ -394,7 +394,7 @@ def test_bug_is_one_line_and_a_saved_traceback(
 
 
 # --- inspect
-# ----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------
 
 
 def test_inspect_shows_files_of_a_run(rlp: fake_run.Rlp, whole: Path) -> None:

@@ -180,8 +180,9 @@ def test_an_error_from_a_worker_process_keeps_the_parts_of_its_hint() -> None:
 
 
 # A sentence of a hint outside its typed parts: nothing in it may look like a key or a command.
+SECTIONS = sorted({key.partition(".")[0] for key in KEYS if "." in key})
 PLAIN = re.compile(
-    rf"\brlp [a-z]|--set\b|\b({'|'.join(sorted({key.partition('.')[0] for key in KEYS if '.' in key}))})"
+    rf"\brlp [a-z]|--set\b|\b({'|'.join(SECTIONS)})"
     r"\.(?!json|jsonl|onnx|html|safetensors|py\b)[a-z_]+\b(?!\()"
 )
 

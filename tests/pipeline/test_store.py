@@ -211,10 +211,10 @@ def test_commit_killed_between_its_renames_is_finished_or_undone(
     (tmp_path / ".staging-trace").mkdir()
     if forward:
         (tmp_path / ".staging-trace" / "manifest.json").write_text("new")
-    told = recover(tmp_path)
+    notes = recover(tmp_path)
     assert (tmp_path / "trace" / "manifest.json").read_text() == ("new" if forward else "old")
     assert [p.name for p in tmp_path.iterdir()] == ["trace"]
-    assert "finished" in told[0] if forward else "undone" in told[0]
+    assert "finished" in notes[0] if forward else "undone" in notes[0]
     assert recover(tmp_path) == []
 
 

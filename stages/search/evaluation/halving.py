@@ -76,15 +76,15 @@ def told_scores(trials: Sequence[Trial], removed: Removed, rules: EvaluationConf
     Of a candidate that was not promoted, what its last rung predicts.
     """
     models = _score_models(trials, removed, rules)
-    told = []
+    scores = []
     for trial in trials:
         outcome, last = trial.outcome, len(trial.outcome.rungs) - 1
         if outcome.stopped and last < len(models):
             lost = removed(trial.candidate.counts)
-            told.append(models[last].predict(outcome.rungs[last], lost))
+            scores.append(models[last].predict(outcome.rungs[last], lost))
         else:
-            told.append(outcome.score)
-    return told
+            scores.append(outcome.score)
+    return scores
 
 
 def _score_models(

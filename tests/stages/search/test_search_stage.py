@@ -51,16 +51,16 @@ def test_writes_a_plan_within_budget_and_the_controls_beside_it(
 def test_progress_says_what_a_candidate_costs_of_what_it_may(
     stage: module.SearchStage, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int, dict[str, Any]]] = []
+    reports: list[tuple[int, int, dict[str, Any]]] = []
     ctx = context(tmp_path)
-    ctx.reporter.progress = lambda done, total, **fields: told.append((done, total, fields))  # type: ignore[method-assign]
+    ctx.reporter.progress = lambda done, total, **fields: reports.append((done, total, fields))  # type: ignore[method-assign]
     stage.run(ctx)
-    assert [(done, total) for done, total, _ in told] == [(n, 16) for n in range(1, 17)]
-    for _, _, fields in told:
+    assert [(done, total) for done, total, _ in reports] == [(n, 16) for n in range(1, 17)]
+    for _, _, fields in reports:
         spent, _, may = fields["budget"].removeprefix("macs ").partition(" of ")
         assert 40 < float(spent.rstrip("%")) <= float(may.rstrip("%")) == 50
-    assert set(told[-1][2]) == {"best", "accuracy", "budget", "cache_hits", "eta_s"}
-    assert told[-1][2]["eta_s"] == 0
+    assert set(reports[-1][2]) == {"best", "accuracy", "budget", "cache_hits", "eta_s"}
+    assert reports[-1][2]["eta_s"] == 0
 
 
 def test_the_plan_is_at_least_as_good_as_the_controls(

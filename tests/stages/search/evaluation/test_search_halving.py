@@ -53,9 +53,9 @@ def test_a_better_rung_never_counts_against_a_candidate_and_a_larger_cut_never_f
 
 def test_what_was_stopped_is_told_as_predicted_and_the_rest_as_scored() -> None:
     whole = many()
-    told = told_scores([*whole, trial(1.0, -0.3, -0.3, stopped=True)], removed, RULES)
-    assert told[:-1] == [t.outcome.score for t in whole]
-    assert told[-1] == pytest.approx(-1 + 0.5 * -0.3 - 0.2, abs=0.05)
+    scores = told_scores([*whole, trial(1.0, -0.3, -0.3, stopped=True)], removed, RULES)
+    assert scores[:-1] == [t.outcome.score for t in whole]
+    assert scores[-1] == pytest.approx(-1 + 0.5 * -0.3 - 0.2, abs=0.05)
     few = [*whole[:3], trial(1.0, -0.3, -0.3, stopped=True)]
     assert told_scores(few, removed, RULES)[-1] == -0.3, "three are no ground for a prediction"
 
