@@ -24,8 +24,7 @@ class Stage(Declaration):
         return dict(self._work().run(ctx))
 
     def _work(self) -> Any:
-        module = import_module(f"stages.{self.name}.stage")
-        return module.STAGE() if hasattr(module, "STAGE") else module
+        return import_module(f"stages.{self.name}.stage")
 
 
 def _given_weights(config: Config, parts: Parts) -> Parts:

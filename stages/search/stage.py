@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,38 @@ from stages.search.results.scratch import Scratch
 from stages.search.session import SearchSession, settle
 
 
-class SearchStage:
-    """Interrupted and typed again, it continues at its last trial and ends with the same plan."""
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Distribute the budget; writes plan.json, trials.jsonl and search.json.
 
-    def run(self, ctx: StageContext) -> dict[str, Any]:
-        """Distribute the budget; writes plan.json, trials.jsonl and search.json.
+    Interrupted and started again, it continues at its last trial and ends with the same plan.
 
-        Returns:
-            strategy, number of trials, score and accuracy of the plan, and its share of the
-            original's costs.
-        Raises:
-            UsageError: the budget cannot be met, or asks for nothing.
-            Refused: nothing can be pruned, or no finalist measured within a latency budget.
-        """
-        network = _network(ctx.input)
-        original = network if ctx.round.first else _network(ctx.original)
-        scratch = Scratch(ctx.work)
-        alignment = settle(ctx, original.graph, scratch)
-        journal = Journal.open(ctx.work / "trials.jsonl", _header(ctx, network, alignment.align))
-        with all_cores():
-            splits = load_splits(ctx.config.data, seed=ctx.seed)
-            session = SearchSession(ctx, network, original, splits, alignment, journal, scratch)
-            found = session.run()
-        ctx.write("plan", found.plan.to_dict(), layout)
-        write_bytes(ctx.out / "trials.jsonl", journal.path.read_bytes())
-        ctx.write("search", found.document)
-        return found.numbers
+    Returns:
+        strategy, number of trials, score and accuracy of the plan, and its share of the
+        original's costs.
+    Raises:
+        UsageError: the budget cannot be met, or asks for nothing.
+        Refused: nothing can be pruned, or no finalist measured within a latency budget.
+    """
+    network = original = _network(ctx.input("base_model"), ctx.read("graph"))
+    if not ctx.round.first:
+        original = _network(ctx.original("base_model"), ctx.read_original("graph"))
+    scratch = Scratch(ctx.work)
+    alignment = settle(ctx, original.graph, scratch)
+    journal = Journal.open(ctx.work / "trials.jsonl", _header(ctx, network, alignment.align))
+    with all_cores():
+        splits = load_splits(ctx.config.data, seed=ctx.seed)
+        session = SearchSession(ctx, network, original, splits, alignment, journal, scratch)
+        found = session.run()
+    ctx.write("plan", found.plan.to_dict(), layout)
+    write_bytes(ctx.out / "trials.jsonl", journal.path.read_bytes())
+    ctx.write("search", found.document)
+    return found.numbers
 
 
-def _network(read: Callable[[str], Path]) -> Network:
-    model = load_model(read("base_model")).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Network(model, ChannelGraph.from_json(read("graph").read_text()))
+def _network(folder: Path, graph: dict[str, Any]) -> Network:
+    model = load_model(folder)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(model, ChannelGraph.from_dict(graph))
 
 
 def _header(ctx: StageContext, network: Network, align: int) -> dict[str, Any]:
@@ -71,6 +71,3 @@ def _header(ctx: StageContext, network: Network, align: int) -> dict[str, Any]:
         "settings": settings,
         "of": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
     }
-
-
-STAGE = SearchStage

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 from search_nets import trained
 
@@ -9,9 +11,9 @@ import stages.search.stage as module
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> module.SearchStage:
+def stage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The search stage, with the trained network and its images instead of files."""
     model, _, splits = trained()
     monkeypatch.setattr(module, "load_model", lambda folder: model)
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
-    return module.STAGE()
+    return module

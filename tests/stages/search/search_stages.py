@@ -10,6 +10,7 @@ from search_nets import trained
 
 from pipeline.channels.widths import LayerWidths
 from pipeline.config.schema import Config
+from pipeline.run.artifacts import document
 from pipeline.run.stage import StageContext
 from stages.search.latency import CandidateTimer, Measurement
 
@@ -20,7 +21,7 @@ def context(root: Path, seed: int = 0, **search: Any) -> StageContext:
     for name in ("out", "work", "in"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "in" / "model.safetensors").write_bytes(b"weights")
-    (root / "in" / "graph.json").write_text(graph.to_json())
+    document("graph").write(root / "in" / "graph.json", graph.to_dict())
     values = {"trials": 16, "images": 80, "fit_images": 64, **search}
     inputs = {kind: (root / "in", {}) for kind in ("base_model", "graph", "data")}
     return StageContext(Config(seed=seed, search=values), root / "out", root / "work", inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import stages.search.session as session
 import stages.search.stage as module
 from pipeline.config.schema import SearchConfig
 from pipeline.errors import UsageError
+from pipeline.run.artifacts import document
 from pipeline.run.rounds import Round
 from pipeline.run.stage import StageContext
 from pipeline.run.store import read_json
@@ -123,20 +125,20 @@ def test_milliseconds_that_ask_for_nothing_are_refused() -> None:
 
 def round_two(
     root: Path, monkeypatch: pytest.MonkeyPatch, start: Network, **search: Any
-) -> tuple[module.SearchStage, StageContext]:
+) -> tuple[ModuleType, StageContext]:
     """The stage in the second of two rounds, on files below `root`."""
     model, graph, splits = trained()
     ctx = context(root, **search)
     (root / "first").mkdir()
-    (root / "first" / "graph.json").write_text(graph.to_json())
-    (root / "in" / "graph.json").write_text(start.graph.to_json())
+    document("graph").write(root / "first" / "graph.json", graph.to_dict())
+    document("graph").write(root / "in" / "graph.json", start.graph.to_dict())
     first = {f"original/{kind}": (root / "first", {}) for kind in ("base_model", "graph")}
     ctx.inputs = {**ctx.inputs, **first}
     ctx.round = Round(2, 2)
     models = {root / "first": model, root / "in": start.model}
     monkeypatch.setattr(module, "load_model", models.__getitem__)
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
-    return module.STAGE(), ctx
+    return module, ctx
 
 
 def test_latency_of_a_later_round_is_told_against_the_original(

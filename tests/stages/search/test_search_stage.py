@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from stages.prune import ChannelPlan, CostModel
 
 @pytest.mark.parametrize("strategy", ["rl", "global-taylor"])
 def test_writes_a_plan_within_budget_and_the_controls_beside_it(
-    stage: module.SearchStage, tmp_path: Path, strategy: str
+    stage: ModuleType, tmp_path: Path, strategy: str
 ) -> None:
     _, graph, _ = trained()
     ctx = context(tmp_path, strategy=strategy)
@@ -49,7 +50,7 @@ def test_writes_a_plan_within_budget_and_the_controls_beside_it(
 
 
 def test_progress_says_what_a_candidate_costs_of_what_it_may(
-    stage: module.SearchStage, tmp_path: Path
+    stage: ModuleType, tmp_path: Path
 ) -> None:
     reports: list[tuple[int, int, dict[str, Any]]] = []
     ctx = context(tmp_path)
@@ -63,9 +64,7 @@ def test_progress_says_what_a_candidate_costs_of_what_it_may(
     assert reports[-1][2]["eta_s"] == 0
 
 
-def test_the_plan_is_at_least_as_good_as_the_controls(
-    stage: module.SearchStage, tmp_path: Path
-) -> None:
+def test_the_plan_is_at_least_as_good_as_the_controls(stage: ModuleType, tmp_path: Path) -> None:
     result = stage.run(context(tmp_path))
     found = json.loads((tmp_path / "out" / "search.json").read_text())
     rows = {row["strategy"]: row["score"] for row in found["strategies"]}
@@ -73,9 +72,7 @@ def test_the_plan_is_at_least_as_good_as_the_controls(
     assert result["trials"] == 16
 
 
-def test_interrupted_then_continued_gives_the_same_plan(
-    stage: module.SearchStage, tmp_path: Path
-) -> None:
+def test_interrupted_then_continued_gives_the_same_plan(stage: ModuleType, tmp_path: Path) -> None:
     stage.run(context(tmp_path / "whole"))
     polls = iter([0] * 7 + [15] * 1000)
     ctx = context(tmp_path / "cut")
@@ -90,9 +87,7 @@ def test_interrupted_then_continued_gives_the_same_plan(
     assert resumed.read_bytes() == whole.read_bytes()
 
 
-def test_other_settings_do_not_continue_the_old_journal(
-    stage: module.SearchStage, tmp_path: Path
-) -> None:
+def test_other_settings_do_not_continue_the_old_journal(stage: ModuleType, tmp_path: Path) -> None:
     stage.run(context(tmp_path))
     notes: list[str] = []
     ctx = context(tmp_path, budget={"params": 0.6})
@@ -103,7 +98,7 @@ def test_other_settings_do_not_continue_the_old_journal(
     assert result["params_fraction"] <= 0.6
 
 
-def test_unreachable_budget_is_a_usage_error(stage: module.SearchStage, tmp_path: Path) -> None:
+def test_unreachable_budget_is_a_usage_error(stage: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="smallest reachable"):
         stage.run(context(tmp_path, budget={"macs": 0.01}))
 
@@ -113,9 +108,7 @@ def test_no_way_leads_to_the_test_split() -> None:
         assert "load_test" not in path.read_text(), path
 
 
-def test_same_seed_same_plan_other_seed_other_trials(
-    stage: module.SearchStage, tmp_path: Path
-) -> None:
+def test_same_seed_same_plan_other_seed_other_trials(stage: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(123)
     stage.run(context(tmp_path / "a"))
     torch.manual_seed(321)
@@ -134,7 +127,7 @@ def test_same_seed_same_plan_other_seed_other_trials(
 
 
 def test_what_is_no_setting_and_shapes_the_result_is_written_down(
-    stage: module.SearchStage, tmp_path: Path
+    stage: ModuleType, tmp_path: Path
 ) -> None:
     stage.run(context(tmp_path))
     found = json.loads((tmp_path / "out" / "search.json").read_text())["constants"]
@@ -152,7 +145,7 @@ def test_settings_at_their_defaults_leave_older_runs_fresh_and_others_do_not() -
 
 
 def test_the_settings_of_the_policy_change_what_it_proposes(
-    stage: module.SearchStage, tmp_path: Path
+    stage: ModuleType, tmp_path: Path
 ) -> None:
     kept = []
     for name, rl in (("a", {}), ("b", {"start_spread": 1.0})):

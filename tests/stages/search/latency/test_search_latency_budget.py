@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,12 +19,11 @@ from stages.search import Network, SearchProblem
 from stages.search.latency import Calibration, Measurement, TimingSetting, calibrate
 from stages.search.results import Journal
 from stages.search.space import Ranking, Space
-from stages.search.stage import SearchStage
 
 
 @pytest.mark.parametrize("mode", ["predicted", "hybrid", "measured"])
 def test_finalists_keep_the_measured_budget(
-    stage: SearchStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     monkeypatch.setattr(calibration, "CandidateTimer", MadeUpTimer)
     ctx = context(tmp_path, budget={"latency": 0.6}, latency=mode)
@@ -76,7 +76,7 @@ def test_a_latency_budget_needs_timings() -> None:
 
 
 def test_no_finalist_in_time_is_refused(
-    stage: SearchStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Slow(MadeUpTimer):
         def _time(self, counts: np.ndarray, seconds: float) -> Measurement:
@@ -89,7 +89,7 @@ def test_no_finalist_in_time_is_refused(
 
 
 def test_a_finalist_that_a_short_timing_flattered_is_timed_for_longer(
-    stage: SearchStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[tuple[int, ...], float]] = []
 
