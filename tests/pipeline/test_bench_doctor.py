@@ -13,7 +13,13 @@ from onnx import numpy_helper
 
 import stages.benchmark
 from pipeline.runtime import PROVIDERS, Worker
-from stages.benchmark import Alignment, Protocol, cached_alignment, measure_alignment
+from stages.benchmark import (
+    Alignment,
+    Protocol,
+    alignment_cache,
+    cached_alignment,
+    measure_alignment,
+)
 from stages.benchmark.probes import conv_chain
 
 
@@ -97,7 +103,7 @@ def test_doctor_measures_the_target_once(
         return measure_alignment(**setting, timer=seconds)  # type: ignore[arg-type]
 
     monkeypatch.setattr(
-        stages.benchmark,
+        alignment_cache,
         "cached_alignment",
         lambda **given: cached_alignment(**given, measure=blocks_of_16),
     )

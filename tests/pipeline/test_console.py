@@ -81,9 +81,8 @@ def test_plain_progress_is_one_line_every_thirty_seconds(
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
     watcher = console.RunWatcher()
-    step = SimpleNamespace(
-        stage=SimpleNamespace(name="distill", title="recovering"), action="run", reason="never run"
-    )
+    placed = SimpleNamespace(name="distill", stage=SimpleNamespace(title="recovering"))
+    step = SimpleNamespace(stage=placed, action="run", reason="never run")
     watcher.begin(step, 4, 8)  # type: ignore[arg-type]
     for second in range(1, 91):
         clock.now = 1000.0 + second
