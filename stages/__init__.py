@@ -32,17 +32,6 @@ def _given_weights(config: Config, parts: Parts) -> Parts:
     return {k: v for k, v in parts.items() if k != "pretrain" or config.model.weights is None}
 
 
-def _changed_tuning_only(config: Config, parts: Parts) -> Parts:
-    """Tuning of scores and strategies counts where it differs from the default.
-
-    So searches that were made before it could be set stay fresh: they used what is the default.
-    """
-    usual, tuning = type(config.search)().model_dump(mode="json"), ("evaluation", "rl", "evolution")
-    section = parts["search"].items()
-    found = {k: v for k, v in section if k not in tuning or v != usual[k]}
-    return {**parts, "search": found}
-
-
 def _provider_too(config: Config, parts: Parts) -> Parts:
     """Parity is checked on the benchmark's provider as well."""
     return {**parts, "provider": config.benchmark.provider}
@@ -79,7 +68,6 @@ STAGES = (
         uses_data=True,
         uses_round=True,
         memory_key="search.images",
-        narrow=_changed_tuning_only,
     ),
     Stage(
         "prune",

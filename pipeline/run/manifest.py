@@ -36,14 +36,21 @@ class Dependencies:
     external: Mapping[str, str]
     data: str
 
-    def differences(self, manifest: Mapping[str, Any]) -> list[str]:
-        """Why a committed result is not fresh; empty when it is."""
+    def differences(
+        self, manifest: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Why a committed result is not fresh; empty when it is.
+
+        Args:
+            defaults: of the settings in `config`. One that the manifest does not know was added to
+                rlp later, and the result was made as its default has it.
+        """
         reasons: list[str] = []
         if manifest["stage_version"] != self.version:
             reasons.append("the stage's method changed")
         if manifest["seed"] != self.seed:
             reasons.append(f"seed {manifest['seed']} → {self.seed}")
-        reasons += _config_changes(manifest["config"], self.config)
+        reasons += _config_changes(manifest["config"], self.config, defaults or {})
         reasons += _changed("input", manifest["inputs"], self.inputs)
         reasons += _changed("file", manifest["external"], self.external)
         if manifest["data"] != self.data:
@@ -51,11 +58,14 @@ class Dependencies:
         return reasons
 
 
-def _config_changes(old: Any, new: Any, path: str = "") -> list[str]:
+def _config_changes(old: Any, new: Any, defaults: Any, path: str = "") -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        usual = defaults if isinstance(defaults, Mapping) else {}
         found: list[str] = []
         for key in sorted({*old, *new}):
-            found += _config_changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            then, default = old.get(key, usual.get(key)), usual.get(key)
+            name = f"{path}.{key}" if path else key
+            found += _config_changes(then, new.get(key), default, name)
         return found
     return [] if old == new else [f"{path} {_short(old)} → {_short(new)}"]
 

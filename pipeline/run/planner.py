@@ -176,7 +176,7 @@ class Planner:
             return Step(stage, verb, "never run", needs)
         if forced:
             return Step(stage, "run", "forced", needs, manifest)
-        changes = needs.differences(manifest)
+        changes = needs.differences(manifest, stage.depends(Config()))
         if changes:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             return Step(stage, verb, ", ".join(changes[:3]) + more, needs, manifest)

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import ArtifactError, Interrupted, Locked, UsageError
 from pipeline.run import runner, store
+from pipeline.run.artifacts import MANIFEST
 from pipeline.run.planner import Selection
 from pipeline.run.stage import StageContext
 
@@ -47,6 +48,25 @@ def test_setting_of_one_stage_re_runs_it_and_what_depends_on_it(run: Path) -> No
     assert watcher.ran() == NAMES[2:]
     assert watcher.why("search") == "search.trials 100 → 7"
     assert watcher.why("prune") == "input search/plan.json changed"
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "key", "other", "why"),
+    [
+        ("search", "search", "trials", "search.trials=7", "search.trials 100 → 7"),
+        ("search", "search", "rl", "search.rl.extreme=0.9", "search.rl.extreme"),
+        ("trace", "trace", "open_statistics", "trace.open_statistics=true", "False → True"),
+    ],
+)
+def test_a_setting_newer_than_the_run_counts_as_its_default(
+    run: Path, stage: str, section: str, key: str, other: str, why: str
+) -> None:
+    path = run / stage / "manifest.json"
+    document = MANIFEST.read(path)
+    del document["config"][section][key]
+    MANIFEST.write(path, MANIFEST.body(document))
+    assert fake_run.execute(run).ran() == []
+    assert why in fake_run.execute(run, [other]).why(stage)
 
 
 def test_upstream_that_makes_the_same_bytes_again_spares_what_follows(run: Path) -> None:

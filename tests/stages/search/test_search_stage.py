@@ -15,9 +15,7 @@ from search_nets import trained
 from search_stages import context
 
 import stages.search.stage as module
-from pipeline.config.schema import Config
 from pipeline.errors import Interrupted, UsageError
-from stages import declared
 from stages.prune import ChannelPlan, CostModel
 
 
@@ -132,16 +130,6 @@ def test_what_is_no_setting_and_shapes_the_result_is_written_down(
     stage.run(context(tmp_path))
     found = json.loads((tmp_path / "out" / "search.json").read_text())["constants"]
     assert {"score_model_ridge", "critic_lengths"} <= set(found)
-
-
-def test_settings_at_their_defaults_leave_older_runs_fresh_and_others_do_not() -> None:
-    def depends(**search: Any) -> dict[str, Any]:
-        return declared("search").depends(Config(search=search))["search"]
-
-    assert not {"rl", "evolution", "evaluation"} & set(depends())
-    changed = depends(rl={"entropy": 0.1})
-    assert changed["rl"]["entropy"] == 0.1
-    assert {key: value for key, value in changed.items() if key != "rl"} == depends()
 
 
 def test_the_settings_of_the_policy_change_what_it_proposes(
