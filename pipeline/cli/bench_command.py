@@ -17,45 +17,54 @@ def register(app: typer.Typer) -> None:
     command(app, "bench", keys=("settings", "why", "machine"))(bench)
 
 
+_Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="A.onnx B.onnx [...]", help="The base, then what is timed against it."),
+]
+_Batch = Annotated[
+    list[int] | None,
+    typer.Option("--batch", min=1, help="Images a call; repeatable. Default 1."),
+]
+_Threads = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--threads", min=0, help="Intra-op threads, 0 for all cores; repeatable. Default 1."
+    ),
+]
+_Provider = Annotated[
+    str, typer.Option("--provider", help="Execution provider: cpu, cuda, openvino, …")
+]
+_Static = Annotated[
+    bool, typer.Option("--static", help="Fix the batch size in the graph before timing.")
+]
+_Shape = Annotated[
+    str | None,
+    typer.Option(
+        "--shape", metavar="3x224x224", help="Input sizes, for files that leave them open."
+    ),
+]
+_MinSeconds = Annotated[
+    float,
+    typer.Option("--min-seconds", min=0.05, help="Least measured seconds a file and setting."),
+]
+_MinRuns = Annotated[
+    int, typer.Option("--min-runs", min=10, help="Least timed calls a file and setting.")
+]
+_AllowFallback = Annotated[
+    bool, typer.Option("--allow-fallback", help="Go on when nodes fall back to the CPU.")
+]
+
+
 def bench(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="A.onnx B.onnx [...]", help="The base, then what is timed against it."
-        ),
-    ],
-    batch: Annotated[
-        list[int] | None,
-        typer.Option("--batch", min=1, help="Images a call; repeatable. Default 1."),
-    ] = None,
-    threads: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--threads", min=0, help="Intra-op threads, 0 for all cores; repeatable. Default 1."
-        ),
-    ] = None,
-    provider: Annotated[
-        str, typer.Option("--provider", help="Execution provider: cpu, cuda, openvino, …")
-    ] = "cpu",
-    static: Annotated[
-        bool, typer.Option("--static", help="Fix the batch size in the graph before timing.")
-    ] = False,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            "--shape", metavar="3x224x224", help="Input sizes, for files that leave them open."
-        ),
-    ] = None,
-    min_seconds: Annotated[
-        float,
-        typer.Option("--min-seconds", min=0.05, help="Least measured seconds a file and setting."),
-    ] = 2.0,
-    min_runs: Annotated[
-        int, typer.Option("--min-runs", min=10, help="Least timed calls a file and setting.")
-    ] = 100,
-    allow_fallback: Annotated[
-        bool, typer.Option("--allow-fallback", help="Go on when nodes fall back to the CPU.")
-    ] = False,
+    files: _Files,
+    batch: _Batch = None,
+    threads: _Threads = None,
+    provider: _Provider = "cpu",
+    static: _Static = False,
+    shape: _Shape = None,
+    min_seconds: _MinSeconds = 2.0,
+    min_runs: _MinRuns = 100,
+    allow_fallback: _AllowFallback = False,
 ) -> dict[str, Any]:
     """Time files against the first, interleaved: ratio = time of A / time of B, its interval, and
     an A/A control.
@@ -77,11 +86,12 @@ def bench(
     protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)
     rows: list[dict[str, Any]] = []
     why: list[dict[str, Any]] = []
+    base = files[0]
     for other in files[1:]:
-        console.note(f"timing {other} against {files[0]}")
+        console.note(f"timing {other} against {base}")
         with _watching("bench") as watcher:
             found = compare_settings(
-                files[0],
+                base,
                 other,
                 settings,
                 protocol=protocol,
@@ -92,12 +102,8 @@ def bench(
             rows += [item.to_dict() for item in found]
             slow = next((item for item in found if item.verdict != "faster"), None)
             if slow is not None:
-                why.append(
-                    {
-                        "file": str(other),
-                        **explain(files[0], other, slow, input_shape=sizes).to_dict(),
-                    }
-                )
+                causes = explain(base, other, slow, input_shape=sizes).to_dict()
+                why.append({"file": str(other), **causes})
     show_settings(rows)
     for item in why:
         show_why(item)

@@ -16,41 +16,50 @@ def register(app: typer.Typer) -> None:
     command(app, "check", keys=("run", "passed", "stages", "gates", "unlisted"))(check)
 
 
+_Run = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")
+]
+_MaxAccuracyDrop = Annotated[
+    float | None,
+    typer.Option(metavar="PTS", min=-100, max=100, help="Most points of test accuracy lost."),
+]
+_MinAccuracy = Annotated[
+    float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least test accuracy.")
+]
+_MinSpeedup = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=0,
+        help="Least measured speedup; above 1 its interval must also exclude 1.",
+    ),
+]
+_MaxLatencyMs = Annotated[
+    float | None, typer.Option(metavar="MS", min=0, help="Most p50 latency, in milliseconds.")
+]
+_MaxMacs = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="Most multiply-accumulates.")
+]
+_MaxParams = Annotated[int | None, typer.Option(metavar="N", min=0, help="Most parameters.")]
+_MaxBytes = Annotated[
+    int | None, typer.Option(metavar="N", min=0, help="Largest ONNX file, in bytes.")
+]
+_MinAgreement = Annotated[
+    float | None,
+    typer.Option(metavar="FRACTION", min=0, max=1, help="Least top-1 agreement with PyTorch."),
+]
+
+
 def check(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")
-    ],
-    max_accuracy_drop: Annotated[
-        float | None,
-        typer.Option(metavar="PTS", min=-100, max=100, help="Most points of test accuracy lost."),
-    ] = None,
-    min_accuracy: Annotated[
-        float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least test accuracy.")
-    ] = None,
-    min_speedup: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            min=0,
-            help="Least measured speedup; above 1 its interval must also exclude 1.",
-        ),
-    ] = None,
-    max_latency_ms: Annotated[
-        float | None, typer.Option(metavar="MS", min=0, help="Most p50 latency, in milliseconds.")
-    ] = None,
-    max_macs: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Most multiply-accumulates.")
-    ] = None,
-    max_params: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Most parameters.")
-    ] = None,
-    max_bytes: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Largest ONNX file, in bytes.")
-    ] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(metavar="FRACTION", min=0, max=1, help="Least top-1 agreement with PyTorch."),
-    ] = None,
+    run: _Run,
+    max_accuracy_drop: _MaxAccuracyDrop = None,
+    min_accuracy: _MinAccuracy = None,
+    min_speedup: _MinSpeedup = None,
+    max_latency_ms: _MaxLatencyMs = None,
+    max_macs: _MaxMacs = None,
+    max_params: _MaxParams = None,
+    max_bytes: _MaxBytes = None,
+    min_agreement: _MinAgreement = None,
 ) -> dict[str, Any]:
     """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3
     damaged or stale.

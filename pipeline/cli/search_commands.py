@@ -34,41 +34,47 @@ def _root() -> None:
     """Compare search strategies at equal budgets."""
 
 
+_Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")]
+_Strategies = Annotated[
+    str,
+    typer.Option("--strategies", metavar="A,B", help="The first is compared with each other one."),
+]
+_Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, max=100, help="Repetitions, with seeds 0, 1, …")
+]
+_Trials = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Evaluations each; default search.trials.")
+]
+_Distill = Annotated[
+    bool, typer.Option("--distill/--no-distill", help="Also recover each one's best.")
+]
+_DistillSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--distill-seeds", min=1, max=100, help="Recover for the first so many seeds only."
+    ),
+]
+_DistillImages = Annotated[
+    int | None,
+    typer.Option(
+        "--distill-images",
+        min=2,
+        help="Recover on a class-balanced draw of so many train images.",
+    ),
+]
+_RunDir = Annotated[Path | None, typer.Option("--run-dir", metavar="DIR", help="Run to work in.")]
+
+
 @command(app, "compare", keys=_KEYS)
 def compare(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")],
-    strategies: Annotated[
-        str,
-        typer.Option(
-            "--strategies", metavar="A,B", help="The first is compared with each other one."
-        ),
-    ] = "rl,rlpruner,evolution,random,global-taylor,uniform",
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=100, help="Repetitions, with seeds 0, 1, …")
-    ] = 3,
-    trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Evaluations each; default search.trials.")
-    ] = None,
-    distill: Annotated[
-        bool, typer.Option("--distill/--no-distill", help="Also recover each one's best.")
-    ] = True,
-    distill_seeds: Annotated[
-        int | None,
-        typer.Option(
-            "--distill-seeds", min=1, max=100, help="Recover for the first so many seeds only."
-        ),
-    ] = None,
-    distill_images: Annotated[
-        int | None,
-        typer.Option(
-            "--distill-images",
-            min=2,
-            help="Recover on a class-balanced draw of so many train images.",
-        ),
-    ] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Run to work in.")
-    ] = None,
+    config: _Config,
+    strategies: _Strategies = "rl,rlpruner,evolution,random,global-taylor,uniform",
+    seeds: _Seeds = 3,
+    trials: _Trials = None,
+    distill: _Distill = True,
+    distill_seeds: _DistillSeeds = None,
+    distill_images: _DistillImages = None,
+    run_dir: _RunDir = None,
     sets: SetOption = None,
 ) -> dict[str, Any]:
     """Equal evaluations for every strategy and seed; spread, paired intervals, and "not shown" when

@@ -23,49 +23,53 @@ def register(app: typer.Typer) -> None:
     command(app, "stage", keys=("run", "stage", "action", "reason", "summary", "outputs"))(stage)
 
 
+_Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="pretrain, trace, search, prune, distill, export, benchmark or report; "
+        "round-1/search for that round.",
+    ),
+]
+_Config = Annotated[str | None, typer.Option("--config", metavar="CONFIG", help="A YAML config.")]
+_Run = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="RUN", help="A run folder; its own config is used."),
+]
+_RunDir = Annotated[
+    Path | None,
+    typer.Option("--run-dir", metavar="DIR", help="With --config: where artefacts go."),
+]
+_Force = Annotated[
+    str | None, typer.Option("--force", metavar="", help="Run it even when it is fresh.")
+]
+_Against = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--against",
+        metavar="FILE.onnx",
+        help="Benchmark: one more file timed against the base.",
+    ),
+]
+_AcceptEdited = Annotated[
+    bool,
+    typer.Option("--accept-edited", help="Take hand-edited artefacts as they are, and record it."),
+]
+
+
 def stage(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="pretrain, trace, search, prune, distill, export, benchmark or report; "
-            "round-1/search for that round.",
-        ),
-    ],
-    config: Annotated[
-        str | None, typer.Option("--config", metavar="CONFIG", help="A YAML config.")
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="RUN", help="A run folder; its own config is used."),
-    ] = None,
-    run_dir: Annotated[
-        Path | None,
-        typer.Option("--run-dir", metavar="DIR", help="With --config: where artefacts go."),
-    ] = None,
+    name: _Name,
+    config: _Config = None,
+    run: _Run = None,
+    run_dir: _RunDir = None,
     sets: SetOption = None,
-    force: Annotated[
-        str | None, typer.Option("--force", metavar="", help="Run it even when it is fresh.")
-    ] = None,
-    against: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--against",
-            metavar="FILE.onnx",
-            help="Benchmark: one more file timed against the base.",
-        ),
-    ] = None,
-    accept_edited: Annotated[
-        bool,
-        typer.Option(
-            "--accept-edited", help="Take hand-edited artefacts as they are, and record it."
-        ),
-    ] = False,
+    force: _Force = None,
+    against: _Against = None,
+    accept_edited: _AcceptEdited = False,
 ) -> dict[str, Any]:
     """Run one stage of a run; the stages before it must be there and fresh."""
     from pipeline.cli import running
     from pipeline.errors import Hint, UsageError
-    from pipeline.run.artifacts import kinds_of
     from pipeline.run.manifest import read_manifest
 
     if (config is None) == (run is None):
@@ -74,12 +78,7 @@ def stage(
             hint=Hint.command("stage", name, "--run", "artifacts/quickstart"),
         )
     if against:
-        if name != "benchmark":
-            raise UsageError(
-                "--against is for the benchmark",
-                hint=Hint.command("stage", "benchmark", "--run", "RUN", "--against", "FILE.onnx"),
-            )
-        sets = [*(sets or ()), f"benchmark.against={json.dumps([str(path) for path in against])}"]
+        sets = [*(sets or ()), _further_files(name, against)]
     settings, origin, folder = _of_run(run, sets) if run else _of_config(str(config), run_dir, sets)
     options = {
         "--config": config,
@@ -97,25 +96,40 @@ def stage(
         resume_command=running.as_typed(("stage", name), options, sets or ()),
     )
     step = next(s for s in steps if s.stage.name == name)
-    manifest = read_manifest(folder, name)
-    assert manifest is not None
     if step.action == "reuse":
         console.note(f"{name} is fresh, nothing to do (--force runs it anyway)")
-    outputs = {
-        kind_file: str(folder / name / kind_file)
-        for kind in kinds_of(name)
-        for kind_file in kind.files
-    }
-    for path in outputs.values():
-        console.say(path)
-    reason = {"action": step.action, "reason": step.reason}
+    manifest = read_manifest(folder, name)
+    assert manifest is not None
     return {
         "run": str(folder),
         "stage": name,
-        **reason,
+        "action": step.action,
+        "reason": step.reason,
         "summary": manifest["summary"],
-        "outputs": outputs,
+        "outputs": _shown_outputs(folder, name),
     }
+
+
+def _further_files(name: str, against: list[Path]) -> str:
+    """`--against FILE.onnx …` as the setting that it stands for."""
+    from pipeline.errors import Hint, UsageError
+
+    if name != "benchmark":
+        raise UsageError(
+            "--against is for the benchmark",
+            hint=Hint.command("stage", "benchmark", "--run", "RUN", "--against", "FILE.onnx"),
+        )
+    return f"benchmark.against={json.dumps([str(path) for path in against])}"
+
+
+def _shown_outputs(folder: Path, name: str) -> dict[str, str]:
+    """{file of the stage: its path}, after printing the paths."""
+    from pipeline.run.artifacts import kinds_of
+
+    outputs = {file: str(folder / name / file) for kind in kinds_of(name) for file in kind.files}
+    for path in outputs.values():
+        console.say(path)
+    return outputs
 
 
 def _of_config(config: str, run_dir: Path | None, sets: list[str] | None) -> Opened:
