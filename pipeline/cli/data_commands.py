@@ -76,7 +76,7 @@ def import_(
     ] = "auto",
 ) -> dict[str, Any]:
     """Read a folder of images as a run would, check every image, and say what is in it."""
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
     from pipeline.data.load import describe
 
     doc = _show(describe(DataConfig(source=source, root=str(root), download=False)))
@@ -92,7 +92,7 @@ def get(
     root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put it.")],
 ) -> dict[str, Any]:
     """Download a public data set, verify its checksum, and say what is in it."""
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
     from pipeline.data.load import describe
     from pipeline.data.sources import EMBEDDED
 

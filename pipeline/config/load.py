@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config import yaml_nodes
-from pipeline.config.schema import Budget, Config
+from pipeline.config.schema import Config
+from pipeline.config.search import Budget
 from pipeline.errors import Hint, Set, UsageError
 
 _SHIPPED = Hint.command("config", "ls", says="lists the shipped configs")

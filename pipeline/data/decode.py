@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFile
 from torch.nn import functional as F
 
-from pipeline.data.sources.base import Encoded
+from pipeline.data.content import Encoded
 from pipeline.system import usable_cores
 
 GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})

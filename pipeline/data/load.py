@@ -18,7 +18,7 @@ from pipeline.data.splits import Splits, carve
 from pipeline.data.stream import StreamedImages
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
 
 _LIMIT_SEED = 0  # `train_limit` and `test_limit` choose the same images whatever the run's seed
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.card import DataCard
+from pipeline.data.content import Encoded
 from pipeline.data.hashing import sha256_bytes, sha256_files
-from pipeline.data.sources.base import Encoded, Source
+from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError
 
 

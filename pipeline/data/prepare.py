@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.data.card import DataCard
+from pipeline.data.content import Decoded, Encoded
 from pipeline.data.decode import resize_all
 from pipeline.data.images import channel_statistics
 from pipeline.data.parts import (
@@ -20,11 +21,11 @@ from pipeline.data.parts import (
     whole_identity,
 )
 from pipeline.data.prepare_encoded import prepare_encoded
-from pipeline.data.sources.base import Decoded, Encoded, Source
+from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
 
 
 def prepare(source: Source, config: DataConfig) -> PreparedData:

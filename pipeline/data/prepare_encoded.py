@@ -14,15 +14,16 @@ import torch
 
 from pipeline.data import cache
 from pipeline.data.card import DataCard
+from pipeline.data.content import Encoded
 from pipeline.data.decode import Survey, decode_all, survey, try_decode
 from pipeline.data.hashing import sha256_bytes
 from pipeline.data.images import channel_statistics
 from pipeline.data.parts import Part, check_classes, class_counts, whole_identity
-from pipeline.data.sources.base import Encoded, Source
+from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
 
 LARGEST_HELD = 96
 """Height or width in pixels up to which images are held decoded in memory."""

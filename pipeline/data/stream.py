@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.augment import Augment
+from pipeline.data.content import Encoded
 from pipeline.data.decode import decode, try_decode
 from pipeline.data.images import Images
-from pipeline.data.sources.base import Encoded
 from pipeline.errors import ArtifactError
 
 CROP_SCALE = (0.35, 1.0)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.channels.counts import Counts
-from pipeline.config.schema import EvaluationConfig
+from pipeline.config.search import EvaluationConfig
 from stages.search.evaluation.executor import Executor
 from stages.search.evaluation.halving import Promotion, Removed, Thresholds, told_scores
 from stages.search.evaluation.trial import Outcome, Trial

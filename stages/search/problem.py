@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.channels.costs import CostModel, ProductCost
 from pipeline.channels.counts import Cost, Counts
 from pipeline.channels.graph import ChannelGraph
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from pipeline.data.images import Images
 from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Refused, UsageError

@@ -36,7 +36,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pipeline.config.schema import DataConfig, EvaluationConfig, ModelConfig, SearchConfig
+from pipeline.config.data import DataConfig
+from pipeline.config.schema import ModelConfig
+from pipeline.config.search import EvaluationConfig, SearchConfig
 from pipeline.data import load_splits
 from pipeline.models import build_model
 from pipeline.training.evaluate import reestimate_batchnorm

@@ -37,7 +37,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.config.schema import DataConfig, ModelConfig
+from pipeline.config.data import DataConfig
+from pipeline.config.schema import ModelConfig
 from pipeline.data import Augment, Images, describe, load_splits
 from pipeline.models import build_model
 from pipeline.models.torchvision_shim import import_torchvision

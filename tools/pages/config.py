@@ -12,7 +12,7 @@ CONFIG_HEAD = f"""# Settings
 
 {NOTE}
 
-Generated from `pipeline/config/schema.py`. A config is a YAML file with these sections; every key
+Generated from `pipeline/config/`. A config is a YAML file with these sections; every key
 has a default, unknown keys are errors, and `--set section.key=value` overrides one on the command
 line. `rlp config show CONFIG` prints a config with every default filled in;
 `configs/schema.json` is the JSON Schema for editors.

@@ -6,7 +6,8 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.data.sources.base import Decoded, Encoded, Source
+from pipeline.data.content import Decoded, Encoded
+from pipeline.data.sources.base import Source
 from pipeline.data.sources.cifar import CifarBinary, CifarPython
 from pipeline.data.sources.embedded import Embedded
 from pipeline.data.sources.folders import Folders
@@ -17,7 +18,7 @@ from pipeline.data.sources.public_sets import PUBLIC
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Set, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
 
 __all__ = [
     "EMBEDDED",

@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
+from pipeline.data.content import Decoded, Encoded
 from pipeline.system import file_type
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
     from pipeline.data.sources.public_sets import PublicSet
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A split whose files hold plain pixels.
-
-    Attributes:
-        pixels: (N, H, W, C) uint8.
-        labels: (N,) int64.
-        skipped: images left out because they could not be read.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    skipped: int = 0
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A split of image files (JPEG, PNG, …) that are decoded later.
-
-    Attributes:
-        read: gives the bytes of image i.
-        labels: (N,) int64.
-        name: what to call image i in a message.
-    """
-
-    read: Callable[[int], bytes]
-    labels: np.ndarray
-    name: Callable[[int], str]
 
 
 class Source(ABC):

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.data.sources.base import Decoded, Source, guess_kind
+from pipeline.data.content import Decoded
+from pipeline.data.sources.base import Source, guess_kind
 from pipeline.errors import ArtifactError, Command, Hint
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
 
 _PIXELS = 3 * 32 * 32
 # folder: (train files, test files, class names, label bytes)

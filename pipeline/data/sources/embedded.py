@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from pipeline.data.content import Decoded
 from pipeline.data.hashing import sha256_bytes
-from pipeline.data.sources.base import Decoded, Source
+from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
 
 _REINSTALL = "reinstall the package: its embedded images are damaged"
 

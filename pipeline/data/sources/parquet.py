@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.data.sources.base import Encoded, Source, guess_kind
+from pipeline.data.content import Encoded
+from pipeline.data.sources.base import Source, guess_kind
 from pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.config.schema import DataConfig
+    from pipeline.config.data import DataConfig
 
 _SPLITS = {
     "train": "train",

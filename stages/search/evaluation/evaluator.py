@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import rebuild
-from pipeline.config.schema import EvaluationConfig
+from pipeline.config.search import EvaluationConfig
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.search.evaluation.candidate_network import CandidateNetwork
 from stages.search.evaluation.scores import SCORES, correctness

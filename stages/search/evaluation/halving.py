@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.channels.counts import Counts
-from pipeline.config.schema import EvaluationConfig
+from pipeline.config.search import EvaluationConfig
 from stages.search.evaluation.score_model import ScoreModel
 from stages.search.evaluation.trial import Trial
 

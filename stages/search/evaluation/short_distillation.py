@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.config.schema import EvaluationConfig
+from pipeline.config.search import EvaluationConfig
 from pipeline.training.objectives import distillation_loss
 
 DistillBatch = tuple[Tensor, Tensor]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.channels.graph import ChannelGraph
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from stages.benchmark.alignment import Alignment
 from stages.benchmark.alignment_cache import cached_alignment
 

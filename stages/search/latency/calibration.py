@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.channels.counts import Cost
 from pipeline.channels.graph import ChannelGraph
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from stages.search.latency.fitting import fit_latency
 from stages.search.latency.measurement import Measurement, StartLatency
 from stages.search.latency.table import Calibration

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from stages.benchmark.latency import LatencyWorker
 from stages.export.exporter import export_proto
 from stages.export.slicing import OnnxSlicer

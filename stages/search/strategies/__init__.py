@@ -1,6 +1,6 @@
 """The strategies. A new one is a file with a class that follows `base.Strategy`, and a line here.
 
-Its settings, if it has any, are a section in `SearchConfig` (pipeline/config/schema.py), where its
+Its settings, if it has any, are a section in `SearchConfig` (pipeline/config/search.py), where its
 name is also added to `strategy`.
 """
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.channels.counts import Counts
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from stages.search.space.candidate import Candidate
 from stages.search.space.projection import Projector
 from stages.search.space.ranking import Importance, Removal

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_sets import write_cifar_binary, write_cifar_python, write_idx, write_parquet
 from torch import nn
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data.sources.embedded import Embedded
 
 TRAIN, TEST = 50, 10

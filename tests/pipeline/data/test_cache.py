@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_sets import picture, rows, write_parquet
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data import describe, load, load_test, prepare_encoded
 from pipeline.system import cache_folder
 

@@ -20,7 +20,7 @@ from tiny_sets import (
     write_parquet,
 )
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data import describe, load_splits, load_test
 from pipeline.data.sources.embedded import Embedded, embedded_folder
 from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError, UsageError

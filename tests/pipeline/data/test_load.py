@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_sets import rows, write_parquet
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data import describe, load_splits, load_test
 from pipeline.data.sources import Source
 from pipeline.data.sources.folders import Folders

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_sets import rows, write_cifar_python, write_idx, write_parquet
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data import describe
 from pipeline.data.sources import public
 from pipeline.data.sources.public_sets import PUBLIC, PublicSet

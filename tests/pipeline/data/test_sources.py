@@ -25,7 +25,7 @@ from tiny_sets import (
     write_parquet,
 )
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data import DataCard, Images, describe, load_splits, load_test
 from pipeline.data.decode import jpeg_quality
 from pipeline.data.sources import cifar

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data import Images, Splits, load_splits, load_test
 from pipeline.data.parts import Part, PreparedData
 from pipeline.data.sources import Source

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_sets import colour, picture
 
-from pipeline.config.schema import DataConfig
+from pipeline.config.data import DataConfig
 from pipeline.data import Augment, describe, load_splits, load_test, stream
 from pipeline.data.hashing import sha256_files
 from pipeline.data.stream import StreamedImages

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from pipeline.data import Images, Splits
 from stages.search import Network, SearchProblem
 from stages.trace import ChannelGraph, trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.channels.costs import ProductCost
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from stages.search.space import Projector, Space
 from stages.search.strategies import Task
 

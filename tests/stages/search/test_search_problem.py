@@ -11,7 +11,7 @@ import pytest
 from search_nets import even_counts, problem, random_counts, trained
 
 import stages.search.problem as module
-from pipeline.config.schema import Budget, SearchConfig
+from pipeline.config.search import Budget, SearchConfig
 from pipeline.errors import Refused, UsageError
 from stages.prune import ChannelPlan, CostModel, prune
 from stages.search import Network, SearchProblem

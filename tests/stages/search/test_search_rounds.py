@@ -16,7 +16,7 @@ from search_stages import MadeUpTimer, context
 import stages.search.latency.calibration as calibration
 import stages.search.session as session
 import stages.search.stage as module
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from pipeline.errors import UsageError
 from pipeline.run.artifacts import document
 from pipeline.run.rounds import Round

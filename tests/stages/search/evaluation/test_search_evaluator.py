@@ -9,7 +9,7 @@ import pytest
 import torch
 from search_nets import even_counts, problem, random_counts, trained
 
-from pipeline.config.schema import EvaluationConfig
+from pipeline.config.search import EvaluationConfig
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.prune import ChannelPlan, prune
 from stages.search import SearchProblem

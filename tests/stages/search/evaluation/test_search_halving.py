@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.config.schema import EvaluationConfig
+from pipeline.config.search import EvaluationConfig
 from stages.search.evaluation import Outcome, Promotion, ScoreModel, Trial, told_scores
 from stages.search.space import Candidate
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config.schema import Config, SearchConfig
+from pipeline.config.schema import Config
+from pipeline.config.search import SearchConfig
 from stages import declared
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.search.latency import SettledAlignment, settle_alignment

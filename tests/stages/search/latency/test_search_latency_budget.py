@@ -13,7 +13,7 @@ from search_stages import MadeUpTimer, context
 
 import stages.search.latency.calibration as calibration
 from pipeline.channels.counts import Cost
-from pipeline.config.schema import SearchConfig
+from pipeline.config.search import SearchConfig
 from pipeline.errors import Refused, UsageError
 from stages.search import Network, SearchProblem
 from stages.search.latency import Calibration, Measurement, TimingSetting, calibrate
