@@ -4,7 +4,6 @@ document.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,11 @@ from typing import Any
 import fake_run
 import pytest
 import typer
+from failures import ENVELOPE, assert_failure
 
-from pipeline.channels.plan import ChannelPlan
 from pipeline.cli.app import app
-from pipeline.run.artifacts import KINDS, document
 
 pytestmark = pytest.mark.usefixtures("fakes")
-ENVELOPE = {"ok", "exit_code", "error"}
 
 
 def _commands(
@@ -52,23 +49,6 @@ STATUS = {
     ("data", "import"): "no-such-folder",
     ("data", "get"): "no-such-name no-such-folder",
 }
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that no test writes to, beside its config."""
-    with pytest.MonkeyPatch.context() as patch:
-        fake_run.install(patch.setattr)
-        folder = tmp_path_factory.mktemp("whole")
-        (folder / "fake.yaml").write_text("seed: 0\n")
-        return fake_run.finished(folder / "run")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_commands_are_those_of_the_contract() -> None:
@@ -107,7 +87,7 @@ def test_unknown_option_is_a_usage_error_with_the_commands_own_keys(
     rlp: fake_run.Rlp, path: tuple[str, ...]
 ) -> None:
     result = rlp(*path, "--frob", "--json")
-    _assert_failure(result, 2)
+    assert_failure(result, 2)
     assert result.json().keys() == ENVELOPE | set(COMMANDS[path].callback.json_keys)
     assert f"rlp {' '.join(path)} --help" in result.lines("hint")[0]
 
@@ -115,7 +95,7 @@ def test_unknown_option_is_a_usage_error_with_the_commands_own_keys(
 @pytest.mark.parametrize("path", NEED_ARGUMENTS, ids=" ".join)
 def test_missing_argument_is_a_usage_error(rlp: fake_run.Rlp, path: tuple[str, ...]) -> None:
     result = rlp(*path, "--json")
-    _assert_failure(result, 2)
+    assert_failure(result, 2)
     assert "Missing argument" in result.lines("error")[0]
 
 
@@ -125,7 +105,7 @@ def test_what_is_not_there_is_no_bug_and_one_json_document(
 ) -> None:
     result = rlp(*path, *STATUS[path].split(), "--json")
     assert result.code in (2, 3, 4)
-    _assert_failure(result, result.code)
+    assert_failure(result, result.code)
     assert "no-such" in result.lines("error")[0]
     assert result.json().keys() == ENVELOPE | set(COMMANDS[path].callback.json_keys)
     assert list(here.iterdir()) == [], "a refused command left something"
@@ -154,17 +134,6 @@ def test_every_other_usage_error(rlp: fake_run.Rlp, arguments: str, flag: str) -
         assert result.json()["exit_code"] == 2
     else:
         assert result.out == ""
-
-
-def _assert_failure(result: fake_run.Result, code: int) -> None:
-    assert result.code == code
-    document = result.json()
-    assert document["ok"] is False
-    assert document["exit_code"] == code
-    assert document["error"]["message"]
-    assert len(result.lines("error")) == 1 + len(document["error"]["details"])
-    assert len(result.lines("hint")) == 1
-    assert "Traceback" not in result.err
 
 
 # --- a run, start to end
@@ -331,7 +300,7 @@ def test_markup_in_user_text_is_printed_as_it_is(rlp: fake_run.Rlp, here: Path) 
 
 def test_text_that_is_not_utf_8_is_refused(rlp: fake_run.Rlp, here: Path) -> None:
     result = rlp("pipeline", "run", "fake\udcff.yaml", "--json")
-    _assert_failure(result, 2)
+    assert_failure(result, 2)
     assert r"fake\udcff.yaml" in result.lines("error")[0]
 
 
@@ -372,7 +341,7 @@ def test_broken_pipe_to_a_worker_is_not_taken_for_a_reader_that_left(
     monkeypatch.setattr("tempfile.tempdir", str(here))
     monkeypatch.setattr(type(fake_run.STAGES[0]), "run", fail)
     (here / "fake.yaml").write_text("seed: 0\n")
-    _assert_failure(rlp("pipeline", "run", "fake.yaml", "--json"), 70)
+    assert_failure(rlp("pipeline", "run", "fake.yaml", "--json"), 70)
 
 
 def test_bug_is_one_line_and_a_saved_traceback(
@@ -385,65 +354,9 @@ def test_bug_is_one_line_and_a_saved_traceback(
     monkeypatch.setattr(type(fake_run.STAGES[0]), "run", fail)
     (here / "fake.yaml").write_text("seed: 0\n")
     result = rlp("pipeline", "run", "fake.yaml", "--json")
-    _assert_failure(result, 70)
+    assert_failure(result, 70)
     assert result.lines("error") == ["error: a bug in rlp: ZeroDivisionError: oh no"]
     saved = Path(result.lines("hint")[0].partition("is in ")[2])
     assert "Traceback" in saved.read_text()
     monkeypatch.setenv("RLP_DEBUG", "1")
     assert "Traceback" in rlp("pipeline", "run", "fake.yaml").err
-
-
-# --- inspect
-# ------------------------------------------------------------------------------------------
-
-
-def test_inspect_shows_files_of_a_run(rlp: fake_run.Rlp, whole: Path) -> None:
-    files = [path for path in whole.rglob("*.json") if path.name != "model.json"]  # no real ones
-    assert len(files) > 15
-    for path in files:
-        result = rlp("inspect", path, "--json")
-        assert result.code == 0, path
-        shown, content = result.json(), json.loads(path.read_bytes())
-        assert (shown["kind"], shown["content"]) == (content["kind"], content)
-
-
-def test_inspect_says_what_an_artefact_is_for(rlp: fake_run.Rlp, whole: Path) -> None:
-    assert KINDS["parity"].meaning in rlp("inspect", whole / "export" / "parity.json").err
-
-
-def test_inspect_counts_the_units_of_a_plan(rlp: fake_run.Rlp, here: Path) -> None:
-    plan = ChannelPlan({"conv1": tuple(range(12))}, {"widths": {"conv1": [16, 12]}})
-    document("plan").write(here / "plan.json", plan.to_dict())
-    assert rlp("inspect", "plan.json").out.splitlines()[-1].split() == ["conv1", "12", "16"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("plan.json", b'{"kind": "plan"}'),
-        ("plan.json", b'{"kind": "plan", "schema_version": 1, "keep": {"a": 1}, "metadata": {}}'),
-        ("plan.json", b'{"kind": "plan", "schema_version": 2, "keep": {}, "metadata": {}}'),
-        ("graph.json", b'{"groups": 5, "layers": 3}'),
-        ("graph.json", b'{"kind": "graph", "schema_version": 1, "groups": 5}'),
-        ("package.json", b'{"kind": "bundle", "schema_version": 1}'),
-        ("manifest.json", b'{"kind": "manifest"}'),
-        ("a.json", b'{"x": NaN}'),
-        ("a.json", b'{"x": 1, "x": 2}'),
-        ("a.json", b"\xff\xfe"),
-        ("a.json", b""),
-        ("trials.jsonl", b'{"a": 1}\n{"a": \n'),
-        ("trials.jsonl", b"[1]\n"),
-        ("trials.jsonl", b'{"a": Infinity}\n'),
-        ("m.safetensors", b"\x80\x04pickle"),
-        ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
-        ("m.onnx", b"\x89PNG\r\n"),
-        ("m.onnx", b""),
-    ],
-)
-def test_inspect_refuses_what_is_not_what_its_name_says(
-    rlp: fake_run.Rlp, here: Path, name: str, content: bytes
-) -> None:
-    (here / name).write_bytes(content)
-    result = rlp("inspect", here / name, "--json")
-    _assert_failure(result, 3)
-    assert name in result.lines("error")[0]

@@ -13,7 +13,7 @@ from pipeline.errors import ArtifactError
 from pipeline.run.artifacts import KINDS, MANIFEST, MODEL, RUN, known_document
 from pipeline.run.documents import Document, Lines, Sealed
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
 NOTE = Document("note", "search", ("note.json",), 1000, "a note", {"text": str, "marks": list})
 
