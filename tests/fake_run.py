@@ -232,15 +232,15 @@ def plan(run: Path, sets: Sequence[str] = (), selection: Selection = EVERYTHING)
 
 
 def committed(run: Path, but: str = "") -> dict[str, bytes]:
-    """Every committed byte that a result consists of: outputs, not the manifests with their
-    dates; not `but`.
+    """Every committed byte that a result consists of, of all rounds: outputs, not the manifests
+    with their dates; not `but`.
     """
+    found = (path for path in run.glob("**/*") if path.is_file() and path.parent != run)
+    names = {str(path.relative_to(run)): path for path in found if path.name != "manifest.json"}
     return {
-        f"{stage.name}/{name}": (run / stage.name / name).read_bytes()
-        for stage in STAGES
-        for kind in kinds_of(stage.name)
-        for name in kind.files
-        if f"{stage.name}/{name}" != but and (run / stage.name / name).exists()
+        name: path.read_bytes()
+        for name, path in names.items()
+        if name != but and not any(part.startswith(".") for part in Path(name).parts)
     }
 
 

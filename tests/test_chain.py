@@ -217,9 +217,8 @@ def _killed_in(home: Path, stage: str, arguments: list[str]) -> bool:
         command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     work = home / "run" / ".work" / stage
-    while (
-        child.poll() is None and len(list(work.glob("*.json"))) < 2
-    ):  # needs.json, then the first checkpoint's
+    # needs.json, then the first checkpoint's
+    while child.poll() is None and len(list(work.glob("*.json"))) < 2:
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL) if child.poll() is None else None
     child.wait()

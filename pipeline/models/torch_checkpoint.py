@@ -68,9 +68,8 @@ def _unpickled(path: Path, data: bytes) -> Any:
             "not a plain state dict; nothing in it was run",
             hint=CONVERT,
         ) from None
-    except (
-        Exception
-    ) as error:  # the unpickler meets arbitrary bytes; whatever it raises, they are bad
+    # the unpickler meets arbitrary bytes; whatever it raises, they are bad
+    except Exception as error:
         what = f"a damaged PyTorch checkpoint ({type(error).__name__})"
         raise ArtifactError(f"{path}: {what}", hint=_AGAIN) from None
 

@@ -52,9 +52,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     _same_files(files, ctx.read("parity"))
     runs = 1 + len(settings.against)
     comparisons = _compare(ctx, files["base"], files["final"], 0, runs)
-    document: dict[str, Any] = {
-        "settings": _rows(comparisons),
-    }
+    document: dict[str, Any] = {"settings": _rows(comparisons)}
     images = load_test(ctx.config.data)  # the first and only stage that reads them
     document |= _both_sides(ctx, files, document["settings"][0], images)
     document["against"] = [
@@ -123,10 +121,8 @@ def _further(
         macs = worker.scan(path, _input_shape(ctx))["macs"]
     try:
         accuracy: float | None = onnx_accuracy(path, images, provider=ctx.config.benchmark.provider)
-    except (
-        ArtifactError
-    ) as error:  # another network may want another size, and is timed all the same
-        accuracy = None
+    except ArtifactError as error:
+        accuracy = None  # another network may want another size, and is timed all the same
         ctx.note(f"{path.name} was timed but not scored: {error.message}")
     first = found[0]
     low, high = first.ci95

@@ -19,6 +19,7 @@ from pipeline.data.images import balanced_indices
 from pipeline.data.load import load_splits
 from pipeline.data.splits import Splits
 from pipeline.models.files import load_model
+from pipeline.run.artifacts import document
 from pipeline.run.store import sha256_file
 from pipeline.training.machine import all_cores
 from stages.search.compare import Fitter, Recover, compare_strategies
@@ -81,7 +82,8 @@ class RunComparison:
         self, folder: Path, config: Config, *, distill: Distill, note: Callable[[str], None]
     ) -> None:
         self.folder, self.config, self.distill, self.note = folder, config, distill, note
-        graph = ChannelGraph.from_json((folder / "trace" / "graph.json").read_text())
+        kind = document("graph")
+        graph = ChannelGraph.from_dict(kind.read(folder / kind.maker / kind.file))
         self.network = Network(load_model(folder / "pretrain"), graph)
 
     def run(self, request: ComparisonRequest) -> Compared:

@@ -14,22 +14,12 @@ pytestmark = pytest.mark.usefixtures("fakes")
 TWO = ("rounds=2",)
 
 
-def files(run: Path) -> dict[str, bytes]:
-    """Every committed byte but the manifests with their dates."""
-    found = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {
-        str(path.relative_to(run)): path.read_bytes()
-        for path in found
-        if path.name != "manifest.json"
-    }
-
-
 def test_killed_at_every_rename_and_folder_of_an_earlier_round_it_ends_the_same(
     tmp_path: Path,
 ) -> None:
     fake_run.execute(tmp_path / "old", TWO, last="pretrain")
     fake_run.execute(tmp_path / "whole", TWO, last="round-1/search")
-    expected = files(tmp_path / "whole")
+    expected = fake_run.committed(tmp_path / "whole")
     kills = 0
 
     def attempt(n: int) -> bool:
@@ -44,7 +34,7 @@ def test_killed_at_every_rename_and_folder_of_an_earlier_round_it_ends_the_same(
         assert status in (0, -signal.SIGKILL)
         kills += status != 0
         fake_run.execute(run, TWO, last="round-1/search")
-        assert files(run) == expected
+        assert fake_run.committed(run) == expected
         left = {path.name for path in run.rglob(".*") if path.name not in (".lock", ".work")}
         assert left == set()
         assert list(run.rglob(".work/*")) == []
@@ -57,7 +47,7 @@ def test_killed_at_every_rename_and_folder_of_an_earlier_round_it_ends_the_same(
 
 def test_what_a_kill_left_in_an_earlier_round_is_finished_or_swept(tmp_path: Path) -> None:
     run = fake_run.finished(tmp_path / "run", TWO)
-    expected = files(run)
+    expected = fake_run.committed(run)
     (run / "round-1" / ".staging-search").mkdir()
     (run / "round-1" / "prune").rename(run / "round-1" / ".old-prune")
     watcher = fake_run.execute(run, TWO)
@@ -66,5 +56,5 @@ def test_what_a_kill_left_in_an_earlier_round_is_finished_or_swept(tmp_path: Pat
         "round-1/prune: an interrupted commit was undone",
         "round-1/search: unfinished files were swept",
     ]
-    assert files(run) == expected
+    assert fake_run.committed(run) == expected
     assert {path.name for path in run.rglob(".*")} <= {".lock", ".work"}

@@ -116,9 +116,8 @@ def test_decoy_in_the_current_folder_is_not_imported(tmp_path: Path) -> None:
 
 def test_installed_command_ignores_the_decoy_too(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("rlp")
-    if (
-        not script.exists()
-    ):  # run from a checkout that is not installed: the same entry point by hand
+    if not script.exists():
+        # run from a checkout that is not installed: the same entry point by hand
         command = [sys.executable, "-P", "-c", "from pipeline.cli import main; main()"]
     else:
         command = [str(script)]

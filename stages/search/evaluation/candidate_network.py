@@ -62,13 +62,11 @@ class CandidateNetwork:
                     module._buffers[key] = (
                         sliced[name] if name in sliced else self._uncut[name].clone()
                     )
+        removed = {group: self._graph[group].size - len(units) for group, units in keep.items()}
+        # all of them, not only those that lose something: the candidate before may have lost more
         for width in self._widths:
-            lost = sum(
-                share * (self._graph[group].size - len(keep[group]))
-                for group, share in width.follows
-                if group in keep
-            )
-            set_width(self._modules[width.module], width.attribute, width.value - lost)
+            value = width.value - width.lost(removed)
+            set_width(self._modules[width.module], width.attribute, value)
         return self.network
 
 

@@ -78,9 +78,8 @@ class Labels:
         slot = self.slot(parameter, dim, size)
         order = np.argsort(indices, kind="stable")
         indices, labels = indices[order], labels[order]
-        if (
-            len(indices) > 1 and (indices[1:] == indices[:-1]).any()
-        ):  # an expanded parameter: one slice, many readers
+        # an expanded parameter: one slice, many readers
+        if len(indices) > 1 and (indices[1:] == indices[:-1]).any():
             first = np.searchsorted(indices, indices)
             self.tie(labels, labels[first])
         self.tie(slot[indices], labels)

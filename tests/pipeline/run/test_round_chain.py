@@ -35,16 +35,6 @@ def run(tmp_path: Path) -> Path:
     return fake_run.finished(tmp_path / "run", TWO)
 
 
-def files(run: Path) -> dict[str, bytes]:
-    """Every committed byte but the manifests with their dates."""
-    found = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {
-        str(path.relative_to(run)): path.read_bytes()
-        for path in found
-        if path.name != "manifest.json"
-    }
-
-
 def test_each_round_reads_what_the_one_before_left_and_the_teacher_stays() -> None:
     stages = {stage.name: stage for stage in chain(fake_run.STAGES, 3)}
     assert [name for name in stages if name.startswith("round-2")] == [
@@ -121,10 +111,10 @@ def test_earlier_round_that_changes_re_runs_the_later_ones(run: Path) -> None:
 
 def test_folders_of_more_rounds_are_left_alone_and_told(run: Path, rlp: fake_run.Rlp) -> None:
     fake_run.execute(run, ["rounds=3"])
-    before = files(run / "round-2")
+    before = fake_run.committed(run / "round-2")
     watcher = fake_run.execute(run, TWO)
     assert [text for text in watcher.warnings if "round-2: left by a run of more rounds" in text]
-    assert files(run / "round-2") == before
+    assert fake_run.committed(run / "round-2") == before
     checked = rlp("check", run, "--json")
     assert (checked.code, checked.json()["unlisted"]) == (0, ["round-2/"])
 
