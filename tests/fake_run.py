@@ -2,7 +2,7 @@
 depend on its inputs.
 
 In tests: the fixture `fakes`, then `finished(folder)` or `execute(folder, ...)`. As a program,
-`python tests/fake_run.py pipeline run CONFIG …` is the command line `rlp` over these stages.
+`python -P tests/fake_run.py pipeline run CONFIG …` is the command line `rlp` over these stages.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 import fake_run
 import pytest
 
-PROGRAM = Path(fake_run.__file__)
+# -P: tests/ on sys.path would let its pipeline/ folder stand in for the package
+PROGRAM = [sys.executable, "-P", fake_run.__file__]
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +30,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _rlp(
     *arguments: object, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    command = [*PROGRAM, *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, cwd=cwd, env={**os.environ, **env}, check=False, timeout=120
     )
 
 
 def _shell(line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-    line = line.replace("RLP", f"{sys.executable} {PROGRAM}")
+    line = line.replace("RLP", shlex.join(PROGRAM))
     return subprocess.run(
         ["bash", "-c", line],
         capture_output=True,
@@ -63,7 +65,7 @@ def _unread(*arguments: str) -> tuple[int, bytes]:
     """Exit code and stderr of a command whose stdout is a pipe that nobody reads any more."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, str(PROGRAM), *arguments]
+    command = [*PROGRAM, *arguments]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=120)
     os.close(writer)
     return done.returncode, done.stderr
@@ -137,10 +139,16 @@ def test_signal_to_the_process(tmp_path: Path, number: int, code: int) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(f"{gate}.begun")
     os.mkfifo(f"{gate}.go")
-    command = [sys.executable, str(PROGRAM), "pipeline", "run", "fake.yaml"]
+    command = [*PROGRAM, "pipeline", "run", "fake.yaml"]
     env = {**os.environ, "FAKE_GATE": str(gate)}
     child = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        # a shell starts background jobs, and so this suite, with SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     open(f"{gate}.begun", "rb").close()
     child.send_signal(number)
