@@ -13,6 +13,8 @@ from torch import nn
 
 from pipeline.channels.graph import ChannelGraph, Keep
 
+_PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype})
+
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by canonical name, each once."""
@@ -107,7 +109,9 @@ def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
         }
     if name in ("_parameters", "_buffers"):
         return {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
-    if value is None or type(value) in (bool, int, float, str, torch.dtype):
+    if type(value) in _PLAIN:
+        return value
+    if type(value) is tuple and all(type(item) in _PLAIN for item in value):  # kernel sizes
         return value
     # most of what a module holds are empty tables of hooks, and deepcopy is slow
     if type(value) in (dict, OrderedDict, list, set) and not value:

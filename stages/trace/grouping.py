@@ -113,13 +113,14 @@ def _groups(
     for (name, dim), labels in slots:
         where = np.flatnonzero(labels > 0)
         units = settled.roots[labels[where]]
-        where, units = where[grouping.group[units] >= 0], units[grouping.group[units] >= 0]
-        owner = grouping.group[units]
-        order = np.lexsort((where, grouping.rank[units], owner))
-        owner, where = owner[order], where[order]
-        for part in np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1):
-            if len(part):
-                members[owner[part[0]]].append(Member(name, dim, tuple(where[part].tolist())))
+        key = grouping.group[units] * 2**32 + grouping.rank[units]
+        order = np.argsort(key, kind="stable")[np.count_nonzero(key < 0) :]
+        owner, indices = key[order] >> 32, where[order].tolist()
+        ends = np.flatnonzero(np.diff(owner, append=-1)) + 1
+        start = 0
+        for stop in ends.tolist():
+            members[owner[start]].append(Member(name, dim, tuple(indices[start:stop])))
+            start = stop
     representative = np.full(len(grouping.sizes), 0)
     units = np.flatnonzero(grouping.group >= 0)[::-1]
     representative[grouping.group[units]] = units

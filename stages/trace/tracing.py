@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,11 +16,15 @@ from pipeline.errors import UsageError
 from stages.trace.capture.calls import Capture
 from stages.trace.capture.dispatch_capture import by_dispatch
 from stages.trace.capture.forward import capture_forward
-from stages.trace.capture.model_state import canonical_names
-from stages.trace.cut_check import CutCheck, doubtful
+from stages.trace.capture.inventory import Inventory
+from stages.trace.capture.model_state import Snapshot, canonical_names, preserved
+from stages.trace.check.copies import Cuts
+from stages.trace.check.expected import Promises
+from stages.trace.check.runs import Deviation
+from stages.trace.cut_check import CutCheck
 from stages.trace.grouping import build
 from stages.trace.propagate.label_pass import Pass
-from stages.trace.propagate.labelling import label
+from stages.trace.propagate.labelling import label, unit_labels
 from stages.trace.propagate.labels import Settled
 from stages.trace.propagate.readings import Reading
 
@@ -50,7 +55,34 @@ def trace(
         raise UsageError(
             "trace needs an example input", hint="pass a tensor of the shape the model is used with"
         )
-    return _Tracing(model, inputs, open_statistics).graph().bind(model)
+    with preserved(model) as snapshot:
+        return _Tracing(model, inputs, open_statistics, snapshot).graph().bind(model)
+
+
+@dataclass
+class _Labelled:
+    """The network under one set of readings."""
+
+    state: Pass
+    graph: ChannelGraph
+    settled: Settled
+
+    def promises(self, cuts: Cuts) -> Promises:
+        """What the labels say is left of every activation."""
+        return Promises(self.state, self.settled, self.graph, cuts.large, cuts.small)
+
+    def groups_at(self, site: str) -> list[str]:
+        """Prunable groups whose units pass a site."""
+        groups = self.graph.prunable
+        owner = np.full(len(self.settled.roots), -1, dtype=np.int64)
+        for number, group in enumerate(groups):
+            for table in self.graph.slices[group.id]:
+                slot = self.state.labels.slots[table.parameter, table.dim]
+                labels = slot[table.indices.reshape(-1)]
+                owner[self.settled.roots[labels[labels > 0]]] = number
+        labels = unit_labels(self.state.passing.get(site, []))
+        numbers = np.unique(owner[self.settled.roots[labels]])
+        return [groups[number].id for number in numbers.tolist() if number >= 0]
 
 
 @dataclass
@@ -60,94 +92,126 @@ class _Tracing:
     model: nn.Module
     inputs: tuple[Any, ...]
     open_statistics: bool
+    snapshot: Snapshot
     readings: dict[str, Reading] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    frozen: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.captured: Capture = capture_forward(self.model, self.inputs)
+        self.inventory = Inventory(self.model)
+        self.captured: Capture = capture_forward(self.model, self.inputs, self.snapshot)
         self.captures = [self.captured, *self._in_training()]
         self.names = canonical_names(self.model)
         first = self.inputs[0]
         self.batch = (
             max(first.shape[0], 1) if isinstance(first, torch.Tensor) and first.dim() else 1
         )
+        self.check = CutCheck(self.model, self.inputs, self.captured)
 
     def graph(self) -> ChannelGraph:
         """Settle how every ambiguous size is read, then freeze what still does not survive a cut.
 
-        Each round labels the network under the current readings, cuts half of all prunable groups
-        and runs the result. Take 4 channels that pass line 7, `y.view(b, 2, 2, h, w)`, where
-        nothing tells which 2 belongs to the channels, or whether any does:
+        Each round labels the network under the current readings, cuts all prunable groups, another
+        share of each, and runs the result. Take 4 channels that pass line 7,
+        `y.view(b, 2, 2, h, w)`, where nothing tells which 2 belongs to the channels, or whether any
+        does:
 
-            round   line 7   units            the cut network
-            1       INNER    {0, 2} {1, 3}    2 channels left: line 7 raises, so it is read weaker
-            2       OUTER    {0, 1} {2, 3}    line 7 raises again
-            3       FIXED    none             runs; the channels stay, with line 7 as the reason
+            round   line 7 view   units            the cut network
+            1       INNER         {0, 2} {1, 3}    2 channels left: view raises, so it is read OUTER
+            2       OUTER         {0, 1} {2, 3}    view raises again
+            3       FIXED         none             runs; the channels stay, view is the reason
 
         With `y.view(b, 2, c // 2, h, w)` round 1 holds, and `_read_otherwise` asks whether OUTER
-        would open more. A failure that no line is suspected of, such as a width used as a number,
-        is traced to its groups by halving (`_freeze_culprits`).
+        would open more. Where no site is to blame, such as for a width that is read as a number
+        elsewhere, the groups concerned are found by halving (`_freeze_culprits`).
         """
-        state, graph, settled = self._label(self.readings)
+        labelled = self._label(self.readings)
         while True:
-            lines = doubtful(state, settled, graph)
-            check = CutCheck(self.model, graph, self.inputs, self.captured, outputs=bool(lines))
-            if check.problem([group.id for group in graph.prunable]):
-                wrong = [line for line, ids in lines.items() if check.problem(ids)]
-                if not wrong:
-                    return self._freeze_culprits(check)
-                self.readings.update(
-                    {line: self.readings.get(line, Reading.INNER).weaker for line in wrong}
-                )
-            elif not self._read_otherwise(state, graph):
-                return graph
-            state, graph, settled = self._label(self.readings)
+            deviation = self._deviation(labelled, [group.id for group in labelled.graph.prunable])
+            if deviation is None:
+                if not self._read_otherwise(labelled):
+                    return labelled.graph
+            elif not self._settle(labelled, deviation):
+                self._freeze_culprits(labelled)
+            labelled = self._label(self.readings)
 
     def _in_training(self) -> list[Capture]:
         """A second capture where eval mode leaves parameters unused: auxiliary heads must
         follow a cut as well.
         """
         used = {source.name for source in self.captured.inputs}
-        if all(name in used for name, _ in self.model.named_parameters()):
+        if all(name in used for name in self.inventory.parameters):
             return []
         with contextlib.suppress(Exception):
-            return [by_dispatch(self.model, self.inputs, training=True)]
+            return [by_dispatch(self.model, self.inputs, training=True, snapshot=self.snapshot)]
         return []
 
-    def _label(self, readings: Mapping[str, Reading]) -> tuple[Pass, ChannelGraph, Settled]:
-        state = label(self.model, self.captures, readings, self.open_statistics)
+    def _label(self, readings: Mapping[str, Reading]) -> _Labelled:
+        state = label(self.model, self.captures, readings, self.problems, self.open_statistics)
         graph, settled = build(state, self.captured.inputs, self.names, self.batch)
-        return state, graph, settled
+        return _Labelled(state, graph.with_frozen(self.frozen), settled)
 
-    def _read_otherwise(self, state: Pass, graph: ChannelGraph) -> bool:
-        """Try the other reading of lines that split channels; keep the first that opens more
+    def _deviation(self, labelled: _Labelled, ids: Iterable[str]) -> Deviation | None:
+        """What goes wrong when these groups are cut.
+
+        Groups that are open although a cut changes statistics are no equal of the silenced network,
+        by request.
+        """
+        exact = [group_id for group_id in ids if labelled.graph[group_id].exact]
+        if not exact:
+            return None
+        cuts = Cuts.draw(labelled.graph, exact, self.inventory)
+        return self.check.deviation(labelled.graph, cuts, labelled.promises(cuts))
+
+    def _settle(self, labelled: _Labelled, deviation: Deviation) -> bool:
+        """Read the site of a deviation in a weaker way; False where that is no remedy."""
+        site = deviation.site
+        before = self.readings.get(site, Reading.INNER)
+        passing = labelled.groups_at(site)
+        if before is Reading.FIXED or not passing:
+            return False
+        if deviation.by_number:  # of these channels, or of others that the line knows of?
+            alone = self._deviation(labelled, passing)
+            if alone is None or alone.site != site:
+                return False
+        splits = site in labelled.state.labels.split_sites
+        outer = splits and before is Reading.INNER
+        self.readings[site] = Reading.OUTER if outer else Reading.FIXED
+        self.problems[site] = deviation.text
+        return True
+
+    def _read_otherwise(self, labelled: _Labelled) -> bool:
+        """Try the other reading of sites that split channels; keep the first that opens more
         units and holds.
         """
-        for line in state.labels.split_lines:
-            if line in self.readings:
+        for site in labelled.state.labels.split_sites:
+            if site in self.readings:
                 continue
-            self.readings[line] = Reading.INNER
-            readings = {**self.readings, line: Reading.OUTER}
-            _, other, _ = self._label(readings)
-            if _units(other) > _units(graph):
-                check = CutCheck(self.model, other, self.inputs, self.captured, outputs=True)
-                if not check.problem([group.id for group in other.prunable]):
-                    self.readings = readings
-                    return True
+            self.readings[site] = Reading.INNER
+            readings = {**self.readings, site: Reading.OUTER}
+            other = self._label(readings)
+            ids = [group.id for group in other.graph.prunable]
+            if _units(other.graph) > _units(labelled.graph) and not self._deviation(other, ids):
+                self.readings = readings
+                return True
         return False
 
-    def _freeze_culprits(self, check: CutCheck) -> ChannelGraph:
-        """Groups that forward does not follow for a reason no label shows, such as a size read
+    def _freeze_culprits(self, labelled: _Labelled) -> None:
+        """Groups that forward does not follow for a reason no site shows, such as a size read
         from another tensor.
         """
-        graph = check.graph
-        while culprits := check.culprits([group.id for group in graph.prunable]):
-            reasons = {
-                group: f"forward does not follow its cut: {problem}"
-                for group, problem in culprits.items()
-            }
-            graph = graph.with_frozen(reasons)
-            check = replace(check, graph=graph)
-        return graph
+        ids = [group.id for group in labelled.graph.prunable]
+        for group_id, problem in self._culprits(labelled, ids).items():
+            self.frozen[group_id] = f"forward does not follow its cut: {problem}"
+
+    def _culprits(self, labelled: _Labelled, ids: list[str]) -> dict[str, str]:
+        """The groups that alone, or only together, do not survive a cut: {group id: problem}."""
+        deviation = self._deviation(labelled, ids)
+        if deviation is None or len(ids) == 1:
+            return dict.fromkeys(ids, str(deviation)) if deviation else {}
+        middle = len(ids) // 2
+        found = {**self._culprits(labelled, ids[:middle]), **self._culprits(labelled, ids[middle:])}
+        return found or dict.fromkeys(ids, str(deviation))
 
 
 def _units(graph: ChannelGraph) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -103,12 +102,21 @@ def operator_name(target: Any) -> str:
     return getattr(target, "__name__", str(target))
 
 
-def flatten(values: Any) -> Iterable[Any]:
-    """Leaves of nested lists and dicts."""
+def flatten(values: Any) -> list[Any]:
+    """Leaves of nested lists and dicts, in order."""
+    found: list[Any] = []
+    _collect(values, found)
+    return found
+
+
+def _collect(values: Any, found: list[Any]) -> None:
     if isinstance(values, dict):
-        values = list(values.values())
-    if isinstance(values, (list, tuple)):
-        for value in values:
-            yield from flatten(value)
-    else:
-        yield values
+        values = values.values()
+    elif not isinstance(values, (list, tuple)):
+        found.append(values)
+        return
+    for value in values:
+        if value is None or type(value) in (int, bool, float):
+            found.append(value)
+        else:
+            _collect(value, found)

@@ -12,9 +12,9 @@ this one changes, `capture_forward` falls back.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -27,13 +27,21 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from stages.trace.capture import meta_shapes
 from stages.trace.capture.calls import Call, Capture, Ground, Input, Ref, flatten, operator_name
-from stages.trace.capture.model_state import preserved, set_training
+from stages.trace.capture.inventory import Inventory
+from stages.trace.capture.model_state import Snapshot, preserved, set_training
 from stages.trace.capture.source_lines import running_line
 
 _FEW = 16  # elements of a constant that are remembered: `torch.tensor(x.shape[1])` is one
 
-Watch = Callable[[Call, Sequence[Any]], None]
-"""Called after every operator with its call and its results."""
+
+class Watch(Protocol):
+    """Looks on while a network runs; whatever it raises ends the run."""
+
+    def seen(self, call: Call, results: Sequence[Any]) -> None:
+        """An operator has returned."""
+
+    def failed(self, name: str, line: str) -> None:
+        """An operator has raised."""
 
 
 class Unsupported(Exception):
@@ -43,11 +51,10 @@ class Unsupported(Exception):
 class Recorder(SchemaCheckMode):
     """Notes calls; a real tensor that it did not see being made is a constant of the network."""
 
-    def __init__(self, model: nn.Module, ground: Ground, watch: Watch | None = None) -> None:
+    def __init__(self, inventory: Inventory, ground: Ground, watch: Watch | None = None) -> None:
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self.ground, self.watch = ground, watch
-        self.paths = {id(module): path for path, module in model.named_modules()}
-        self.constants = _attributes(model)
+        self.inventory = inventory
         self.inputs: list[Input] = []
         self.calls: list[Call] = []
         self.modules: list[str] = []
@@ -58,6 +65,11 @@ class Recorder(SchemaCheckMode):
         self._constant_memory: dict[int, torch.Tensor] = {}
         self._count = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled while it listens; PyTorch would wrap every call."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -67,7 +79,12 @@ class Recorder(SchemaCheckMode):
         before = self._refs_in((args, kwargs))
         if func._schema.is_mutable and self._constant_memory:
             self._save_constants((args, kwargs))
-        out = self._run(func, args, kwargs)
+        try:
+            out = self._run(func, args, kwargs)
+        except Exception:
+            if self.watch is not None:
+                self.watch.failed(operator_name(func), running_line())
+            raise
         several = isinstance(out, (tuple, list))
         results = list(out) if several else [out]
         index = self._next()
@@ -86,7 +103,7 @@ class Recorder(SchemaCheckMode):
             if isinstance(result, torch.Tensor):
                 self._bind(result, Ref(index, position if several else None))
         if self.watch is not None:
-            self.watch(call, results)
+            self.watch.seen(call, results)
         return out
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -102,6 +119,8 @@ class Recorder(SchemaCheckMode):
             known = None
             if self.ground is Ground.META:
                 known = meta_shapes.result(operator_name(func), args, kwargs)
+            elif torch.Tag.nondeterministic_seeded in func.tags:
+                known = _without_chance(func, args)
             return func(*args, **kwargs) if known is None else known
         finally:
             del guard
@@ -131,7 +150,8 @@ class Recorder(SchemaCheckMode):
             if place in self._places:  # factory functions hand out a second object
                 self._bind(value, self._places[place])
             elif not isinstance(value, FakeTensor) and not value.is_meta:
-                self.declare("constant", self.constants.get(id(value), "outside the model"), value)
+                name = self.inventory.attribute(value) or "outside the model"
+                self.declare("constant", name, value)
             else:
                 raise Unsupported("a tensor that no recorded call made")
         return self._refs[id(value)]
@@ -173,10 +193,13 @@ def by_dispatch(
     *,
     ground: Ground = Ground.META,
     training: bool = False,
+    watch: Watch | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Capture:
     """The calls of one forward pass on tensors without values; `model` stays as it is.
 
-    Any exception means: this way does not lead there, try another.
+    Any exception means: this way does not lead there, try another. A `snapshot` of the model, taken
+    before, saves the time for one.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -185,21 +208,26 @@ def by_dispatch(
             return meta_shapes.like(tensor)
         return fake.from_tensor(tensor.detach(), static_shapes=True)
 
-    with preserved(model) as snapshot:
-        stored = [*model.parameters(), *model.buffers()]
-        snapshot.replace({id(tensor): like(tensor) for tensor in stored})
+    with preserved(model, snapshot) as state:
+        inventory = Inventory(model)
+        stand_ins = {id(tensor): like(tensor) for tensor in inventory.stored.values()}
+        state.replace(stand_ins)
         inputs = tree_map(lambda v: like(v) if torch.is_tensor(v) else v, example_inputs)
-        set_training(model, training)
+        set_training(model, training, inventory.modules.values())
         with nullcontext() if ground is Ground.META else fake:
-            return record(model, inputs, ground)[0]
+            return record(model, inputs, ground, watch, inventory.replaced(stand_ins))[0]
 
 
 def record(
-    model: nn.Module, inputs: tuple[Any, ...], ground: Ground, watch: Watch | None = None
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    ground: Ground,
+    watch: Watch | None = None,
+    inventory: Inventory | None = None,
 ) -> tuple[Capture, list[torch.Tensor]]:
     """Run `model` as it is, and note its calls; also returns the tensors of its output."""
-    recorder = Recorder(model, ground, watch)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    recorder = Recorder(inventory or Inventory(model), ground, watch)
+    for name, tensor in recorder.inventory.stored.items():
         recorder.declare("parameter", name, tensor)
     for position, leaf in enumerate(tree_leaves(inputs)):
         if isinstance(leaf, torch.Tensor):
@@ -208,12 +236,9 @@ def record(
         stack.callback(recorder.restore_constants)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        for context in (
-            _module_paths(recorder),
-            torch.no_grad(),
-            enable_python_dispatcher(),
-            recorder,
-        ):
+        if watch is None:  # module paths are for reasons, and cost time
+            stack.enter_context(_module_paths(recorder))
+        for context in (torch.no_grad(), enable_python_dispatcher(), recorder):
             stack.enter_context(context)
         output = model(*inputs)
     leaves = tree_leaves(output)
@@ -240,9 +265,8 @@ def _module_paths(recorder: Recorder) -> Iterator[None]:
     """Keep `recorder.modules` the stack of paths of the modules that are running."""
 
     def enter(module: nn.Module, _: Any) -> None:
-        recorder.modules.append(
-            recorder.paths.get(id(module), recorder.modules[-1] if recorder.modules else "")
-        )
+        running = recorder.modules[-1] if recorder.modules else ""
+        recorder.modules.append(recorder.inventory.paths.get(id(module), running))
 
     def leave(*_: Any) -> None:
         recorder.modules.pop()
@@ -258,14 +282,11 @@ def _module_paths(recorder: Recorder) -> Iterator[None]:
             handle.remove()
 
 
-def _attributes(model: nn.Module) -> dict[int, str]:
-    """{id: path} of tensors kept as plain attributes."""
-    return {
-        id(value): f"{path}.{name}" if path else name
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, torch.Tensor)
-    }
+def _without_chance(func: Any, args: tuple[Any, ...]) -> Any:
+    """Dropout that is always on keeps everything: what is compared must not hang on a seed."""
+    if "dropout" not in operator_name(func):
+        return None
+    return args[0] if func._schema.is_mutable else args[0].clone()
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:

@@ -15,9 +15,12 @@ from torch import nn
 
 from stages.trace.capture import dispatch_capture, export_capture
 from stages.trace.capture.calls import Capture, Ground
+from stages.trace.capture.model_state import Snapshot
 
 
-def capture_forward(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
+def capture_forward(
+    model: nn.Module, example_inputs: tuple[Any, ...], snapshot: Snapshot | None = None
+) -> Capture:
     """The calls of one forward pass in eval mode.
 
     Raises:
@@ -26,5 +29,7 @@ def capture_forward(model: nn.Module, example_inputs: tuple[Any, ...]) -> Captur
     for ground in (Ground.META, Ground.FAKE):
         # tensor values used, higher-order operators, another torch
         with contextlib.suppress(Exception):
-            return dispatch_capture.by_dispatch(model, example_inputs, ground=ground)
+            return dispatch_capture.by_dispatch(
+                model, example_inputs, ground=ground, snapshot=snapshot
+            )
     return export_capture.by_export(model, example_inputs)

@@ -14,6 +14,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from operator import is_not
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -31,6 +32,7 @@ _PLAIN = frozenset(
         torch.Tensor, nn.Parameter,
     }
 )  # fmt: skip
+_NO_TENSORS = frozenset({type(None), bool, int, float, str, tuple, dict, OrderedDict, set})
 _CONTAINERS = frozenset({dict, OrderedDict, list, set, deque})
 
 
@@ -44,12 +46,15 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
-def set_training(model: nn.Module, training: bool) -> None:
+def set_training(
+    model: nn.Module, training: bool, modules: Iterable[nn.Module] | None = None
+) -> None:
     """`model.train(training)`, for a model whose modes differ from it; exported programs included.
 
     A model may do more than set flags there, so one that is in the right mode is left alone.
+    `modules` are those of the model, where they are known.
     """
-    if all(module.training == training for module in model.modules()):
+    if all(module.training == training for module in modules or model.modules()):
         return
     try:
         model.train(training)
@@ -95,7 +100,7 @@ class Snapshot:
         """
         for now, before in self._dicts:
             for key, value in before.items():
-                if id(value) in tensors:
+                if type(value) not in _NO_TENSORS and id(value) in tensors:
                     now[key] = tensors[id(value)]
         for collection in self._lists:
             for position, value in enumerate(collection):
@@ -204,9 +209,12 @@ class Snapshot:
 
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[Snapshot]:
-    """Put back whatever changes about `model` inside the block, also when it raises."""
-    snapshot = Snapshot(model)
+def preserved(model: nn.Module, snapshot: Snapshot | None = None) -> Iterator[Snapshot]:
+    """Put back whatever changes about `model` inside the block, also when it raises.
+
+    A `snapshot` that was taken before says what to put back.
+    """
+    snapshot = snapshot or Snapshot(model)
     try:
         yield snapshot
     finally:
@@ -227,9 +235,9 @@ def _random_states() -> list[Callable[[], None]]:
 
 
 def _differ(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
-    if now.keys() != before.keys():
+    if len(now) != len(before):
         return True
-    return any(now[key] is not value for key, value in before.items())
+    return any(map(is_not, now, before)) or any(map(is_not, now.values(), before.values()))
 
 
 def _refill(value: Any, before: list[Any]) -> None:

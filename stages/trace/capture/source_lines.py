@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import FrameType
 
 import torch
@@ -18,11 +18,13 @@ _ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _UNKNOWN = "unknown line"
 
 
+@cache
 def inside_torch(file: str) -> bool:
     """True for PyTorch's own source files."""
     return file.startswith(_TORCH)
 
 
+@cache
 def inside_engine(file: str) -> bool:
     """True for the source files of the trace engine."""
     return file.startswith(_ENGINE)
@@ -30,7 +32,9 @@ def inside_engine(file: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def short_path(file: str) -> str:
-    """A source file without the folders that differ from machine to machine."""
+    """A source file without what differs from machine to machine, or from copy to copy."""
+    if file.startswith("<eval_with_key>"):  # code that torch.fx made, numbered as it was made
+        return "generated code"
     roots = sorted({os.path.abspath(path or ".") for path in sys.path}, key=len, reverse=True)
     for root in roots:
         if file.startswith(root.rstrip(os.sep) + os.sep):

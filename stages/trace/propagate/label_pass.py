@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from stages.trace.capture.calls import Call, flatten
+from stages.trace.capture.inventory import Inventory
 from stages.trace.propagate.label_values import (
     Activation,
     Argument,
@@ -20,6 +21,8 @@ from stages.trace.propagate.label_values import (
 )
 from stages.trace.propagate.labels import Labels
 from stages.trace.propagate.readings import Reading
+
+Shape = tuple[int, ...]
 
 
 @dataclass
@@ -43,30 +46,35 @@ class Use:
 class Pass:
     """One walk through the recorded calls.
 
-    `readings` says, for a source line, how ambiguous sizes on it are read; lines that are not named
-    are read as INNER. `call` is the call whose rule is running. `counting` is False in the second
-    recording of the same model, whose multiplications were counted in the first.
+    `readings` says, for a site, how ambiguous sizes there are read; sites that are not named are
+    read as INNER. `problems` says what went wrong at sites that are FIXED. `call` is the call whose
+    rule is running. `counting` is False in the second recording of the same model, whose
+    multiplications were counted in the first. `values` and `shapes` list, for every recording,
+    those of every call; `passing`, for every site, the values that pass.
     """
 
     model: nn.Module
     readings: Mapping[str, Reading]
+    problems: Mapping[str, str]
     open_statistics: bool = False
     labels: Labels = field(default_factory=Labels)
     uses: dict[str, Use] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     counting: bool = True
+    values: list[list[Any]] = field(default_factory=list)
+    shapes: list[list[tuple[Shape | None, ...]]] = field(default_factory=list)
+    passing: dict[str, list[Any]] = field(default_factory=dict)
     call: Call = field(init=False)
 
     def __post_init__(self) -> None:
-        self.modules = dict(self.model.named_modules())
-        self.stored = {name: tuple(tensor.shape) for name, tensor in self.model.named_parameters()}
-        self.buffers = {name: tuple(tensor.shape) for name, tensor in self.model.named_buffers()}
-        self.stored.update(self.buffers)
+        inventory = Inventory(self.model)
+        self.modules, self.buffers = inventory.modules, set(inventory.buffers)
+        self.stored = {name: tuple(tensor.shape) for name, tensor in inventory.stored.items()}
 
     @property
     def reading(self) -> Reading:
-        """How the line of the current call is read."""
-        return self.readings.get(self.call.line, Reading.INNER)
+        """How the site of the current call is read."""
+        return self.readings.get(self.call.site, Reading.INNER)
 
     def why(self, text: str) -> str:
         """Reason for the current call: operator, module path, source line, explanation."""
@@ -111,6 +119,18 @@ class Pass:
         )
         return True
 
+    def owned(self, parameter: Parameter, dim: int) -> Vector | None:
+        """Labels of the slices along its current `dim`, new ones where nothing owns them yet.
+
+        None where `dim` mixes stored dimensions.
+        """
+        axis = parameter.axis(dim)
+        if axis is None:
+            return None
+        stored, indices = axis
+        size = self.stored[parameter.name][stored]
+        return self.labels.owned(parameter.name, stored, size, indices)
+
     def rows(self, parameter: Parameter, dim: int) -> Vector:
         """Labels of the output rows of a weight along its current `dim`."""
         axis = parameter.axis(dim)
@@ -135,10 +155,6 @@ class Pass:
         """A module attribute counts these channels and must follow a cut."""
         if module is not None:
             self.labels.widths.append((module, attribute, len(labels), labels))
-
-    def unproven(self, labels: Vector) -> None:
-        """A size on this line may be hard-coded; `cut_check` will cut these units and see."""
-        self.labels.unproven.setdefault(self.call.line, []).append(labels)
 
     def count(self, weight: Parameter, type_: str, positions: int, **layout: int) -> None:
         """Add `positions` applications of a weight whose rows and columns have their labels."""

@@ -29,7 +29,9 @@ class Activation:
     vector: Vector
 
     def __post_init__(self) -> None:
-        if self.dim is not None and (len(self.vector) == 1 or bool((self.vector <= 0).all())):
+        if self.dim is None or not len(self.vector):  # a slice of no channels keeps its dimension
+            return
+        if len(self.vector) == 1 or bool((self.vector <= 0).all()):
             object.__setattr__(self, "dim", None)
             object.__setattr__(self, "vector", self.vector[:1])
 
@@ -52,7 +54,8 @@ class Activation:
         """Labels as an int64 tensor of the activation's shape, stride 0 but along the channels."""
         labels = torch.from_numpy(np.ascontiguousarray(self.vector))
         if self.dim is not None:
-            labels = labels.reshape([-1 if d == self.dim else 1 for d in range(len(self.shape))])
+            ndim = len(self.shape)
+            labels = labels.reshape([len(labels) if d == self.dim else 1 for d in range(ndim)])
         return labels.expand(self.shape) if self.shape else labels[0]
 
 
@@ -83,12 +86,12 @@ class Parameter:
             for k, size in enumerate(self.shape)
         )
 
-    def axis(self, dim: int) -> tuple[int, Vector] | None:
+    def axis(self, dim: int) -> tuple[int, Vector | None] | None:
         """(stored dimension, index along it for each position of `dim`), or None if `dim` mixes
-        dimensions.
+        dimensions. Without indices, positions are as stored.
         """
         if self.coordinates is None:
-            return dim, np.arange(self.shape[dim], dtype=np.int64)
+            return dim % len(self.shape), None
         for stored, coordinate in enumerate(self.coordinates):
             if varying_dims(coordinate) == [dim]:
                 return stored, along(coordinate, dim)

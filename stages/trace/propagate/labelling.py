@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from stages.trace.capture.calls import Call, Capture, Ref
+from stages.trace.capture.calls import Call, Capture, Ref, flatten
 from stages.trace.propagate.label_pass import Pass
-from stages.trace.propagate.label_values import Activation, Bound, Opaque, Parameter, Value
+from stages.trace.propagate.label_values import (
+    Activation,
+    Bound,
+    Opaque,
+    Parameter,
+    Result,
+    Value,
+    Vector,
+)
 from stages.trace.propagate.readings import Reading
 from stages.trace.rules import rule_for
 
@@ -19,12 +28,14 @@ def label(
     model: nn.Module,
     captures: Iterable[Capture],
     readings: Mapping[str, Reading],
+    problems: Mapping[str, str],
     open_statistics: bool,
 ) -> Pass:
-    """Run the labels through every captured graph of the same model; only the first one's
-    operations are counted.
+    """Run the labels through every captured graph of the same model.
+
+    Only the multiplications of the first one are counted.
     """
-    state = Pass(model, readings, open_statistics)
+    state = Pass(model, readings, problems, open_statistics)
     for position, captured in enumerate(captures):
         state.counting = position == 0
         values: dict[int, Any] = {}
@@ -33,11 +44,9 @@ def label(
             state.touched.add(source.name)
         for call in captured.calls:
             state.call = call
-            bound = _bind(call, values)
-            if call.name == "getitem":
-                values[call.index] = bound["0"][bound["1"]]
-            else:
-                values[call.index] = rule_for(call)(state, bound)
+            values[call.index] = _apply(state, _bind(call, values))
+        state.values.append([values[call.index] for call in captured.calls])
+        state.shapes.append([call.shapes for call in captured.calls])
         for ref in captured.outputs:
             value = values[ref.index] if ref.item is None else values[ref.index][ref.item]
             if isinstance(value, Activation):
@@ -45,6 +54,26 @@ def label(
             elif isinstance(value, Parameter):
                 state.labels.pin(value.name, "model output")
     return state
+
+
+def _apply(state: Pass, bound: Bound) -> Result:
+    """The rule's result; at a FIXED site everything that passes stays."""
+    if state.call.name == "getitem":
+        return bound["0"][bound["1"]]
+    result = rule_for(state.call)(state, bound)
+    touched = [bound, result]
+    state.passing.setdefault(state.call.site, []).append(touched)
+    if state.reading is not Reading.FIXED or not unit_labels(touched).size:
+        return result
+    problem = state.problems.get(state.call.site, "")
+    return state.stuck(touched, f"does not follow the channels: {problem}")
+
+
+def unit_labels(values: Any) -> Vector:
+    """Labels of units in nested values."""
+    found = [value.vector for value in flatten(values) if isinstance(value, Activation)]
+    labels = np.concatenate([np.zeros(0, dtype=np.int64), *found])
+    return labels[labels > 0]
 
 
 def _source(state: Pass, kind: str, name: str, shape: tuple[int, ...] | None) -> Value:

@@ -24,8 +24,7 @@ class Labels:
     producers: list[tuple[str, int]] = field(default_factory=list)
     pinned: dict[str, int] = field(default_factory=dict)
     widths: list[tuple[str, str, int, Vector]] = field(default_factory=list)
-    unproven: dict[str, list[Vector]] = field(default_factory=dict)
-    split_lines: dict[str, None] = field(default_factory=dict)
+    split_sites: dict[str, None] = field(default_factory=dict)
     _ties: list[tuple[Vector, Vector]] = field(default_factory=list)
     _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)
     _inexact: list[Vector] = field(default_factory=list)
@@ -46,8 +45,15 @@ class Labels:
 
     def tie(self, one: Vector, other: Vector) -> None:
         """Declare labels equal, element by element; a unit that meets a fixed channel is frozen."""
-        one, other = np.broadcast_arrays(one, other)
-        differ = (one != other) & (one != 0) & (other != 0)
+        if one is other:
+            return
+        if one.shape != other.shape:
+            one, other = np.broadcast_arrays(one, other)
+        differ = one != other
+        differ &= one != 0
+        differ &= other != 0
+        if not differ.any():
+            return
         one, other = one[differ], other[differ]
         both = (one > 0) & (other > 0)
         if both.any():
@@ -73,9 +79,15 @@ class Labels:
         """Labels of a stored parameter's dimension, 0 where nothing has met it yet."""
         return self.slots.setdefault((parameter, dim), np.zeros(size, dtype=np.int64))
 
-    def attach(self, parameter: str, dim: int, size: int, indices: Vector, labels: Vector) -> None:
-        """Let `labels` own the slices `indices` of a parameter; slices owned already are tied."""
+    def attach(
+        self, parameter: str, dim: int, size: int, indices: Vector | None, labels: Vector
+    ) -> None:
+        """Let `labels` own the slices `indices` of a parameter, or all; owned ones are tied."""
         slot = self.slot(parameter, dim, size)
+        if indices is None:
+            self.tie(slot, labels)
+            np.copyto(slot, labels, where=slot == 0)
+            return
         order = np.argsort(indices, kind="stable")
         indices, labels = indices[order], labels[order]
         # an expanded parameter: one slice, many readers
@@ -86,15 +98,21 @@ class Labels:
         free = slot[indices] == 0
         slot[indices[free]] = labels[free]
 
-    def produce(self, parameter: str, dim: int, size: int, indices: Vector) -> Vector:
+    def produce(self, parameter: str, dim: int, size: int, indices: Vector | None) -> Vector:
         """Labels of the output rows of a weight, new ones where the rows have none."""
+        if (parameter, dim) not in self.producers:
+            self.producers.append((parameter, dim))
+        return self.owned(parameter, dim, size, indices)
+
+    def owned(self, parameter: str, dim: int, size: int, indices: Vector | None) -> Vector:
+        """Labels of slices of a parameter, new ones where they have none."""
         slot = self.slot(parameter, dim, size)
+        if indices is None:
+            indices = np.arange(size)
         missing = indices[slot[indices] == 0]
         if missing.size:
             missing = np.unique(missing)
             slot[missing] = self.fresh(len(missing))
-        if (parameter, dim) not in self.producers:
-            self.producers.append((parameter, dim))
         return slot[indices].copy()
 
     def pin(self, parameter: str, reason: str) -> None:

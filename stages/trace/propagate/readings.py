@@ -1,4 +1,4 @@
-"""How a line of forward is read that spreads channels over several dimensions."""
+"""How sizes in forward are read that nothing but a trial can tell the meaning of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Reading(Enum):
-    """Which of the sizes on a source line follows the channels.
+    """Which of the sizes at a site (a source line and an operator) follows the channels.
 
     `x.view(b, 2, c // 2, h, w)` of 4 channels gives
 
@@ -15,14 +15,9 @@ class Reading(Enum):
 
     INNER: 2 stays and c // 2 shrinks, so channels 0 and 2 are one unit, 1 and 3 another.
     OUTER: the first size shrinks and the second stays, so channels 0 and 1 are one unit.
-    FIXED: no size follows, all channels that pass the line stay.
+    FIXED: no size follows, all channels that pass the site stay.
     """
 
     INNER = "inner"
     OUTER = "outer"
     FIXED = "fixed"
-
-    @property
-    def weaker(self) -> Reading:
-        """What to try when a cut under this reading fails."""
-        return Reading.OUTER if self is Reading.INNER else Reading.FIXED

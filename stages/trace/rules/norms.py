@@ -47,8 +47,6 @@ def group_norm(state: Pass, bound: Bound) -> Result:
         state.labels.tie(blocks, blocks[:, :1])
         labels = np.repeat(blocks[:, 0], blocks.shape[1])
         state.width(owner, "num_groups", blocks[:, 0].copy())
-        if owner is None:
-            state.unproven(labels)
     for parameter in parameters:
         state.read(parameter, 0, labels)
     state.width(owner, "num_channels", labels)
@@ -76,8 +74,6 @@ def layer_norm(state: Pass, bound: Bound) -> Result:
         state.read(parameter, value.dim - first, value.vector)
     owner = state.owner(parameters[0], (nn.LayerNorm, nn.RMSNorm))
     state.width(owner, f"normalized_shape.{value.dim - first}", value.vector)
-    if owner is None:
-        state.unproven(value.vector)
     return value
 
 

@@ -1,7 +1,7 @@
 """Taking tensors apart along the channels and putting them together.
 
-Pieces must keep their relative sizes after a cut, so equal positions of blocks are tied; where the
-block size was given in forward the line is noted as unproven (see `moves`).
+Pieces are taken to keep their relative sizes after a cut, so equal positions of blocks are tied. A
+check of the cut finds the sites where that is not so (see `propagate.readings`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from stages.trace.propagate.label_values import (
     Result,
     Vector,
 )
-from stages.trace.propagate.readings import Reading
 from stages.trace.rules.views import moved, same_op
 
 Shape = tuple[int, ...]
@@ -34,15 +33,9 @@ def _blocks(state: Pass, vector: Vector, size: int) -> Vector:
     return np.tile(blocks[0], len(blocks))
 
 
-def _cut_points(
-    state: Pass, value: Activation, points: list[int], *, given: bool
-) -> Activation | None:
-    """The activation tied so that cutting at `points` stays possible; None when it is not."""
-    if given and state.reading is not Reading.INNER:
-        return None
+def _cut_points(state: Pass, value: Activation, points: list[int]) -> Activation:
+    """The activation tied so that cutting at `points` stays possible."""
     block = gcd(*points, len(value.vector))
-    if given:
-        state.unproven(value.vector)
     if block == len(value.vector):
         return value
     return Activation(value.shape, value.dim, _blocks(state, value.vector, block))
@@ -73,13 +66,9 @@ def slice_(state: Pass, bound: Bound) -> Result:
         pairs = value.vector.reshape(-1, step)
         state.labels.tie(pairs, pairs[:, :1])
         return Activation(state.call.shapes[0] or (), value.dim, pairs[:, 0].copy())
-    tied = (
-        _cut_points(state, value, [start, end], given=True)
-        if step == 1 and isinstance(start, int)
-        else None
-    )
-    if tied is None:
+    if step != 1:
         return state.stuck([value], "takes channels by position")
+    tied = _cut_points(state, value, [start, end])
     return Activation(state.call.shapes[0] or (), value.dim, tied.vector[start:end])
 
 
@@ -106,18 +95,10 @@ def split(state: Pass, bound: Bound) -> Result:
     dim = dim % len(value.shape)
     sizes = [shape[dim] for shape in shapes] if state.call.name != "unbind" else [1] * len(shapes)
     points = [int(point) for point in np.cumsum(sizes)[:-1]]
-    counted = (
-        state.call.name in ("chunk", "tensor_split")
-        and "indices" not in bound
-        and len(set(sizes)) == 1
-    )
-    tied = (
-        _cut_points(state, value, points, given=not counted)
-        if state.call.name != "unbind"
-        else None
-    )
-    if tied is None or (state.call.name in ("chunk", "tensor_split") and not counted):
+    by_count = state.call.name in ("chunk", "tensor_split") and "indices" not in bound
+    if state.call.name == "unbind" or (by_count and len(set(sizes)) > 1):
         return state.stuck([value], "takes channels by position")
+    tied = _cut_points(state, value, points)
     starts = [0, *points]
     return tuple(
         Activation(shape, dim, tied.vector[start : start + size])
@@ -126,8 +107,14 @@ def split(state: Pass, bound: Bound) -> Result:
 
 
 def _split_parameter(state: Pass, value: Parameter, dim: int, shapes: list[Shape]) -> Result:
+    """Pieces of a weight that serve different uses: equal positions live or die together."""
     if state.call.name == "unbind":
         return state.stuck([value], "parameter taken apart")
+    points = np.cumsum([shape[dim] for shape in shapes])
+    labels = state.owned(value, dim % len(value.shape))
+    if labels is None:
+        return state.stuck([value], "a mixed dimension is taken apart")
+    _blocks(state, labels, gcd(*points.tolist()))
     parts: list[Argument] = []
     start = 0
     for shape in shapes:

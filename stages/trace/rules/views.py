@@ -2,8 +2,8 @@
 
 Where a size could be hard-coded in forward or derived from the channel count, the trace cannot
 tell. `view(b, 2, c // 2)` is read as "2 stays, c // 2 shrinks" (`Reading.INNER`), so equal
-positions of the pieces are tied; the line is noted, and the network is cut to see. If that fails,
-the other reading is tried (OUTER), and then the line keeps its channels (FIXED).
+positions of the pieces are tied, and the network is cut to see. If that fails, the other reading is
+tried (OUTER), and then the site keeps its channels (FIXED).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stages.trace.propagate.readings import Reading
 Move = Callable[[torch.Tensor], torch.Tensor]
 
 
-def moved(state: Pass, value: Argument, move: Move, *, sized: bool = False) -> Result:
+def moved(state: Pass, value: Argument, move: Move) -> Result:
     """`move` applied to the labels of an activation, or to the coordinates of a parameter."""
     if isinstance(value, Parameter):
         coordinates = tuple(move(coordinate) for coordinate in value.moved())
@@ -38,14 +38,9 @@ def moved(state: Pass, value: Argument, move: Move, *, sized: bool = False) -> R
     if value.dim is None:
         return Activation(tuple(labels.shape), None, value.vector)
     dims = varying_dims(labels)
-    reading = state.reading
-    if sized:
-        if reading is Reading.FIXED:
-            return state.stuck([value], "a size on this line does not follow the channels")
-        state.unproven(value.vector)
     if len(dims) > 1:
-        state.labels.split_lines[state.call.line] = None
-        dims, labels = _split(state, labels, dims, reading)
+        state.labels.split_sites[state.call.site] = None
+        dims, labels = _split(state, labels, dims, state.reading)
     if not dims:
         return Activation(tuple(labels.shape), None, labels.reshape(-1)[:1].numpy())
     return Activation(tuple(labels.shape), dims[0], along(labels, dims[0]))
@@ -55,7 +50,7 @@ def _split(
     state: Pass, labels: torch.Tensor, dims: list[int], reading: Reading
 ) -> tuple[list[int], torch.Tensor]:
     """Channels spread over several dimensions: keep one, tie equal positions along the others."""
-    kept = dims[-1] if reading is Reading.INNER else dims[0]
+    kept = dims[0] if reading is Reading.OUTER else dims[-1]
     first = labels
     for dim in range(labels.dim()):
         if dim != kept:
@@ -76,20 +71,7 @@ def view(state: Pass, bound: Bound) -> Result:
     """view, reshape, unflatten: splits and merges dimensions by given sizes."""
     value, shape = bound["self"], state.call.shapes[0]
     assert shape is not None
-    return moved(
-        state, value, lambda labels: labels.reshape(shape), sized=_sized(value, bound, shape)
-    )
-
-
-def _sized(value: Argument, bound: Bound, shape: tuple[int, ...]) -> bool:
-    """True unless every dimension that carries channels is written as -1 in forward."""
-    if not isinstance(value, Activation) or value.dim is None:
-        return False
-    sizes = list(bound.get("size") or bound.get("shape") or bound.get("sizes") or ())
-    if "sizes" in bound:  # unflatten(dim, sizes)
-        return True
-    carries = varying_dims(value.expanded().reshape(shape))
-    return not all(len(sizes) == len(shape) and sizes[dim] == -1 for dim in carries)
+    return moved(state, value, lambda labels: labels.reshape(shape))
 
 
 def same_op(state: Pass, bound: Bound) -> Result:
@@ -120,14 +102,7 @@ def expand(state: Pass, bound: Bound) -> Result:
         and value.shape != shape
     ):
         return state.stuck([value], "its only channel is broadcast over a given size")
-    return moved(
-        state, value, lambda labels: labels.expand(shape), sized=_grows_beside(value, shape)
-    )
-
-
-def _grows_beside(value: Argument, shape: tuple[int, ...]) -> bool:
-    """A given size for the channel dimension itself may be a constant."""
-    return isinstance(value, Activation) and value.dim is not None and value.shape != shape
+    return moved(state, value, lambda labels: labels.expand(shape))
 
 
 def index(state: Pass, bound: Bound) -> Result:
@@ -174,9 +149,6 @@ def pad(state: Pass, bound: Bound) -> Result:
         return value.with_shape(shape, value.dim)
     if min(before, after) < 0 or bound.get("mode", "constant") != "constant":
         return state.stuck([value], "pads or crops channels by position")
-    if state.reading is not Reading.INNER:
-        return state.stuck([value], "a size on this line does not follow the channels")
-    state.unproven(value.vector)
     fixed = state.labels.fixed(state.why("zero-padded channels"))
     ends = [np.full(size, fixed, dtype=np.int64) for size in (before, after)]
     return Activation(shape, value.dim, np.concatenate([ends[0], value.vector, ends[1]]))

@@ -82,7 +82,8 @@ def test_number_computed_from_a_width_freezes_it(way: str) -> None:
     net, x = WidthAsNumber(NUMBERS[way]), torch.randn(2, 3, 8, 8)
     graph = trace(net, x)
     assert [group.id for group in graph.prunable] == ["b"]
-    assert graph.frozen["a"].startswith("forward does not follow its cut: test_trace.py:")
+    assert "does not follow" in graph.frozen["a"]
+    assert "test_trace.py:" in graph.frozen["a"]
     assert prove(net, graph, ChannelPlan.uniform(graph), [x]).relative < 1e-12
 
 

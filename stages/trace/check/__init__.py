@@ -1,0 +1,1 @@
+"""What a check of a cut is made of: the two networks, what labels promise, how calls differ."""

@@ -1,0 +1,57 @@
+"""How one run of a network differs from another, call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from stages.trace.capture.calls import Call, Ref
+
+# arguments that count channels wherever an operator has them; all other whole numbers (strides,
+# kernels, shifts, dimensions) must be those of the whole network
+_COUNTS = frozenset(
+    {"groups", "num_groups", "normalized_shape", "size", "shape", "sizes", "split_size",
+     "split_sizes", "indices", "sections", "start", "end", "length", "pad", "repeats"}
+)  # fmt: skip
+
+
+def other_path(expected: Call, call: Call) -> str:
+    """Why `call` is not the same step of forward; "" when it is, whatever its sizes."""
+    if (expected.target, expected.line) != (call.target, call.line):
+        return f"takes another path, {call.name} for {expected.name}"
+    if list(_refs(expected)) != list(_refs(call)):
+        return f"{call.name} reads another tensor"
+    return ""
+
+
+def other_number(expected: Call, call: Call) -> str:
+    """Which number of `call` depends on a width; "" when none does."""
+    for before, after in zip(_numbers(expected), _numbers(call), strict=False):
+        if before != after:
+            return f"uses a number that depends on the width: {before} becomes {after}"
+    return ""
+
+
+def _refs(call: Call) -> Iterator[Ref]:
+    waiting: list[Any] = [*call.args, *call.kwargs.values()]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Ref):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            waiting.extend(value)
+
+
+def _numbers(call: Call) -> list[Any]:
+    if not isinstance(call.target, torch._ops.OpOverload):
+        return []
+    found = []
+    for position, argument in enumerate(call.target._schema.arguments):
+        given = call.args[position] if position < len(call.args) else call.kwargs.get(argument.name)
+        if argument.name in _COUNTS and "int" in str(argument.type):
+            continue
+        values = given if isinstance(given, (list, tuple)) else [given]
+        found += [value for value in values if type(value) in (int, float)]
+    return found

@@ -1,0 +1,225 @@
+"""The networks that a check compares, and what they are run on.
+
+`large` is the traced network, or for the sake of speed what a first cut leaves of a big one;
+`small` is what a second cut leaves of `large`; `silenced` is `large` with zero weights where the
+second cut takes units out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from pipeline.channels.graph import ChannelGraph, Keep, Place
+from pipeline.channels.rebuild import rebuild
+from stages.trace.capture.inventory import Inventory
+from stages.trace.capture.model_state import set_training
+
+Removed = Mapping[Place, np.ndarray]
+
+_BIG = 2_000_000  # elements; a network up to that size is compared whole
+_SMALL_IMAGE = 64  # pixels: enough for five halvings, a twelfth of the arithmetic of 224
+_LARGE_IMAGE = 96  # an image below that is not made smaller
+_GOLDEN = 0.6180339887
+_FACTORS = np.random.default_rng(0).uniform(0.7, 1.3, 4099)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Which units are left: {group id: units}, of the whole network in both."""
+
+    large: Keep
+    small: Keep
+
+    @staticmethod
+    def draw(graph: ChannelGraph, ids: Iterable[str], inventory: Inventory) -> Cuts:
+        """Random units of these groups, another share of each, and fewer of the last ones.
+
+        Equal shares would hide that a size of one group was taken for that of another; even ones,
+        that a half of it was. Of a big network `large` is so much that about `_BIG` elements are
+        left, and three units of a group.
+        """
+        generator = np.random.default_rng(0)
+        wanted = set(ids)
+        elements = sum(tensor.numel() for tensor in inventory.parameters.values())
+        share = (_BIG / max(elements, _BIG)) ** 0.5
+        large, small = {}, {}
+        for number, group in enumerate(group for group in graph.prunable if group.size > 1):
+            place = np.arange(group.size) / group.size
+            order = np.argsort(generator.uniform(size=group.size) + place)
+            if share < 1 and group.size > 3:
+                order = order[: max(round(group.size * share * generator.uniform(0.7, 1)), 3)]
+                large[group.id] = _units(order)
+            if group.id in wanted:
+                fraction = 0.25 + 0.5 * (number * _GOLDEN % 1)  # neighbours are far apart
+                count = round(len(order) * fraction)
+                small[group.id] = _units(order[: min(max(count, 1), len(order) - 1)])
+            elif group.id in large:
+                small[group.id] = large[group.id]
+        return Cuts(large, small)
+
+
+class Networks:
+    """The two networks to compare, in eval mode, with weights that hide nothing.
+
+    The small one is made at once; the silenced one, which uses up the weights, when it is asked for.
+    """
+
+    def __init__(
+        self, model: nn.Module, graph: ChannelGraph, cuts: Cuts, dtype: torch.dtype | None = None
+    ) -> None:
+        self.model, self.graph, self.cuts = model, graph, cuts
+        inventory = Inventory(model)
+        whole, buffers = inventory.stored, inventory.buffers
+        before, now = graph.removed_slices(cuts.large), graph.removed_slices(cuts.small)
+        places = _Places(whole, before, now)
+        large = dict(whole)
+        for (name, dim), stay in places.left_first():
+            large[name] = large[name].detach().index_select(dim, stay.to(large[name].device))
+        self.large = {n: _exercised(t, whole[n], n, dtype) for n, t in large.items()}
+        small = {name: t.clone() if name in buffers else t for name, t in self.large.items()}
+        for (name, dim), stay in places.left_then():
+            small[name] = small[name].index_select(dim, stay.to(small[name].device))
+        self._zeros = [(place, zero) for place, zero in places.zeros() if place[0] not in buffers]
+        self.small = rebuild(model, small, graph.widths_after(cuts.small))
+        set_training(self.small, False)
+
+    def silence(self) -> nn.Module:
+        """The large network without what the second cut takes; to be called once."""
+        for (name, dim), zero in self._zeros:
+            self.large[name].index_fill_(dim, zero.to(self.large[name].device), 0)
+        silenced = rebuild(self.model, self.large, self.graph.widths_after(self.cuts.large))
+        set_training(silenced, False)
+        return silenced
+
+
+class _Places:
+    """Slices that two cuts leave and take; those of the second numbered as the first leaves them.
+
+    For 6 slices of which the first cut takes 1 and 4, and the second also 2:
+
+        first leaves   0 2 3 5
+        then left      0 2 3       of these four
+        zeros          1
+    """
+
+    def __init__(self, whole: Mapping[str, torch.Tensor], before: Removed, now: Removed) -> None:
+        known: dict[tuple[int, bytes, bytes], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._found = {}
+        none = np.zeros(0, dtype=np.int64)
+        for place, gone in now.items():
+            first = before.get(place, none)
+            key = whole[place[0]].shape[place[1]], first.tobytes(), gone.tobytes()
+            if key not in known:  # a batch norm's tensors all lose the same slices
+                known[key] = self._numbered(key[0], first, gone)
+            self._found[place] = known[key]
+        self._before = before
+
+    @staticmethod
+    def _numbered(
+        size: int, first: np.ndarray, gone: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        stay, both = np.ones(size, dtype=bool), np.ones(size, dtype=bool)
+        stay[first], both[gone] = False, False
+        number = np.cumsum(stay) - 1
+        parts = np.flatnonzero(stay), number[both], number[stay & ~both]
+        left, then, zeros = (torch.from_numpy(part) for part in parts)
+        return left, then, zeros
+
+    def left_first(self) -> Iterator[tuple[Place, torch.Tensor]]:
+        return ((place, found[0]) for place, found in self._found.items() if place in self._before)
+
+    def left_then(self) -> Iterator[tuple[Place, torch.Tensor]]:
+        return ((place, found[1]) for place, found in self._found.items() if len(found[2]))
+
+    def zeros(self) -> Iterator[tuple[Place, torch.Tensor]]:
+        return ((place, found[2]) for place, found in self._found.items() if len(found[2]))
+
+
+def samples(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """What to run on, the cheapest first: smaller noise images, noise, the example itself."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    if any(_is_large(leaf) for leaf in inputs):
+        found.append(tree_map(_noise(generator, _SMALL_IMAGE), inputs))
+    return [*found, tree_map(_noise(generator, None), inputs), inputs]
+
+
+def as_dtype(inputs: tuple[Any, ...], dtype: torch.dtype | None = None) -> tuple[Any, ...]:
+    """Inputs in the precision of `Networks`."""
+    return tree_map(
+        lambda value: _converted(value, dtype) if torch.is_tensor(value) else value, inputs
+    )
+
+
+def _units(order: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.sort(order).tolist())
+
+
+def _converted(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Half precision becomes float32, or any floating-point tensor `dtype`."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(dtype or (torch.float32 if tensor.itemsize < 4 else tensor.dtype))
+
+
+def _exercised(
+    tensor: torch.Tensor, original: torch.Tensor, name: str, dtype: torch.dtype | None
+) -> torch.Tensor:
+    """A copy without values that would hide a mistake.
+
+    Ones, zeros and other constants make every channel the same, so they become different numbers.
+    """
+    copy = tensor.detach().clone() if tensor is original else tensor
+    if copy.is_meta:
+        copy = torch.zeros(copy.shape, dtype=copy.dtype)
+    copy = _converted(copy, dtype)
+    learned = isinstance(original, nn.Parameter)
+    if copy.numel() and copy.is_floating_point() and (learned or "running_" in name):
+        if copy.device.type == "cpu":
+            _vary(copy.reshape(-1).numpy(), signed=learned)
+        else:
+            values = copy.cpu().reshape(-1).numpy()
+            _vary(values, signed=learned)
+            copy.copy_(torch.from_numpy(values).view(copy.shape))
+    return copy
+
+
+def _vary(values: np.ndarray, *, signed: bool) -> None:
+    """Constant values are multiplied by 0.7 to 1.3; zeros become 0.05 to 0.15, of either sign."""
+    if values[0] != values[-1] or (values != values[0]).any():
+        return
+    factor = np.resize(_FACTORS, values.size)
+    if values[0]:
+        values *= factor
+    else:
+        values += factor / 10 if not signed else np.where(factor > 1, factor, -factor) / 10
+
+
+def _is_large(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.dim() == 4
+        and min(value.shape[2:]) >= _LARGE_IMAGE
+    )
+
+
+def _noise(generator: torch.Generator, size: int | None) -> Callable[[Any], Any]:
+    def make(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return value
+        shape = list(value.shape)
+        if size is not None and _is_large(value):
+            shortest = min(shape[2:])
+            shape[2:] = [edge * size // shortest for edge in shape[2:]]
+        device = "cpu" if value.is_meta else value.device
+        return torch.randn(shape, generator=generator).to(device, value.dtype)
+
+    return make
