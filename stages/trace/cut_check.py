@@ -48,11 +48,13 @@ class CutCheck:
 
     `samples` are inputs, the cheapest first; those that do not suit the network are dropped.
     `traced` is what a run without values has to repeat; None where nothing was recorded.
+    `in_training` is the same in training mode, where auxiliary heads join in.
     """
 
     model: nn.Module
     inputs: tuple[Any, ...]
     traced: Capture | None = None
+    in_training: Capture | None = None
     samples: list[tuple[Any, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +67,11 @@ class CutCheck:
     ) -> Deviation | None:
         """How the small network differs from what it should be; None when it does not."""
         networks = Networks(self.model, graph, cuts)
-        found = self._without_values(networks.small, promises) or self._outputs(networks)
+        found = (
+            self._without_values(networks.small, self.traced, promises)
+            or self._without_values(networks.small, self.in_training, None)
+            or self._outputs(networks)
+        )
         if found is None or not found.by_value or self.traced is None:
             return found
         closer = None
@@ -77,12 +83,15 @@ class CutCheck:
                 break
         return found if closer is not None and closer.in_copy else closer
 
-    def _without_values(self, small: nn.Module, promises: Promises | None) -> Deviation | None:
-        if self.traced is None:
+    def _without_values(
+        self, small: nn.Module, traced: Capture | None, promises: Promises | None
+    ) -> Deviation | None:
+        if traced is None:
             return None
-        follower = ShapeFollower(self.traced.calls, promises)
+        follower = ShapeFollower(traced.calls, promises)
+        training = traced is self.in_training
         try:
-            by_dispatch(small, self.inputs, ground=self.traced.ground, watch=follower)
+            by_dispatch(small, self.inputs, ground=traced.ground, training=training, watch=follower)
         except (Exception, Stopped) as error:
             return _of_error(error, follower.failed_site)
         return follower.left_out()

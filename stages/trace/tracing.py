@@ -28,6 +28,8 @@ from stages.trace.propagate.labelling import label, unit_labels
 from stages.trace.propagate.labels import Settled
 from stages.trace.propagate.readings import Reading
 
+_NOT_FOLLOWED = "forward does not follow its cut"
+
 Inputs = torch.Tensor | tuple[Any, ...] | list[Any]
 
 
@@ -71,8 +73,8 @@ class _Labelled:
         """What the labels say is left of every activation."""
         return Promises(self.state, self.settled, self.graph, cuts.large, cuts.small)
 
-    def groups_at(self, site: str) -> list[str]:
-        """Prunable groups whose units pass a site."""
+    def groups_at(self, site: str, *, arriving: bool = False) -> list[str]:
+        """Prunable groups whose units pass a site, or only those that arrive there."""
         groups = self.graph.prunable
         owner = np.full(len(self.settled.roots), -1, dtype=np.int64)
         for number, group in enumerate(groups):
@@ -80,7 +82,8 @@ class _Labelled:
                 slot = self.state.labels.slots[table.parameter, table.dim]
                 labels = slot[table.indices.reshape(-1)]
                 owner[self.settled.roots[labels[labels > 0]]] = number
-        labels = unit_labels(self.state.passing.get(site, []))
+        passing = self.state.passing.get(site, [])
+        labels = unit_labels([bound for bound, _ in passing] if arriving else passing)
         numbers = np.unique(owner[self.settled.roots[labels]])
         return [groups[number].id for number in numbers.tolist() if number >= 0]
 
@@ -106,7 +109,7 @@ class _Tracing:
         self.batch = (
             max(first.shape[0], 1) if isinstance(first, torch.Tensor) and first.dim() else 1
         )
-        self.check = CutCheck(self.model, self.inputs, self.captured)
+        self.check = CutCheck(self.model, self.inputs, *self.captures)
 
     def graph(self) -> ChannelGraph:
         """Settle how every ambiguous size is read, then freeze what still does not survive a cut.
@@ -170,10 +173,13 @@ class _Tracing:
         passing = labelled.groups_at(site)
         if before is Reading.FIXED or not passing:
             return False
-        if deviation.by_number:  # of these channels, or of others that the line knows of?
-            alone = self._deviation(labelled, passing)
+        if deviation.by_number:  # of the channels that arrive, or of others the line knows of?
+            arriving = labelled.groups_at(site, arriving=True)
+            alone = self._deviation(labelled, arriving)
             if alone is None or alone.site != site:
                 return False
+            self.frozen.update(dict.fromkeys(arriving, f"{_NOT_FOLLOWED}: {alone}"))
+            return True
         splits = site in labelled.state.labels.split_sites
         outer = splits and before is Reading.INNER
         self.readings[site] = Reading.OUTER if outer else Reading.FIXED
@@ -202,7 +208,7 @@ class _Tracing:
         """
         ids = [group.id for group in labelled.graph.prunable]
         for group_id, problem in self._culprits(labelled, ids).items():
-            self.frozen[group_id] = f"forward does not follow its cut: {problem}"
+            self.frozen[group_id] = f"{_NOT_FOLLOWED}: {problem}"
 
     def _culprits(self, labelled: _Labelled, ids: list[str]) -> dict[str, str]:
         """The groups that alone, or only together, do not survive a cut: {group id: problem}."""

@@ -68,7 +68,7 @@ class Cuts:
 class Networks:
     """The two networks to compare, in eval mode, with weights that hide nothing.
 
-    The small one is made at once; the silenced one, which uses up the weights, when it is asked for.
+    The small one is made at once; the silenced one, which uses up the weights, on request.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ class Deviation:
     """How a run leaves its course.
 
     `line` is of the network's own code; `site` is the call to blame, "" where none is. `by_value`
-    marks differences that rounding could explain, `by_number` those of a number that may come from
-    any width, `in_copy` those of the silenced network, which no cut explains.
+    marks differences that rounding could explain, `by_number` those that may come from any width,
+    such as another branch, `in_copy` those of the silenced network, which no cut explains.
     """
 
     text: str
@@ -143,7 +143,8 @@ def _same_step(course: Sequence[Call], position: int, call: Call, *, in_copy: bo
     if position >= len(course):
         raise Stopped(f"{who} goes on where the network ends", call, in_copy=in_copy)
     if other := other_path(course[position], call):
-        raise Stopped(f"{who} {other}", course[position], in_copy=in_copy)
+        elsewhere = course[position].line != call.line  # a branch: any width may have decided it
+        raise Stopped(f"{who} {other}", course[position], in_copy=in_copy, by_number=elsewhere)
 
 
 def unlike(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> str:

@@ -212,11 +212,16 @@ class Pass:
         stored = self.stored[weight.name]
         if weight.coordinates is None or prod(weight.shape) != prod(stored):
             return weight.coordinates is None
-        axes = [weight.axis(dim) for dim in range(min(len(weight.shape), 2))]
-        return all(axis and len(np.unique(axis[1])) == stored[axis[0]] for axis in axes)
+        for dim in range(min(len(weight.shape), 2)):
+            axis = weight.axis(dim)
+            if axis is None or axis[1] is None or len(np.unique(axis[1])) != stored[axis[0]]:
+                return False
+        return True
 
     def _along(self, weight: Parameter, dim: int) -> Vector | None:
         """Labels of the slices along a dimension, None where they have none."""
         axis = weight.axis(dim)
         slot = self.labels.slots.get((weight.name, axis[0])) if axis else None
-        return slot[axis[1]] if axis and slot is not None else None
+        if axis is None or slot is None:
+            return None
+        return slot if axis[1] is None else slot[axis[1]]

@@ -95,7 +95,7 @@ BUFFERS: dict[str, Net] = {
     "grouped": net(lambda m, y: F.conv2d(y, m.b.kernel, groups=2), b=Buffer(12, 8, 1, 1)),
     "transposed": net(lambda m, y: F.conv_transpose2d(y, m.b.kernel), b=Buffer(WIDTH, 6, 2, 2)),
     "used twice": net(
-        lambda m, y: F.conv2d(y, m.b.kernel) + F.conv2d(y.sigmoid(), m.b.kernel),
+        lambda m, y: F.conv2d(y, m.b.kernel) + F.conv2d(y.tanh(), m.b.kernel),
         b=Buffer(12, WIDTH, 1, 1),
     ),
     "linear": net(
