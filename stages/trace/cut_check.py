@@ -28,7 +28,7 @@ from stages.trace.capture.dispatch_capture import by_dispatch, record
 from stages.trace.capture.source_lines import line_of_error, short_path
 from stages.trace.check.copies import Cuts, Networks, as_dtype, samples
 from stages.trace.check.expected import Promises
-from stages.trace.check.runs import (
+from stages.trace.check.followers import (
     Course,
     Deviation,
     Follower,

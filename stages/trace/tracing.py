@@ -20,7 +20,7 @@ from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.model_state import Snapshot, canonical_names, preserved
 from stages.trace.check.copies import Cuts
 from stages.trace.check.expected import Promises
-from stages.trace.check.runs import Deviation
+from stages.trace.check.followers import Deviation
 from stages.trace.cut_check import CutCheck
 from stages.trace.grouping import build
 from stages.trace.propagate.label_pass import Pass
