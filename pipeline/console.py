@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.run.planner import Step
 
 Mode = Literal["human", "json", "quiet"]
-PLAIN_EVERY_S = 30.0
+PLAIN_EVERY_S = 30.0  # enough for a log to show life, and too little to fill it
 
 mode: Mode = "human"
 verbose = False
@@ -38,13 +38,13 @@ def setup(new_mode: Mode, is_verbose: bool = False) -> None:
 class _Console(Console):
     """A reader that goes away (`| head`) changes neither what a command does nor its exit code."""
 
-    def on_broken_pipe(self) -> None:
+    def on_broken_pipe(self) -> None:  # Rich's own exits with 1
         _to_nowhere(self.file)
 
 
 def _to_nowhere(stream: IO[str]) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
+    os.dup2(null, stream.fileno())  # once closed, it would fail again in Python's flush at exit
     os.close(null)
 
 
@@ -57,13 +57,20 @@ def _write(text: str) -> None:
 
 
 def _console(stderr: bool = False) -> Console:
+    # Rich would fold at 80 columns what a program reads by lines
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
     columns = os.environ.get("COLUMNS", "")
     width = (
         max(40, int(columns)) if columns.isdecimal() and int(columns) else (120 if piped else None)
     )
     return _Console(
-        stderr=stderr, markup=False, highlight=False, emoji=False, width=width, soft_wrap=piped
+        # A path may hold `[/a]`, on which Rich's markup raises, or `:x:`, which it would draw.
+        stderr=stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=width,
+        soft_wrap=piped,
     )
 
 
@@ -104,6 +111,7 @@ def table(
         pad_edge=False,
     )
     for column in columns:
+        # Rich's default cuts a long path short
         drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
@@ -180,7 +188,7 @@ class RunWatcher:
         if mode == "human" and sys.stderr.isatty():
             self._live = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
+                TextColumn("{task.description}", markup=False),  # on here unless told otherwise
                 BarColumn(bar_width=24),
                 TextColumn("{task.fields[text]}", markup=False),
                 TimeElapsedColumn(),

@@ -185,6 +185,7 @@ class CostModel:
         counts = self._counts(kept)
         terms = self._macs.terms(counts)[: len(self._layer_of_term)]
         macs = np.bincount(self._layer_of_term, terms, len(self.graph.layers))
+        # the term left over is the empty one
         elements = dict(zip(parameter_names(self.graph), self._params.terms(counts), strict=False))
         return [
             LayerRow(

@@ -78,7 +78,7 @@ class ChannelGraph:
         names = [each.name for each in fields(self) if each.name != "_model"]
         return {name: self.__dict__[name] for name in names}
 
-    def __copy__(self) -> ChannelGraph:
+    def __copy__(self) -> ChannelGraph:  # copy.copy would go by __getstate__, and lose the model
         return replace(self)
 
     def __getitem__(self, group_id: str) -> ChannelGroup:

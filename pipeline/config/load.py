@@ -57,7 +57,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             raise UsageError(
                 f"{path}: {size} bytes is no config", hint="pass a YAML file below 1 MB"
             )
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")  # whatever the locale; LANG=C is ASCII
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not a UTF-8 text file", hint=_SHIPPED) from None
     except OSError as error:
@@ -79,6 +79,7 @@ def build_config(
     """
     set_paths = apply_overrides(data, overrides)
     try:
+        # strict pydantic takes no list for a tuple otherwise
         return Config.model_validate_json(json.dumps(data))
     except ValidationError as error:
         problems = list(_sentences(error, lines or {}, set_paths, name))
@@ -97,7 +98,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple
     """
     written = set()
     for item in overrides:
-        key, equals, value = item.partition("=")
+        key, equals, value = item.partition("=")  # the first one: a value may hold more
         path = tuple(key.strip().split("."))
         if not equals or not all(path):
             raise UsageError(
@@ -120,7 +121,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> set[tuple
 
 
 def _override_value(text: str) -> Any:
-    if text[:1] in "[{\"'":
+    if text[:1] in "[{\"'":  # of no text too, which is null as in a file
         try:
             return yaml_nodes.parse(f"value: {text}", "--set")[0]["value"]
         except UsageError:

@@ -38,7 +38,7 @@ def scalar(text: str) -> Any:
     if lowered in _WORDS:
         return _WORDS[lowered]
     if _INT.match(text):
-        return int(text) if len(text) < 20 else float(text)
+        return int(text) if len(text) < 20 else float(text)  # int() raises from 4,301 digits on
     if _FLOAT.match(text):
         return float(text)
     return _SPECIAL.get(lowered, text)
@@ -156,4 +156,4 @@ def _value(
             for i, item in enumerate(node.value)
         ]
     assert isinstance(node, yaml.ScalarNode)
-    return scalar(node.value) if node.style is None else node.value
+    return scalar(node.value) if node.style is None else node.value  # quoted is text

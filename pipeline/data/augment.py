@@ -48,7 +48,7 @@ def crop_and_flip(pixels: Tensor, augment: Augment, generator: torch.Generator) 
     if augment.flip:
         mirrored = torch.rand(batch, 1, generator=generator) < 0.5
         cols = torch.where(mirrored, cols.flip(1), cols)
-    device = pixels.device
+    device = pixels.device  # drawn on the CPU, so that a GPU is shown the same images
     which = torch.arange(batch, device=device)[:, None, None]
     return pixels[which, rows.to(device)[:, :, None], cols.to(device)[:, None, :]]
 
@@ -62,7 +62,7 @@ def cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
     in_rows = (rows >= top) & (rows < top + side)
     in_cols = (cols >= left) & (cols < left + side)
     hole = in_rows[:, None, :, None] & in_cols[:, None, None, :]
-    return x.masked_fill_(hole.to(x.device), 0.0)
+    return x.masked_fill_(hole.to(x.device), 0.0)  # the mean colour, once normalised
 
 
 def mixup(
@@ -79,6 +79,7 @@ def mixup(
     gammas = torch._standard_gamma(
         torch.full((2,), alpha, dtype=torch.float64), generator=generator
     )
+    # for a small α both may underflow to 0
     weight = float(gammas.max() / gammas.sum().clamp_min(1e-300))
     partner = torch.randperm(len(x), generator=generator).to(x.device)
     target = F.one_hot(y, classes).float()

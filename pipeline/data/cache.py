@@ -40,6 +40,7 @@ def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         for name, digest in card.pop("arrays").items():
             if sha256_file(folder / f"{name}.npy") != digest:
                 return None
+            # "r" would be read-only, and torch warns of that
             arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
         return card, arrays
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -78,7 +78,7 @@ def jpeg_quality(luminance: tuple[int, ...]) -> int | None:
 
 
 def _scaled(quality: int) -> tuple[int, ...]:
-    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality  # jpeg_quality_scaling()
     return tuple(min(255, max(1, (value * scale + 50) // 100)) for value in _LUMINANCE)
 
 
@@ -93,6 +93,8 @@ def decode(raw: bytes, *, grey: bool, size: int | None = None) -> np.ndarray:
     """
     with _open(raw) as image:
         if size is not None and image.size != (size, size):
+            # Twice the size, as Pillow's thumbnail(): the resize then still averages over real
+            # pixels.
             image.draft(None, (2 * size, 2 * size))  # a JPEG then decodes at a fraction of its size
         picture = image.convert("L" if grey else "RGB")
     if size is not None and picture.size != (size, size):

@@ -151,7 +151,7 @@ class Images:
         scale, shift = self._weights[key]
         x = torch.addcmul(shift, pixels.to(dtype), scale).permute(0, 3, 1, 2)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        return x.contiguous(memory_format=layout)
+        return x.contiguous(memory_format=layout)  # pixels lie channels-last: usually no copy
 
 
 def channel_statistics(
@@ -188,5 +188,5 @@ def balanced_indices(labels: Tensor, n: int, seed: int) -> Tensor:
     for k in labels.unique():
         mine = order[labels[order] == k]
         rank[mine] = torch.arange(len(mine))
-    by_rank = order[torch.argsort(rank[order], stable=True)]
+    by_rank = order[torch.argsort(rank[order], stable=True)]  # within a rank the shuffle decides
     return by_rank[:n].sort().values

@@ -79,7 +79,7 @@ def split_identities(source: Source, labels: dict[str, np.ndarray]) -> dict[str,
     hashes = {}
     for split in source.splits:
         identity = hashlib.sha256(json.dumps(source.classes).encode())
-        identity.update(labels[split].astype("<i8").tobytes())
+        identity.update(labels[split].astype("<i8").tobytes())  # whatever this machine's order
         identity.update(sha256_files(source.files(split)).encode())
         hashes[split] = identity.hexdigest()
     return hashes

@@ -44,6 +44,7 @@ def prepare_encoded(
         ArtifactError: more images than `config.max_corrupt` allows cannot be read.
         UsageError: the images differ in size and no size is set.
     """
+    # Another release of Pillow may decode a JPEG to other pixels.
     settings = [_CACHE_VERSION, PIL.__version__, identities, config.image_size, config.in_memory_mb]
     key = sha256_bytes(json.dumps(settings).encode())
     found = cache.load(key) if config.cache else None
@@ -148,7 +149,7 @@ def _shape(
         (low, high) = ("×".join(map(str, edge)) for edge in (min(sizes), max(sizes)))
         raise UsageError(f"{unset} have {len(sizes)} sizes, from {low} to {high}", hint=_RESIZE)
     (height, width) = next(iter(sizes))
-    if max(height, width) > LARGEST_HELD and height != width:
+    if max(height, width) > LARGEST_HELD and height != width:  # streamed ones are cropped square
         raise UsageError(f"{unset} are {height}×{width}, not square", hint=_RESIZE)
     return height, width
 

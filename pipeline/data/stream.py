@@ -126,7 +126,8 @@ class _Pictures(Dataset):
         if augment.flip:
             steps.append(v2.RandomHorizontalFlip())
         # A seed of its own, so that neither order nor number of workers changes an image.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # a forked worker cannot touch CUDA
+            # 2^32 / golden ratio: neighbours' seeds lie far apart
             torch.manual_seed((self._seed + 0x9E3779B9 * (index + 1)) % 2**63)
             return v2.Compose(steps)(torch.from_numpy(picture).permute(2, 0, 1)).permute(1, 2, 0)
 

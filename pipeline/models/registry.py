@@ -65,7 +65,7 @@ def build_model(
 
 def build_from(source: ModelSource, search_path: Sequence[Path] = ()) -> nn.Module:
     """As `build_model`; the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # factories draw on the CPU
         return note_source(_build(source, search_path), source)
 
 

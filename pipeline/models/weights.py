@@ -17,7 +17,7 @@ from pipeline.run import store
 from pipeline.system import file_type, is_safetensors
 
 MAX_BYTES = 4 << 30
-# put in front of every name by wrappers and training scripts
+# put in front of every name by DataParallel, torch.compile and training scripts
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.run.stage import StageContext
 
 _CHECKPOINT = Sealed("checkpoint", "", ("checkpoint.json",), 16 << 20, "how far a training is")
-_MAX_BYTES = 16 << 30
+_MAX_BYTES = 16 << 30  # weights, momentum, average and best of the largest model that is taken
 
 
 class CheckpointFolder:
@@ -56,6 +56,7 @@ class CheckpointFolder:
         _CHECKPOINT.write(
             self.folder / _CHECKPOINT.file, record | {"progress": checkpoint.progress}
         )
+        # until the record names the new one, the old one is the checkpoint
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -72,7 +73,7 @@ class CheckpointFolder:
         record = _CHECKPOINT.read(path)
         if record["of"] != self.fingerprint:
             return None
-        name = Path(record["tensors"]).name
+        name = Path(record["tensors"]).name  # whatever the record says, no file of another folder
         tensors = store.read_tensors(
             self.folder / name, max_bytes=_MAX_BYTES, sha256=record["sha256"]
         )
@@ -131,11 +132,12 @@ def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
     except Stopped:
         raise ctx.interrupted() from None
     except RlpError as error:
-        if error.exit_code == 1:
+        if error.exit_code == 1:  # training diverged
             says = "trains more gently; the last good checkpoint was kept"
             error.hint = Hint.set(f"{section}.lr", recipe.lr / 2, says)
         raise
     except RuntimeError as error:
+        # CUDA's words, and those of torch's CPU allocator
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         raise EnvironmentProblem(

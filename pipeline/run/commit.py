@@ -47,13 +47,14 @@ def commit(run: Path, stage: str, folder: Path) -> None:
         fsync_folder(folder)
         _remove(old)
         if os.path.lexists(target):
-            os.rename(target, old)
+            os.rename(target, old)  # a rename does not replace a folder that has files
         try:
             os.rename(folder, target)
-        except BaseException:
+        except BaseException:  # the result before is still good: back with it
             if os.path.lexists(old) and not os.path.lexists(target):
                 os.rename(old, target)
             raise
+        # first: until the disk has the new name, the old result is all there is
         fsync_folder(run)
         _remove(old)
 
@@ -74,11 +75,11 @@ def _recover(run: Path) -> list[str]:
         stage = old.name.removeprefix(_OLD)
         target, fresh = run / stage, run / f"{_STAGING}{stage}"
         if not os.path.lexists(target):
-            forward = (fresh / MANIFEST.file).is_file()
+            forward = (fresh / MANIFEST.file).is_file()  # written last: all else is there
             os.rename(fresh if forward else old, target)
             done.append(f"{stage}: an interrupted commit was {'finished' if forward else 'undone'}")
         _remove(old)
-    for fresh in sorted(run.glob(f"{_STAGING}*")):
+    for fresh in sorted(run.glob(f"{_STAGING}*")):  # after the loop that may still need one
         _remove(fresh)
         done.append(f"{fresh.name.removeprefix(_STAGING)}: unfinished files were swept")
     for torn in [*run.glob(".*.tmp"), *run.glob(".work/*/.*.tmp")]:

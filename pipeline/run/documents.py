@@ -145,6 +145,6 @@ class Sealed(Document):
 
     def _parse(self, data: bytes, where: str) -> dict[str, Any]:
         found = super()._parse(data, where)
-        if self._bytes(found) != data:
+        if self._bytes(found) != data:  # the whole text: another layout is an edit as well
             raise ArtifactError(f"{where}: changed since it was written (seal broken)")
         return found

@@ -142,7 +142,7 @@ def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
             raise ArtifactError(
                 f"{folder}: a link, not the folder of a stage", hint=Hint.rerun(stage, run)
             )
-    if not path.is_symlink() and not path.exists():
+    if not path.is_symlink() and not path.exists():  # a link to nothing is damage, not absence
         return None
     try:
         manifest = MANIFEST.read(path)
@@ -183,6 +183,7 @@ class HashCache:
 
     def __call__(self, path: Path) -> str:
         info = path.lstat()
+        # mtime can be set back, ctime cannot
         key = (str(path), info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         if key not in self._known:
             self._known[key] = store.sha256_file(path)

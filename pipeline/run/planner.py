@@ -116,6 +116,7 @@ class Planner:
                 selection,
                 selection.covers(names, stage.name),
             )
+            # of any other, the bytes are not known yet
             if step.action == "reuse" and step.manifest is not None:
                 made[stage.name] = step.manifest
             steps.append(step)
@@ -199,10 +200,10 @@ class Planner:
             if stage.stage.uses_data
             else ""
         )
-        if not self.outside:
+        if not self.outside:  # where a run is only looked at, the weights may be elsewhere by now
             external = dict(recorded["external"])
         else:
-            if stage.name not in self._external:
+            if stage.name not in self._external:  # hashed once a command: it may be a large file
                 self._external[stage.name] = stage.stage.external(self.config)
             external = self._external[stage.name]
         return Dependencies(

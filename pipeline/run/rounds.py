@@ -129,6 +129,7 @@ def _place(stage: Stage, this: Round, repeated: frozenset[str]) -> PlacedStage:
 
 def folders(run: Path) -> list[Path]:
     """Folders of earlier rounds in a run, in order."""
+    # a user's `round-old` is left alone
     found = [path for path in run.glob(f"{_FOLDER}*") if _number(path).isdecimal()]
     return sorted(found, key=lambda path: int(_number(path)))
 

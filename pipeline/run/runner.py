@@ -134,7 +134,7 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     earlier = [
         folder
         for folder in rounds.folders(request.run)
-        if folder.is_dir() and not folder.is_symlink()
+        if folder.is_dir() and not folder.is_symlink()  # no sweeping through a link
     ]
     for folder in (request.run, *earlier):
         for sentence in recover(folder):
@@ -160,6 +160,7 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     total = len(names)
     for index, stage in enumerate(request.stages):
         # Planned anew before each stage: an upstream that ran may have made the very same bytes.
+        # forced once: then it is fresh, or all behind it would wait for it
         selection = replace(request.selection, force=request.selection.force - done)
         step = planner.plan(selection)[index]
         _refuse_blocked(step)
@@ -211,7 +212,7 @@ def _run_stage(
             run=request.run,
         )
         with _resource_errors(stage, request.config, out):
-            _seed(request.config.seed)
+            _seed(request.config.seed)  # a stage draws the same whatever ran before it
             summary = stage.stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)
             commit(home, leaf, out)
@@ -271,7 +272,7 @@ def _resource_errors(stage: PlacedStage, config: Config, folder: Path) -> Iterat
     except MemoryError as error:
         raise OutOfMemory(stage.name, _less_memory(stage, config)) from error
     except OSError as error:
-        if error.errno in (
+        if error.errno in (  # any other is a bug of ours, and shows its traceback
             errno.ENOSPC,
             errno.EIO,
             errno.EROFS,
@@ -296,6 +297,7 @@ def _less_memory(stage: PlacedStage, config: Config) -> Set | None:
     now: Any = config
     for name in key.split("."):
         now = getattr(now, name)
+    # Two images are the least that a batch norm can be trained on.
     return Set(key, [1] if isinstance(now, tuple) else max(2, now // 2))
 
 

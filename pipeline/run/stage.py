@@ -93,7 +93,7 @@ class StageContext:
         """
         folder, hashes = self.inputs[kind]
         described = KINDS[kind.rpartition("/")[2]]
-        for name, expected in hashes.items():
+        for name, expected in hashes.items():  # again: hours may lie between the plan and this read
             store.check_regular(folder / name, described.max_bytes)
             if store.sha256_file(folder / name) != expected:
                 maker = self.places.get(kind, described.maker)

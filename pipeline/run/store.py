@@ -25,7 +25,7 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, Locked
 if TYPE_CHECKING:
     from torch import Tensor
 
-_UMASK = os.umask(0)
+_UMASK = os.umask(0)  # a umask can be read only by setting it
 os.umask(_UMASK)
 _MODE = 0o666 & ~_UMASK
 
@@ -53,6 +53,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def fsync_folder(folder: Path) -> None:
+    # a rename is durable only once its folder is
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -81,17 +82,18 @@ def write_bytes(path: Path, data: bytes, *, check: Callable[[Path], object] | No
         EnvironmentProblem: the disk said no; the old file, if any, is untouched.
     """
     with disk_errors(path):
+        # beside it: os.replace is atomic only within one file system
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
-            os.fchmod(
-                handle, _MODE
-            )  # mkstemp's 0600 would keep colleagues and CI from reading a run
+            # mkstemp's 0600 would keep colleagues and CI from reading a run
+            os.fchmod(handle, _MODE)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             if check is not None:
                 check(Path(name))
+            # after its bytes: a power cut must not leave the name of an empty file
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -109,6 +111,7 @@ def append_bytes(path: Path, data: bytes) -> None:
     with disk_errors(path):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND)
         try:
+            # one call without a buffer: a kill tears the end of a line at most
             os.write(handle, data)
             os.fsync(handle)
         finally:
@@ -124,8 +127,10 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> str:
     """Write tensors as safetensors atomically; returns the sha256."""
+    # torch with it, which commands that only look at a run do without
     from safetensors.torch import save
 
+    # safetensors refuses strides, and training leaves weights channels-last
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return write_bytes(path, save(plain, dict(metadata) if metadata else None))
 
@@ -143,7 +148,7 @@ def check_regular(path: Path, max_bytes: int | None = None, *, single: bool = Fa
         info = path.lstat()
     except OSError as error:
         raise ArtifactError(f"{path}: {error.strerror}") from None
-    if not stat.S_ISREG(info.st_mode):
+    if not stat.S_ISREG(info.st_mode):  # to open a FIFO would block, and a device has no end
         raise ArtifactError(f"{path}: not a regular file")
     if single and info.st_nlink > 1:
         raise ArtifactError(
@@ -175,7 +180,7 @@ def read_bytes(path: Path, *, max_bytes: int, sha256: str | None = None) -> byte
     """
     check_regular(path, max_bytes)
     with disk_errors(path):
-        data = path.read_bytes()
+        data = path.read_bytes()  # once: what is hashed here is what the caller parses
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ArtifactError(f"{path}: the bytes differ from those committed (sha256 mismatch)")
     return data
@@ -224,6 +229,7 @@ def read_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    # The format has no checksum: a flipped bit in a weight loads without a word.
     data = read_bytes(path, max_bytes=max_bytes, sha256=sha256)
     try:
         return load(data)
@@ -256,7 +262,7 @@ def lock(run: Path) -> Iterator[None]:
         write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        owner.unlink(missing_ok=True)  # before the release: afterwards it may be the next one's
         held.release()
 
 
@@ -264,5 +270,5 @@ def _owner_text(owner: Path) -> str:
     try:
         info = json.loads(owner.read_bytes())
         return f"process {info['pid']} on {info['host']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):  # only a courtesy: the lock holds without it
         return "another process"

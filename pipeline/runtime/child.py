@@ -60,13 +60,13 @@ class Child:
 
     def pin(self, request: dict, payload: bytes | None) -> dict:
         """Restrict this process to the given cores; threads made later inherit it."""
-        if hasattr(os, "sched_setaffinity") and request["cores"]:
+        if hasattr(os, "sched_setaffinity") and request["cores"]:  # macOS has none
             os.sched_setaffinity(0, request["cores"])
             return {"cores": sorted(os.sched_getaffinity(0))}
         return {"cores": []}
 
     def open(self, request: dict, payload: bytes | None) -> dict:
-        self.close(request, None)
+        self.close(request, None)  # first: two sessions at once might not fit in memory
         start = time.perf_counter()
         self.session = sessions.Session(request, payload)
         return {**self.session.describe(), "seconds": time.perf_counter() - start}
@@ -141,7 +141,7 @@ def serve() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not land between two answers
-    gc.disable()
+    gc.disable()  # a collection in the middle of a timed slot would be measured
     child = Child()
     for line in iter(requests.readline, b""):
         request = json.loads(line)

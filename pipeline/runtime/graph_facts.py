@@ -38,7 +38,7 @@ def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
     Raises:
         ValueError: a tensor's external data lie outside the file's own folder.
     """
-    proto = onnx.load(path, load_external_data=False)
+    proto = onnx.load(path, load_external_data=False)  # `_check_external` sees the paths first
     weights, denormals = _count_weights(proto, os.path.dirname(os.path.abspath(path)))
     layers = _layers(proto, shape)
     return {
@@ -182,13 +182,13 @@ def _sizes(proto: onnx.ModelProto, shape: list[int] | None) -> dict[str, list[in
     """Shapes of all values at batch 1; those with an unknown size are left out."""
     fixed = _at_batch_1(proto, shape)
     try:
-        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+        fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)  # through Shape → Reshape
     except Exception:  # sizes are an extra; the runtime says what is wrong with a file
         return {}
     found = {}
     for value in [*fixed.graph.input, *fixed.graph.value_info, *fixed.graph.output]:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        if all(sizes):
+        if all(sizes):  # protobuf gives 0 for a size that is not there
             found[value.name] = sizes
     return found
 

@@ -42,7 +42,7 @@ class Session:
         import onnxruntime as ort
 
         provider = request["provider"]
-        if provider not in ort.get_available_providers():
+        if provider not in ort.get_available_providers():  # onnxruntime would warn and take the CPU
             raise ProviderMissing(", ".join(ort.get_available_providers()))
         chain = [(provider, request["provider_options"])]
         if provider != _CPU:
@@ -124,7 +124,7 @@ def _options(request: dict) -> Any:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = request["threads"]
-    options.inter_op_num_threads = 1
+    options.inter_op_num_threads = 1  # nodes run one after the other; a second pool would only idle
     options.log_severity_level = 3  # errors; they come back as exceptions anyway
     if request["flush_denormals"]:
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
@@ -189,6 +189,7 @@ def node_rows(events: list[dict], skip: int) -> list[dict]:
     """
     rows: dict[str, dict] = {}
     for event in events:
+        # Older versions record fences around a kernel as well.
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
         # The index tells nodes of one name apart.

@@ -50,7 +50,7 @@ class Worker:
             list(command) if command else [sys.executable, "-P", str(_CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=self._log,  # not a pipe: nobody empties it, and once full the child would hang
             env=_environment(),
         )
         self.pid = self._process.pid
@@ -234,6 +234,7 @@ class Worker:
         pipe = self._process.stdout
         assert pipe is not None
         deadline = time.monotonic() + self.timeout
+        # every answer is read to its end: select does not see what waits in Python's buffer
         if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
             self._process.kill()
             self._process.wait()
@@ -242,7 +243,7 @@ class Worker:
                 hint="run a smaller batch, or export the model again",
             )
         line = pipe.readline()
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n"):  # it died while it wrote
             raise EOFError
         answer = json.loads(line)
         if "payload" in answer:

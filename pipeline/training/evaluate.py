@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm  # all dimensions and the synchronised one
 
 from pipeline.modes import mode
 from pipeline.training.machine import autocast
@@ -57,6 +57,7 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tens
             for batch in batches:
                 if fresh:
                     for norm in norms:
+                        # and the count that the plain average divides by
                         norm.reset_running_stats()
                     fresh = False
                 model((batch if isinstance(batch, Tensor) else batch[0]).to(device))

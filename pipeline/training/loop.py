@@ -94,7 +94,7 @@ def fit(
     callbacks = callbacks or Callbacks()
     with ExitStack() as stack:
         stack.enter_context(machine.all_cores())
-        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(torch.random.fork_rng())  # a caller's draws do not depend on our steps
         run = _Run(model, train, search, recipe, seed, objective, callbacks, resume)
         while run.state.epoch < recipe.epochs:
             run.epoch()
@@ -137,7 +137,7 @@ class _Run:
         if resume is not None:
             self.state.restore(resume)
         else:
-            self.state.progress.precision = self._precision()
+            self.state.progress.precision = self._precision()  # once: a second probe might differ
         self.started = time.perf_counter() - self.state.progress.seconds
         self.saved = self.shown = self.seen_since = time.perf_counter()
         self.seen = 0
@@ -181,7 +181,7 @@ class _Run:
             shuffle=True,
             augment=self.recipe.augment,
             generator=torch.Generator().manual_seed(_mix(self.seed, epoch)),
-            drop_last=True,
+            drop_last=True,  # one image left over raises in a batch norm behind pooling
         )
 
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -193,6 +193,7 @@ class _Run:
         with autocast(self.device, progress.precision):
             loss = self.objective(self.model, x, y)
         loss.backward()
+        # one number that is not finite as soon as any entry is not
         norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.model.parameters() if p.grad is not None]
         )

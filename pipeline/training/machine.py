@@ -32,7 +32,7 @@ def keep_freed_memory() -> bool:
     with suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         return bool(
-            mallopt(mmap_max, 0)
+            mallopt(mmap_max, 0)  # a mapped block would be unmapped as soon as it is freed
             and mallopt(trim_threshold, 2**31 - 1)
             and mallopt(top_pad, 1 << 28)
         )
@@ -75,7 +75,7 @@ def faster_precision(
         x, y: a batch (B, C, H, W) float32 on the model's device, and what `objective` takes for it.
         rounds: timed passes of each precision, in turn.
     """
-    probe = copy.deepcopy(model).train()
+    probe = copy.deepcopy(model).train()  # its passes move batch-norm statistics
     seconds: dict[Literal["fp32", "bf16"], list[float]] = {"fp32": [], "bf16": []}
     with torch.random.fork_rng():
         for _ in range(rounds + 1):  # the first round warms up
@@ -84,7 +84,7 @@ def faster_precision(
                 with autocast(x.device, precision):
                     loss = objective(probe, x, y)
                 loss.backward()
-                loss.item()
+                loss.item()  # waits for a GPU
                 times.append(time.perf_counter() - start)
     fp32, bf16 = (min(times[1:]) for times in seconds.values())  # other work only adds time
     return "bf16" if fp32 > CLEARLY_FASTER * bf16 else "fp32"

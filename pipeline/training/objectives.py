@@ -45,6 +45,7 @@ def distillation_loss(
     """
     student = student.float()  # softmax and KL lose too much in bf16
     ours, theirs = (F.log_softmax(logits.float() / temperature, 1) for logits in (student, teacher))
+    # torch's "mean" would divide by the classes too
     divergence = F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
     loss = alpha * temperature**2 * divergence
     return loss if labels is None else loss + (1 - alpha) * F.cross_entropy(student, labels)
@@ -52,6 +53,7 @@ def distillation_loss(
 
 def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
     """`distillation_loss` from a teacher in eval mode that sees the same augmented batch."""
+    # the caller's keeps its mode and its gradients
     teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
     def objective(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ SOURCES: dict[str, type[Source]] = {  # tried in this order when data.source is 
     "cifar-binary": CifarBinary,
     "cifar-python": CifarPython,
     "idx": Idx,
-    "folders": Folders,
+    "folders": Folders,  # last: any folder of pictures looks like a class
 }
 
 EMBEDDED = Set("data.source", "embedded")
