@@ -133,6 +133,7 @@ def raw(text: str) -> None:
 def failure(error: RlpError) -> None:
     """One `error:` line, a line for each further detail, one `hint:` line, on stderr."""
     console = _console(stderr=True)
+    # one line for grep, whatever the width
     console.print(f"error: {_one_line(error.message)}", style="red", soft_wrap=True)
     for detail in error.details:
         console.print(f"error: {_one_line(detail)}", style="red", soft_wrap=True)

@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     # ten times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = [
+        # typer's options take a value or none, not either
         "--force=all" if item == "--force" else item
         for item in (sys.argv[1:] if argv is None else argv)
     ]
@@ -58,7 +59,7 @@ def _stdout_closed() -> bool:
     try:
         sys.stdout.flush()
         watch = select.poll()
-        watch.register(sys.stdout.fileno(), 0)
+        watch.register(sys.stdout.fileno(), 0)  # an error is reported unasked, once the reader left
         return any(event & select.POLLERR for _, event in watch.poll(0))
     except io.UnsupportedOperation:  # captured in memory
         return False
@@ -83,9 +84,8 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
-        sys.stdout = (
-            stdout  # typer takes any broken pipe, that of a worker too, for a reader that left
-        )
+        # typer takes any broken pipe, that of a worker too, for a reader that left
+        sys.stdout = stdout
         return 0 if _stdout_closed() else _bug(end.__context__, arguments)
     except Exception as error:
         if type(error).__name__ == "Exit":  # typer's own way out; its class moved between releases

@@ -159,6 +159,7 @@ def _gate(
 ) -> dict[str, Any] | None:
     if limit is None:
         return None
+    # 100 · (0.84 − 0.83) is a little above 1
     passed = value is not None and (value <= limit + 1e-9 if most else value >= limit - 1e-9)
     return {
         "gate": name,

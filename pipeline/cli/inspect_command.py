@@ -102,7 +102,7 @@ def _onnx(path: Path, limit: int) -> tuple[str, Any]:
     from pipeline.run import store
     from pipeline.runtime.worker import Worker
 
-    size = store.check_regular(path, max_bytes=(2 << 30) - 1)
+    size = store.check_regular(path, max_bytes=(2 << 30) - 1)  # protobuf's own limit
     with Worker(timeout=60) as worker:
         facts = worker.describe(path)
     found = {"bytes": size, **facts, "layers": [list(layer) for layer in facts["layers"]]}

@@ -154,7 +154,9 @@ def _sentences(
             where = "--set"
         else:
             line = next(
-                (lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None
+                # what is missing has no line: that of the section
+                (lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines),
+                None,
             )
             where = f"{name}:{line}" if line else name
         if item["type"] == "extra_forbidden":

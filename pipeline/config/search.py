@@ -44,7 +44,7 @@ class PolicyConfig(Section):
     """Spread at the beginning: keep ratio 0.5 varies between about 0.37 and 0.63."""
     least_spread: float = Field(0.05, gt=0, le=8)
     """Spread below which the policy may not fall: there, neighbours round to the same widths."""
-    clip: float = Field(0.2, gt=0, lt=1)
+    clip: float = Field(0.2, gt=0, lt=1)  # the paper's, arXiv 1707.06347
     """Change of a candidate's probability beyond which an update gains nothing (PPO)."""
     epochs: int = Field(8, ge=1, le=1000)
     """Gradient steps an update."""
@@ -86,6 +86,7 @@ class EvaluationConfig(Section):
 
     rungs: tuple[Annotated[int, Field(ge=2, le=1_000_000)], ...] = (64, 256)
     """Images of every rung: looks from which only some candidates are promoted to the next."""
+    # with `promote` 1/4 every rung costs as much: four times the images of a quarter
     rung_shares: tuple[Fraction, ...] = (1 / 16, 1 / 4)
     """Share of `search.images` that each rung takes where that is more."""
     promote: Fraction = 0.25
@@ -150,7 +151,7 @@ class SearchConfig(Section):
     latency: Literal["predicted", "hybrid", "measured"] = "hybrid"
     """For latency budgets: trust the table fitted to this machine, time the finalists too, or
     time every candidate."""
-    latency_samples: int = Field(40, ge=10, le=10_000)
+    latency_samples: int = Field(40, ge=10, le=10_000)  # two a fold of the table's fit, at least
     """Candidates timed to fit the latency table."""
     latency_batch: int = Field(1, ge=1, le=65536)
     """Images per inference when latency is the budget."""
@@ -165,6 +166,7 @@ class SearchConfig(Section):
     evolution: EvolutionConfig = EvolutionConfig()
     """Strategy evolution."""
 
+    # of a union pydantic reports every side; this is one sentence
     @field_validator("align", mode="before")
     @classmethod
     def _number_or_auto(cls, value: Any) -> Any:

@@ -64,7 +64,7 @@ def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         # last: an entry without it is none
         (staging / _DONE).write_text(json.dumps({**card, "arrays": digests}), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(staging, folder)
+        os.replace(staging, folder)  # fails where another process was quicker, and its entry stays
     except OSError:
         pass  # a cache that cannot be written costs time, and only time
     finally:

@@ -80,7 +80,9 @@ def _prepared(config: DataConfig) -> PreparedData:
         for path in source.files(split):
             info = os.stat(path)
             stamps.append((str(path), info.st_size, info.st_mtime_ns))
-    return _prepared_once(_Request(config, hash(tuple(stamps)), source))
+    return _prepared_once(
+        _Request(config, hash(tuple(stamps)), source)
+    )  # hash() is this process's own, as is the cache
 
 
 @lru_cache(maxsize=2)  # several stages of one process ask for the same images

@@ -26,7 +26,7 @@ CONVERT = (
     "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
 )
 _AGAIN = "download or make it again"
-_MAX_ENTRIES = 100_000
+_MAX_ENTRIES = 100_000  # an entry a tensor: many times what any network has
 # where training scripts keep the state dict
 _NESTED = (
     "state_dict",

@@ -122,6 +122,7 @@ _KINDS: tuple[Kind, ...] = (
         "accuracy before and after, epoch by epoch",
         {"mode": str, "search_accuracy": dict, "kept": str},
     ),
+    # 2 GB is the most that one protobuf file holds
     Kind("onnx", "export", ("model.onnx",), 2048 * _MB, "the final network, ready to deploy"),
     Kind("base_onnx", "export", ("base.onnx",), 2048 * _MB, "the original, exported the same way"),
     Document(

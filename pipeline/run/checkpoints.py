@@ -106,7 +106,9 @@ def fit_resumable(
     resume = _resume(ctx, keeper)
     device = best_device()
     train, search = (
-        part if device.type == "cpu" else part.to(device) for part in (splits.train, splits.search)
+        # on the CPU it would copy a split that shares its pixels
+        part if device.type == "cpu" else part.to(device)
+        for part in (splits.train, splits.search)
     )
     try:
         with _advice(ctx, recipe, section):

@@ -138,7 +138,7 @@ def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
     """
     path = run / stage / MANIFEST.file
     for folder in (path.parent, *([path.parents[1]] if "/" in stage else [])):
-        if folder.is_symlink():
+        if folder.is_symlink():  # else the stage of another run could pass as this one's
             raise ArtifactError(
                 f"{folder}: a link, not the folder of a stage", hint=Hint.rerun(stage, run)
             )

@@ -143,6 +143,7 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
         watcher.warn(
             f"{folder}: left by a run of more rounds, and no part of this one; it may be deleted"
         )
+    # before planning, which refuses them
     for stage in request.stages if request.accept_edited else ():
         for name in accept_edits(request.run, stage.name):
             watcher.warn(
@@ -193,6 +194,7 @@ def _run_stage(
     store.make_folder(home)
     work = _work(request.run, stage)
     _prepare_work(work, needs)
+    # how long it took is not the wall clock's to say: that may be set back
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     with staging(home, leaf) as out:
         ctx = StageContext(

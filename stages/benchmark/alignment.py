@@ -142,6 +142,7 @@ def alignment_of(
     for kind in {row.kind for row in rows}:
         for channels, penalty in _penalties([row for row in rows if row.kind == kind]).items():
             penalties.setdefault(_largest(channels), []).append(penalty)
+    # of ratios
     typical = {m: statistics.geometric_mean(values) for m, values in sorted(penalties.items())}
     cheapest = min(typical.values())
     cost = {multiple: value / cheapest for multiple, value in typical.items()}

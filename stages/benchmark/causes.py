@@ -116,7 +116,7 @@ def _memory_bound(seen: Evidence) -> Cause | None:
         return None
     ops = sorted({node.op if not node.depthwise else "depthwise Conv" for node in moving})
     return Cause(
-        share / 2,
+        share / 2,  # of the base as well, as above
         f"{share:.0%} of the time is in nodes bound by memory rather than arithmetic: "
         f"{', '.join(ops[:5])}",
     )
@@ -179,7 +179,7 @@ def _near_peak(seen: Evidence) -> Cause | None:
     if not seen.peak or rate < 0.6 * seen.peak:
         return None
     return Cause(
-        0.1,
+        0.1,  # a remark more than a cause: last
         f"the file runs at {rate:.0f} of this machine's {seen.peak:.0f} GMAC/s: "
         "only fewer multiplications help",
     )

@@ -153,6 +153,7 @@ def _alternating(sides: dict[str, Worker], min_time: float) -> tuple[np.ndarray,
     calls: dict[str, list[int]] = {"reference": [], "candidate": []}
     order = ("reference", "candidate", "candidate", "reference")
     for turn in range(_ROUNDS):
+        # each leads half of the rounds: the other one evicts caches
         for side in order if turn % 2 == 0 else order[2:] + order[:2]:
             calls[side] += sides[side].slot(seconds=min_time / (2 * _ROUNDS), least=2)
     return np.array(calls["candidate"]) / 1e9, np.array(calls["reference"]) / 1e9

@@ -44,6 +44,7 @@ def check_placement(
     with Worker() as worker:
         opened = worker.open(path, provider=chosen.name, profile=True)
         worker.feed(batch=1, shape=input_shape, device=chosen.device)
+        # A session lists a provider that took none of its nodes; only a profile tells.
         rows = worker.profile(runs=3)
     left = misplaced(rows, chosen.name) if chosen.name != CPU else []
     dropped = chosen.name not in opened["providers"]

@@ -54,6 +54,7 @@ def _serialised(
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, made)],
         weights,
     )
+    # what any onnxruntime since 1.12 reads
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model.SerializeToString()

@@ -147,7 +147,7 @@ def _prepare(
     samples.threads = resolve_threads(setting.threads)
     provider = find_provider(setting.provider)
     for worker, file in zip(workers, files, strict=True):
-        samples.cores = worker.pin(cores(samples.threads))
+        samples.cores = worker.pin(cores(samples.threads))  # before `open`: its threads inherit it
         worker.open(
             file,
             provider=provider.name,
@@ -160,6 +160,7 @@ def _prepare(
 
 def _warm(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: Samples) -> None:
     for turn in range(3):
+        # none is the last, and warmest, in every launch
         report = workers[(turn + launch) % 3].warm(window=0.03, limit=protocol.warm_limit)
         samples.warm_stable = samples.warm_stable and bool(report["stable"])
 
@@ -182,6 +183,7 @@ def _rounds(workers: Sequence[Worker], launch: int, protocol: Protocol, samples:
         logs: tuple[list[float], ...] = ([], [], [])
         for which in _ROTATION[(launch + len(ratios)) % 3]:
             times = workers[which].slot(seconds=protocol.slot_seconds, least=least)
+            # in logarithms a ratio and its inverse weigh alike
             logs[which].append(math.log(statistics.median(times)))
             samples.calls[which].extend(times)
             spent[which] += sum(times)

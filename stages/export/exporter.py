@@ -133,7 +133,7 @@ def export_proto(
     """
     options = Options(input_name, output_name, opset)
     proto = first_that_works(model, example, options, DYNAMO).proto
-    flush_denormals(proto)
+    flush_denormals(proto)  # what is sliced from it is timed
     replace_notes(proto, {})
     return proto
 

@@ -203,6 +203,7 @@ def compare_outputs(
     """
     gap = np.abs(outputs.astype(np.float64) - reference.astype(np.float64))
     gap = np.where(np.isfinite(gap), gap, np.finfo(np.float64).max)
+    # an image may have all outputs 0
     largest = np.maximum(np.abs(reference).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     relative = gap / np.minimum(largest, np.finfo(np.float64).max)  # PyTorch's may be infinite
     named, expected = outputs.argmax(axis=1), reference.argmax(axis=1)

@@ -54,7 +54,7 @@ class OnnxSlicer:
         self._skeleton = onnx.ModelProto()
         self._skeleton.CopyFrom(original)  # without weights it is copied fast, once a candidate
         del self._skeleton.graph.initializer[:]
-        del self._skeleton.graph.value_info[:]
+        del self._skeleton.graph.value_info[:]  # sizes of the uncut graph
         self._sources = {
             tensor.name: _sources(tensor.name, graph, original) for tensor in self._tensors
         }
@@ -237,5 +237,6 @@ def _cuts_channels(node: onnx.NodeProto, constants: Mapping[str, np.ndarray]) ->
     if len(node.input) < 4 or any(name not in constants for name in node.input[1:4]):
         return True
     starts, ends, axes = (constants[name] for name in node.input[1:4])
+    # "To the end" is written as the largest int64, by some exporters as the largest int32.
     whole = (starts == 0) & (ends >= np.iinfo(np.int32).max)
     return bool(((axes == 1) & ~whole).any())

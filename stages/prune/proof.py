@@ -104,6 +104,7 @@ def _difference(
             )
         difference, scale = float((a - b).abs().max()), float(b.abs().max())
         worst = max(worst, difference)
+        # all zeros have no scale
         relative = max(relative, difference / scale if scale else difference)
     return Proof(worst, relative)
 

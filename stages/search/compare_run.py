@@ -114,7 +114,7 @@ class RunComparison:
         return Compared(found, problem, len(images.train))
 
     def _calibrator(self, splits: Splits, finished: FinishedRuns) -> Calibrator:
-        example, _ = splits.search.take(2, seed=self.config.seed)
+        example, _ = splits.search.take(2, seed=self.config.seed)  # torch.export specialises on 1
         return Calibrator(
             self.network.model,
             self.network.graph,

@@ -58,6 +58,7 @@ class Search:
             alike = [trial for trial in done if trial.candidate.step == asked[0].step]
             batch = self.score(phase, asked, first=len(done), alike=alike if self.halving else None)
             done.extend(batch)
+            # by models that know this batch too
             scores = told_scores([*alike, *batch], self.removed, self.rules)[len(alike) :]
             strategy.tell([trial.candidate for trial in batch], scores)
             self.on_batch(strategy, done)

@@ -22,4 +22,4 @@ def score_units(
         name: torch.rand(weight.shape, generator=generator)
         for name, weight in weights(model).items()
     }
-    return unit_sums(graph.slices, scores, torch.positive)
+    return unit_sums(graph.slices, scores, torch.positive)  # as they are

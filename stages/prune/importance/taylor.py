@@ -45,7 +45,7 @@ def score_units(
             for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
                 if gradient is not None:
                     scores[name] += (parameter.detach() * gradient).abs()
-    return unit_sums(graph.slices, scores, torch.positive)
+    return unit_sums(graph.slices, scores, torch.positive)  # as they are
 
 
 @contextmanager

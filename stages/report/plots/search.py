@@ -136,6 +136,7 @@ def _window(scores: Sequence[float], controls: Iterable[float]) -> Point:
     """Lowest and highest score worth drawing: a few disasters would flatten all others."""
     controls = list(controls)
     ranked = sorted(scores)
+    # twice: with no controls, max() of a single number fails
     high, median = max(ranked[-1], *controls, ranked[-1]), ranked[len(ranked) // 2]
     spread = high - median or 1.0  # all scores equal
     lowest_control = max(min(controls, default=high), median - 12 * spread)

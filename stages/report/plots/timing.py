@@ -17,10 +17,8 @@ def speedups(rows: Sequence[tuple[str, float, float, float]], control: float) ->
     """
     figure, axes = one_panel(7.5, 0.9 + 0.32 * len(rows))
     for place, (_, ratio, low, high) in enumerate(rows):
-        error = [
-            [max(0.0, ratio - low)],
-            [max(0.0, high - ratio)],
-        ]  # none may be negative, by ever so little
+        # matplotlib takes none below 0, and rounding may give one
+        error = [[max(0.0, ratio - low)], [max(0.0, high - ratio)]]
         axes.errorbar(ratio, place, xerr=error, fmt="o", color=BLUE, capsize=3)
     axes.axvline(1, color=GREY)
     noise = "spread of the base against itself"

@@ -54,7 +54,7 @@ def search_plot(rounds: Sequence[RoundDocuments]) -> str:
 def pareto_plot(search: Document, trials: Sequence[Document]) -> str:
     """Candidates that saw all images by what they cost; empty where all have the same widths.
 
-    Two panels: latency where it is the budget, MACs, parameters.
+    Two panels: MACs and parameters; where latency is the budget, latency and MACs.
 
     Args:
         trials: lines of trials.jsonl.

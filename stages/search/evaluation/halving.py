@@ -94,7 +94,7 @@ def _score_models(
     found = []
     for rung in range(len(rules.rungs)):
         beyond = [t for t in trials if not t.outcome.stopped and len(t.outcome.rungs) > rung]
-        if len(beyond) < ENOUGH:
+        if len(beyond) < ENOUGH:  # further rungs saw fewer still
             break
         at_rung = [t.outcome.rungs[rung] for t in beyond]
         lost = [removed(t.candidate.counts) for t in beyond]

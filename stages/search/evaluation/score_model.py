@@ -32,6 +32,7 @@ class ScoreModel:
         """
         columns, target = np.array([rungs, removed]).T, np.array(scores)
         middle, spread = columns.mean(axis=0), columns.std(axis=0)
+        # what never varies explains nothing, and has no scale
         weights, used = np.zeros(2), spread > 1e-12 * (1 + np.abs(middle))
         while used.any():
             scaled = (columns[:, used] - middle[used]) / spread[used]

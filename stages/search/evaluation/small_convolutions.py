@@ -19,7 +19,7 @@ def use_small_convolutions(network: nn.Module) -> None:
     """Let the convolutions of `network` that have a quicker equal compute that way, in place."""
     for module in network.modules():
         if _is_pointwise(module):
-            module.__class__ = PointwiseProduct
+            module.__class__ = PointwiseProduct  # in place: names, weights and hooks stay
         elif _is_centred_depthwise(module):
             module.__class__ = DepthwiseSum
 
@@ -56,6 +56,7 @@ class DepthwiseSum(nn.Conv2d):
 @functools.cache
 def _taps(height: int, width: int, rows: int, columns: int, down: int, right: int) -> Tensor:
     """(input pixel, output row, output column, tap): 1 where a tap of the kernel joins the two."""
+    # Cached: whoever asks first may be in inference mode, and training could not use the tensor.
     with torch.inference_mode(False), torch.no_grad():
         pixels = torch.eye(height * width).view(-1, 1, height, width)
         kernels = torch.eye(rows * columns).view(-1, 1, rows, columns)

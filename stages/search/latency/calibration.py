@@ -59,7 +59,7 @@ class Calibrator:
 
     Args:
         model, graph: the uncut network.
-        example: (1, C, H, W) input to export with.
+        example: (N, C, H, W) input to export with.
         known, on_measure: of the timer, see `CandidateTimer`.
         progress: called with (done, total) after every candidate.
         start: gives the latency of the uncut network against the original's; absent in the first
@@ -124,6 +124,7 @@ def spread_out(space: Space, macs: Cost, count: int, seed: int) -> NDArray[np.in
     rng = np.random.default_rng(seed)
     uncut, least = macs.of(space.sizes), macs.of(space.floors)
     lowest = max(LEAST_SHARE, least / uncut)
+    # by chance, so that time passes over no trend in size, and folds of the fit are alike
     shares = np.linspace(lowest, MOST_SHARE, count)[rng.permutation(count)]
     rows = []
     for share in shares:

@@ -60,12 +60,12 @@ class MeasuredBudget:
         for _ in range(TRIES):
             fraction = self.timer.measure(counts).fraction
             if fraction <= self.share:
-                fraction = self.timer.remeasure(counts).fraction
+                fraction = self.timer.remeasure(counts).fraction  # longer, so only what may be kept
             if fraction <= self.share and (best is None or cost.of(counts) > cost.of(best)):
                 best = counts
             if AIM * _CLOSE <= fraction / self.share <= 1:
                 break
             limit *= AIM * self.share / fraction
             narrower = self.projector.with_limit(max(limit, cost.of(space.floors)))
-            counts = narrower.logits(space.logits(wanted))
+            counts = narrower.logits(space.logits(wanted))  # from the start, or corrections add up
         return best

@@ -44,7 +44,7 @@ class CandidateTimer:
 
     Args:
         model, graph: the uncut network.
-        example: (1, C, H, W) input to export with.
+        example: (N, C, H, W) input to export with.
         known: measurements of an interrupted search.
         on_measure: called for every new measurement (the journal).
         seconds: least measured time of one candidate.

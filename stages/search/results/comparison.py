@@ -187,7 +187,7 @@ def rank_correlation(runs: Sequence[StrategyRun]) -> RankCorrelation | None:
     for run in runs:
         if run.recovered is not None:
             points.setdefault(run.counts, []).append((run.score, run.recovered))
-    if len(points) < 3:
+    if len(points) < 3:  # two always correlate
         return None
     means = np.array([np.mean(pairs, axis=0) for pairs in points.values()])
     # Pearson's correlation of ranks is Spearman's, and takes a permutation test

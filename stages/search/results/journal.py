@@ -69,6 +69,7 @@ class Journal:
             "origin": candidate.proposed_as,
             "eligible": candidate.eligible,
             "kept": candidate.counts.tolist(),
+            # for people: a search that goes on draws its own again
             "action": [round(float(value), 6) for value in candidate.action],
             **costs,
             "cached": trial.cached,

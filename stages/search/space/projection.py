@@ -117,6 +117,7 @@ class Projector:
             able = np.flatnonzero((steps > 0) & (deltas <= room))
             if not len(able):
                 return counts
+            # what is equal must be so to the last bit: cost breaks the tie
             missing = np.round((target[able] - counts[able]) / self.space.blocks[able], 9)
             order = able[np.lexsort((-deltas[able], -missing))]
             # several at once are quicker; as deltas interact, half the room is left and the sum

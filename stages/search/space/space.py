@@ -80,6 +80,7 @@ class Space:
         counts = np.minimum(
             np.floor(desired / self.blocks + 0.5).astype(np.int64) * self.blocks, last
         )
+        # nearer to whole than to the last block
         counts = np.where(desired * 2 >= last + self.sizes, self.sizes, counts)
         return np.maximum(counts, self.floors)
 

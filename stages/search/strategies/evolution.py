@@ -42,7 +42,7 @@ class Evolution:
         for candidate, score in zip(candidates, scores, strict=True):
             if candidate.proposed_as == _DRAWN:
                 self._scored.append((candidate.action, -score))  # cmaes minimises
-        if len(self._scored) == self.cma.population_size:
+        if len(self._scored) == self.cma.population_size:  # cmaes takes whole generations
             self.cma.tell(self._scored)
             self._scored = []
 

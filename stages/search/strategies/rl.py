@@ -51,7 +51,7 @@ class PolicyGradient:
         centre = task.space.logits(self.warm).clip(-START_LIMIT, START_LIMIT)
         self.mean: Vector = centre - centre.mean()
         self.log_spread: Vector = np.full(len(centre), np.log(self.settings.start_spread))
-        self.moments = np.zeros((2, 2, len(centre)))
+        self.moments = np.zeros((2, 2, len(centre)))  # Adam's two, of mean and log spread
         self.updates = 0
         self.seen: dict[CountsKey, float] = {}
         self.repeats: list[Candidate] = []
