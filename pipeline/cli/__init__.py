@@ -92,7 +92,7 @@ def _run(arguments: list[str]) -> int:
             return int(getattr(error, "exit_code", 0))
         if type(error).__name__ == "Abort":
             return _fail(Interrupted(), arguments)
-        if hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):  # click's usage errors, whatever their class is called
             return _fail(_usage(error), arguments)
         if isinstance(error, OSError) and (problem := _system(error)):
             return _fail(problem, arguments)

@@ -123,7 +123,7 @@ def _check(name: str, ok: bool, found: str, hint: str = "") -> dict[str, Any]:
 def _torch() -> dict[str, Any]:
     try:
         import torch
-    except Exception as error:
+    except Exception as error:  # a broken wheel raises whatever its loader does
         return _check("torch", False, str(error), "pip install 'torch>=2.10'")
     where = (
         f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}"

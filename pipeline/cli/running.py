@@ -146,6 +146,7 @@ def run_document(run: Path) -> dict[str, Any]:
     if path.is_file():
         summary = kind.read(path)
         doc |= {key: summary[key] for key in SUMMARY_KEYS}
+        # relative in the file, so that a run can be moved
         doc["report"], doc["onnx"] = str(run / summary["report"]), str(run / summary["onnx"])
     doc["run"] = str(run)
     return doc

@@ -80,9 +80,8 @@ def _prepared(config: DataConfig) -> PreparedData:
         for path in source.files(split):
             info = os.stat(path)
             stamps.append((str(path), info.st_size, info.st_mtime_ns))
-    return _prepared_once(
-        _Request(config, hash(tuple(stamps)), source)
-    )  # hash() is this process's own, as is the cache
+    # hash() differs from process to process, and so it may: the cache is this one's
+    return _prepared_once(_Request(config, hash(tuple(stamps)), source))
 
 
 @lru_cache(maxsize=2)  # several stages of one process ask for the same images

@@ -29,6 +29,7 @@ def find_weights(name: str) -> Path:
         ArtifactError: neither exists.
     """
     path = Path(name)
+    # a broken link is refused, not replaced by a shipped file
     if path.exists() or path.is_symlink():
         return path
     shipped = shipped_weights()

@@ -63,7 +63,7 @@ class Worker:
 
     def close(self) -> None:
         """End the child: politely, then by force."""
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process.stdin, self._process.stdout):  # the child ends with its input
             with contextlib.suppress(OSError):
                 if pipe:
                     pipe.close()

@@ -136,6 +136,7 @@ def compare_settings(
             for file in (a, b)
             for node in check_placement(file, name, allow_fallback, input_shape)
         )
+        # the CPU is what others fall back to
         for name in {find_provider(setting.provider).name for setting in settings} - {CPU}
     }
     found = measure(a, b, settings, protocol, input_shape=input_shape, progress=progress)

@@ -54,7 +54,7 @@ class Journal:
             EnvironmentProblem: the disk said no.
         """
         journal, first = cls(path), _line(header)
-        if path.exists() or path.is_symlink():
+        if path.exists() or path.is_symlink():  # a broken link is not overwritten but refused
             journal._recover(read_bytes(path, max_bytes=MAX_BYTES), first)
         else:
             write_bytes(path, first)

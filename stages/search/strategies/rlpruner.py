@@ -53,7 +53,7 @@ class RLPruner:
         self.steps = max(1, task.trials // (ROUNDS * SAMPLES))
         self.rounds = math.ceil(task.trials / self.steps / SAMPLES)
         self.step, self.round = 0, 0
-        self.share = space.sizes / space.sizes.sum()
+        self.share = space.sizes / space.sizes.sum()  # in proportion to width, as published
         self.start: Counts = space.sizes.copy()
         self.buffer: list[tuple[float, Vector, Counts]] = []
 
