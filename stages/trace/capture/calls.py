@@ -59,6 +59,16 @@ class Call:
         """Source line and operator: what a decision about ambiguous sizes holds for."""
         return f"{self.line} {self.name}"
 
+    def argument(self, name: str) -> Any:
+        """What was given for an argument of the operator's schema, or its default."""
+        if not isinstance(self.target, torch._ops.OpOverload):
+            return None
+        for position, argument in enumerate(self.target._schema.arguments):
+            if argument.name == name:
+                given = self.args[position : position + 1] or (self.kwargs.get(name),)
+                return argument.default_value if given[0] is None else given[0]
+        return None
+
     @property
     def returns_list(self) -> bool:
         """True for operators whose result is read through getitem."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -21,6 +21,7 @@ from stages.trace.propagate.label_values import (
 )
 from stages.trace.propagate.labels import Labels
 from stages.trace.propagate.readings import Reading
+from stages.trace.propagate.zeros import Zeros
 
 Shape = tuple[int, ...]
 
@@ -48,9 +49,10 @@ class Pass:
 
     `readings` says, for a site, how ambiguous sizes there are read; sites that are not named are
     read as INNER. `problems` says what went wrong at sites that are FIXED. `call` is the call whose
-    rule is running. `counting` is False in the second recording of the same model, whose
-    multiplications were counted in the first. `values` and `shapes` list, for every recording,
-    those of every call; `passing`, for every site, the values that pass.
+    rule is running, `zeros` tells where silenced units leave zeros in its recording. `counting` is
+    False in the second recording of the same model, whose multiplications were counted in the
+    first. `values` and `shapes` list, for every recording, those of every call; `passing`, for
+    every site, the values that pass.
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class Pass:
     shapes: list[list[tuple[Shape | None, ...]]] = field(default_factory=list)
     passing: dict[str, list[Any]] = field(default_factory=dict)
     call: Call = field(init=False)
+    zeros: Zeros = field(init=False)
 
     def __post_init__(self) -> None:
         inventory = Inventory(self.model)
@@ -184,23 +187,6 @@ class Pass:
             else self.uses.setdefault(key, Use(self.call.name, ""))
         )
         use.products.append((times, extents))
-
-    def count_contraction(self, total: int, *terms: tuple[Argument, Sequence[Hashable]]) -> None:
-        """Add `total` multiplications of tensors summed over shared indices.
-
-        `terms` pairs each tensor with the letters of its dimensions, as einsum does: the total is
-        the product of the sizes of all letters, so that it follows those that have labels. A
-        dimension without a part in it has None.
-        """
-        labelled: dict[Hashable, Vector] = {}
-        for value, letters in terms:
-            if isinstance(value, Activation) and value.dim is not None:
-                letter = letters[value.dim]
-                if letter is not None:
-                    labelled.setdefault(letter, value.vector)
-        extents = list(labelled.values())
-        if total:
-            self.count_product(total // prod(map(len, extents)), *extents)
 
     def _use_of(self, weight: Parameter, type_: str, **layout: Any) -> Use:
         module = self.modules.get(weight.name.rpartition(".")[0], self.model)

@@ -21,6 +21,7 @@ from stages.trace.propagate.label_values import (
     Vector,
 )
 from stages.trace.propagate.readings import Reading
+from stages.trace.propagate.zeros import Zeros
 from stages.trace.rules import rule_for
 
 
@@ -39,6 +40,7 @@ def label(
     for position, captured in enumerate(captures):
         state.counting = position == 0
         values: dict[int, Any] = {}
+        state.zeros = Zeros(captured.calls, values)
         for source in captured.inputs:
             values[source.index] = _source(state, source.kind, source.name, source.shape)
             state.touched.add(source.name)

@@ -9,7 +9,7 @@ import torch
 from stages.trace.capture.calls import Call
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import Bound, Result
-from stages.trace.rules import layers, norms, pointwise, spatial, split_cat, views
+from stages.trace.rules import layers, norms, pointwise, products, spatial, split_cat, views
 from stages.trace.rules.contract import Rule
 from stages.trace.rules.torch_count import torch_count
 
@@ -18,6 +18,7 @@ RULES: dict[str, Rule] = {
     **views.RULES,
     **split_cat.RULES,
     **layers.RULES,
+    **products.RULES,
     **norms.RULES,
     **spatial.RULES,
 }

@@ -16,7 +16,6 @@ from stages.trace.propagate.label_values import (
     Result,
     Vector,
 )
-from stages.trace.rules.torch_count import torch_count
 
 _TENSORS = (Activation, Parameter)
 _CONVOLUTIONS = (
@@ -94,41 +93,11 @@ def _grouped(
 
 def linear(state: Pass, bound: Bound) -> Result:
     """input @ weight.T + bias over the last dimension."""
-    return _matrix(state, bound["input"], bound["weight"], bound.get("bias"), row=0)
+    return matrix(state, bound["input"], bound["weight"], bound.get("bias"), row=0)
 
 
-def addmm(state: Pass, bound: Bound) -> Result:
-    """bias + input @ weight."""
-    return _matrix(state, bound["mat1"], bound["mat2"], bound["self"], row=1)
-
-
-def matmul(state: Pass, bound: Bound) -> Result:
-    """Activation @ parameter is a linear layer; activation @ activation (attention) freezes
-    both.
-    """
-    left, right = list(bound.values())[:2]
-    if isinstance(right, Parameter) and len(right.shape) == 2 and isinstance(left, Activation):
-        return _matrix(state, left, right, None, row=1)
-    _count_matmul(state, left, right)
-    return state.stuck([left, right], "multiplies activations")
-
-
-def _count_matmul(state: Pass, left: Argument, right: Argument) -> None:
-    """One multiplication for each result and contracted index; vectors torch counts as it likes."""
-    if not isinstance(left, _TENSORS) or not isinstance(right, _TENSORS):
-        return
-    if min(len(left.shape), len(right.shape)) < 2:
-        state.count_product(torch_count(state.call.target, Bound(self=left, other=right)))
-        return
-    batch = range(-max(len(left.shape), len(right.shape)), -2)
-    state.count_contraction(
-        prod(state.call.shapes[0] or ()) * left.shape[-1],
-        (left, [*batch, "row", "inner"][-len(left.shape) :]),
-        (right, [*batch, "inner", "column"][-len(right.shape) :]),
-    )
-
-
-def _matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: int) -> Result:
+def matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: int) -> Result:
+    """value @ weight + bias, `row` being the dimension of the weight that makes channels."""
     shape = state.call.shapes[0] or ()
     last = len(shape) - 1
     if (
@@ -177,39 +146,10 @@ def _plain(parameter: Argument) -> bool:
     return all(parameter.axis(dim) is not None for dim in range(min(len(parameter.shape), 2)))
 
 
-def attention(state: Pass, bound: Bound) -> Result:
-    """Scores need all channels of query and key."""
-    query, key, value = bound["query"], bound["key"], bound["value"]
-    if all(isinstance(item, _TENSORS) for item in (query, key, value)):
-        batch = range(len(query.shape) - 2)
-        scores = prod(query.shape[:-1]) * key.shape[-2]
-        state.count_contraction(
-            scores * query.shape[-1],
-            (query, [*batch, "query", "inner"]),
-            (key, [*batch, "key", "inner"]),
-        )
-        state.count_contraction(
-            scores * value.shape[-1],
-            (query, [*batch, "query", None]),
-            (value, [*batch, "key", "width"]),
-        )
-    return state.stuck(bound, "attention scores need all channels")
-
-
-def einsum(state: Pass, bound: Bound) -> Result:
-    """Frozen; which letters torch multiplies depends on the equation."""
-    state.count_product(torch_count(state.call.target, bound))
-    return state.stuck(bound["tensors"], "multiplies activations")
-
-
 RULES = {
     **dict.fromkeys(
         ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
             "convolution"),
         convolution),
     "linear": linear,
-    "addmm": addmm,
-    **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
-    "einsum": einsum,
-    "scaled_dot_product_attention": attention,
 }  # fmt: skip
