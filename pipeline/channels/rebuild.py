@@ -113,6 +113,8 @@ def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
         return value
     if type(value) is tuple and all(type(item) in _PLAIN for item in value):  # kernel sizes
         return value
+    if isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:
+        memo[id(value)] = value.detach().clone()  # torch copies leaves only; weight_norm's is none
     # most of what a module holds are empty tables of hooks, and deepcopy is slow
     if type(value) in (dict, OrderedDict, list, set) and not value:
         return type(value)()

@@ -8,8 +8,8 @@
      "weights": {"sha256": "…", "tensors": 314, "parameters": 1234}}
 
 Widths are shapes of tensors, attributes integers of modules, and of both only what differs from the
-freshly built source. Loading runs the code that `source` names, as importing it would, and nothing
-else.
+freshly built source. Where layers hold a weight that the source computes, `folded` lists them.
+Loading runs the code that `source` names, as importing it would, and nothing else.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import nn
 
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models import reshape
+from pipeline.models.folding import folded_layers
 from pipeline.models.registry import build_from
 from pipeline.models.source import ModelSource, note_source, source_of
 from pipeline.models.tensors import check_finite, first_three, mismatches, saved_tensors, shapes_of
@@ -106,6 +107,7 @@ def save_model(
             num_classes=num_classes or reshape.guess_num_classes(model),
         )
     source = source or _noted_source(model)
+    source = source.model_copy(update={"folded": folded_layers(model)})
     tensors = {name: tensor.detach() for name, tensor in saved_tensors(model).items()}
     check_finite(tensors, f"{type(model).__name__}")
     widths, attributes = reshape.differences(build_from(source, search_path), model)
@@ -122,7 +124,9 @@ def save_model(
             parameters=sum(p.numel() for p in model.parameters()),
         ),
     )
-    MODEL.write(folder / MODEL_FILE, record.model_dump(mode="json"))
+    # as files were before layers could be folded, where none is
+    nothing = None if record.folded else {"folded"}
+    MODEL.write(folder / MODEL_FILE, record.model_dump(mode="json", exclude=nothing))
     return record
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from pipeline.errors import Hint, Key, UsageError
 from pipeline.models import user_source
 from pipeline.models.densenet import densenet
+from pipeline.models.folding import fold_layers
 from pipeline.models.googlenet import GoogLeNet
 from pipeline.models.mobilenet import mobilenet_v2, mobilenet_v3
 from pipeline.models.resnet_cifar import resnet20, resnet56
@@ -64,9 +65,11 @@ def build_model(
 
 
 def build_from(source: ModelSource, search_path: Sequence[Path] = ()) -> nn.Module:
-    """As `build_model`; the caller's random state stays as it was."""
+    """As `build_model`, with the layers folded that `source` names; the caller's random state
+    stays as it was.
+    """
     with torch.random.fork_rng(devices=[]):  # factories draw on the CPU
-        return note_source(_build(source, search_path), source)
+        return note_source(fold_layers(_build(source, search_path), source.folded), source)
 
 
 def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:

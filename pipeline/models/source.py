@@ -16,6 +16,7 @@ class ModelSource(BaseModel):
     Attributes:
         source: a built-in name, `torchvision:NAME` or `package.module:factory`.
         kwargs: of its factory, besides the two that follow.
+        folded: layers that hold a weight which the source computes, see `pipeline.models.folding`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -24,6 +25,7 @@ class ModelSource(BaseModel):
     kwargs: dict[str, Any] = {}
     in_channels: int = Field(ge=1, lt=2**20)
     num_classes: int = Field(ge=1, lt=2**24)
+    folded: tuple[str, ...] = ()
 
 
 def note_source(model: nn.Module, source: ModelSource) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.config.schema import Config
 from pipeline.data.load import load_splits
 from pipeline.models.files import save_model
+from pipeline.models.folding import fold_standardised_weights, folded_layers
 from pipeline.models.registry import build_model
 from pipeline.models.user_source import source_file
 from pipeline.models.weights import adopt_weights, find_weights, how_trained, load_weights
@@ -63,7 +64,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
         )
     adopted = ctx.config.model.weights is not None
     record = (_adopt if adopted else _train)(ctx, model, splits)
-    save_model(model, ctx.out, input_shape=card.image_shape)
+    images, _ = splits.search.take(2, seed=ctx.seed)
+    folded = fold_standardised_weights(model, images)
+    if layers := folded_layers(folded):
+        ctx.note(f"{len(layers)} layers compute their weights; computed once, and stored plain")
+    save_model(folded, ctx.out, input_shape=card.image_shape)
     ctx.write("data", card.to_dict())
     ctx.write("train", record)
     shown = ("how", "search_accuracy", "best_epoch", "seconds")

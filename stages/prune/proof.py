@@ -4,7 +4,6 @@ must not matter.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +37,7 @@ def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequ
         Refused: the cut network does not run, or its output has another shape, or one of the
             outputs is not finite.
     """
-    wide = copy.deepcopy(model).double()  # float32's round-off would hide a small mistake
+    wide = rebuild(model, {}, ()).double()  # float32's round-off would hide a small mistake
     return _difference(
         lambda: prune(wide, graph, plan), lambda: mask(wide, graph, plan), inputs, "cut"
     )
@@ -50,7 +49,7 @@ def prove_order(
     """Shuffle the units of every prunable group consistently; the output must stay. Needs no
     reference answer.
     """
-    wide = copy.deepcopy(model).double()
+    wide = rebuild(model, {}, ()).double()
     return _difference(lambda: permuted(wide, graph, seed=seed), lambda: wide, inputs, "shuffled")
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.errors import RlpError
+from pipeline.models.folding import fold_standardised_weights, folded_layers
 from stages.export import export_onnx
 from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune
 from stages.trace import ChannelGraph, trace
@@ -34,12 +35,15 @@ STATUSES = ("failed", "changed", "wrong", "miscounted", "refused", "unbuilt", "o
 
 @dataclass
 class Row:
-    """What came out for one network; `problems` is {status: what happened, in one line}."""
+    """What came out for one network; `problems` is {status: what happened, in one line}, `folded`
+    the number of layers whose weight was computed before tracing.
+    """
 
     name: str
     source: str = ""
     family: str = ""
     size: int = 0
+    folded: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     groups: int = 0
     prunable: int = 0
@@ -82,6 +86,11 @@ def survey(row: Row, model: nn.Module, images: torch.Tensor, cuts: list[str], on
         model(one)  # a network that does not run at this size says nothing about tracing
     if row.problems:
         return row
+    before = snapshot(model)
+    model, whole = fold_standardised_weights(model, one), model
+    row.folded = len(folded_layers(model))
+    if changed := differences(before, snapshot(whole)):
+        row.problems["changed"] = f"folding: {', '.join(changed[:3])}"
     graph = _traced(row, model, one)
     if graph is None:
         return row
