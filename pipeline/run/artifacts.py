@@ -56,7 +56,14 @@ MODEL = Document(
     "how a network is rebuilt",
     {"source": str, "weights": dict},
 )
-TRIALS = Lines("trials", "search", ("trials.jsonl",), 1024 * _MB, "every candidate that was scored")
+TRIALS = Lines(
+    "trials",
+    "search",
+    ("trials.jsonl",),
+    1024 * _MB,
+    "every candidate that was scored",
+    schema_version=5,  # an interrupted search does not go on from the lines of an older one
+)
 _NETWORK = (MODEL.file, "model.safetensors")
 
 _KINDS: tuple[Kind, ...] = (

@@ -45,7 +45,18 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Document(Kind):
+class Stamped(Kind):
+    """A kind whose JSON says what it is."""
+
+    schema_version: int = field(default=1, kw_only=True)
+
+    def stamp(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The object with this body: it says what it is before all else."""
+        return {"kind": self.name, "schema_version": self.schema_version, **body}
+
+
+@dataclass(frozen=True)
+class Document(Stamped):
     """A kind that is one JSON file.
 
     Attributes:
@@ -53,11 +64,6 @@ class Document(Kind):
     """
 
     fields: Mapping[str, FieldType] = field(default_factory=dict)
-    schema_version: int = 1
-
-    def stamp(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The document with this body: it says what it is before all else."""
-        return {"kind": self.name, "schema_version": self.schema_version, **body}
 
     def body(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """Inverse of `stamp`."""
@@ -115,20 +121,30 @@ class Document(Kind):
 
 
 @dataclass(frozen=True)
-class Lines(Kind):
-    """A kind that is one JSON object a line, appended to while the work goes on."""
+class Lines(Stamped):
+    """A kind that is one JSON object a line, appended to while the work goes on; the first, its
+    header, says what the file is.
+    """
 
     def read(self, path: Path) -> list[dict[str, Any]]:
-        """All of its lines.
+        """All of its lines, the header first.
 
         Raises:
-            ArtifactError: missing, too large, or a line is no JSON object.
+            ArtifactError: missing, too large, a line is no JSON object, of another kind, or newer.
         """
         lines = store.read_bytes(path, max_bytes=self.max_bytes).splitlines()
         rows = [store.parse_json(line, f"{path}:{n}") for n, line in enumerate(lines, 1)]
         if not all(isinstance(row, dict) for row in rows):
             raise ArtifactError(f"{path}: not one JSON object a line", hint=Hint.rerun(self.maker))
+        self._check_header(rows[0] if rows else {}, path)
         return rows
+
+    def _check_header(self, header: Mapping[str, Any], path: Path) -> None:
+        if header.get("kind", self.name) != self.name:  # those of 0.1.0 carry no kind
+            raise ArtifactError(f"{path}: not a {self.name} file", hint=Hint.rerun(self.maker))
+        version = header.get("schema_version", 0)
+        if not isinstance(version, int) or version > self.schema_version:
+            raise NewerSchema(str(path), version, self.schema_version)
 
 
 @dataclass(frozen=True)

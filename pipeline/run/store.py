@@ -112,7 +112,9 @@ def append_bytes(path: Path, data: bytes) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND)
         try:
             # one call without a buffer: a kill tears the end of a line at most
-            os.write(handle, data)
+            left = memoryview(data)
+            while left:  # a nearly full disk takes a part and says no only to the rest
+                left = left[os.write(handle, left) :]
             os.fsync(handle)
         finally:
             os.close(handle)

@@ -13,11 +13,12 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.graph_text import layout
 from pipeline.data.load import load_splits
 from pipeline.models.files import load_model
+from pipeline.run.artifacts import TRIALS
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_bytes
 from pipeline.training.machine import all_cores
 from stages.search.problem import Network
-from stages.search.results.journal import VERSION, Journal
+from stages.search.results.journal import Journal
 from stages.search.results.scratch import Scratch
 from stages.search.session import SearchSession, settle
 
@@ -39,13 +40,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
         original = _network(ctx.original("base_model"), ctx.read_original("graph"))
     scratch = Scratch(ctx.work)
     alignment = settle(ctx, original.graph, scratch)
-    journal = Journal.open(ctx.work / "trials.jsonl", _header(ctx, network, alignment.align))
+    journal = Journal.open(ctx.work / TRIALS.file, _header(ctx, network, alignment.align))
     with all_cores():
         splits = load_splits(ctx.config.data, seed=ctx.seed)
         session = SearchSession(ctx, network, original, splits, alignment, journal, scratch)
         found = session.run()
     ctx.write("plan", found.plan.to_dict(), layout)
-    write_bytes(ctx.out / "trials.jsonl", journal.path.read_bytes())
+    write_bytes(ctx.out / TRIALS.file, journal.path.read_bytes())
     ctx.write("search", found.document)
     return found.numbers
 
@@ -64,10 +65,6 @@ def _header(ctx: StageContext, network: Network, align: int) -> dict[str, Any]:
     parts = [sha256_file(folder / "model.safetensors"), sha256_file(ctx.input("graph"))]
     of = [settings, ctx.config.data.model_dump(mode="json"), ctx.seed]
     parts.append(json.dumps(of, sort_keys=True))
-    return {
-        "journal": VERSION,
-        "groups": [group.id for group in network.graph.prunable],
-        "seed": ctx.seed,
-        "settings": settings,
-        "of": hashlib.sha256("\n".join(parts).encode()).hexdigest(),
-    }
+    groups = [group.id for group in network.graph.prunable]
+    of_all = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return TRIALS.stamp({"groups": groups, "seed": ctx.seed, "settings": settings, "of": of_all})

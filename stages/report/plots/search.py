@@ -82,7 +82,7 @@ def _candidates(axes: Any, curve: Curve, low: float) -> None:
     whole = [(n, max(score, low)) for n, (score, cut) in scored if not cut]
     short = [(n, max(score, low)) for n, (score, cut) in scored if cut]
     if short:
-        stopped = "stopped after a quarter of the images"
+        stopped = "stopped early"
         points(axes, short, "x", color=GREY, markersize=3, label=stopped)
     points(axes, whole, ".", color=MID, markersize=4, label="candidate")
     best = [(n, score) for n, score in enumerate(curve.best, 1) if score is not None]

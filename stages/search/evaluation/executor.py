@@ -6,6 +6,7 @@ An executor turns jobs into outcomes, in any order, and each outcome depends on 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -92,6 +93,8 @@ _installed: Evaluate | None = None
 
 def _install(evaluate: Evaluate) -> None:
     global _installed
+    # Ctrl-C reaches the whole process group; the parent ends the search between two trials
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _installed = evaluate
 

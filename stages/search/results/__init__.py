@@ -11,7 +11,7 @@ from stages.search.results.comparison import (
     rank_correlation,
 )
 from stages.search.results.finished_runs import FinishedRuns
-from stages.search.results.journal import VERSION, Journal
+from stages.search.results.journal import Journal
 from stages.search.results.recorder import Recorder
 from stages.search.results.scratch import ALIGNMENT, START_LATENCY, Scratch
 from stages.search.results.summary import FINALISTS, Document, Summary, curve, latency_part
@@ -20,7 +20,6 @@ __all__ = [
     "ALIGNMENT",
     "FINALISTS",
     "START_LATENCY",
-    "VERSION",
     "Difference",
     "Document",
     "FinishedRuns",

@@ -15,14 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.run.artifacts import TRIALS
 from pipeline.run.store import append_bytes, read_bytes, write_bytes
 from stages.search.evaluation.trial import Outcome, Trial
 from stages.search.latency.timer import Measurement
 from stages.search.space.candidate import Candidate, CountsKey
-
-MAX_BYTES = 1 << 30
-VERSION = 4
-"""Of the lines; part of the header, so that older journals are set aside."""
 
 _LATENCY = "latency"
 
@@ -55,7 +52,7 @@ class Journal:
         """
         journal, first = cls(path), _line(header)
         if path.exists() or path.is_symlink():  # a broken link is not overwritten but refused
-            journal._recover(read_bytes(path, max_bytes=MAX_BYTES), first)
+            journal._recover(read_bytes(path, max_bytes=TRIALS.max_bytes), first)
         else:
             write_bytes(path, first)
         return journal

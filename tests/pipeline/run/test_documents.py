@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, NewerSchema
 from pipeline.run.artifacts import KINDS, MANIFEST, MODEL, RUN, known_document
 from pipeline.run.documents import Document, Lines, Sealed
 
@@ -85,6 +85,19 @@ def test_lines_are_objects(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[2]\n')
     with pytest.raises(ArtifactError, match="one JSON object a line"):
         lines.read(tmp_path / "a.jsonl")
+
+
+def test_the_first_line_says_what_the_lines_are(tmp_path: Path) -> None:
+    lines = Lines("lines", "search", ("a.jsonl",), 1000, "a log", schema_version=2)
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(lines.stamp({"of": "x"})) + "\n{}\n")
+    assert lines.read(path)[0] == {"kind": "lines", "schema_version": 2, "of": "x"}
+    path.write_text('{"kind": "others", "schema_version": 1}\n')
+    with pytest.raises(ArtifactError, match="not a lines file"):
+        lines.read(path)
+    path.write_text('{"kind": "lines", "schema_version": 3}\n')
+    with pytest.raises(NewerSchema, match="reads up to 2"):
+        lines.read(path)
 
 
 def test_every_json_artefact_is_a_document_and_its_file_has_one_kind() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from stages.prune import ChannelPlan, prune
 from stages.search import SearchProblem
 from stages.search.evaluation import InProcess, Pool
 from stages.search.evaluation.evaluator import WORST, rung_sizes
+from stages.search.evaluation.trial import Outcome
 
 
 def cut_network(ready: SearchProblem, counts: np.ndarray) -> torch.nn.Module:
@@ -155,6 +158,16 @@ def test_worker_processes_give_the_same_outcomes() -> None:
         there = {index: outcome.score for index, outcome in pool.run(jobs)}
     here = {index: outcome.score for index, outcome in InProcess(ready.evaluator).run(jobs)}
     assert there == here
+
+
+def _pressed(counts: object, thresholds: object) -> Outcome:
+    os.kill(os.getpid(), signal.SIGINT)
+    return Outcome(1.0, (), 0.5, 1, False, 0.0)
+
+
+def test_workers_leave_ctrl_c_to_their_parent() -> None:
+    with Pool(_pressed, 1) as pool:
+        assert [outcome.score for _, outcome in pool.run([(np.array([1]), ())])] == [1.0]
 
 
 def test_a_network_that_yields_nan_scores_badly_instead_of_crashing() -> None:
