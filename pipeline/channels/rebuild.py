@@ -67,12 +67,13 @@ def rebuild(
 
 
 def set_width(module: nn.Module, attribute: str, value: int) -> None:
-    """Set a width; "normalized_shape.0" addresses one entry of a tuple."""
+    """Set a width; "normalized_shape.0" addresses one entry of a tuple or list."""
     name, _, entry = attribute.partition(".")
     if entry:
-        shape = list(getattr(module, name))
-        shape[int(entry)] = value
-        setattr(module, name, tuple(shape))
+        entries = getattr(module, name)
+        changed = list(entries)
+        changed[int(entry)] = value
+        setattr(module, name, changed if isinstance(entries, list) else tuple(changed))
     elif getattr(module, attribute) != value:  # a module's own setattr is slow
         setattr(module, attribute, value)
 

@@ -42,7 +42,7 @@ def build(
         }.values()
     )
     extents = [vector for use in state.uses.values() for _, vs in use.products for vector in vs]
-    counted = [*(vector for *_, vector in widths), *extents]
+    counted = [*(vector for *_, vector in widths), *extents, *state.labels.pieces]
     grouping = _group(state, settled, [slot for _, slot in slots], counted)
     groups = _groups(state, settled, slots, grouping)
     follow = partial(_follow, settled, grouping, groups)

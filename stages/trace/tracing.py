@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +23,14 @@ from stages.trace.check.expected import Promises
 from stages.trace.check.followers import Deviation
 from stages.trace.cut_check import CutCheck
 from stages.trace.grouping import build
+from stages.trace.guesses import Guess, guesses, points_read_by_name
+from stages.trace.propagate.attributes import holder
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.labelling import label, unit_labels
 from stages.trace.propagate.labels import Settled
 from stages.trace.propagate.readings import Reading
 
+_DEPTH = 20  # modules in modules
 _NOT_FOLLOWED = "forward does not follow its cut"
 
 Inputs = torch.Tensor | tuple[Any, ...] | list[Any]
@@ -83,9 +86,22 @@ class _Labelled:
                 labels = slot[table.indices.reshape(-1)]
                 owner[self.settled.roots[labels[labels > 0]]] = number
         passing = self.state.passing.get(site, [])
-        labels = unit_labels([bound for bound, _ in passing] if arriving else passing)
+        labels = unit_labels([bound for _, bound, _ in passing] if arriving else passing)
         numbers = np.unique(owner[self.settled.roots[labels]])
         return [groups[number].id for number in numbers.tolist() if number >= 0]
+
+    def units(self) -> int:
+        """How many units a plan may cut."""
+        return sum(group.size for group in self.graph.prunable)
+
+    def first_reading(self, site: str) -> Reading:
+        """How a site is read that nothing is known about."""
+        return Reading.PIECES if site in self.state.labels.point_sites else Reading.INNER
+
+    def modules_at(self, site: str, depths: Iterable[int]) -> set[str | None]:
+        """Paths of the modules so many levels above those that run at a site."""
+        paths = {call.module for call, _, _ in self.state.passing.get(site, ())}
+        return {holder(path, depth) for path in paths for depth in depths}
 
 
 @dataclass
@@ -97,6 +113,8 @@ class _Tracing:
     open_statistics: bool
     snapshot: Snapshot
     readings: dict[str, Reading] = field(default_factory=dict)
+    follows: dict[str, Guess] = field(default_factory=dict)
+    untried: dict[tuple[str, Reading], list[Guess]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)
 
@@ -127,16 +145,23 @@ class _Tracing:
         With `y.view(b, 2, c // 2, h, w)` round 1 holds, and `_read_otherwise` asks whether OUTER
         would open more. Where no site is to blame, such as for a width that is read as a number
         elsewhere, the groups concerned are found by halving (`_freeze_culprits`).
+
+        With `y.view(b, 2, self.half, h, w)` rounds 1 to 3 are the same until `half` is guessed to
+        count channels; every reading of a site is tried with such guesses before the next one.
         """
-        labelled = self._label(self.readings)
+        labelled = self._label()
+        if self._guess_points(labelled):
+            labelled = self._label()
         while True:
-            deviation = self._deviation(labelled, [group.id for group in labelled.graph.prunable])
+            deviation = self._deviation_of_all(labelled)
             if deviation is None:
                 if not self._read_otherwise(labelled):
                     return labelled.graph
-            elif not self._settle(labelled, deviation):
+            elif not self._settle(labelled, deviation) and not self._drop_guess(
+                labelled, deviation
+            ):
                 self._freeze_culprits(labelled)
-            labelled = self._label(self.readings)
+            labelled = self._label()
 
     def _in_training(self) -> list[Capture]:
         """A second capture where eval mode leaves parameters unused: auxiliary heads must
@@ -149,12 +174,27 @@ class _Tracing:
             return [by_dispatch(self.model, self.inputs, training=True, snapshot=self.snapshot)]
         return []
 
-    def _label(self, readings: Mapping[str, Reading]) -> _Labelled:
-        state = label(self.model, self.captures, readings, self.problems, self.open_statistics)
+    def _label(self, site: str = "", reading: Reading = Reading.FIXED) -> _Labelled:
+        """The network as it is read now, but for a site that is read otherwise."""
+        readings = {**self.readings, site: reading}
+        follows = {other: guess for other, guess in self.follows.items() if other != site}
+        state = label(
+            self.model, self.captures, readings, self.problems, self.open_statistics, follows
+        )
         graph, settled = build(state, self.captured.inputs, self.names, self.batch)
         return _Labelled(state, graph.with_frozen(self.frozen), settled)
 
-    def _deviation(self, labelled: _Labelled, ids: Iterable[str]) -> Deviation | None:
+    def _deviation_of_all(self, labelled: _Labelled) -> Deviation | None:
+        """What goes wrong when all groups are cut, by two draws where attributes were guessed."""
+        ids = [group.id for group in labelled.graph.prunable]
+        found = self._deviation(labelled, ids)
+        if found is None and (labelled.state.followed or labelled.state.labels.pieces):
+            found = self._deviation(labelled, ids, draw=1)
+        return found
+
+    def _deviation(
+        self, labelled: _Labelled, ids: Iterable[str], draw: int = 0
+    ) -> Deviation | None:
         """What goes wrong when these groups are cut.
 
         Groups that are open although a cut changes statistics are no equal of the silenced network,
@@ -163,13 +203,15 @@ class _Tracing:
         exact = [group_id for group_id in ids if labelled.graph[group_id].exact]
         if not exact:
             return None
-        cuts = Cuts.draw(labelled.graph, exact, self.inventory)
+        cuts = Cuts.draw(labelled.graph, exact, self.inventory, draw)
         return self.check.deviation(labelled.graph, cuts, labelled.promises(cuts))
 
     def _settle(self, labelled: _Labelled, deviation: Deviation) -> bool:
-        """Read the site of a deviation in a weaker way; False where that is no remedy."""
+        """Guess what counts channels at the site of a deviation, or read it in a weaker way; False
+        where that is no remedy.
+        """
         site = deviation.site
-        before = self.readings.get(site, Reading.INNER)
+        before = self.readings.get(site, labelled.first_reading(site))
         passing = labelled.groups_at(site)
         if before is Reading.FIXED or not passing:
             return False
@@ -178,13 +220,66 @@ class _Tracing:
             alone = self._deviation(labelled, arriving)
             if alone is None or alone.site != site:
                 return False
+            if self._drop_guess(labelled, deviation):
+                return True
             self.frozen.update(dict.fromkeys(arriving, f"{_NOT_FOLLOWED}: {alone}"))
             return True
-        splits = site in labelled.state.labels.split_sites
-        outer = splits and before is Reading.INNER
-        self.readings[site] = Reading.OUTER if outer else Reading.FIXED
+        reading, guess = self._weaker(labelled, site)
+        if reading is Reading.FIXED and self._guessed_at(labelled, site):
+            units = self._label(site).units()
+            if self._drop_guess(labelled, deviation, at_least=units):
+                return True
+        self.readings[site], self.follows[site] = reading, guess
         self.problems[site] = deviation.text
         return True
+
+    def _weaker(self, labelled: _Labelled, site: str) -> tuple[Reading, Guess]:
+        """The next guess at a site, or without any left the next reading."""
+        reading = self.readings.get(site, labelled.first_reading(site))
+        guess = self.follows.get(site, ())
+        if (site, reading) not in self.untried:
+            left = [(), *guesses(labelled.state, site)] if guess else guesses(labelled.state, site)
+            self.untried[site, reading] = [other for other in left if other != guess]
+        if self.untried[site, reading]:
+            return reading, self.untried[site, reading].pop(0)
+        if reading is Reading.PIECES:
+            return Reading.INNER, ()
+        outer = site in labelled.state.labels.split_sites and reading is Reading.INNER
+        return (Reading.OUTER if outer else Reading.FIXED), ()
+
+    def _guessed_at(self, labelled: _Labelled, site: str) -> bool:
+        """Whether a module that runs at a site has an attribute that is guessed at another one."""
+        here = labelled.modules_at(site, range(_DEPTH))
+        return any(
+            here & labelled.modules_at(other, {follow.depth for follow in guess}) - {None}
+            for other, guess in self.follows.items()
+            if other != site
+        )
+
+    def _guess_points(self, labelled: _Labelled) -> bool:
+        """Take attributes that a forward names for the points at which it cuts activations."""
+        for site in labelled.state.labels.point_sites:
+            if guess := points_read_by_name(labelled.state, site):
+                self.follows[site] = guess
+        return bool(self.follows)
+
+    def _drop_guess(self, labelled: _Labelled, deviation: Deviation, at_least: int = 0) -> bool:
+        """Give up a guess without which forward does not leave its course there, if that many
+        units are left to cut.
+        """
+        for site in list(self.follows):
+            if site == deviation.site or not self.follows[site]:
+                continue
+            other = self._label(site)
+            if other.units() < at_least:
+                continue
+            again = self._deviation_of_all(other)
+            if again is None or (again.site, again.text) != (deviation.site, deviation.text):
+                self.readings[site], self.follows[site] = self._weaker(labelled, site)
+                self.problems[site] = str(deviation)
+                self.frozen.clear()  # groups may be other ones from now on
+                return True
+        return False
 
     def _read_otherwise(self, labelled: _Labelled) -> bool:
         """Try the other reading of sites that split channels; keep the first that opens more
@@ -194,11 +289,11 @@ class _Tracing:
             if site in self.readings:
                 continue
             self.readings[site] = Reading.INNER
-            readings = {**self.readings, site: Reading.OUTER}
-            other = self._label(readings)
+            other = self._label(site, Reading.OUTER)
             ids = [group.id for group in other.graph.prunable]
-            if _units(other.graph) > _units(labelled.graph) and not self._deviation(other, ids):
-                self.readings = readings
+            if other.units() > labelled.units() and not self._deviation(other, ids):
+                self.readings[site] = Reading.OUTER
+                self.follows.pop(site, None)
                 return True
         return False
 
@@ -218,7 +313,3 @@ class _Tracing:
         middle = len(ids) // 2
         found = {**self._culprits(labelled, ids[:middle]), **self._culprits(labelled, ids[middle:])}
         return found or dict.fromkeys(ids, str(deviation))
-
-
-def _units(graph: ChannelGraph) -> int:
-    return sum(group.size for group in graph.prunable)

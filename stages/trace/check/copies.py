@@ -38,26 +38,32 @@ class Cuts:
     small: Keep
 
     @staticmethod
-    def draw(graph: ChannelGraph, ids: Iterable[str], inventory: Inventory) -> Cuts:
+    def draw(
+        graph: ChannelGraph, ids: Iterable[str], inventory: Inventory, number: int = 0
+    ) -> Cuts:
         """Random units of these groups, another share of each, and fewer of the last ones.
 
         Equal shares would hide that a size of one group was taken for that of another; even ones,
         that a half of it was. Of a big network `large` is so much that about `_BIG` elements are
-        left, and three units of a group.
+        left, and three units of a group. A second draw leaves every other group whole, takes
+        other shares, and more of the first units.
         """
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng(number)
         wanted = set(ids)
         elements = sum(tensor.numel() for tensor in inventory.parameters.values())
         share = (_BIG / max(elements, _BIG)) ** 0.5
         large, small = {}, {}
-        for number, group in enumerate(group for group in graph.prunable if group.size > 1):
+        for position, group in enumerate(group for group in graph.prunable if group.size > 1):
             place = np.arange(group.size) / group.size
+            if number:
+                place = place[::-1]
             order = np.argsort(generator.uniform(size=group.size) + place)
             if share < 1 and group.size > 3:
                 order = order[: max(round(group.size * share * generator.uniform(0.7, 1)), 3)]
                 large[group.id] = _units(order)
-            if group.id in wanted:
-                fraction = 0.25 + 0.5 * (number * _GOLDEN % 1)  # neighbours are far apart
+            if group.id in wanted and not (number and position % 2):
+                # neighbours are far apart
+                fraction = 0.25 + 0.5 * ((position + number / 3) * _GOLDEN % 1)
                 count = round(len(order) * fraction)
                 small[group.id] = _units(order[: min(max(count, 1), len(order) - 1)])
             elif group.id in large:

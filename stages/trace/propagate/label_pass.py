@@ -12,11 +12,14 @@ from torch import nn
 
 from stages.trace.capture.calls import Call, flatten
 from stages.trace.capture.inventory import Inventory
+from stages.trace.propagate.attributes import Follow, holder, parts, size
 from stages.trace.propagate.label_values import (
     Activation,
     Argument,
+    Bound,
     Opaque,
     Parameter,
+    Result,
     Vector,
 )
 from stages.trace.propagate.labels import Labels
@@ -48,24 +51,27 @@ class Pass:
     """One walk through the recorded calls.
 
     `readings` says, for a site, how ambiguous sizes there are read; sites that are not named are
-    read as INNER. `problems` says what went wrong at sites that are FIXED. `call` is the call whose
-    rule is running, `zeros` tells where silenced units leave zeros in its recording. `counting` is
-    False in the second recording of the same model, whose multiplications were counted in the
-    first. `values` and `shapes` list, for every recording, those of every call; `passing`, for
-    every site, the values that pass.
+    read as INNER. `problems` says what went wrong at sites that are FIXED, `follows` which
+    attributes of the user's modules count channels there. `call` is the call whose rule is running,
+    `zeros` tells where silenced units leave zeros in its recording. `counting` is False in the
+    second recording of the same model, whose multiplications were counted in the first. `values`
+    and `shapes` list, for every recording, those of every call; `passing`, for every site, its
+    calls with the values that pass.
     """
 
     model: nn.Module
     readings: Mapping[str, Reading]
     problems: Mapping[str, str]
     open_statistics: bool = False
+    follows: Mapping[str, Sequence[Follow]] = field(default_factory=dict)
     labels: Labels = field(default_factory=Labels)
     uses: dict[str, Use] = field(default_factory=dict)
     touched: set[str] = field(default_factory=set)
     counting: bool = True
     values: list[list[Any]] = field(default_factory=list)
     shapes: list[list[tuple[Shape | None, ...]]] = field(default_factory=list)
-    passing: dict[str, list[Any]] = field(default_factory=dict)
+    passing: dict[str, list[tuple[Call, Bound, Result]]] = field(default_factory=dict)
+    followed: dict[tuple[str, str], Vector] = field(default_factory=dict)
     call: Call = field(init=False)
     zeros: Zeros = field(init=False)
 
@@ -77,7 +83,11 @@ class Pass:
     @property
     def reading(self) -> Reading:
         """How the site of the current call is read."""
-        return self.readings.get(self.call.site, Reading.INNER)
+        return self.reading_from(Reading.INNER)
+
+    def reading_from(self, first: Reading) -> Reading:
+        """The same, where nothing is settled yet the reading to start from."""
+        return self.readings.get(self.call.site, first)
 
     def why(self, text: str) -> str:
         """Reason for the current call: operator, module path, source line, explanation."""
@@ -158,6 +168,21 @@ class Pass:
         """A module attribute counts these channels and must follow a cut."""
         if module is not None:
             self.labels.widths.append((module, attribute, len(labels), labels))
+
+    def follow(self, bound: Bound, result: Result) -> None:
+        """Let the attributes that are said to count channels of this call follow them.
+
+        One that is read in several calls counts the same units in all of them.
+        """
+        for guess in self.follows.get(self.call.site, ()):
+            path = holder(self.call.module, guess.depth)
+            labels = parts(self.call, bound, result).get(guess.part)
+            if path is None or labels is None:
+                continue
+            if size(self.modules.get(path), guess.attribute) == len(labels):
+                key = path, guess.attribute
+                self.labels.tie(self.followed.setdefault(key, labels), labels)
+                self.width(*key, labels)
 
     def count(self, weight: Parameter, type_: str, positions: int, **layout: int) -> None:
         """Add `positions` applications of a weight whose rows and columns have their labels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from stages.trace.capture.calls import Call, Capture, Ref, flatten
+from stages.trace.propagate.attributes import Follow
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import (
     Activation,
@@ -31,12 +32,13 @@ def label(
     readings: Mapping[str, Reading],
     problems: Mapping[str, str],
     open_statistics: bool,
+    follows: Mapping[str, Sequence[Follow]],
 ) -> Pass:
     """Run the labels through every captured graph of the same model.
 
     Only the multiplications of the first one are counted.
     """
-    state = Pass(model, readings, problems, open_statistics)
+    state = Pass(model, readings, problems, open_statistics, follows)
     for position, captured in enumerate(captures):
         state.counting = position == 0
         values: dict[int, Any] = {}
@@ -63,8 +65,9 @@ def _apply(state: Pass, bound: Bound) -> Result:
     if state.call.name == "getitem":
         return bound["0"][bound["1"]]
     result = rule_for(state.call)(state, bound)
+    state.passing.setdefault(state.call.site, []).append((state.call, bound, result))
+    state.follow(bound, result)
     touched = [bound, result]
-    state.passing.setdefault(state.call.site, []).append(touched)
     if state.reading is not Reading.FIXED or not unit_labels(touched).size:
         return result
     problem = state.problems.get(state.call.site, "")

@@ -25,6 +25,8 @@ class Labels:
     pinned: dict[str, int] = field(default_factory=dict)
     widths: list[tuple[str, str, int, Vector]] = field(default_factory=list)
     split_sites: dict[str, None] = field(default_factory=dict)
+    point_sites: dict[str, None] = field(default_factory=dict)
+    pieces: list[Vector] = field(default_factory=list)
     _ties: list[tuple[Vector, Vector]] = field(default_factory=list)
     _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)
     _inexact: list[Vector] = field(default_factory=list)

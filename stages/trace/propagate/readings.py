@@ -16,8 +16,15 @@ class Reading(Enum):
     INNER: 2 stays and c // 2 shrinks, so channels 0 and 2 are one unit, 1 and 3 another.
     OUTER: the first size shrinks and the second stays, so channels 0 and 1 are one unit.
     FIXED: no size follows, all channels that pass the site stay.
+
+    Where an activation is cut at given points, as by `x[:, :n]` or `x.split([n, m], 1)`, the first
+    reading is another one.
+
+    PIECES: every point follows what lies before it, so that each piece loses units for itself. With
+    INNER, equal positions of all pieces are one unit.
     """
 
+    PIECES = "pieces"
     INNER = "inner"
     OUTER = "outer"
     FIXED = "fixed"

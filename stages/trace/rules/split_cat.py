@@ -1,7 +1,8 @@
 """Taking tensors apart along the channels and putting them together.
 
-Pieces are taken to keep their relative sizes after a cut, so equal positions of blocks are tied. A
-check of the cut finds the sites where that is not so (see `propagate.readings`).
+Pieces are taken to keep their relative sizes after a cut, so equal positions of blocks are tied, or
+where points are given to lose units each for itself. A check of the cut finds the sites where that
+is not so (see `propagate.readings`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from stages.trace.propagate.label_values import (
     Result,
     Vector,
 )
+from stages.trace.propagate.readings import Reading
 from stages.trace.rules.views import moved, same_op
 
 Shape = tuple[int, ...]
+_GIVEN = ("split_sizes", "split_size", "indices")
 
 
 def _blocks(state: Pass, vector: Vector, size: int) -> Vector:
@@ -33,11 +36,20 @@ def _blocks(state: Pass, vector: Vector, size: int) -> Vector:
     return np.tile(blocks[0], len(blocks))
 
 
-def _cut_points(state: Pass, value: Activation, points: list[int]) -> Activation:
-    """The activation tied so that cutting at `points` stays possible."""
+def _cut_points(
+    state: Pass, value: Activation, points: list[int], *, given: bool = True
+) -> Activation:
+    """The activation tied so that cutting at `points` stays possible; points that are `given` one
+    by one may follow one by one.
+    """
     block = gcd(*points, len(value.vector))
     if block == len(value.vector):
         return value
+    if given:
+        state.labels.point_sites[state.call.site] = None
+        if state.reading_from(Reading.PIECES) is Reading.PIECES:
+            state.labels.pieces += np.split(value.vector, points)  # their shares may differ
+            return value
     return Activation(value.shape, value.dim, _blocks(state, value.vector, block))
 
 
@@ -98,7 +110,8 @@ def split(state: Pass, bound: Bound) -> Result:
     by_count = state.call.name in ("chunk", "tensor_split") and "indices" not in bound
     if state.call.name == "unbind" or (by_count and len(set(sizes)) > 1):
         return state.stuck([value], "takes channels by position")
-    tied = _cut_points(state, value, points)
+    given = any(isinstance(bound.get(name), list) for name in _GIVEN)
+    tied = _cut_points(state, value, points, given=given)
     starts = [0, *points]
     return tuple(
         Activation(shape, dim, tied.vector[start : start + size])
