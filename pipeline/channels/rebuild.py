@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.channels.graph import ChannelGraph, Keep
+from pipeline.errors import RlpError, UsageError
 
 _PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype})
 
@@ -89,8 +90,20 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return copy.deepcopy(module, memo)
     built = memo[id(module)] = kind.__new__(kind)
     for name, value in module.__dict__.items():
-        built.__dict__[name] = _copy_attribute(name, value, memo)
+        try:
+            built.__dict__[name] = _copy_attribute(name, value, memo)
+        except (TypeError, RuntimeError) as error:
+            raise _uncopyable(kind, name, value, error) from error
     return built
+
+
+def _uncopyable(kind: type, name: str, value: Any, error: Exception) -> RlpError:
+    if isinstance(error, RlpError):  # of a module inside
+        return error
+    return UsageError(
+        f"{kind.__name__}.{name} cannot be copied: {str(error).splitlines()[0]}",
+        hint=f"make it in forward, or give {type(value).__name__} a __deepcopy__",
+    )
 
 
 def _copies_itself(kind: type) -> bool:
@@ -112,6 +125,10 @@ def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
         return {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
     if type(value) in _PLAIN:
         return value
+    if name == "_compiled_call_impl":  # of module.compile(): it calls the module it was made for
+        return None
+    if isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:
+        return value.detach().clone()  # what a forward left there, such as weight_norm's weight
     if type(value) is tuple and all(type(item) in _PLAIN for item in value):  # kernel sizes
         return value
     if isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:

@@ -20,10 +20,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pipeline.channels.graph import ChannelGraph
-from stages.trace.capture.calls import Capture, Ground
+from stages.trace.capture.calls import Capture, Ground, tensors_of
 from stages.trace.capture.dispatch_capture import by_dispatch, record
 from stages.trace.capture.source_lines import line_of_error, short_path
 from stages.trace.check.copies import Cuts, Networks, as_dtype, samples
@@ -91,7 +90,8 @@ class CutCheck:
         follower = ShapeFollower(traced.calls, promises)
         training = traced is self.in_training
         try:
-            by_dispatch(small, self.inputs, ground=traced.ground, training=training, watch=follower)
+            inputs = as_dtype(self.inputs)
+            by_dispatch(small, inputs, ground=traced.ground, training=training, watch=follower)
         except (Exception, Stopped) as error:
             return _of_error(error, follower.failed_site)
         return follower.left_out()
@@ -142,11 +142,6 @@ class CutCheck:
                 if len(self.samples) == 1:
                     raise
                 del self.samples[0]
-
-
-def tensors_of(output: Any) -> list[torch.Tensor]:
-    """All tensors of a nested model output."""
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
 
 
 def _run(network: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:

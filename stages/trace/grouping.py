@@ -101,7 +101,7 @@ def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vect
     group[units] = number
     sizes = np.bincount(number, minlength=len(seen)) if len(units) else np.zeros(0, dtype=np.int64)
     by_group = np.argsort(number, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    starts = (np.cumsum(sizes) - sizes).astype(np.int64)
     rank[units[by_group]] = np.arange(len(units)) - np.repeat(starts, sizes)
     return Grouping(group, rank, sizes)
 

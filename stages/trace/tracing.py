@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from pipeline.channels.graph import ChannelGraph
-from pipeline.errors import UsageError
+from pipeline.errors import RlpError
 from stages.trace.capture.calls import Capture
 from stages.trace.capture.dispatch_capture import by_dispatch
 from stages.trace.capture.forward import capture_forward
 from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.model_state import Snapshot, canonical_names, preserved
+from stages.trace.capture.quiet import quiet
+from stages.trace.capture.refusals import checked_inputs, unexpected
 from stages.trace.check.copies import Cuts
 from stages.trace.check.expected import Promises
 from stages.trace.check.followers import Deviation
@@ -51,17 +53,20 @@ def trace(
             statistics of the remaining channels then change; such groups have `exact=False`.
 
     Raises:
-        UsageError: torch.export cannot take the model; the message names the line that stopped it.
+        UsageError: the network does not run on these inputs, or does what cannot be followed; the
+            message names the line of its code.
     """
-    inputs = (
-        (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
-    )
-    if not inputs:
-        raise UsageError(
-            "trace needs an example input", hint="pass a tensor of the shape the model is used with"
-        )
-    with preserved(model) as snapshot:
-        return _Tracing(model, inputs, open_statistics, snapshot).graph().bind(model)
+    try:
+        inputs = checked_inputs(model, example_inputs)
+        with quiet(), preserved(model) as snapshot:
+            return _Tracing(model, inputs, open_statistics, snapshot).graph().bind(model)
+    except MemoryError:
+        raise
+    except RlpError as error:
+        problem = error
+    except (Exception, SystemExit) as error:
+        problem = unexpected(model, error)
+    raise problem.with_traceback(None) from None  # those frames are no lines of the user's
 
 
 @dataclass

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 
 class Ground(Enum):
@@ -110,6 +111,12 @@ def operator_name(target: Any) -> str:
         name = target._schema.name.partition("::")[2]
         return name if target.namespace == "aten" else f"{target.namespace}::{name}"
     return getattr(target, "__name__", str(target))
+
+
+def tensors_of(output: Any) -> list[torch.Tensor]:
+    """All tensors of a nested model output, and its numbers as tensors."""
+    leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, (torch.Tensor, int, float))]
+    return [leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf) for leaf in leaves]
 
 
 def flatten(values: Any) -> list[Any]:

@@ -26,7 +26,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from stages.trace.capture import meta_shapes
-from stages.trace.capture.calls import Call, Capture, Ground, Input, Ref, flatten, operator_name
+from stages.trace.capture.calls import (
+    Call,
+    Capture,
+    Ground,
+    Input,
+    Ref,
+    flatten,
+    operator_name,
+    tensors_of,
+)
 from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.model_state import Snapshot, preserved, set_training
 from stages.trace.capture.source_lines import running_line
@@ -225,7 +234,7 @@ def record(
     watch: Watch | None = None,
     inventory: Inventory | None = None,
 ) -> tuple[Capture, list[torch.Tensor]]:
-    """Run `model` as it is, and note its calls; also returns the tensors of its output."""
+    """Run `model` as it is, and note its calls; also returns what its output holds."""
     recorder = Recorder(inventory or Inventory(model), ground, watch)
     for name, tensor in recorder.inventory.stored.items():
         recorder.declare("parameter", name, tensor)
@@ -249,7 +258,7 @@ def record(
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     outputs = tuple(recorder.ref(leaf) for leaf in tensors)
     inputs_used = tuple(_used_inputs(recorder, outputs))
-    return Capture(inputs_used, tuple(recorder.calls), outputs, ground), tensors
+    return Capture(inputs_used, tuple(recorder.calls), outputs, ground), tensors_of(output)
 
 
 def _used_inputs(recorder: Recorder, outputs: tuple[Ref, ...]) -> Iterator[Input]:

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from pipeline.errors import UsageError
 from stages.trace.capture.calls import Call, Capture, Ground, Input, Ref, operator_name
 from stages.trace.capture.model_state import canonical_names, preserved, set_training
-from stages.trace.capture.source_lines import line_in_text, line_of_error, short_path
+from stages.trace.capture.refusals import not_traceable
+from stages.trace.capture.source_lines import line_in_text
 
 
 def by_export(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
-    """Export `model` and translate the graph.
+    """Export `model` and translate the graph; raises whatever torch.export does.
 
     Raises:
-        UsageError: torch.export cannot take the model; names the line of the model that stopped it.
+        UsageError: a size depends on the values of a tensor; names the line that makes it.
     """
     names = canonical_names(model)
-    with preserved(model) as snapshot, _quiet(), torch.no_grad():
+    with preserved(model) as snapshot, torch.no_grad():
         snapshot.copy_tensors()  # torch.export writes into tensors that are no buffers
         set_training(model, False)
-        try:
-            exported = torch.export.export(model, example_inputs, strict=False)
-        except Exception as error:
-            raise _refusal(error) from error
+        exported = torch.export.export(model, example_inputs, strict=False)
     signature = exported.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = signature.inputs_to_lifted_tensor_constants
@@ -44,7 +37,7 @@ def by_export(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
         if node.op == "placeholder":
             if not node.users and node.name in stored:
                 continue  # never used: no operator constrains it
-            shape = _shape(node.meta.get("val"))
+            shape = _shape(node, node.meta.get("val"))
             if node.name in stored:
                 inputs.append(Input(index[node], "parameter", names[stored[node.name]], shape))
             else:
@@ -57,19 +50,6 @@ def by_export(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     return Capture(tuple(inputs), tuple(calls), outputs, Ground.EXPORT)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.export tells whole graphs to the log and to stderr when it gives up."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
 def _call(node: torch.fx.Node, index: dict[torch.fx.Node, int]) -> Call:
     value = node.meta.get("val")
     results = value if isinstance(value, (tuple, list)) else (value,)
@@ -77,8 +57,12 @@ def _call(node: torch.fx.Node, index: dict[torch.fx.Node, int]) -> Call:
     module = next(reversed(list(stack.values())), ("", ""))[0]
     target = node.target
 
+    def source(used: torch.fx.Node) -> Any:
+        # get_attr nodes are the branches of torch.cond and the like: no tensors
+        return used.target if used.op == "get_attr" else Ref(index[used])
+
     def resolve(argument: Any) -> Any:
-        return torch.fx.node.map_arg(argument, cast(Any, lambda used: Ref(index[used])))
+        return torch.fx.node.map_arg(argument, cast(Any, source))
 
     return Call(
         index=index[node],
@@ -86,9 +70,9 @@ def _call(node: torch.fx.Node, index: dict[torch.fx.Node, int]) -> Call:
         name=operator_name(target),
         args=tuple(resolve(node.args)),
         kwargs=dict(resolve(dict(node.kwargs))),
-        shapes=tuple(_shape(result) for result in results),
+        shapes=tuple(_shape(node, result) for result in results),
         module=module,
-        line=line_in_text(node.meta.get("stack_trace") or ""),
+        line=_line(node),
     )
 
 
@@ -102,19 +86,13 @@ def _refs(tree: Any, index: dict[torch.fx.Node, int]) -> Iterator[Ref]:
         yield from _refs(list(tree.values()), index)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else None
+def _shape(node: torch.fx.Node, value: Any) -> tuple[int, ...] | None:
+    if not isinstance(value, torch.Tensor):
+        return None
+    if any(isinstance(size, torch.SymInt) for size in value.shape):
+        raise not_traceable(f"stopped at {_line(node)}: a size depends on the values of a tensor")
+    return tuple(int(size) for size in value.shape)
 
 
-def _refusal(error: Exception) -> UsageError:
-    text = str(error).strip()
-    frame = line_of_error(error)
-    place = line_in_text(text)
-    if frame is not None:
-        place = f"{short_path(frame.filename)}:{frame.lineno} ({frame.line})"
-    what = text.splitlines()[0] if text else type(error).__name__
-    return UsageError(
-        f"torch.export cannot take this model, stopped at {place}: {what}",
-        hint="forward may not branch on tensor values or leave torch; rewrite that line, "
-        "e.g. with torch.where",
-    )
+def _line(node: torch.fx.Node) -> str:
+    return line_in_text(node.meta.get("stack_trace") or "")

@@ -13,9 +13,11 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.errors import UsageError
 from stages.trace.capture import dispatch_capture, export_capture
 from stages.trace.capture.calls import Capture, Ground
 from stages.trace.capture.model_state import Snapshot
+from stages.trace.capture.refusals import no_output, refusal
 
 
 def capture_forward(
@@ -24,12 +26,26 @@ def capture_forward(
     """The calls of one forward pass in eval mode.
 
     Raises:
-        UsageError: torch.export cannot take the model; names the line of the model that stopped it.
+        UsageError: the network does not run, or does what cannot be followed; names its line.
     """
+    captured = _capture(model, example_inputs, snapshot)
+    if not captured.outputs:
+        raise no_output()
+    return captured
+
+
+def _capture(
+    model: nn.Module, example_inputs: tuple[Any, ...], snapshot: Snapshot | None
+) -> Capture:
     for ground in (Ground.META, Ground.FAKE):
         # tensor values used, higher-order operators, another torch
         with contextlib.suppress(Exception):
             return dispatch_capture.by_dispatch(
                 model, example_inputs, ground=ground, snapshot=snapshot
             )
-    return export_capture.by_export(model, example_inputs)
+    try:
+        return export_capture.by_export(model, example_inputs)
+    except (MemoryError, UsageError):
+        raise
+    except Exception as error:
+        raise refusal(model, example_inputs, error) from error

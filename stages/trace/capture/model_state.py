@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stages.trace.capture.source_lines import inside_engine, inside_torch
+from stages.trace.capture.source_lines import inside_engine, inside_library
 
 _MAX_OBJECTS = 500_000  # a network that drags a data set along is not walked to its end
 _PLAIN = frozenset(
@@ -182,24 +182,26 @@ class Snapshot:
                     self._undo.append(functools.partial(_set, value, name, content))
 
     def _visit_sources(self) -> None:
-        """Caches on classes, and in the files that define them: one level deep."""
-        classes = {
-            owner
+        """Classes, and the files that define them and the functions: one level deep."""
+        spaces = {
+            id(value.__globals__): value.__globals__
             for value in self._seen.values()
-            if isinstance(value, nn.Module)
-            for owner in type(value).__mro__
+            if isinstance(value, FunctionType)
         }
-        spaces: dict[int, Any] = {}
+        classes = {owner for value in self._seen.values() for owner in _classes(value)}
         for owner in classes:
-            source = sys.modules.get(owner.__module__)
-            file = getattr(source, "__file__", None) or ""
-            if owner is object or inside_torch(file) or inside_engine(file):
-                continue
-            self._undo.append(functools.partial(_restore_class, owner, dict(vars(owner))))
-            for space in (owner, source):
-                if space is not None:
-                    spaces[id(space)] = space
-        for value in (item for space in spaces.values() for item in list(vars(space).values())):
+            if source := sys.modules.get(owner.__module__):
+                spaces[id(vars(source))] = vars(source)
+            if not _of_library(vars(source) if source else {}):
+                self._undo.append(functools.partial(_restore_class, owner, dict(vars(owner))))
+                self._visit_caches(vars(owner).values())
+        for space in spaces.values():
+            if not _of_library(space):
+                self._undo.append(functools.partial(_restore_globals, space, dict(space)))
+                self._visit_caches(space.values())
+
+    def _visit_caches(self, values: Iterable[Any]) -> None:
+        for value in list(values):
             if isinstance(value, dict) and id(value) not in self._seen:
                 self._dicts.append((value, dict(value)))
             elif isinstance(value, (list, set)) and id(value) not in self._seen:
@@ -260,6 +262,27 @@ def _set(value: Any, name: str, content: Any) -> None:
     if getattr(value, name, None) is not content:
         with suppress(AttributeError, TypeError):
             setattr(value, name, content)
+
+
+def _classes(value: Any) -> tuple[type, ...]:
+    return type(value).__mro__[:-1] if isinstance(value, nn.Module) else ()
+
+
+def _of_library(space: Mapping[str, Any]) -> bool:
+    file = space.get("__file__") or ""
+    return inside_library(file) or inside_engine(file)
+
+
+def _restore_globals(space: dict[str, Any], before: dict[str, Any]) -> None:
+    """Names that were there get their values back; of new ones, which another thread may have
+    made, those that hold a tensor go.
+    """
+    for name, value in list(space.items()):
+        if name in before:
+            if value is not before[name]:
+                space[name] = before[name]
+        elif isinstance(value, torch.Tensor):
+            del space[name]
 
 
 def _restore_class(owner: type, before: dict[str, Any]) -> None:

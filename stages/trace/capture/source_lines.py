@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from functools import cache, lru_cache
 from types import FrameType
@@ -13,15 +14,19 @@ import torch
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
 _ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 """The folder of the trace engine: it runs the network and is no line of it."""
 _UNKNOWN = "unknown line"
 
 
 @cache
-def inside_torch(file: str) -> bool:
-    """True for PyTorch's own source files."""
-    return file.startswith(_TORCH)
+def inside_library(file: str) -> bool:
+    """True for source files of PyTorch and of the standard library, and for code they generate."""
+    if file.startswith(_TORCH) or file in ("<string>", "<__array_function__ internals>"):
+        return True
+    standard = file.startswith(_STANDARD) and "-packages" + os.sep not in file
+    return standard or file.startswith("<frozen ")
 
 
 @cache
@@ -56,21 +61,21 @@ def running_line() -> str:
                 break
         else:
             inside_run = True
-            if not inside_torch(file):
+            if not inside_library(file):
                 return f"{short_path(file)}:{frame.f_lineno}"
         frame = frame.f_back
     return _UNKNOWN
 
 
 def line_in_text(stack: str) -> str:
-    """The innermost frame outside torch of a stack that is written out as text."""
+    """The innermost frame of the network's own code in a stack that is written out as text."""
     frames = [(match["file"], match["line"]) for match in _FRAME.finditer(stack)]
-    own = [frame for frame in frames if not inside_torch(frame[0])] or frames
+    own = [frame for frame in frames if not inside_library(frame[0])] or frames
     return f"{short_path(own[-1][0])}:{own[-1][1]}" if own else _UNKNOWN
 
 
 def line_of_error(error: BaseException) -> traceback.FrameSummary | None:
-    """The innermost frame of an exception outside torch and the engine; None without one."""
+    """The innermost frame of the network's own code that an exception left; None without one."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not inside_torch(f.filename) and not inside_engine(f.filename)]
+    own = [f for f in frames if not inside_library(f.filename) and not inside_engine(f.filename)]
     return own[-1] if own else None

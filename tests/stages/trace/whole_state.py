@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 
 def whole_state(model: nn.Module) -> Any:
@@ -45,8 +46,8 @@ def _state(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def _tensor(value: torch.Tensor) -> Any:
-    if value.is_meta:
-        return "meta", id(value), tuple(value.shape)
+    if value.is_meta or is_lazy(value):
+        return type(value), id(value), () if is_lazy(value) else tuple(value.shape)
     data = value.detach().cpu().contiguous().view(-1)
     content = zlib.crc32(data.view(torch.uint8).numpy().tobytes()) if data.numel() else 0
     return id(value), value.requires_grad, value.dtype, tuple(value.shape), value.stride(), content

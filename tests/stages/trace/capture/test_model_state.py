@@ -29,6 +29,7 @@ from stages.trace.capture.export_capture import by_export
 
 _BY_DEVICE: dict[Any, torch.Tensor] = {}
 _SEEN: list[torch.Tensor] = []
+_LATEST: torch.Tensor | None = None
 
 
 @functools.lru_cache
@@ -127,6 +128,13 @@ def in_file(m, y):
     return y * _BY_DEVICE[y.device]
 
 
+def in_global(m, y):
+    global _LATEST
+    if _LATEST is None:
+        _LATEST = ramp(y)
+    return y * _LATEST
+
+
 def in_function_cache(m, y):
     return y * _ramp(y.shape[3], y.device)
 
@@ -173,8 +181,8 @@ WAYS = {
     use.__name__: use
     for use in (
         in_attribute, in_new_attribute, in_dict, in_dict_by_device, in_nested_containers, in_buffer,
-        in_another_module, in_object, on_class, in_file, in_function_cache, in_collections,
-        in_numbers, in_new_module, in_hook, in_mode, in_random_state,
+        in_another_module, in_object, on_class, in_file, in_global, in_function_cache,
+        in_collections, in_numbers, in_new_module, in_hook, in_mode, in_random_state,
     )
 }  # fmt: skip
 X = torch.randn(2, 3, 8, 8)
@@ -182,6 +190,8 @@ X = torch.randn(2, 3, 8, 8)
 
 @pytest.fixture(autouse=True)
 def empty_caches() -> None:
+    global _LATEST
+    _LATEST = None
     _BY_DEVICE.clear()
     _SEEN.clear()
     _ramp.cache_clear()
@@ -191,7 +201,7 @@ def empty_caches() -> None:
 
 def outside() -> Any:
     """What a network can reach beside itself."""
-    return (dict(_BY_DEVICE), list(_SEEN), dict(Remembering.shared), Remembering.latest)
+    return (dict(_BY_DEVICE), [*_SEEN, _LATEST], dict(Remembering.shared), Remembering.latest)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -200,7 +210,7 @@ def test_what_forward_remembers_is_forgotten(way: str) -> None:
     before = whole_state(net)
     graph = trace(net, X)
     assert whole_state(net) == before
-    assert outside() == ({}, [], {}, None)
+    assert outside() == ({}, [None], {}, None)
     assert not any(tensor.is_meta for tensor in net.state_dict().values())
     assert [group.id for group in graph.prunable] == ["a", "b"]
     assert prove(net, graph, ChannelPlan.uniform(graph), [X]).relative < 1e-12
