@@ -1,4 +1,6 @@
-"""`prune` cuts, `mask` silences: for every input in eval mode both give the same output."""
+"""`cut` takes channels out, `mask` silences them: in eval mode both give the same output for every
+input.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from pipeline.channels.rebuild import named_tensors, rebuild, slice_tensors
 from pipeline.errors import ArtifactError
 
 
-def prune(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
-    """A new network without the channels that the plan drops; `model` stays as it is.
+def cut(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
+    """A new network without the channels that the plan drops, not run; `model` stays as it is.
 
     Parameters and buffers are sliced, module attributes (`out_channels`, `groups`, `num_features`
     …) follow; training mode, requires_grad, shared modules and hooks are kept.

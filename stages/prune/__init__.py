@@ -6,7 +6,8 @@ for them.
 
 from pipeline.channels.costs import CostModel, LayerRow
 from pipeline.channels.plan import ChannelPlan
-from pipeline.channels.surgery import mask, prune, sliced_tensors
+from pipeline.channels.surgery import mask, sliced_tensors
+from stages.prune.checked import prune
 from stages.prune.importance import CRITERIA, rank_channels
 from stages.prune.proof import Proof, prove, prove_order
 

@@ -10,14 +10,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild
-from pipeline.channels.surgery import mask, prune
+from pipeline.channels.surgery import cut, mask
 from pipeline.errors import Hint, Key, Refused
-from pipeline.modes import mode
+from stages.trace.capture.calls import tensors_of
+from stages.trace.capture.model_state import preserved, set_training
+from stages.trace.capture.quiet import quiet
+from stages.trace.capture.refusals import what_stopped
+from stages.trace.check.copies import as_dtype
+
+_FREEZE = Hint("freeze the groups concerned with ", Key("trace.freeze"))
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,21 @@ class Proof:
     relative: float
 
 
+class DoesNotRun(Refused):
+    """The network does not run on these inputs, cut or not."""
+
+
 def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequence[Any]) -> Proof:
     """Run the cut and the silenced network in eval mode and float64 on `inputs`.
 
     Raises:
+        DoesNotRun: the whole network does not run in float64 on `inputs`.
         Refused: the cut network does not run, or its output has another shape, or one of the
             outputs is not finite.
     """
-    wide = rebuild(model, {}, ()).double()  # float32's round-off would hide a small mistake
-    return _difference(
-        lambda: prune(wide, graph, plan), lambda: mask(wide, graph, plan), inputs, "cut"
-    )
+    wide = _in_float64(model)  # float32's round-off would hide a small mistake
+    one, reference = (lambda: cut(wide, graph, plan)), (lambda: mask(wide, graph, plan))
+    return _difference(model, one, reference, inputs, "cut")
 
 
 def prove_order(
@@ -49,8 +58,10 @@ def prove_order(
     """Shuffle the units of every prunable group consistently; the output must stay. Needs no
     reference answer.
     """
-    wide = rebuild(model, {}, ()).double()
-    return _difference(lambda: permuted(wide, graph, seed=seed), lambda: wide, inputs, "shuffled")
+    wide = _in_float64(model)
+    return _difference(
+        model, lambda: permuted(wide, graph, seed=seed), lambda: wide, inputs, "shuffled"
+    )
 
 
 def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Module:
@@ -70,45 +81,68 @@ def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Modu
     return rebuild(model, changed, ())
 
 
+def _in_float64(model: nn.Module) -> nn.Module:
+    tensors = named_tensors(model).items()
+    return rebuild(model, {n: t.detach().double() for n, t in tensors if t.is_floating_point()}, ())
+
+
 def _difference(
+    model: nn.Module,
     one: Callable[[], nn.Module],
     reference: Callable[[], nn.Module],
     inputs: Sequence[Any],
     what: str,
 ) -> Proof:
-    """Networks are built one after the other, so that only one lives at a time."""
-    inputs = [
-        item.double() if torch.is_tensor(item) and item.is_floating_point() else item
-        for item in inputs
-    ]
-    expected = _outputs(reference(), inputs)
-    network = one()
-    try:
-        found = _outputs(network, inputs)
-    except Exception as error:
+    """Networks are built one after the other, so that only one lives at a time.
+
+    What they share with `model`, such as the caches of its classes, is put back.
+    """
+    inputs = as_dtype(tuple(inputs), torch.float64)
+    with quiet(), preserved(model):
+        try:
+            expected = _outputs(reference(), inputs)
+        except _Stopped as error:
+            raise DoesNotRun(f"the network does not run in float64, {error}") from None
+        try:
+            found = _outputs(one(), inputs)
+        except _Stopped as error:
+            raise Refused(f"the {what} network does not run, {error}", hint=_FREEZE) from None
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+        shapes, wanted = _shapes(found), _shapes(expected)
+        message = f"the {what} network's output has shape {shapes}, not {wanted}"
+        raise Refused(message, hint=_FREEZE)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in [*found, *expected]):
         raise Refused(
-            f"the {what} network does not run: {error}",
-            hint=Hint("freeze the groups concerned with ", Key("trace.freeze")),
-        ) from error
+            f"the output of the {what} network, or of its reference, is not finite",
+            hint="check the weights and the scale of the images",
+        )
+    return _largest(found, expected)
+
+
+def _largest(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> Proof:
     worst = relative = 0.0
     for a, b in zip(found, expected, strict=True):
-        if a.shape != b.shape:
-            raise Refused(
-                f"the {what} network's output has shape {tuple(a.shape)}, not {tuple(b.shape)}"
-            )
-        if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-            raise Refused(
-                f"the output of the {what} network, or of its reference, is not finite",
-                hint="check the weights and the scale of the images",
-            )
-        difference, scale = float((a - b).abs().max()), float(b.abs().max())
-        worst = max(worst, difference)
-        # all zeros have no scale
-        relative = max(relative, difference / scale if scale else difference)
+        if a.numel():
+            difference, scale = float((a - b).abs().max()), float(b.abs().max())
+            worst = max(worst, difference)
+            relative = max(relative, difference / scale if scale else difference)
     return Proof(worst, relative)
 
 
-def _outputs(network: nn.Module, inputs: Sequence[Any]) -> list[torch.Tensor]:
-    with torch.no_grad(), mode(network, False):
-        leaves = tree_leaves(network(*inputs))
-        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+def _shapes(tensors: Sequence[torch.Tensor]) -> str:
+    return " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
+
+
+class _Stopped(Exception):
+    """A run ended early; the text says where and why."""
+
+
+def _outputs(network: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    try:
+        set_training(network, False)
+        with torch.no_grad():
+            outputs = tensors_of(network(*inputs))
+    except Exception as error:
+        raise _Stopped(what_stopped(network, error)) from error
+    return [tensor if tensor.is_complex() else tensor.double() for tensor in outputs]

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.channels.costs import CostModel
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
-from pipeline.channels.surgery import prune
+from pipeline.channels.surgery import cut
 from pipeline.data.load import load_splits
 from pipeline.errors import ArtifactError, Command, Hint, Key, Refused
 from pipeline.models.files import load_model, save_model
@@ -36,7 +36,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     x, _ = splits.search.take(settings.images, seed=ctx.seed)
     proof = prove(model, graph, plan, (x,))
     _check_proof(proof, settings.tolerance)
-    save_model(prune(model, graph, plan), ctx.out, input_shape=ctx.data_card.image_shape)
+    save_model(cut(model, graph, plan), ctx.out, input_shape=ctx.data_card.image_shape)
     original = CostModel(ChannelGraph.from_dict(ctx.read_original("graph")))
     counts = _counts(original, CostModel(graph), plan.counts())
     evidence = {**asdict(proof), "images": len(x), "tolerance": settings.tolerance}

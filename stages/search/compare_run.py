@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
-from pipeline.channels.surgery import prune
+from pipeline.channels.surgery import cut
 from pipeline.config.schema import Config
 from pipeline.data.images import balanced_indices
 from pipeline.data.load import load_splits
@@ -136,7 +136,7 @@ class RunComparison:
         model, graph = problem.network.model, problem.network.graph
 
         def recovered(counts: Counts, seed: int) -> float:
-            student = prune(model, graph, ChannelPlan(problem.ranking.keep(counts), {}))
+            student = cut(model, graph, ChannelPlan(problem.ranking.keep(counts), {}))
             return self.distill(student, model, splits, seed)
 
         return recovered

@@ -84,12 +84,12 @@ def refusal(model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> Usag
     try:
         output = _run(model, inputs)
     except (Exception, SystemExit) as own:
-        what = _what(model, own)
+        what = what_stopped(model, own)
         return UsageError(f"the network does not run on this input, {what}", hint=_CALL_IT)
     for leaf in tree_leaves(output):
         if not isinstance(leaf, _PLAIN):
             return no_output(f"an object of type {type(leaf).__name__}")
-    return not_traceable(_what(model, error))
+    return not_traceable(what_stopped(model, error))
 
 
 def not_traceable(what: str) -> UsageError:
@@ -99,7 +99,7 @@ def not_traceable(what: str) -> UsageError:
 
 def unexpected(model: nn.Module, error: BaseException) -> UsageError:
     """Whatever else ends a trace."""
-    what = f"{type(error).__name__} {_what(model, error)}"
+    what = f"{type(error).__name__} {what_stopped(model, error)}"
     return UsageError(
         f"the network cannot be traced: {what}",
         hint="rewrite what stands there, or report it with the network",
@@ -120,7 +120,8 @@ def _run(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
         return model(*inputs)
 
 
-def _what(model: nn.Module, error: BaseException) -> str:
+def what_stopped(model: nn.Module, error: BaseException) -> str:
+    """Where a run of the network ended and why, in one line."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0].strip()
     text = next((means for says, means in _SAYINGS.items() if says in text), text)
     place = _place(model, error)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.channels.costs import CostModel, ProductCost
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
-from pipeline.channels.surgery import prune
+from pipeline.channels.surgery import cut
 from pipeline.channels.widths import LayerWidths, Lengths
 
 IDS = ("a", "b")
@@ -50,7 +50,7 @@ def test_any_cut_costs_what_the_cut_network_costs(
 ) -> None:
     kept = {group: data.draw(st.integers(1, graph[group].size)) for group in IDS}
     plan = ChannelPlan({group: tuple(range(count)) for group, count in kept.items()})
-    small = prune(net, graph, plan).eval()
+    small = cut(net, graph, plan).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         small(torch.zeros(1, 3, 8, 8))
     assert 2 * CostModel(graph).macs(kept) == counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""`prune` and `mask`: what they change, what they leave alone, and what they refuse."""
+"""`cut` and `mask`: what they change, what they leave alone, and what they refuse."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import nn
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
-from pipeline.channels.surgery import mask, prune, sliced_tensors
+from pipeline.channels.surgery import cut, mask, sliced_tensors
 from pipeline.errors import ArtifactError
 
 
 def test_cut_updates_shapes_and_attributes(net: Small, graph: ChannelGraph) -> None:
-    small = prune(net, graph, ChannelPlan({"a": (1, 4, 5), "b": (0, 2)}))
+    small = cut(net, graph, ChannelPlan({"a": (1, 4, 5), "b": (0, 2)}))
     assert (small.a.out_channels, small.n.num_features) == (3, 3)
     assert (small.d.in_channels, small.d.out_channels, small.d.groups) == (3, 3, 3)
     assert (small.b.in_channels, small.b.out_channels) == (3, 2)
@@ -33,7 +33,7 @@ def test_cut_leaves_its_input_alone(net: Small, graph: ChannelGraph) -> None:
     net.a.weight.requires_grad_(False)
     before = digest(net)
     plan = ChannelPlan.uniform(graph)
-    small = prune(net, graph, plan)
+    small = cut(net, graph, plan)
     with torch.no_grad():
         for changed in (small, mask(net, graph, plan)):
             for tensor in (*changed.parameters(), *changed.buffers()):
@@ -67,13 +67,13 @@ def test_any_cut_computes_what_the_masked_network_computes(
     wide, plan = copy.deepcopy(net).double().eval(), ChannelPlan(keep)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     with torch.no_grad():
-        small, silent = (act(wide, graph, plan)(x) for act in (prune, mask))
+        small, silent = (act(wide, graph, plan)(x) for act in (cut, mask))
     assert torch.allclose(small, silent, rtol=1e-12, atol=1e-14)
 
 
 def test_sliced_tensors_load_into_a_cut_copy(net: Small, graph: ChannelGraph) -> None:
     plan = ChannelPlan.uniform(graph, 0.25)
-    small = prune(net, graph, plan)
+    small = cut(net, graph, plan)
     expected = digest(small)
     changed = sliced_tensors(net, graph, plan)
     state = small.state_dict()
@@ -100,7 +100,7 @@ def test_sliced_tensors_load_into_a_cut_copy(net: Small, graph: ChannelGraph) ->
 def test_plan_of_another_network_is_refused(
     net: Small, graph: ChannelGraph, keep: dict[str, tuple[int, ...]], message: str
 ) -> None:
-    for act in (prune, mask, sliced_tensors):
+    for act in (cut, mask, sliced_tensors):
         with pytest.raises(ArtifactError, match=message):
             act(net, graph, ChannelPlan(keep))
 
@@ -108,13 +108,13 @@ def test_plan_of_another_network_is_refused(
 def test_graph_of_another_network_is_refused(graph: ChannelGraph) -> None:
     other = nn.Sequential(nn.Conv2d(3, 8, 3))
     with pytest.raises(ArtifactError, match="not of this network") as caught:
-        prune(other, graph, ChannelPlan({"a": (0,)}))
+        cut(other, graph, ChannelPlan({"a": (0,)}))
     assert len(caught.value.details) == 2
 
 
 def test_heads_of_training_follow_the_cut() -> None:
     net = Auxiliary()
-    small = prune(net, small_graph(net), ChannelPlan({"a": (0, 1, 5)})).train()
+    small = cut(net, small_graph(net), ChannelPlan({"a": (0, 1, 5)})).train()
     assert small.aux.in_features == 3
     outputs = small(torch.randn(2, 3, 8, 8))
     assert [output.shape for output in outputs] == [(2, 4), (2, 4)]
