@@ -183,6 +183,12 @@ class OutOfMemory(EnvironmentProblem):
         )
         super().__init__(f"{what}: out of memory", hint=Hint(less, "type the command again"))
 
+    @staticmethod
+    def said_by(error: RuntimeError) -> bool:
+        """Whether torch ran out of it: it says so in words only, CUDA's or its CPU allocator's."""
+        text = str(error).lower()
+        return "out of memory" in text or "can't allocate memory" in text
+
 
 class Locked(RlpError):
     """The run is locked by a live process."""

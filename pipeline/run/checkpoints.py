@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, RlpError
+from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, OutOfMemory, RlpError
 from pipeline.run import store
 from pipeline.run.documents import Sealed
 from pipeline.training.loop import Callbacks, Fit, Stopped, fit
@@ -139,8 +139,7 @@ def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
             error.hint = Hint.set(f"{section}.lr", recipe.lr / 2, says)
         raise
     except RuntimeError as error:
-        # CUDA's words, and those of torch's CPU allocator
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not OutOfMemory.said_by(error):
             raise
         raise EnvironmentProblem(
             f"out of memory on {best_device()} with {recipe.batch_size} images a step",

@@ -286,7 +286,7 @@ def _resource_errors(stage: PlacedStage, config: Config, folder: Path) -> Iterat
                 raise
         raise
     except RuntimeError as error:
-        if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
+        if OutOfMemory.said_by(error):
             raise OutOfMemory(stage.name, _less_memory(stage, config)) from error
         raise
 

@@ -37,6 +37,11 @@ def accuracy(
     return right / max(1, len(images))
 
 
+def norms_of(model: nn.Module) -> list[_BatchNorm]:
+    """Batch norms with running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
 def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> None:
     """Replace running mean and variance of every batch norm by the plain average over `batches`.
 
@@ -45,7 +50,7 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor | tuple[Tens
     Args:
         batches: x (B, C, H, W), or tuples that begin with it; without any batch nothing changes.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = norms_of(model)
     device = device_of(model)
     momenta = [norm.momentum for norm in norms]
     fresh = True

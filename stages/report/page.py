@@ -7,9 +7,9 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-import yaml
 
 from pipeline.config.schema import Config
+from pipeline.config.yaml_nodes import dump
 from stages.report.documents import Document, RunDocuments
 from stages.report.views import alignment, recovery, search, search_figures, timing
 
@@ -45,7 +45,7 @@ def render(
         model=config.model.source,
         machine=f"{device}, {machine['cores']} cores",
         commands=commands,
-        settings_yaml=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True),
+        settings_yaml=dump(settings),
         artefacts=artefact_rows(found.manifests),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         fingerprint=f"Machine {machine['id']}: {machine['system']}.",

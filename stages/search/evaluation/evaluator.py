@@ -23,15 +23,10 @@ from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import rebuild
 from pipeline.config.search import EvaluationConfig
-from pipeline.training.evaluate import reestimate_batchnorm
+from pipeline.training.evaluate import norms_of, reestimate_batchnorm
 from stages.search.evaluation.candidate_network import CandidateNetwork
 from stages.search.evaluation.scores import SCORES, correctness
-from stages.search.evaluation.short_distillation import (
-    batch_statistics,
-    distill,
-    distill_batches,
-    norms_of,
-)
+from stages.search.evaluation.short_distillation import batch_statistics, distill, distill_batches
 from stages.search.evaluation.trial import Outcome
 from stages.search.space.ranking import Ranking
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config.search import EvaluationConfig
+from pipeline.training.evaluate import norms_of
 from pipeline.training.objectives import distillation_loss
 
 DistillBatch = tuple[Tensor, Tensor]
@@ -52,11 +53,6 @@ def distill(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-
-
-def norms_of(model: nn.Module) -> list[_BatchNorm]:
-    """Batch norms with running statistics."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 @contextmanager
