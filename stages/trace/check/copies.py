@@ -45,8 +45,9 @@ class Cuts:
 
         Equal shares would hide that a size of one group was taken for that of another; even ones,
         that a half of it was. Of a big network `large` is so much that about `_BIG` elements are
-        left, and three units of a group. A second draw leaves every other group whole, takes
-        other shares, and more of the first units.
+        left, and three units of a group. Groups that are not named stay whole: what a cut of them
+        breaks is no matter of these. A second draw leaves every other group whole, takes other
+        shares, and more of the first units.
         """
         generator = np.random.default_rng(number)
         wanted = set(ids)
@@ -58,10 +59,12 @@ class Cuts:
             if number:
                 place = place[::-1]
             order = np.argsort(generator.uniform(size=group.size) + place)
+            if group.id not in wanted:
+                continue
             if share < 1 and group.size > 3:
                 order = order[: max(round(group.size * share * generator.uniform(0.7, 1)), 3)]
                 large[group.id] = _units(order)
-            if group.id in wanted and not (number and position % 2):
+            if not (number and position % 2):
                 # neighbours are far apart
                 fraction = 0.25 + 0.5 * ((position + number / 3) * _GOLDEN % 1)
                 count = round(len(order) * fraction)

@@ -44,13 +44,15 @@ class Stopped(BaseException):
 class Course:
     """Watches the silenced network: the path it takes, and what should be left of its results.
 
-    `traced` are the calls it has to repeat; None where nothing was traced.
+    `traced` are the calls it has to repeat; None where nothing was traced. `infinite` is the first
+    call that makes a removed unit infinite, and nothing else.
     """
 
     def __init__(self, traced: Sequence[Call] | None, promises: Promises | None) -> None:
         self.traced, self.promises = traced, promises
         self.calls: list[Call] = []
         self.left: list[list[torch.Tensor | None]] = []
+        self.infinite: Deviation | None = None
 
     def seen(self, call: Call, results: Sequence[Any]) -> None:
         position = len(self.calls)
@@ -62,6 +64,8 @@ class Course:
             for number, result in enumerate(results):
                 tensor = isinstance(result, torch.Tensor)
                 left.append(self.promises.slices(position, number, result) if tensor else None)
+                if self.infinite is None and left[-1] is not None:
+                    self.infinite = _infinite(call, result, left[-1])
         self.left.append(left)
 
     def failed(self, name: str, line: str) -> None:
@@ -162,6 +166,13 @@ def unlike(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> str
         return "other values"
     close = torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
     return "" if close else "other values"
+
+
+def _infinite(call: Call, whole: torch.Tensor, left: torch.Tensor) -> Deviation | None:
+    """Zeros of a silenced unit that are divided by, which no zero weight takes back."""
+    if whole.shape == left.shape or bool(whole.isfinite().all()) or not left.isfinite().all():
+        return None
+    return Deviation("a silenced channel becomes infinite", call.line, call.site)
 
 
 def _uninitialised(call: Call) -> bool:

@@ -38,7 +38,7 @@ _OF_ONE = frozenset(
      "im2col", "unfold", "diagonal", "repeat_interleave", "max_pool1d", "max_pool2d",
      "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
      "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
-     "mean", "sum", "amax", "amin"}
+     "mean", "sum", "amax", "amin", "std", "var", "norm", "linalg_vector_norm"}
 )  # fmt: skip
 _OF_ALL = frozenset({"add", "sub", "maximum", "minimum", "copy"})
 _JOINS = frozenset({"cat", "concat", "stack"})
@@ -60,10 +60,18 @@ class Zeros:
         self._zero.add(call.index)
 
     def at(self, ref: Any, before: Call) -> bool:
-        """Whether units leave zeros in an argument of the call `before`."""
+        """Whether units leave zeros in an argument of `before`, the running call."""
+        self._catch_up(before)
+        return isinstance(ref, Ref) and ref.index in self._zero
+
+    def along(self, ref: Any, result: Activation, before: Call) -> bool:
+        """Whether they do at the very channels of an element-wise result, parameters included."""
+        self._catch_up(before)
+        return isinstance(ref, Ref) and self._along(ref, result)
+
+    def _catch_up(self, before: Call) -> None:
         while self._ahead and self._ahead[-1].index < before.index:
             self._follow(self._ahead.pop())
-        return isinstance(ref, Ref) and ref.index in self._zero
 
     def _follow(self, call: Call) -> None:
         refs = [leaf for leaf in flatten((call.args, call.kwargs)) if isinstance(leaf, Ref)]
@@ -112,7 +120,6 @@ class Zeros:
         return dim == channel and _plain(weight) and (bias is None or _plain(bias))
 
     def _along(self, ref: Ref, result: Activation) -> bool:
-        """Zeros at the very channels of an element-wise result."""
         value = self._value(ref)
         if result.dim is None or not isinstance(value, (Activation, Parameter)):
             return False

@@ -4,8 +4,6 @@ each operand's element.
 
 from __future__ import annotations
 
-import numpy as np
-
 from stages.trace.capture.calls import flatten
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import (
@@ -17,22 +15,22 @@ from stages.trace.propagate.label_values import (
 )
 
 # f(0) is infinite or undefined: a silenced channel would turn into NaN that a zero weight does not
-# remove.
+# remove. Where zero is not known to arrive, as in 1 / (x + eps), the check of a cut decides.
 _SINGULAR_OPERAND = {
     "div": "other", "divide": "other", "true_divide": "other", "floor_divide": "other",
     "remainder": "other", "fmod": "other", "reciprocal": "self", "rsqrt": "self", "log": "self",
     "log2": "self", "log10": "self", "logit": "self", "digamma": "self", "lgamma": "self",
-    "addcdiv": "tensor2", "xlogy": "other", "atan2": "other",
+    "addcdiv": "tensor2", "xlogy": "other",
 }  # fmt: skip
 
 
 def pointwise(state: Pass, bound: Bound) -> Result:
     """Unify what meets; a free parameter or buffer joins the units it is broadcast against."""
     operands = [value for value in flatten(bound) if isinstance(value, (Activation, Parameter))]
-    if _singular(state, bound):
-        return state.stuck(operands, "a silenced channel would make it infinite here")
     shape = next((shape for shape in state.call.shapes if shape is not None), ())
     result = meet(state, operands, shape)
+    if isinstance(result, Activation) and _singular(state, bound, result):
+        return state.stuck([operands, result], "a silenced channel would make it infinite here")
     return state.results(lambda _: result) if len(state.call.shapes) > 1 else result
 
 
@@ -124,15 +122,14 @@ def _size(value: Activation | Parameter, dim: int, shape: tuple[int, ...]) -> in
     return value.shape[own] if own >= 0 else 1
 
 
-def _singular(state: Pass, bound: Bound) -> bool:
+def _singular(state: Pass, bound: Bound, result: Activation) -> bool:
     name = state.call.name.rstrip("_")
-    operand = bound.get(_SINGULAR_OPERAND.get(name, ""))
+    operand = _SINGULAR_OPERAND.get(name, "")
     if name == "pow":
         exponent = bound.get("exponent")
-        operand = bound["self"] if not isinstance(exponent, (int, float)) or exponent < 0 else None
-    if isinstance(operand, Parameter):
-        return not operand.buffer and any(isinstance(value, Activation) for value in bound.values())
-    return isinstance(operand, Activation) and bool(np.any(operand.vector > 0))
+        operand = "self" if isinstance(exponent, (int, float)) and exponent < 0 else ""
+    ref = state.call.argument(operand) if operand else None
+    return state.zeros.along(ref, result, state.call)
 
 
 RULES = {

@@ -261,3 +261,14 @@ def test_zero_initialised_branches_hide_nothing() -> None:
     nn.init.ones_(net.n.weight)
     for seed in range(5):
         assert prove(net, graph, random_plan(graph, seed), [X]).relative < 1e-9
+
+
+def test_a_size_that_one_group_breaks_keeps_no_other_group_of_a_big_network() -> None:
+    def form(m: Any, y: torch.Tensor) -> torch.Tensor:
+        shares = m.c(y).mean((2, 3)).softmax(1).reshape(y.shape[0], y.shape[1], 2)
+        return y * shares.amax((1, 2))[:, None, None, None]
+
+    big = nn.Sequential(nn.Linear(5, 1500), nn.ReLU(), nn.Linear(1500, 1500), nn.Linear(1500, 5))
+    net = Net(form, leave=lambda m, y: m.big(y), c=nn.Conv2d(16, 32, 1), big=big).eval()
+    graph = trace(net, X)
+    assert {g.id for g in graph.prunable} == {"b", "head", "big.0", "big.2"}, graph.details()
