@@ -51,6 +51,8 @@ class ChannelGraph:
         aliases: {other name: canonical name} of tensors that several modules share.
         inputs: shapes of the example inputs.
         unused: parameters that no forward pass reads.
+        divisors: parameters and dimensions whose slices something is divided by, such as the
+            direction of a weight norm: silencing a unit leaves them as they are.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -60,6 +62,7 @@ class ChannelGraph:
     aliases: dict[str, str] = field(default_factory=dict)
     inputs: tuple[tuple[int, ...], ...] = ()
     unused: tuple[str, ...] = ()
+    divisors: tuple[Place, ...] = ()
     # a field, so that `dataclasses.replace` carries it: without its model a graph cannot rank
     _model: weakref.ref[nn.Module] | None = field(default=None, compare=False)
 
@@ -171,6 +174,7 @@ class ChannelGraph:
             "parameters": self.parameters,
             "aliases": self.aliases,
             "unused": self.unused,
+            **({"divisors": self.divisors} if self.divisors else {}),
         }
 
     def to_json(self) -> str:
@@ -209,4 +213,5 @@ def _parsed(data: Mapping[str, Any]) -> ChannelGraph:
         aliases=dict(data["aliases"]),
         inputs=tuple(tuple(shape) for shape in data["inputs"]),
         unused=tuple(data["unused"]),
+        divisors=tuple((str(name), int(dim)) for name, dim in data.get("divisors", ())),
     )

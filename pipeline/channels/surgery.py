@@ -29,7 +29,7 @@ def cut(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
     """A same-shaped network in which every parameter slice of the dropped channels is zero;
-    buffers stay.
+    buffers stay, and so do slices that a weight is divided by.
 
     Raises:
         ArtifactError: plan and graph, or graph and model, do not belong together.
@@ -39,7 +39,7 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
     changed: dict[str, torch.Tensor] = {}
     for (name, dim), gone in graph.removed_slices(plan.keep).items():
         # a norm whose weight and bias are zero is silent whatever its statistics
-        if name in parameters:
+        if name in parameters and (name, dim) not in graph.divisors:
             tensor = changed.setdefault(name, parameters[name].detach().clone())
             tensor.index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0)
     return rebuild(model, changed, ())

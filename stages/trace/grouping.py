@@ -4,6 +4,7 @@ dimension).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,9 @@ from stages.trace.layer_costs import layer_costs
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import Vector
 from stages.trace.propagate.labels import Settled
+
+# also what weight norm, spectral norm and other parametrisations compute a weight from
+_STORED_WEIGHT = re.compile(r"\.(weight(_v|_g|_orig)?|parametrizations\.weight\.original\d?)$")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def build(
             source.shape for source in inputs if source.kind == "input" and source.shape is not None
         ),
         unused=tuple(name for name in state.stored if name not in state.touched),
+        divisors=tuple(sorted(state.labels.divisors)),
     )
     return graph, settled
 
@@ -132,7 +137,7 @@ def _groups(
         first = min(
             (producers[m.parameter, m.dim], m) for m in owned if (m.parameter, m.dim) in producers
         )[1]
-        name = first.parameter.removesuffix(".weight")
+        name = _STORED_WEIGHT.sub("", first.parameter)
         taken[name] = taken.get(name, 0) + 1
         reason = state.labels.reasons[-settled.frozen[representative[number]]]
         if not reason and size == 1:

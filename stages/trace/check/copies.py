@@ -95,7 +95,12 @@ class Networks:
         small = {name: t.clone() if name in buffers else t for name, t in self.large.items()}
         for (name, dim), stay in places.left_then():
             small[name] = small[name].index_select(dim, stay.to(small[name].device))
-        self._zeros = [(place, zero) for place, zero in places.zeros() if place[0] not in buffers]
+        kept = graph.divisors
+        self._zeros = [
+            (place, zero)
+            for place, zero in places.zeros()
+            if place[0] not in buffers and place not in kept
+        ]
         self.small = rebuild(model, small, graph.widths_after(cuts.small))
         set_training(self.small, False)
 

@@ -104,8 +104,13 @@ class Pass:
             if isinstance(value, Activation):
                 self.labels.freeze(value.vector, reason)
             elif isinstance(value, Parameter):
-                self.labels.pin(value.name, reason)
+                self.pin(value, reason)
         return self.results(lambda shape: self.fixed(shape, reason))
+
+    def pin(self, parameter: Parameter, reason: str) -> None:
+        """Whatever owns slices of the stored tensors it comes from must stay."""
+        for source in parameter.sources:
+            self.labels.pin(source.name, reason)
 
     def results(self, make: Callable[[tuple[int, ...]], Any]) -> Any:
         """`make(shape)` for each tensor result: one value, or a tuple for operators that return
@@ -120,16 +125,21 @@ class Pass:
         """
         if not isinstance(parameter, Parameter):
             return True
-        axis = parameter.axis(dim)
+        read = [self._read(source, dim, labels) for source in parameter.sources]
+        return all(read)
+
+    def _read(self, source: Parameter, dim: int, labels: Vector) -> bool:
+        if source.is_constant(dim):
+            return True
+        axis = source.axis(dim)
         if axis is None:
-            reason = self.why(f"{parameter.name} mixes dimensions")
+            reason = self.why(f"{source.name} mixes dimensions")
             self.labels.freeze(labels, reason)
-            self.labels.pin(parameter.name, reason)
+            self.labels.pin(source.name, reason)
             return False
         stored, indices = axis
-        self.labels.attach(
-            parameter.name, stored, self.stored[parameter.name][stored], indices, labels
-        )
+        size = self.stored[source.name][stored]
+        self.labels.attach(source.name, stored, size, indices, labels)
         return True
 
     def owned(self, parameter: Parameter, dim: int) -> Vector | None:
@@ -137,32 +147,36 @@ class Pass:
 
         None where `dim` mixes stored dimensions.
         """
-        axis = parameter.axis(dim)
-        if axis is None:
-            return None
-        stored, indices = axis
-        size = self.stored[parameter.name][stored]
-        return self.labels.owned(parameter.name, stored, size, indices)
+        return self._slices(parameter, dim, self.labels.owned)
 
     def rows(self, parameter: Parameter, dim: int) -> Vector:
         """Labels of the output rows of a weight along its current `dim`."""
-        axis = parameter.axis(dim)
-        assert axis is not None  # callers check `plain`
-        stored, indices = axis
-        return self.labels.produce(
-            parameter.name, stored, self.stored[parameter.name][stored], indices
-        )
+        labels = self._slices(parameter, dim, self.labels.produce)
+        assert labels is not None  # callers check `plain`
+        return labels
+
+    def _slices(self, parameter: Parameter, dim: int, own: Callable[..., Vector]) -> Vector | None:
+        """Labels of the first source whose slices lie along `dim`; all others are read by them."""
+        for source in parameter.sources:
+            axis = source.axis(dim)
+            if axis is not None:
+                size = self.stored[source.name][axis[0]]
+                labels = own(source.name, axis[0], size, axis[1])
+                return labels if self.read(parameter, dim, labels) else None
+        return None
 
     def owner(self, parameter: Argument, kinds: type | tuple[type, ...]) -> str | None:
         """Path of the module that holds `parameter` (or that makes this call) if it is one of
         `kinds`.
         """
-        name = (
-            parameter.name.rpartition(".")[0]
-            if isinstance(parameter, Parameter)
-            else self.call.module
-        )
+        name = self._holder(parameter) if isinstance(parameter, Parameter) else self.call.module
         return name if isinstance(self.modules.get(name), kinds) else None
+
+    def _holder(self, parameter: Parameter) -> str:
+        """The module whose weight it is: a parametrisation is part of the layer that calls."""
+        running = self.call.module
+        inside = parameter.name.startswith(f"{running}.parametrizations.")
+        return running if inside else parameter.name.rpartition(".")[0]
 
     def width(self, module: str | None, attribute: str, labels: Vector) -> None:
         """A module attribute counts these channels and must follow a cut."""
@@ -184,17 +198,24 @@ class Pass:
                 self.labels.tie(self.followed.setdefault(key, labels), labels)
                 self.width(*key, labels)
 
-    def count(self, weight: Parameter, type_: str, positions: int, **layout: int) -> None:
-        """Add `positions` applications of a weight whose rows and columns have their labels."""
+    def count(
+        self,
+        weight: Parameter,
+        type_: str,
+        positions: int,
+        extents: tuple[Vector, Vector],
+        **layout: int,
+    ) -> None:
+        """Add `positions` applications of a weight; `extents` label its first two dimensions."""
         if not self.counting:
             return
         use = self._use_of(weight, type_, **layout)
         if self._whole(weight):
             use.positions += positions
             return
-        extents = [vector for dim in (0, 1) if (vector := self._along(weight, dim)) is not None]
-        rest = prod(weight.shape) // prod(map(len, extents))
-        use.products.append((positions * rest, tuple(extents)))
+        along = tuple(vector for vector in extents if len(vector) > 1)
+        rest = prod(weight.shape) // prod(map(len, along))
+        use.products.append((positions * rest, along))
 
     def count_product(self, times: int, *extents: Vector, weight: Parameter | None = None) -> None:
         """Add `times` the lengths of `extents`, to the row of `weight` or of the running module.
@@ -214,7 +235,7 @@ class Pass:
         use.products.append((times, extents))
 
     def _use_of(self, weight: Parameter, type_: str, **layout: Any) -> Use:
-        module = self.modules.get(weight.name.rpartition(".")[0], self.model)
+        module = self.modules.get(self._holder(weight), self.model)
         kind = type_ if module is self.model else type(module).__name__
         return self.uses.setdefault(weight.name, Use(kind, weight.name, **layout))
 
@@ -228,11 +249,3 @@ class Pass:
             if axis is None or axis[1] is None or len(np.unique(axis[1])) != stored[axis[0]]:
                 return False
         return True
-
-    def _along(self, weight: Parameter, dim: int) -> Vector | None:
-        """Labels of the slices along a dimension, None where they have none."""
-        axis = weight.axis(dim)
-        slot = self.labels.slots.get((weight.name, axis[0])) if axis else None
-        if axis is None or slot is None:
-            return None
-        return slot if axis[1] is None else slot[axis[1]]

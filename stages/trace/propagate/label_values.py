@@ -6,7 +6,10 @@ reason (`Labels.reason`). 0 is "no label yet" and occurs only inside the tables 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 Vector = NDArray[np.int64]
+Move = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Parameter:
 
     `coordinates[d]` holds, for every element as it is now, its index along dimension d of the
     stored tensor; None while the tensor is as stored. `computed` marks element-wise functions of
-    it, such as `scale.exp()`; `buffer` tells the two kinds of stored tensor apart.
+    it, such as `scale.exp()`; `buffer` tells the two kinds of stored tensor apart. A value computed
+    from several stored tensors is one of them, and lists the `others`, broadcast to its shape.
     """
 
     name: str
@@ -73,6 +78,61 @@ class Parameter:
     coordinates: tuple[torch.Tensor, ...] | None = None
     computed: bool = False
     buffer: bool = False
+    others: tuple[Parameter, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Parameter, ...]:
+        """All stored tensors it comes from; what each says of itself holds for that one alone."""
+        return (self, *self.others)
+
+    @cached_property
+    def varying(self) -> tuple[tuple[int, ...], ...]:
+        """For each stored dimension, the dimensions along which its index changes."""
+        if self.coordinates is None:
+            return tuple((dim,) for dim in range(len(self.shape)))
+        return tuple(tuple(varying_dims(coordinate)) for coordinate in self.coordinates)
+
+    @cached_property
+    def axes(self) -> tuple[Any, ...]:
+        """A key that is the same for sources whose slices lie the same way."""
+        found = [self.axis(dim) for dim in range(len(self.shape))]
+        mixed = any(len(dims) > 1 for dims in self.varying)
+        if mixed:
+            return (id(self),)
+        return tuple(
+            None if axis is None else (axis[0], None if axis[1] is None else axis[1].tobytes())
+            for axis in found
+        )
+
+    @property
+    def extent(self) -> int:
+        """Elements that belong to slices of their own."""
+        return prod(self.shape[dim] for dim in {dim for dims in self.varying for dim in dims})
+
+    def is_constant(self, dim: int) -> bool:
+        """Whether all slices along `dim` are the same ones: it was broadcast, or reduced."""
+        return self.coordinates is not None and all(dim not in dims for dims in self.varying)
+
+    def moved_by(
+        self, move: Move, shape: tuple[int, ...], *, computed: bool | None = None
+    ) -> Parameter:
+        """`move` applied to the coordinates, `shape` is that of a result without any."""
+        coordinates = tuple(move(coordinate) for coordinate in self.moved())
+        return Parameter(
+            self.name,
+            tuple(coordinates[0].shape) if coordinates else shape,
+            coordinates or None,
+            self.computed if computed is None else computed,
+            self.buffer,
+            tuple(other.moved_by(move, shape) for other in self.others),
+        )
+
+    def spread(self, shape: tuple[int, ...]) -> Parameter:
+        """This one stored tensor, broadcast to `shape`."""
+        if self.shape == shape:
+            return replace(self, others=())
+        coordinates = tuple(coordinate.expand(shape) for coordinate in self.moved())
+        return Parameter(self.name, shape, coordinates, self.computed, self.buffer)
 
     def moved(self) -> tuple[torch.Tensor, ...]:
         """`coordinates`, made explicit where the tensor is as stored."""
@@ -93,7 +153,7 @@ class Parameter:
         if self.coordinates is None:
             return dim % len(self.shape), None
         for stored, coordinate in enumerate(self.coordinates):
-            if varying_dims(coordinate) == [dim]:
+            if self.varying[stored] == (dim,):
                 return stored, along(coordinate, dim)
         return None
 

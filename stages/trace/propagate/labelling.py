@@ -56,7 +56,7 @@ def label(
             if isinstance(value, Activation):
                 state.labels.freeze(value.vector, "model output")
             elif isinstance(value, Parameter):
-                state.labels.pin(value.name, "model output")
+                state.pin(value, "model output")
     return state
 
 

@@ -22,7 +22,8 @@ class Labels:
     reasons: list[str] = field(default_factory=lambda: [""])
     slots: dict[tuple[str, int], Vector] = field(default_factory=dict)
     producers: list[tuple[str, int]] = field(default_factory=list)
-    pinned: dict[str, int] = field(default_factory=dict)
+    pinned: dict[tuple[str, int | None], int] = field(default_factory=dict)
+    divisors: set[tuple[str, int]] = field(default_factory=set)
     widths: list[tuple[str, str, int, Vector]] = field(default_factory=list)
     split_sites: dict[str, None] = field(default_factory=dict)
     point_sites: dict[str, None] = field(default_factory=dict)
@@ -117,15 +118,16 @@ class Labels:
             slot[missing] = self.fresh(len(missing))
         return slot[indices].copy()
 
-    def pin(self, parameter: str, reason: str) -> None:
-        """Whatever owns slices of this parameter must stay."""
-        self.pinned.setdefault(parameter, self.fixed(reason))
+    def pin(self, parameter: str, reason: str, dim: int | None = None) -> None:
+        """Whatever owns slices of this parameter, or of one dimension of it, must stay."""
+        self.pinned.setdefault((parameter, dim), self.fixed(reason))
 
     def settle(self) -> Settled:
         """Connected components, with the first reason that freezes each."""
-        for (parameter, _), slot in self.slots.items():
-            if parameter in self.pinned:
-                self.freeze(slot, self.reasons[-self.pinned[parameter]])
+        for (parameter, dim), slot in self.slots.items():
+            for place in ((parameter, None), (parameter, dim)):
+                if place in self.pinned:
+                    self.freeze(slot, self.reasons[-self.pinned[place]])
         roots = _components(self.count + 1, self._ties)
         frozen = np.zeros(self.count + 1, dtype=np.int64)
         for units, fixed in reversed(self._frozen):  # the reason met first wins

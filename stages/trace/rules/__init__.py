@@ -9,7 +9,16 @@ import torch
 from stages.trace.capture.calls import Call
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import Bound, Result
-from stages.trace.rules import layers, norms, pointwise, products, spatial, split_cat, views
+from stages.trace.rules import (
+    computed_weights,
+    layers,
+    norms,
+    pointwise,
+    products,
+    spatial,
+    split_cat,
+    views,
+)
 from stages.trace.rules.contract import Rule
 from stages.trace.rules.torch_count import torch_count
 
@@ -20,6 +29,7 @@ RULES: dict[str, Rule] = {
     **layers.RULES,
     **products.RULES,
     **norms.RULES,
+    **computed_weights.RULES,
     **spatial.RULES,
 }
 

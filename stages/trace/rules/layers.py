@@ -51,10 +51,14 @@ def convolution(state: Pass, bound: Bound) -> Result:
     owner = state.owner(weight, _CONVOLUTIONS)
     if groups > 1 and weight.shape[column] * (1 if transposed else groups) == groups:
         leaving = _depthwise(state, weight, arriving, owner, transposed)
-    else:
+    elif _has_rows(weight, row):
         leaving = _grouped(state, weight, arriving, groups, row, column)
+    else:
+        return state.stuck([value, weight, bias], "the weight is broadcast over its outputs")
     layout = {"out_dim": row, "in_dim": column, "groups": groups}
-    state.count(weight, state.call.name, positions, **layout)
+    blocks = [vector.reshape(groups, -1)[0] for vector in (leaving, arriving)]
+    extents = (arriving, blocks[0]) if transposed else (leaving, blocks[1])
+    state.count(weight, state.call.name, positions, extents, **layout)
     if bias is not None:
         state.read(bias, 0, leaving)
     state.width(owner, "in_channels", arriving)
@@ -107,7 +111,7 @@ def matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: 
     ):
         return _beside(state, value, weight, bias, row)
     plain = _plain(weight) and (bias is None or (_plain(bias) and len(bias.shape) == 1))
-    if not isinstance(value, Activation) or not plain:
+    if not isinstance(value, Activation) or not plain or not _has_rows(weight, row):
         if isinstance(weight, _TENSORS):
             state.count_product(prod(shape[:-1]) * prod(weight.shape))
         return state.stuck([value, weight, bias], "the weight is no plain parameter")
@@ -115,7 +119,8 @@ def matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: 
     assert arriving is not None
     state.read(weight, 1 - row, arriving)
     leaving = state.rows(weight, row)
-    state.count(weight, "Linear", prod(shape[:-1]), out_dim=row, in_dim=1 - row)
+    extents = (arriving, leaving) if row else (leaving, arriving)
+    state.count(weight, "Linear", prod(shape[:-1]), extents, out_dim=row, in_dim=1 - row)
     if bias is not None:
         state.read(bias, 0, leaving)
     owner = state.owner(weight, nn.Linear)
@@ -135,15 +140,21 @@ def _beside(
     state.count_product(others * prod(weight.shape), value.vector, weight=weight)
     for parameter in (weight, bias):
         if isinstance(parameter, Parameter):
-            state.labels.pin(parameter.name, reason)
+            state.pin(parameter, reason)
     return value.with_shape(state.call.shapes[0] or (), value.dim)
 
 
 def _plain(parameter: Argument) -> bool:
-    """A stored parameter whose dimensions are still those of the tensor, in any order."""
-    if not isinstance(parameter, Parameter) or parameter.computed:
-        return False
-    return all(parameter.axis(dim) is not None for dim in range(min(len(parameter.shape), 2)))
+    """Each of its first two dimensions is one of every stored tensor it comes from, or of none."""
+    return isinstance(parameter, Parameter) and all(
+        source.axis(dim) is not None or source.is_constant(dim)
+        for source in parameter.sources
+        for dim in range(min(len(parameter.shape), 2))
+    )
+
+
+def _has_rows(weight: Parameter, row: int) -> bool:
+    return any(source.axis(row) is not None for source in weight.sources)
 
 
 RULES = {

@@ -9,12 +9,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from stages.trace.propagate.label_pass import Pass
-from stages.trace.propagate.label_values import Activation, Bound, Result
+from stages.trace.propagate.label_values import Activation, Bound, Parameter, Result
+from stages.trace.rules.computed_weights import standardised
 
 
 def per_channel(state: Pass, bound: Bound) -> Result:
     """Batch and instance norm: every channel for itself."""
     value = bound["input"]
+    if isinstance(value, Parameter):
+        return standardised(state, bound)
     parameters = [bound.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
     labels = value.along(1) if isinstance(value, Activation) and len(value.shape) > 1 else None
     if labels is None:
@@ -65,7 +68,7 @@ def layer_norm(state: Pass, bound: Bound) -> Result:
     if value.dim is not None and value.dim < first:
         for parameter in parameters:
             if parameter is not None:
-                state.labels.pin(parameter.name, state.why("scales positions, not channels"))
+                state.pin(parameter, state.why("scales positions, not channels"))
         return value
     if not state.open_statistics or value.dim is None:
         return state.stuck([value, parameters], "statistics over all channels would change")

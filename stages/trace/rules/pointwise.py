@@ -4,6 +4,8 @@ each operand's element.
 
 from __future__ import annotations
 
+from math import prod
+
 from stages.trace.capture.calls import flatten
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import (
@@ -13,6 +15,7 @@ from stages.trace.propagate.label_values import (
     Parameter,
     Result,
 )
+from stages.trace.rules.computed_weights import combined, divides
 
 # f(0) is infinite or undefined: a silenced channel would turn into NaN that a zero weight does not
 # remove. Where zero is not known to arrive, as in 1 / (x + eps), the check of a cut decides.
@@ -27,6 +30,9 @@ _SINGULAR_OPERAND = {
 def pointwise(state: Pass, bound: Bound) -> Result:
     """Unify what meets; a free parameter or buffer joins the units it is broadcast against."""
     operands = [value for value in flatten(bound) if isinstance(value, (Activation, Parameter))]
+    divisor = bound.get(_divisor(state, bound))
+    if isinstance(divisor, Parameter) and not any(isinstance(v, Activation) for v in operands):
+        divides(state, divisor)
     shape = next((shape for shape in state.call.shapes if shape is not None), ())
     result = meet(state, operands, shape)
     if isinstance(result, Activation) and _singular(state, bound, result):
@@ -56,15 +62,21 @@ def created(state: Pass, bound: Bound) -> Result:
 
 def expand_as(state: Pass, bound: Bound) -> Result:
     """A broadcast whose size follows the other operand."""
-    return meet(state, [bound["self"], bound["other"]], state.call.shapes[0] or ())
+    value, shape = bound["self"], state.call.shapes[0] or ()
+    if isinstance(value, Parameter) and isinstance(bound["other"], Parameter):
+        return value.moved_by(lambda coordinate: coordinate.expand(shape), shape)
+    return meet(state, [value, bound["other"]], shape)
 
 
 def meet(state: Pass, operands: list[Argument], shape: tuple[int, ...]) -> Result:
     """Labels of an element-wise result of `shape`; see ARCHITECTURE, index labels."""
     activations = [value for value in operands if isinstance(value, Activation)]
     parameters = [value for value in operands if isinstance(value, Parameter)]
+    numbers = all(value.is_fixed and prod(value.shape) == 1 for value in activations)
+    if parameters and numbers:
+        return combined(parameters, shape)
     if not activations:
-        return _of_parameters(state, parameters, shape)
+        return state.fixed(shape, state.why("constant"))
     dims = {
         value.dim + len(shape) - len(value.shape) for value in activations if value.dim is not None
     }
@@ -109,25 +121,22 @@ def _without_channels(
     return Activation(shape, None, units[0].vector)
 
 
-def _of_parameters(state: Pass, parameters: list[Parameter], shape: tuple[int, ...]) -> Result:
-    """A function of one parameter keeps its coordinates; of several, it is a constant."""
-    if len(parameters) == 1 and parameters[0].shape == shape:
-        only = parameters[0]
-        return Parameter(only.name, shape, only.coordinates, computed=True, buffer=only.buffer)
-    return state.stuck(parameters, "computed from several parameters")
-
-
 def _size(value: Activation | Parameter, dim: int, shape: tuple[int, ...]) -> int:
     own = dim - len(shape) + len(value.shape)
     return value.shape[own] if own >= 0 else 1
 
 
-def _singular(state: Pass, bound: Bound, result: Activation) -> bool:
+def _divisor(state: Pass, bound: Bound) -> str:
+    """The name of the operand that must not be zero, "" if there is none."""
     name = state.call.name.rstrip("_")
-    operand = _SINGULAR_OPERAND.get(name, "")
     if name == "pow":
         exponent = bound.get("exponent")
-        operand = "self" if isinstance(exponent, (int, float)) and exponent < 0 else ""
+        return "self" if isinstance(exponent, (int, float)) and exponent < 0 else ""
+    return _SINGULAR_OPERAND.get(name, "")
+
+
+def _singular(state: Pass, bound: Bound, result: Activation) -> bool:
+    operand = _divisor(state, bound)
     ref = state.call.argument(operand) if operand else None
     return state.zeros.along(ref, result, state.call)
 

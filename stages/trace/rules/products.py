@@ -7,6 +7,7 @@ from math import prod
 
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import Activation, Argument, Bound, Parameter, Result
+from stages.trace.rules.computed_weights import product
 from stages.trace.rules.contraction import Letters, Term, contract
 from stages.trace.rules.equation import letters_of
 from stages.trace.rules.layers import matrix
@@ -21,6 +22,8 @@ def matmul(state: Pass, bound: Bound) -> Result:
     left, right = list(bound.values())[:2]
     if isinstance(right, Parameter) and len(right.shape) == 2 and isinstance(left, Activation):
         return matrix(state, left, right, None, row=1)
+    if isinstance(right, Parameter) and len(right.shape) == 1 and isinstance(left, Parameter):
+        return product(state, bound)
     return _result(state, bound, _matmul(state, bound, 0))
 
 

@@ -4,8 +4,12 @@ softmax.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stages.trace.propagate.label_pass import Pass
-from stages.trace.propagate.label_values import Activation, Bound, Result
+from stages.trace.propagate.label_values import Activation, Bound, Parameter, Result
+from stages.trace.rules.computed_weights import is_sum, stays
+from stages.trace.rules.computed_weights import reduced as reduced_weight
 from stages.trace.rules.contract import Rule
 from stages.trace.rules.pointwise import pointwise
 
@@ -27,8 +31,10 @@ def pooled(spatial: int) -> Rule:
 def reduced(state: Pass, bound: Bound) -> Result:
     """mean, sum, max, norm …: channels survive when the reduction runs beside them."""
     value = bound.first
+    if isinstance(value, Parameter):
+        return _of_parameter(state, value, bound)
     if not isinstance(value, Activation):
-        return state.stuck(bound, "reduces a parameter")
+        return state.stuck(bound, "reduces no tensor")
     if isinstance(bound.get("other"), Activation):  # max(a, b)
         return pointwise(state, bound)
     ndim = len(value.shape)
@@ -46,6 +52,14 @@ def reduced(state: Pass, bound: Bound) -> Result:
     return state.results(lambda shape: value.with_shape(shape, place))
 
 
+def _of_parameter(state: Pass, value: Parameter, bound: Bound) -> Result:
+    if isinstance(bound.get("other"), (Activation, Parameter)):  # max(a, b)
+        return pointwise(state, bound)
+    given = bound.get("dim", bound.get("dims"))
+    dims = [given] if isinstance(given, int) else given or range(len(value.shape))
+    return reduced_weight(state, value, dims, bool(bound.get("keepdim")), is_sum(state, bound))
+
+
 def _single(state: Pass, value: Activation) -> Result:
     """One unit fills the tensor; nothing of it could be cut alone, so its label simply goes on."""
     state.labels.freeze(value.vector, state.why("reduces its only unit"))
@@ -55,8 +69,11 @@ def _single(state: Pass, value: Activation) -> Result:
 def ranged(state: Pass, bound: Bound) -> Result:
     """softmax, cumsum, sort …: shape stays, elements along `dim` influence each other."""
     value, dim = bound.first, bound.get("dim", -1)
+    if isinstance(value, Parameter):
+        stays(state, value, [dim])
+        return state.results(lambda shape: replace(value, computed=True))
     if not isinstance(value, Activation):
-        return state.stuck(bound, "parameter normalised")
+        return state.stuck(bound, "normalises no tensor")
     if value.dim is None and value.vector[0] <= 0:
         return state.results(lambda shape: value.with_shape(shape, None))
     if not isinstance(dim, int) or value.dim is None or value.dim == dim % len(value.shape):

@@ -8,8 +8,6 @@ tried (OUTER), and then the site keeps its channels (FIXED).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -18,6 +16,7 @@ from stages.trace.propagate.label_values import (
     Activation,
     Argument,
     Bound,
+    Move,
     Parameter,
     Result,
     along,
@@ -25,15 +24,11 @@ from stages.trace.propagate.label_values import (
 )
 from stages.trace.propagate.readings import Reading
 
-Move = Callable[[torch.Tensor], torch.Tensor]
-
 
 def moved(state: Pass, value: Argument, move: Move) -> Result:
     """`move` applied to the labels of an activation, or to the coordinates of a parameter."""
     if isinstance(value, Parameter):
-        coordinates = tuple(move(coordinate) for coordinate in value.moved())
-        shape = tuple(coordinates[0].shape) if coordinates else state.call.shapes[0] or ()
-        return Parameter(value.name, shape, coordinates or None, value.computed, value.buffer)
+        return value.moved_by(move, state.call.shapes[0] or ())
     labels = move(value.expanded())
     if value.dim is None:
         return Activation(tuple(labels.shape), None, value.vector)
@@ -139,8 +134,8 @@ def pad(state: Pass, bound: Bound) -> Result:
     value, pads = bound["self"], list(bound.get("pad") or bound.get("padding") or ())
     shape = state.call.shapes[0]
     assert shape is not None
-    if not isinstance(value, Activation):
-        return state.stuck([value], "padded parameter")
+    if isinstance(value, Parameter):
+        return _padded(state, value, pads)
     before = after = 0
     if value.dim is not None:
         place = 2 * (len(value.shape) - 1 - value.dim)
@@ -152,6 +147,22 @@ def pad(state: Pass, bound: Bound) -> Result:
     fixed = state.labels.fixed(state.why("zero-padded channels"))
     ends = [np.full(size, fixed, dtype=np.int64) for size in (before, after)]
     return Activation(shape, value.dim, np.concatenate([ends[0], value.vector, ends[1]]))
+
+
+def _padded(state: Pass, value: Parameter, pads: list[int]) -> Result:
+    """A kernel with a margin; new elements count as those at the edge, whose slices they share."""
+    if min(pads) < 0:
+        return state.stuck([value], "cropped parameter")
+
+    def edges(coordinate: torch.Tensor) -> torch.Tensor:
+        for place in range(len(pads) // 2):
+            dim = coordinate.dim() - 1 - place
+            before, after = pads[2 * place : 2 * place + 2]
+            at = torch.arange(-before, coordinate.shape[dim] + after)
+            coordinate = coordinate.index_select(dim, at.clamp(0, coordinate.shape[dim] - 1))
+        return coordinate
+
+    return value.moved_by(edges, (), computed=True)
 
 
 RULES = {
