@@ -157,7 +157,7 @@ def unlike(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> str
         return f"{tuple(found.shape)} where {tuple(expected.shape)} is left"
     if not found.numel():
         return ""
-    if not found.is_floating_point():
+    if not (found.is_floating_point() or found.is_complex()):
         return "" if torch.equal(found, expected) else "other values"
     largest = float(expected.abs().max())
     if float((found - expected).abs().max()) <= tolerance * max(largest, 1e-30):

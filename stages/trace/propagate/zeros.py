@@ -37,7 +37,7 @@ _OF_ONE = frozenset(
      "index_select", "gather", "getitem", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
      "im2col", "unfold", "diagonal", "repeat_interleave", "max_pool1d", "max_pool2d",
      "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-     "adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
+     "adaptive_avg_pool2d", "col2im", "upsample_nearest2d", "upsample_bilinear2d",
      "mean", "sum", "amax", "amin", "std", "var", "norm", "linalg_vector_norm"}
 )  # fmt: skip
 _OF_ALL = frozenset({"add", "sub", "maximum", "minimum", "copy"})
@@ -99,6 +99,8 @@ class Zeros:
             return refs[0].index in self._zero
         if name in _BOUNDS:
             return refs[0].index in self._zero and _holds_zero(call, _BOUNDS[name])
+        if name.endswith(("pad", "pad_nd")):
+            return refs[0].index in self._zero and not call.argument("value")
         if name in _JOINS:
             return all(ref.index in self._zero or self._is_fixed(ref) for ref in refs)
         result = self._values[call.index]

@@ -146,11 +146,12 @@ RULES = {
         ("clone", "contiguous", "alias", "detach", "to", "_to_copy", "type_as", "dropout",
          "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "lift_fresh_copy",
          "lift_fresh", "lift", "fill", "zero", "requires_grad", "positive", "resolve_conj",
-         "resolve_neg", "float", "double", "half"), same),
+         "resolve_neg", "real", "imag", "conj", "_conj", "float", "double", "half"), same),
     **dict.fromkeys(
         ("hardswish", "relu6", "log_sigmoid", "copy", "masked_fill", "rsub", "where", "softshrink",
          "tanhshrink", "hardshrink", "softplus", "erf", "sub", "subtract", "multiply", "add",
-         "square", "clip", "max_unpool2d", "max_unpool3d"), pointwise),
+         "square", "clip", "max_unpool2d", "max_unpool3d", "complex", "polar",
+         "fake_quantize_per_tensor_affine"), pointwise),
     **dict.fromkeys(
         ("zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like",
             "bernoulli"), like),

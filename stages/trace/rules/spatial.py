@@ -41,12 +41,10 @@ def reduced(state: Pass, bound: Bound) -> Result:
     given = bound.get("dim", bound.get("dims"))
     dims = {d % ndim for d in ([given] if isinstance(given, int) else given or range(ndim))}
     single = value.dim is None and value.vector[0] > 0
-    if value.dim in dims or (
-        single and bool(dims - {d for d in range(ndim) if value.shape[d] == 1})
-    ):
-        return (
-            state.stuck([value], "reduces over channels") if not single else _single(state, value)
-        )
+    if single and dims - {d for d in range(ndim) if value.shape[d] == 1}:
+        return _single(state, value)
+    if value.dim in dims and not single:
+        return _over_channels(state, value, bound)
     keep = bool(bound.get("keepdim"))
     place = value.dim if keep or value.dim is None else value.dim - sum(d < value.dim for d in dims)
     return state.results(lambda shape: value.with_shape(shape, place))
@@ -58,6 +56,14 @@ def _of_parameter(state: Pass, value: Parameter, bound: Bound) -> Result:
     given = bound.get("dim", bound.get("dims"))
     dims = [given] if isinstance(given, int) else given or range(len(value.shape))
     return reduced_weight(state, value, dims, bool(bound.get("keepdim")), is_sum(state, bound))
+
+
+def _over_channels(state: Pass, value: Activation, bound: Bound) -> Result:
+    """A sum is the same without zeros; a mean counts them, and for a maximum they are values."""
+    ref = state.call.argument(next(iter(bound)))
+    if not is_sum(state, bound) or not state.zeros.at(ref, state.call):
+        return state.stuck([value], "reduces over channels")
+    return state.results(lambda shape: state.fixed(shape, state.why("sums over channels")))
 
 
 def _single(state: Pass, value: Activation) -> Result:
@@ -97,10 +103,10 @@ RULES = {
     **dict.fromkeys(
         ("mean", "sum", "amax", "amin", "std", "var", "norm", "linalg_vector_norm", "logsumexp",
          "prod", "any", "all", "max", "min", "median", "argmax", "argmin", "std_mean", "var_mean",
-         "nanmean", "nansum", "count_nonzero"),
+         "nanmean", "nansum", "count_nonzero", "kthvalue", "mode"),
         reduced),
     **dict.fromkeys(
         ("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp",
-         "sort", "argsort"),
+         "sort", "argsort", "topk"),
         ranged),
 }  # fmt: skip

@@ -74,10 +74,10 @@ def slice_(state: Pass, bound: Bound) -> Result:
     start, end, step = slice(start, end, step).indices(size)
     if (start, end, step) == (0, size, 1):
         return value
-    if step > 1 and (start, end) == (0, size) and size % step == 0:
+    if step > 1 and start < step and end == size and size % step == 0:
         pairs = value.vector.reshape(-1, step)
         state.labels.tie(pairs, pairs[:, :1])
-        return Activation(state.call.shapes[0] or (), value.dim, pairs[:, 0].copy())
+        return Activation(state.call.shapes[0] or (), value.dim, pairs[:, start].copy())
     if step != 1:
         return state.stuck([value], "takes channels by position")
     tied = _cut_points(state, value, [start, end])
@@ -228,6 +228,17 @@ def im2col(state: Pass, bound: Bound) -> Result:
     return Activation(shape, len(shape) - 2, np.repeat(labels, shape[-2] // len(labels)))
 
 
+def col2im(state: Pass, bound: Bound) -> Result:
+    """(N, C·kh·kw, L) to (N, C, H, W): kh·kw consecutive rows are one channel."""
+    value, shape = bound["self"], state.call.shapes[0] or ()
+    labels = value.along(len(value.shape) - 2) if isinstance(value, Activation) else None
+    if labels is None:
+        return state.stuck([value], "channels lie along another dimension")
+    rows = labels.reshape(shape[-3], -1)
+    state.labels.tie(rows, rows[:, :1])
+    return Activation(shape, len(shape) - 3, rows[:, 0].copy())
+
+
 def _channels(value: Argument) -> Vector | None:
     return (
         value.along(len(value.shape) - 3)
@@ -249,4 +260,5 @@ RULES = {
     "pixel_unshuffle": pixel_unshuffle,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "im2col": im2col,
+    "col2im": col2im,
 }  # fmt: skip

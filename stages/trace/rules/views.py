@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from stages.trace.capture.calls import flatten
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import (
     Activation,
@@ -23,6 +24,8 @@ from stages.trace.propagate.label_values import (
     varying_dims,
 )
 from stages.trace.propagate.readings import Reading
+
+_DIMS = ("dim", "dims", "dimension", "dim1", "dim2")
 
 
 def moved(state: Pass, value: Argument, move: Move) -> Result:
@@ -79,8 +82,8 @@ def along_others(state: Pass, bound: Bound) -> Result:
     """Sound as it is along dimensions without channels, stuck along the channels."""
     value = bound["self"]
     if isinstance(value, Activation) and value.dim is not None:
-        dims = bound.get("dims", bound.get("dim"))
-        dims = [dims] if isinstance(dims, int) else list(dims or range(len(value.shape)))
+        given = [bound[name] for name in _DIMS if bound.get(name) is not None]
+        dims = [dim for dim in flatten(given) if isinstance(dim, int)] or range(len(value.shape))
         if value.dim in {dim % len(value.shape) for dim in dims}:
             return state.stuck([value], "picks channels by position")
     return same_op(state, bound)
@@ -172,7 +175,8 @@ RULES = {
         ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "numpy_T",
          "mT", "flatten", "squeeze", "unsqueeze", "repeat", "tile", "flip", "ravel", "adjoint",
          "matrix_H"), same_op),
-    **dict.fromkeys(("roll", "rot90", "unfold", "diagonal"), along_others),
+    **dict.fromkeys(("roll", "rot90", "unfold", "diagonal", "fft_fftshift",
+        "fft_ifftshift"), along_others),
     "expand": expand,
     "index": index,
     "index_select": index_select,
