@@ -87,7 +87,7 @@ class CutCheck:
     ) -> Deviation | None:
         if traced is None:
             return None
-        follower = ShapeFollower(traced.calls, promises)
+        follower = ShapeFollower(traced.calls, traced.dead, promises)
         training = traced is self.in_training
         try:
             inputs = as_dtype(self.inputs)
@@ -123,7 +123,9 @@ class CutCheck:
             course, expected = self._on_sample(set_course, dtype)
             if course.infinite is not None:
                 return course.infinite
-            follower, inputs = Follower(course, tolerance), as_dtype(self.samples[0], dtype)
+            dead = self.traced.dead if self.traced is not None else frozenset()
+            follower = Follower(course, dead, tolerance)
+            inputs = as_dtype(self.samples[0], dtype)
             torch.manual_seed(0)
             try:
                 found = record(networks.small, inputs, Ground.REAL, follower)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -71,6 +72,15 @@ class Call:
         return None
 
     @property
+    def acts(self) -> bool:
+        """Whether it may do more than its results say: it writes, stops or is not PyTorch's."""
+        if not isinstance(self.target, torch._ops.OpOverload):
+            return self.name != "getitem"
+        foreign = self.target.namespace != "aten"
+        no_tensor = all(shape is None for shape in self.shapes)
+        return foreign or no_tensor or self.target._schema.is_mutable
+
+    @property
     def returns_list(self) -> bool:
         """True for operators whose result is read through getitem."""
         if not isinstance(self.target, torch._ops.OpOverload):
@@ -97,12 +107,30 @@ class Input:
 
 @dataclass(frozen=True)
 class Capture:
-    """All calls of a forward pass."""
+    """All calls of a forward pass; `written` is what its buffers hold afterwards."""
 
     inputs: tuple[Input, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
     ground: Ground
+    written: tuple[Ref, ...] = ()
+
+    @cached_property
+    def dead(self) -> frozenset[int]:
+        """Positions of calls whose results reach neither an output nor a buffer.
+
+        Calls that write into memory, or whose results are no tensors, are not among them.
+        """
+        needed = {ref.index for ref in (*self.outputs, *self.written)}
+        found = set()
+        for position in reversed(range(len(self.calls))):
+            call = self.calls[position]
+            if call.index in needed or call.acts:
+                read = flatten((call.args, call.kwargs))
+                needed |= {leaf.index for leaf in read if isinstance(leaf, Ref)}
+            else:
+                found.add(position)
+        return frozenset(found)
 
 
 def operator_name(target: Any) -> str:

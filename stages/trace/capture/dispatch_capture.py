@@ -150,6 +150,13 @@ class Recorder(SchemaCheckMode):
             for tensor, copy in self._copies.values():
                 tensor.copy_(copy)
 
+    def in_buffers(self) -> Iterator[Ref]:
+        """Where the tensors come from that buffers hold now."""
+        for module in self.inventory.modules.values():
+            for tensor in module._buffers.values():
+                if id(tensor) in self._refs:
+                    yield self._refs[id(tensor)]
+
     def ref(self, value: Any) -> Any:
         """Where a tensor comes from; anything else as it is."""
         if not isinstance(value, torch.Tensor):
@@ -258,7 +265,8 @@ def record(
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     outputs = tuple(recorder.ref(leaf) for leaf in tensors)
     inputs_used = tuple(_used_inputs(recorder, outputs))
-    return Capture(inputs_used, tuple(recorder.calls), outputs, ground), tensors_of(output)
+    written = tuple(recorder.in_buffers())
+    return Capture(inputs_used, tuple(recorder.calls), outputs, ground, written), tensors_of(output)
 
 
 def _used_inputs(recorder: Recorder, outputs: tuple[Ref, ...]) -> Iterator[Input]:

@@ -73,14 +73,18 @@ class Course:
 
 
 class _Following:
-    """Watches the small network and stops it where it leaves the recorded path."""
+    """Watches the small network and stops it where it leaves the recorded path.
 
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self.calls, self.position, self.failed_site = calls, 0, ""
+    Numbers may differ in the `dead` calls, by position: their results reach no output.
+    """
+
+    def __init__(self, calls: Sequence[Call], dead: frozenset[int]) -> None:
+        self.calls, self.dead, self.position, self.failed_site = calls, dead, 0, ""
 
     def seen(self, call: Call, results: Sequence[Any]) -> None:
         _same_step(self.calls, self.position, call)
-        if number := other_number(self.calls[self.position], call):
+        number = other_number(self.calls[self.position], call)
+        if number and self.position not in self.dead:
             raise Stopped(number, call, by_number=True)
         self.compare(call, results)
         self.position += 1
@@ -103,8 +107,10 @@ class _Following:
 class ShapeFollower(_Following):
     """Compares shapes, of a run without values."""
 
-    def __init__(self, calls: Sequence[Call], promises: Promises | None) -> None:
-        super().__init__(calls)
+    def __init__(
+        self, calls: Sequence[Call], dead: frozenset[int], promises: Promises | None
+    ) -> None:
+        super().__init__(calls, dead)
         self.promises = promises
 
     def compare(self, call: Call, results: Sequence[Any]) -> None:
@@ -119,8 +125,8 @@ class ShapeFollower(_Following):
 class Follower(_Following):
     """Compares values, of a run on the sample that the silenced network ran on."""
 
-    def __init__(self, course: Course, tolerance: float) -> None:
-        super().__init__(course.calls)
+    def __init__(self, course: Course, dead: frozenset[int], tolerance: float) -> None:
+        super().__init__(course.calls, dead)
         self.left, self.tolerance = course.left, tolerance
 
     def compare(self, call: Call, results: Sequence[Any]) -> None:

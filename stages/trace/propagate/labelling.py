@@ -46,10 +46,18 @@ def label(
         for source in captured.inputs:
             values[source.index] = _source(state, source.kind, source.name, source.shape)
             state.touched.add(source.name)
-        for call in captured.calls:
+        for place, call in enumerate(captured.calls):
             state.call = call
+            # a dead call that does not survive a cut is read as FIXED, and then counts
+            state.labels.muted = place in captured.dead and state.reading is not Reading.FIXED
             values[call.index] = _apply(state, _bind(call, values))
-        state.values.append([values[call.index] for call in captured.calls])
+        state.labels.muted = False
+        state.values.append(
+            [
+                Opaque() if place in captured.dead else values[call.index]
+                for place, call in enumerate(captured.calls)
+            ]
+        )
         state.shapes.append([call.shapes for call in captured.calls])
         for ref in captured.outputs:
             value = values[ref.index] if ref.item is None else values[ref.index][ref.item]

@@ -16,9 +16,13 @@ from stages.trace.propagate.label_values import Vector
 
 @dataclass
 class Labels:
-    """Mutable state of one labelling pass."""
+    """Mutable state of one labelling pass.
+
+    While it is `muted` nothing is frozen: what runs then reaches no output.
+    """
 
     count: int = 0
+    muted: bool = False
     reasons: list[str] = field(default_factory=lambda: [""])
     slots: dict[tuple[str, int], Vector] = field(default_factory=dict)
     producers: list[tuple[str, int]] = field(default_factory=list)
@@ -61,6 +65,8 @@ class Labels:
         both = (one > 0) & (other > 0)
         if both.any():
             self._ties.append((one[both], other[both]))
+        if self.muted:
+            return
         for unit, fixed in ((one, other), (other, one)):
             meets = (unit > 0) & (fixed < 0)
             if meets.any():
@@ -70,13 +76,14 @@ class Labels:
         """Keep all units among `labels` for ever; returns the fixed label of the reason."""
         fixed = self.fixed(reason)
         units = labels[labels > 0]
-        if units.size:
+        if units.size and not self.muted:
             self._frozen.append((units, np.full(units.shape, fixed, dtype=np.int64)))
         return fixed
 
     def open_inexact(self, labels: Vector) -> None:
         """Mark units whose removal changes statistics of the channels that remain."""
-        self._inexact.append(labels[labels > 0])
+        if not self.muted:
+            self._inexact.append(labels[labels > 0])
 
     def slot(self, parameter: str, dim: int, size: int) -> Vector:
         """Labels of a stored parameter's dimension, 0 where nothing has met it yet."""
@@ -120,7 +127,8 @@ class Labels:
 
     def pin(self, parameter: str, reason: str, dim: int | None = None) -> None:
         """Whatever owns slices of this parameter, or of one dimension of it, must stay."""
-        self.pinned.setdefault((parameter, dim), self.fixed(reason))
+        if not self.muted:
+            self.pinned.setdefault((parameter, dim), self.fixed(reason))
 
     def settle(self) -> Settled:
         """Connected components, with the first reason that freezes each."""
