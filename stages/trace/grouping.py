@@ -22,6 +22,7 @@ from stages.trace.propagate.labels import Settled
 
 # also what weight norm, spectral norm and other parametrisations compute a weight from
 _STORED_WEIGHT = re.compile(r"\.(weight(_v|_g|_orig)?|parametrizations\.weight\.original\d?)$")
+TIES = "ties make"
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,7 @@ def _groups(
         if not reason and size == 1:
             channels = len(first.indices)
             reason = (
-                "one channel"
-                if channels == 1
-                else f"ties make all {channels} channels a single unit"
+                "one channel" if channels == 1 else f"{TIES} all {channels} channels a single unit"
             )
         groups.append(
             ChannelGroup(

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from stages.trace.propagate.attributes import Follow, holder, parts, size, sizes
 from stages.trace.propagate.label_pass import Pass
+from stages.trace.propagate.readings import Reading
 
 Guess = tuple[Follow, ...]
 
@@ -63,8 +64,9 @@ def _matches(state: Pass, site: str) -> dict[str, list[Follow]]:
     """{part: attributes that are as large in every call at the site that has the part}."""
     declared = {width[:2] for width in state.labels.widths} - set(state.followed)
     found: dict[str, dict[Follow, None]] = {}
+    reading = state.readings.get(site, Reading.INNER)
     for call, bound, result in state.passing[site]:
-        for part, labels in parts(call, bound, result).items():
+        for part, labels in parts(call, bound, result, reading).items():
             new = part not in found
             if new:
                 found[part] = dict.fromkeys(_of_size(state, call.module, part, len(labels)))

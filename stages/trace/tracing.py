@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,15 +20,12 @@ from stages.trace.capture.model_state import Snapshot, canonical_names, preserve
 from stages.trace.capture.quiet import quiet
 from stages.trace.capture.refusals import checked_inputs, unexpected
 from stages.trace.check.copies import Cuts
-from stages.trace.check.expected import Promises
 from stages.trace.check.followers import Deviation
 from stages.trace.cut_check import CutCheck
 from stages.trace.grouping import build
 from stages.trace.guesses import Guess, guesses, points_read_by_name
-from stages.trace.propagate.attributes import holder
-from stages.trace.propagate.label_pass import Pass
-from stages.trace.propagate.labelling import label, unit_labels
-from stages.trace.propagate.labels import Settled
+from stages.trace.labelled import Labelled
+from stages.trace.propagate.labelling import label
 from stages.trace.propagate.readings import Reading
 
 _DEPTH = 20  # modules in modules
@@ -67,46 +63,6 @@ def trace(
     except (Exception, SystemExit) as error:
         problem = unexpected(model, error)
     raise problem.with_traceback(None) from None  # those frames are no lines of the user's
-
-
-@dataclass
-class _Labelled:
-    """The network under one set of readings."""
-
-    state: Pass
-    graph: ChannelGraph
-    settled: Settled
-
-    def promises(self, cuts: Cuts) -> Promises:
-        """What the labels say is left of every activation."""
-        return Promises(self.state, self.settled, self.graph, cuts.large, cuts.small)
-
-    def groups_at(self, site: str, *, arriving: bool = False) -> list[str]:
-        """Prunable groups whose units pass a site, or only those that arrive there."""
-        groups = self.graph.prunable
-        owner = np.full(len(self.settled.roots), -1, dtype=np.int64)
-        for number, group in enumerate(groups):
-            for table in self.graph.slices[group.id]:
-                slot = self.state.labels.slots[table.parameter, table.dim]
-                labels = slot[table.indices.reshape(-1)]
-                owner[self.settled.roots[labels[labels > 0]]] = number
-        passing = self.state.passing.get(site, [])
-        labels = unit_labels([bound for _, bound, _ in passing] if arriving else passing)
-        numbers = np.unique(owner[self.settled.roots[labels]])
-        return [groups[number].id for number in numbers.tolist() if number >= 0]
-
-    def units(self) -> int:
-        """How many units a plan may cut."""
-        return sum(group.size for group in self.graph.prunable)
-
-    def first_reading(self, site: str) -> Reading:
-        """How a site is read that nothing is known about."""
-        return Reading.PIECES if site in self.state.labels.point_sites else Reading.INNER
-
-    def modules_at(self, site: str, depths: Iterable[int]) -> set[str | None]:
-        """Paths of the modules so many levels above those that run at a site."""
-        paths = {call.module for call, _, _ in self.state.passing.get(site, ())}
-        return {holder(path, depth) for path in paths for depth in depths}
 
 
 @dataclass
@@ -157,16 +113,33 @@ class _Tracing:
         labelled = self._label()
         if self._guess_points(labelled):
             labelled = self._label()
+        labelled = self._settled(labelled)
+        for site in labelled.collapsed_sites():
+            labelled = self._by_whole_groups(labelled, site)
+        return labelled.graph
+
+    def _settled(self, labelled: Labelled) -> Labelled:
+        """The network under readings and guesses that hold."""
         while True:
             deviation = self._deviation_of_all(labelled)
             if deviation is None:
                 if not self._read_otherwise(labelled):
-                    return labelled.graph
+                    return labelled
             elif not self._settle(labelled, deviation) and not self._drop_guess(
                 labelled, deviation
             ):
                 self._freeze_culprits(labelled)
             labelled = self._label()
+
+    def _by_whole_groups(self, labelled: Labelled, site: str) -> Labelled:
+        """Let a convolution lose whole groups if more of the parameters can go then."""
+        before = [dict(held) for held in (self.readings, self.follows, self.problems, self.frozen)]
+        self.readings[site] = Reading.OUTER
+        other = self._settled(self._label())
+        if other.slices() > labelled.slices():
+            return other
+        self.readings, self.follows, self.problems, self.frozen = before  # type: ignore[assignment]
+        return labelled
 
     def _in_training(self) -> list[Capture]:
         """A second capture where eval mode leaves parameters unused: auxiliary heads must
@@ -179,7 +152,7 @@ class _Tracing:
             return [by_dispatch(self.model, self.inputs, training=True, snapshot=self.snapshot)]
         return []
 
-    def _label(self, site: str = "", reading: Reading = Reading.FIXED) -> _Labelled:
+    def _label(self, site: str = "", reading: Reading = Reading.FIXED) -> Labelled:
         """The network as it is read now, but for a site that is read otherwise."""
         readings = {**self.readings, site: reading}
         follows = {other: guess for other, guess in self.follows.items() if other != site}
@@ -187,9 +160,9 @@ class _Tracing:
             self.model, self.captures, readings, self.problems, self.open_statistics, follows
         )
         graph, settled = build(state, self.captured.inputs, self.names, self.batch)
-        return _Labelled(state, graph.with_frozen(self.frozen), settled)
+        return Labelled(state, graph.with_frozen(self.frozen), settled)
 
-    def _deviation_of_all(self, labelled: _Labelled) -> Deviation | None:
+    def _deviation_of_all(self, labelled: Labelled) -> Deviation | None:
         """What goes wrong when all groups are cut, by two draws where attributes were guessed."""
         ids = [group.id for group in labelled.graph.prunable]
         found = self._deviation(labelled, ids)
@@ -197,9 +170,7 @@ class _Tracing:
             found = self._deviation(labelled, ids, draw=1)
         return found
 
-    def _deviation(
-        self, labelled: _Labelled, ids: Iterable[str], draw: int = 0
-    ) -> Deviation | None:
+    def _deviation(self, labelled: Labelled, ids: Iterable[str], draw: int = 0) -> Deviation | None:
         """What goes wrong when these groups are cut.
 
         Groups that are open although a cut changes statistics are no equal of the silenced network,
@@ -211,7 +182,7 @@ class _Tracing:
         cuts = Cuts.draw(labelled.graph, exact, self.inventory, draw)
         return self.check.deviation(labelled.graph, cuts, labelled.promises(cuts))
 
-    def _settle(self, labelled: _Labelled, deviation: Deviation) -> bool:
+    def _settle(self, labelled: Labelled, deviation: Deviation) -> bool:
         """Guess what counts channels at the site of a deviation, or read it in a weaker way; False
         where that is no remedy.
         """
@@ -238,7 +209,7 @@ class _Tracing:
         self.problems[site] = deviation.text
         return True
 
-    def _weaker(self, labelled: _Labelled, site: str) -> tuple[Reading, Guess]:
+    def _weaker(self, labelled: Labelled, site: str) -> tuple[Reading, Guess]:
         """The next guess at a site, or without any left the next reading."""
         reading = self.readings.get(site, labelled.first_reading(site))
         guess = self.follows.get(site, ())
@@ -252,7 +223,7 @@ class _Tracing:
         outer = site in labelled.state.labels.split_sites and reading is Reading.INNER
         return (Reading.OUTER if outer else Reading.FIXED), ()
 
-    def _guessed_at(self, labelled: _Labelled, site: str) -> bool:
+    def _guessed_at(self, labelled: Labelled, site: str) -> bool:
         """Whether a module that runs at a site has an attribute that is guessed at another one."""
         here = labelled.modules_at(site, range(_DEPTH))
         return any(
@@ -261,14 +232,14 @@ class _Tracing:
             if other != site
         )
 
-    def _guess_points(self, labelled: _Labelled) -> bool:
+    def _guess_points(self, labelled: Labelled) -> bool:
         """Take attributes that a forward names for the points at which it cuts activations."""
         for site in labelled.state.labels.point_sites:
             if guess := points_read_by_name(labelled.state, site):
                 self.follows[site] = guess
         return bool(self.follows)
 
-    def _drop_guess(self, labelled: _Labelled, deviation: Deviation, at_least: int = 0) -> bool:
+    def _drop_guess(self, labelled: Labelled, deviation: Deviation, at_least: int = 0) -> bool:
         """Give up a guess without which forward does not leave its course there, if that many
         units are left to cut.
         """
@@ -286,7 +257,7 @@ class _Tracing:
                 return True
         return False
 
-    def _read_otherwise(self, labelled: _Labelled) -> bool:
+    def _read_otherwise(self, labelled: Labelled) -> bool:
         """Try the other reading of sites that split channels; keep the first that opens more
         units and holds.
         """
@@ -302,7 +273,7 @@ class _Tracing:
                 return True
         return False
 
-    def _freeze_culprits(self, labelled: _Labelled) -> None:
+    def _freeze_culprits(self, labelled: Labelled) -> None:
         """Groups that forward does not follow for a reason no site shows, such as a size read
         from another tensor.
         """
@@ -310,7 +281,7 @@ class _Tracing:
         for group_id, problem in self._culprits(labelled, ids).items():
             self.frozen[group_id] = f"{_NOT_FOLLOWED}: {problem}"
 
-    def _culprits(self, labelled: _Labelled, ids: list[str]) -> dict[str, str]:
+    def _culprits(self, labelled: Labelled, ids: list[str]) -> dict[str, str]:
         """The groups that alone, or only together, do not survive a cut: {group id: problem}."""
         deviation = self._deviation(labelled, ids)
         if deviation is None or len(ids) == 1:

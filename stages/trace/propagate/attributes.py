@@ -10,6 +10,7 @@ from torch import nn
 
 from stages.trace.capture.calls import Call, flatten
 from stages.trace.propagate.label_values import Activation, Bound, Result, Vector
+from stages.trace.propagate.readings import Reading
 
 _SLICES = ("slice", "narrow")
 _SPLITS = ("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
@@ -29,7 +30,9 @@ class Follow:
     part: str
 
 
-def parts(call: Call, bound: Bound, result: Result) -> dict[str, Vector]:
+def parts(
+    call: Call, bound: Bound, result: Result, reading: Reading = Reading.INNER
+) -> dict[str, Vector]:
     """The channels that a number of this call may count, the most telling first.
 
     For `x[:, self.a : self.b]` of 16 channels, a = 4 and b = 12:
@@ -45,8 +48,9 @@ def parts(call: Call, bound: Bound, result: Result) -> dict[str, Vector]:
     if isinstance(value, Activation) and value.dim is not None:
         if name in _SLICES:
             found |= _points(bound, value)
-        elif name == "group_norm" and value.dim == 1:
-            found["num_groups"] = value.vector.reshape(bound["num_groups"], -1)[:, 0].copy()
+        elif name == "group_norm" or (name.startswith("conv") and reading is Reading.OUTER):
+            groups = bound["num_groups" if name == "group_norm" else "groups"]
+            found["groups"] = value.vector.reshape(groups, -1)[:, 0].copy()
     results = [item for item in flatten(result) if _has_channels(item)]
     if name in _SPLITS:
         pieces = enumerate(flatten(result))

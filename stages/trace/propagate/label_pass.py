@@ -190,7 +190,7 @@ class Pass:
         """
         for guess in self.follows.get(self.call.site, ()):
             path = holder(self.call.module, guess.depth)
-            labels = parts(self.call, bound, result).get(guess.part)
+            labels = parts(self.call, bound, result, self.reading).get(guess.part)
             if path is None or labels is None:
                 continue
             if size(self.modules.get(path), guess.attribute) == len(labels):

@@ -31,6 +31,7 @@ class Labels:
     widths: list[tuple[str, str, int, Vector]] = field(default_factory=list)
     split_sites: dict[str, None] = field(default_factory=dict)
     point_sites: dict[str, None] = field(default_factory=dict)
+    group_sites: dict[str, None] = field(default_factory=dict)
     pieces: list[Vector] = field(default_factory=list)
     _ties: list[tuple[Vector, Vector]] = field(default_factory=list)
     _frozen: list[tuple[Vector, Vector]] = field(default_factory=list)

@@ -17,6 +17,8 @@ class Reading(Enum):
     OUTER: the first size shrinks and the second stays, so channels 0 and 1 are one unit.
     FIXED: no size follows, all channels that pass the site stay.
 
+    For a convolution by groups INNER takes equal positions out of all groups, OUTER whole groups.
+
     Where an activation is cut at given points, as by `x[:, :n]` or `x.split([n, m], 1)`, the first
     reading is another one.
 

@@ -16,6 +16,7 @@ from stages.trace.propagate.label_values import (
     Result,
     Vector,
 )
+from stages.trace.propagate.readings import Reading
 
 _TENSORS = (Activation, Parameter)
 _CONVOLUTIONS = (
@@ -49,14 +50,17 @@ def convolution(state: Pass, bound: Bound) -> Result:
         )
     row, column = (1, 0) if transposed else (0, 1)
     owner = state.owner(weight, _CONVOLUTIONS)
+    whole = groups > 1 and state.reading is Reading.OUTER
     if groups > 1 and weight.shape[column] * (1 if transposed else groups) == groups:
         leaving = _depthwise(state, weight, arriving, owner, transposed)
-    elif _has_rows(weight, row):
-        leaving = _grouped(state, weight, arriving, groups, row, column)
-    else:
+    elif not _has_rows(weight, row):
         return state.stuck([value, weight, bias], "the weight is broadcast over its outputs")
+    elif whole:
+        leaving = _whole_groups(state, weight, arriving, owner, groups, transposed)
+    else:
+        leaving = _grouped(state, weight, arriving, groups, row, column)
     layout = {"out_dim": row, "in_dim": column, "groups": groups}
-    blocks = [vector.reshape(groups, -1)[0] for vector in (leaving, arriving)]
+    blocks = [vector.reshape(groups, -1)[0] * (not whole) for vector in (leaving, arriving)]
     extents = (arriving, blocks[0]) if transposed else (leaving, blocks[1])
     state.count(weight, state.call.name, positions, extents, **layout)
     if bias is not None:
@@ -83,6 +87,8 @@ def _grouped(
     """Equal positions of the groups are tied on both sides, so that all groups stay equally
     wide.
     """
+    if groups > 1:
+        state.labels.group_sites[state.call.site] = None
     blocks = arriving.reshape(groups, -1)
     state.labels.tie(blocks, blocks[:1])
     rows = state.rows(weight, row)
@@ -93,6 +99,25 @@ def _grouped(
         return np.tile(produced[0], groups)
     state.read(weight, column, arriving)
     return np.tile(rows, groups)
+
+
+def _whole_groups(
+    state: Pass,
+    weight: Parameter,
+    arriving: Vector,
+    owner: str | None,
+    groups: int,
+    transposed: bool,
+) -> Vector:
+    """All channels of a group, on both sides, are one unit, so that the others stay as they are."""
+    blocks = arriving.reshape(groups, -1)
+    state.labels.tie(blocks, blocks[:, :1])
+    units = blocks[:, 0].copy()
+    rows = weight.shape[1] if transposed else weight.shape[0] // groups
+    leaving = np.repeat(units, rows)
+    state.read(weight, 0, np.repeat(units, blocks.shape[1]) if transposed else leaving)
+    state.width(owner, "groups", units)
+    return leaving
 
 
 def linear(state: Pass, bound: Bound) -> Result:
