@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,7 +61,10 @@ def rebuild(
         memo[id(tensor)] = (
             nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
         )
-    built = _copy_module(model, memo)
+    with warnings.catch_warnings():
+        # exported programs hold a class that PyTorch has deprecated, and copying makes it anew
+        warnings.filterwarnings("ignore", r".*\bLeafSpec\b.* is deprecated", FutureWarning)
+        built = _copy_module(model, memo)
     modules = dict(built.named_modules(remove_duplicate=False))  # a width may go by a second name
     for path, attribute, value in widths:
         set_width(modules[path], attribute, value)

@@ -88,7 +88,8 @@ def _of_size(state: Pass, path: str, part: str, number: int) -> Iterator[Follow]
     depth = 0
     while (outer := holder(path, depth)) is not None:
         module = state.modules.get(outer)
-        equal = [name for name, value in sizes(module) if value == number] if module else []
+        known = [] if module is None else sizes(module)  # an empty Sequential is false
+        equal = [name for name, value in known if value == number]
         for name in sorted(equal, key=lambda name: name.rpartition(".")[2] != entry):
             yield Follow(depth, name, part)
         depth += 1

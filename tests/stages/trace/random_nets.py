@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import torch
 from hypothesis import strategies as st
+from random_forms import FORMS, Forms
 from torch import nn
 from torch.nn import functional as F
 
 Spec = list[tuple[str, int]]
 
-BLOCKS = (
+TOPOLOGIES = (
     "conv", "stride", "grouped", "depthwise", "multiplier", "residual", "project", "concat",
     "self_concat", "gate", "glu", "shuffle", "squeeze_excite", "pixel", "group_norm",
     "instance_norm", "prelu", "scale", "shared", "three_sums", "transposed", "pad_shortcut",
     "spatial_gate", "slice", "stack", "layer_norm_mlp", "in_place", "channel_mean",
 )  # fmt: skip
 
+BLOCKS = (*TOPOLOGIES, *FORMS)
+
 specs = st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(1, 4)), min_size=1, max_size=6)
 
 
-class Block(nn.Module):
-    """One topology on `c` channels; `out` is how many it leaves. `n` in 1 … 4 varies widths."""
+class Block(Forms):
+    """One topology or form on `c` channels; `out` is how many it leaves, `n` in 1 … 4 varies
+    widths.
+    """
 
     def __init__(self, kind: str, n: int, c: int) -> None:
         super().__init__()

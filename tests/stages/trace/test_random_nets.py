@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_nets import BLOCKS, RandomNet, Spec, specs
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from whole_state import whole_state
 
@@ -16,6 +17,10 @@ from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune
 from stages.trace import ChannelGraph, trace
 
 LIMIT = 1e-9
+MAY_STAY = {  # what is open elsewhere must not close
+    "layer_norm_mlp", "channel_mean", "blur", "weight_view", "weight_sum", "cache_width", "rolled",
+    "by_width", "padded_by_width",
+}  # fmt: skip
 
 
 @given(spec=specs, flat=st.booleans(), seed=st.integers(0, 1000))
@@ -28,10 +33,11 @@ def test_random_net(spec: Spec, flat: bool, seed: int) -> None:
 def test_each_block_between_convolutions(kind: str) -> None:
     graph = check([("conv", 2), (kind, 2), ("conv", 3)], False, 0)
     assert graph["blocks.2.a"].prunable
-    assert graph["blocks.0.a"].prunable == (kind not in ("layer_norm_mlp", "channel_mean"))
+    assert graph["blocks.0.a"].prunable or kind in MAY_STAY
 
 
 def check(spec: Spec, flat: bool, seed: int) -> ChannelGraph:
+    """Trace one network and hold it to every promise."""
     torch.manual_seed(seed)
     net = RandomNet(spec, flat).eval()
     with torch.no_grad():
@@ -46,8 +52,9 @@ def check(spec: Spec, flat: bool, seed: int) -> ChannelGraph:
     assert prove(net, graph, plan, [x]).relative < LIMIT
     assert prove_order(net, graph, [x], seed=seed).relative < LIMIT
     small, costs = prune(net, graph, plan), CostModel(graph)
+    assert whole_state(net) == before
     assert costs.params(plan.counts()) == sum(p.numel() for p in small.parameters())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         small(x)
     assert costs.macs(plan.counts()) * 2 * len(x) == counter.get_total_flops()
     return graph
