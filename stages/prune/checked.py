@@ -17,7 +17,8 @@ from pipeline.errors import Refused, UsageError
 from stages.prune.proof import DoesNotRun, Proof, prove
 from stages.trace.check.copies import samples
 
-_TOLERANCE = 1e-6  # float64 leaves 1e-12, and 1e-7 where forward itself computes in float32
+_TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""Round-off leaves 1e-12 in float64, and 1e-7 where forward itself computes in float32."""
 
 
 def prune(
@@ -34,24 +35,24 @@ def prune(
     …) follow; training mode, requires_grad, shared modules and hooks are kept.
 
     Args:
-        check: run the cut and the silenced network in float64 and compare; False saves the time of
-            two forward passes on small images.
+        check: run the cut and the silenced network, in float64 if they do, and compare; False saves
+            the time of two forward passes on small images.
         inputs: what both are run on; by default noise of the traced shapes, smaller where the
             network takes it.
 
     Raises:
         ArtifactError: plan and graph, or graph and model, do not belong together.
         Refused: the cut network is another function than the silenced one; says what differs.
-        UsageError: the network does not run on noise, and `inputs` are not given.
+        UsageError: the network does not run on noise, or on `inputs`.
     """
     small = cut(model, graph, plan)
     if check and not any(parameter.is_meta for parameter in model.parameters()):
-        proof = _prove(model, graph, plan, inputs)
+        proof, dtype = _prove(model, graph, plan, inputs)
         exact = all(graph[group].exact for group in plan.keep)
-        if exact and not proof.relative <= _TOLERANCE:  # also where it is not a number
+        if exact and not proof.relative <= _TOLERANCES[dtype]:  # also where it is not a number
             raise Refused(
                 f"the cut network differs from the silenced one by {proof.relative:.1e} of the "
-                f"largest output, {_TOLERANCE:.0e} is allowed",
+                f"largest output, {_TOLERANCES[dtype]:.0e} is allowed",
                 hint="trace this very network again; check=False cuts without the comparison",
             )
     return small
@@ -59,18 +60,22 @@ def prune(
 
 def _prove(
     model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequence[Any] | None
-) -> Proof:
-    """The proof on the first inputs that suit the network."""
-    if inputs is not None:
-        return prove(model, graph, plan, inputs)
+) -> tuple[Proof, torch.dtype]:
+    """The proof on the first inputs, and in the first precision, that suit the network.
+
+    Not all run in float64: a function that closes over the network runs the original's weights.
+    """
+    candidates = [tuple(inputs)] if inputs is not None else list(_noise(model, graph))
     problem = "the graph does not say what its inputs are"
-    for noise in _noise(model, graph):
-        try:
-            return prove(model, graph, plan, noise)
-        except DoesNotRun as error:
-            problem = error.message
+    for dtype in _TOLERANCES:
+        for candidate in candidates:
+            try:
+                return prove(model, graph, plan, candidate, dtype=dtype), dtype
+            except DoesNotRun as error:
+                problem = error.message
+    what = "noise" if inputs is None else "these inputs"
     raise UsageError(
-        f"the cut cannot be checked on noise: {problem}",
+        f"the cut cannot be checked on {what}: {problem}",
         hint="pass inputs=, those of trace, or check=False",
     )
 

@@ -39,15 +39,25 @@ class DoesNotRun(Refused):
     """The network does not run on these inputs, cut or not."""
 
 
-def prove(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan, inputs: Sequence[Any]) -> Proof:
-    """Run the cut and the silenced network in eval mode and float64 on `inputs`.
+def prove(
+    model: nn.Module,
+    graph: ChannelGraph,
+    plan: ChannelPlan,
+    inputs: Sequence[Any],
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> Proof:
+    """Run the cut and the silenced network in eval mode on `inputs`.
+
+    Args:
+        dtype: what both compute in; float32's round-off would hide a small mistake.
 
     Raises:
-        DoesNotRun: the whole network does not run in float64 on `inputs`.
+        DoesNotRun: the whole network does not run on `inputs` in that precision.
         Refused: the cut network does not run, or its output has another shape, or one of the
             outputs is not finite.
     """
-    wide = _in_float64(model)  # float32's round-off would hide a small mistake
+    wide, inputs = _converted(model, dtype), as_dtype(tuple(inputs), dtype)
     one, reference = (lambda: cut(wide, graph, plan)), (lambda: mask(wide, graph, plan))
     return _difference(model, one, reference, inputs, "cut")
 
@@ -58,7 +68,7 @@ def prove_order(
     """Shuffle the units of every prunable group consistently; the output must stay. Needs no
     reference answer.
     """
-    wide = _in_float64(model)
+    wide, inputs = _converted(model, torch.float64), as_dtype(tuple(inputs), torch.float64)
     return _difference(
         model, lambda: permuted(wide, graph, seed=seed), lambda: wide, inputs, "shuffled"
     )
@@ -81,28 +91,30 @@ def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Modu
     return rebuild(model, changed, ())
 
 
-def _in_float64(model: nn.Module) -> nn.Module:
+def _converted(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy in another precision."""
     tensors = named_tensors(model).items()
-    return rebuild(model, {n: t.detach().double() for n, t in tensors if t.is_floating_point()}, ())
+    return rebuild(
+        model, {n: t.detach().to(dtype) for n, t in tensors if t.is_floating_point()}, ()
+    )
 
 
 def _difference(
     model: nn.Module,
     one: Callable[[], nn.Module],
     reference: Callable[[], nn.Module],
-    inputs: Sequence[Any],
+    inputs: tuple[Any, ...],
     what: str,
 ) -> Proof:
     """Networks are built one after the other, so that only one lives at a time.
 
     What they share with `model`, such as the caches of its classes, is put back.
     """
-    inputs = as_dtype(tuple(inputs), torch.float64)
     with quiet(), preserved(model):
         try:
             expected = _outputs(reference(), inputs)
         except _Stopped as error:
-            raise DoesNotRun(f"the network does not run in float64, {error}") from None
+            raise DoesNotRun(f"the network does not run on these inputs, {error}") from None
         try:
             found = _outputs(one(), inputs)
         except _Stopped as error:

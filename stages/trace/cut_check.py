@@ -62,15 +62,23 @@ class CutCheck:
             self.traced = None  # its calls cannot be listened to again
 
     def deviation(
-        self, graph: ChannelGraph, cuts: Cuts, promises: Promises | None = None
+        self,
+        graph: ChannelGraph,
+        cuts: Cuts,
+        promises: Promises | None = None,
+        *,
+        values: bool = True,
     ) -> Deviation | None:
-        """How the small network differs from what it should be; None when it does not."""
+        """How the small network differs from what it should be; None when it does not.
+
+        Without `values` the calls it makes are compared, their numbers and shapes, and no results.
+        """
         networks = Networks(self.model, graph, cuts)
-        found = (
-            self._without_values(networks.small, self.traced, promises)
-            or self._without_values(networks.small, self.in_training, None)
-            or self._outputs(networks)
+        found = self._without_values(networks.small, self.traced, promises) or self._without_values(
+            networks.small, self.in_training, None
         )
+        if found is None and (values or self.traced is None):
+            found = self._outputs(networks)
         if found is None or not found.by_value or self.traced is None:
             return found
         closer = None

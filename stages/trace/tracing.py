@@ -78,6 +78,7 @@ class _Tracing:
     untried: dict[tuple[str, Reading], list[Guess]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     frozen: dict[str, str] = field(default_factory=dict)
+    draw: int = 0  # of the cuts, the one that showed the latest deviation
 
     def __post_init__(self) -> None:
         self.inventory = Inventory(self.model)
@@ -122,13 +123,15 @@ class _Tracing:
         """The network under readings and guesses that hold."""
         while True:
             deviation = self._deviation_of_all(labelled)
+            draw = self.draw
             if deviation is None:
                 if not self._read_otherwise(labelled):
                     return labelled
             elif not self._settle(labelled, deviation) and not self._drop_guess(
                 labelled, deviation
             ):
-                self._freeze_culprits(labelled)
+                self.draw = draw
+                self._freeze_culprits(labelled, deviation)
             labelled = self._label()
 
     def _by_whole_groups(self, labelled: Labelled, site: str) -> Labelled:
@@ -163,14 +166,19 @@ class _Tracing:
         return Labelled(state, graph.with_frozen(self.frozen), settled)
 
     def _deviation_of_all(self, labelled: Labelled) -> Deviation | None:
-        """What goes wrong when all groups are cut, by two draws where attributes were guessed."""
+        """What goes wrong when all groups are cut, by a second draw where attributes were guessed,
+        by further ones where forward may take another way at other widths.
+        """
         ids = [group.id for group in labelled.graph.prunable]
-        found = self._deviation(labelled, ids)
-        if found is None and (labelled.state.followed or labelled.state.labels.pieces):
-            found = self._deviation(labelled, ids, draw=1)
-        return found
+        guessed = bool(labelled.state.followed or labelled.state.labels.pieces)
+        draws = [0] + [1] * guessed + [2, 3] * self.captured.branches
+        for self.draw in draws:
+            if found := self._deviation(labelled, ids):
+                return found
+        self.draw = 0
+        return None
 
-    def _deviation(self, labelled: Labelled, ids: Iterable[str], draw: int = 0) -> Deviation | None:
+    def _deviation(self, labelled: Labelled, ids: Iterable[str]) -> Deviation | None:
         """What goes wrong when these groups are cut.
 
         Groups that are open although a cut changes statistics are no equal of the silenced network,
@@ -179,8 +187,10 @@ class _Tracing:
         exact = [group_id for group_id in ids if labelled.graph[group_id].exact]
         if not exact:
             return None
-        cuts = Cuts.draw(labelled.graph, exact, self.inventory, draw)
-        return self.check.deviation(labelled.graph, cuts, labelled.promises(cuts))
+        cuts = Cuts.draw(labelled.graph, exact, self.inventory, self.draw)
+        # the first draws show what a rule got wrong, further ones what else forward does then
+        values = self.draw < 2
+        return self.check.deviation(labelled.graph, cuts, labelled.promises(cuts), values=values)
 
     def _settle(self, labelled: Labelled, deviation: Deviation) -> bool:
         """Guess what counts channels at the site of a deviation, or read it in a weaker way; False
@@ -273,12 +283,13 @@ class _Tracing:
                 return True
         return False
 
-    def _freeze_culprits(self, labelled: Labelled) -> None:
+    def _freeze_culprits(self, labelled: Labelled, deviation: Deviation) -> None:
         """Groups that forward does not follow for a reason no site shows, such as a size read
         from another tensor.
         """
         ids = [group.id for group in labelled.graph.prunable]
-        for group_id, problem in self._culprits(labelled, ids).items():
+        found = self._culprits(labelled, ids) or dict.fromkeys(ids, str(deviation))
+        for group_id, problem in found.items():
             self.frozen[group_id] = f"{_NOT_FOLLOWED}: {problem}"
 
     def _culprits(self, labelled: Labelled, ids: list[str]) -> dict[str, str]:

@@ -107,13 +107,16 @@ class Input:
 
 @dataclass(frozen=True)
 class Capture:
-    """All calls of a forward pass; `written` is what its buffers hold afterwards."""
+    """All calls of a forward pass; `branches` where they may be others at other widths; `written`
+    is what its buffers hold afterwards.
+    """
 
     inputs: tuple[Input, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
     ground: Ground
     written: tuple[Ref, ...] = ()
+    branches: bool = True
 
     @cached_property
     def dead(self) -> frozenset[int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from types import CodeType
 from typing import Any, Protocol
 
 import torch
@@ -38,7 +39,8 @@ from stages.trace.capture.calls import (
 )
 from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.model_state import Snapshot, preserved, set_training
-from stages.trace.capture.source_lines import running_line
+from stages.trace.capture.own_code import may_branch_on_sizes
+from stages.trace.capture.source_lines import line_of, own_frames, running_line
 
 _FEW = 16  # elements of a constant that are remembered: `torch.tensor(x.shape[1])` is one
 
@@ -67,6 +69,7 @@ class Recorder(SchemaCheckMode):
         self.inputs: list[Input] = []
         self.calls: list[Call] = []
         self.modules: list[str] = []
+        self.codes: set[CodeType] = set()
         self._refs: dict[int, Ref] = {}
         self._places: dict[Any, Ref] = {}
         self._alive: list[Any] = []
@@ -97,6 +100,8 @@ class Recorder(SchemaCheckMode):
         several = isinstance(out, (tuple, list))
         results = list(out) if several else [out]
         index = self._next()
+        frames = list(own_frames())
+        self.codes.update(frame.f_code for frame in frames)
         call = Call(
             index=index,
             target=func,
@@ -105,7 +110,7 @@ class Recorder(SchemaCheckMode):
             kwargs=before[1],
             shapes=tuple(tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results),
             module=self.modules[-1] if self.modules else "",
-            line=running_line(),
+            line=line_of(frames[0] if frames else None),
         )
         self.calls.append(call)
         for position, result in enumerate(results):
@@ -265,8 +270,11 @@ def record(
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     outputs = tuple(recorder.ref(leaf) for leaf in tensors)
     inputs_used = tuple(_used_inputs(recorder, outputs))
-    written = tuple(recorder.in_buffers())
-    return Capture(inputs_used, tuple(recorder.calls), outputs, ground, written), tensors_of(output)
+    written, branches = tuple(recorder.in_buffers()), may_branch_on_sizes(recorder.codes)
+    captured = Capture(
+        inputs_used, tuple(recorder.calls), outputs, ground, written, branches=branches
+    )
+    return captured, tensors_of(output)
 
 
 def _used_inputs(recorder: Recorder, outputs: tuple[Ref, ...]) -> Iterator[Input]:

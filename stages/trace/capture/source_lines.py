@@ -7,6 +7,7 @@ import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from types import FrameType
 
@@ -47,8 +48,8 @@ def short_path(file: str) -> str:
     return os.path.basename(file)
 
 
-def running_line() -> str:
-    """The innermost running frame of the network's own code.
+def own_frames() -> Iterator[FrameType]:
+    """Running frames of the network's own code, from the innermost outwards.
 
     A network made of library modules alone has none: whoever runs it does not count.
     """
@@ -58,13 +59,22 @@ def running_line() -> str:
         file = frame.f_code.co_filename
         if inside_engine(file):
             if inside_run:
-                break
+                return
         else:
             inside_run = True
             if not inside_library(file):
-                return f"{short_path(file)}:{frame.f_lineno}"
+                yield frame
         frame = frame.f_back
-    return _UNKNOWN
+
+
+def running_line() -> str:
+    """The innermost line of the network's own code that is running."""
+    return line_of(next(own_frames(), None))
+
+
+def line_of(frame: FrameType | None) -> str:
+    """Where a frame is."""
+    return f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else _UNKNOWN
 
 
 def line_in_text(stack: str) -> str:

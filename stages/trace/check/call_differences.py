@@ -53,5 +53,5 @@ def _numbers(call: Call) -> list[Any]:
         if argument.name in _COUNTS and "int" in str(argument.type):
             continue
         values = given if isinstance(given, (list, tuple)) else [given]
-        found += [value for value in values if type(value) in (int, float)]
+        found += [value for value in values if type(value) in (bool, int, float)]
     return found

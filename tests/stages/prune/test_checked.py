@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).parents[1] / "trace"))
 from test_never_wrong import Net, X
@@ -122,6 +123,16 @@ def test_inputs_that_are_no_images() -> None:
     assert prune(net, graph, plan, inputs=(words,)).a.out_features == 4
 
 
+def test_network_that_stays_in_float32_is_checked_there() -> None:
+    net, graph, plan = traced()
+    blur = torch.ones(1, 1, 3, 3)
+    net.form = lambda m, y: F.conv2d(y.flatten(0, 1)[:, None], blur, padding=1).view(y.shape)
+    assert prune(net, graph, plan).a.out_channels == 8
+    net.form = lambda m, y: F.conv2d(y.flatten(0, 1)[:, None], blur * y.shape[1]).view(2, -1, 6, 6)
+    with pytest.raises(Refused, match="1e-03 is allowed"):
+        prune(net, graph, plan)
+
+
 def test_network_without_values_is_cut_unchecked() -> None:
     net, graph, plan = traced()
     assert prune(net.to("meta"), graph, plan).a.weight.shape == (8, 3, 3, 3)
@@ -141,9 +152,9 @@ def test_check_takes_a_few_small_images(monkeypatch: pytest.MonkeyPatch) -> None
     seen: list[tuple[int, ...]] = []
     real = checked.prove
 
-    def watched(*args: Any) -> Any:
+    def watched(*args: Any, **options: Any) -> Any:
         seen.extend(tuple(image.shape) for image in args[3])
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(checked, "prove", watched)
     prune(net, replace(graph, inputs=((16, 3, 224, 224),)), plan)

@@ -70,6 +70,10 @@ def by_hand(m: Any, y: torch.Tensor) -> torch.Tensor:
     return blocks.view(y.shape)
 
 
+def odd_or_even(y: torch.Tensor) -> torch.Tensor:
+    return F.relu6(y) if y.size(1) % 2 == 0 else y
+
+
 def weight(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
 
@@ -153,6 +157,10 @@ NUMBERS = {
     "rounded": Net(lambda m, y: y * round(y.shape[1] / 3)),
     "top": Net(lambda m, y: y.topk(y.shape[1] // 4, dim=3).values),
     "positions": Net(lambda m, y: y + torch.arange(y.shape[1])[:8]),
+    "branch on divisibility": Net(lambda m, y: y.sigmoid() if y.shape[1] % 3 else y.tanh()),
+    "branch in a function": Net(lambda m, y: odd_or_even(y)),
+    "switched on": Net(lambda m, y: y * (y.shape[1] % 3 == 0) + y),
+    "branch on a threshold": Net(lambda m, y: y.tanh() if y.shape[1] > 15 else y.sigmoid()),
     "branch": Net(lambda m, y: y.sigmoid() if y.shape[1] % 8 else y),
     "loop": Net(lambda m, y: functools.reduce(lambda z, _: z.sin(), range(y.shape[1] // 8), y)),
     "a mean by hand": Net(lambda m, y: y - y.sum((2, 3), keepdim=True) / y[0].numel()),
