@@ -19,7 +19,7 @@ from stages.trace import ChannelGraph, trace
 LIMIT = 1e-9
 MAY_STAY = {  # what is open elsewhere must not close
     "layer_norm_mlp", "channel_mean", "blur", "weight_view", "weight_sum", "cache_width", "rolled",
-    "by_width", "padded_by_width",
+    "by_width", "padded_by_width", "branch_by_width",
 }  # fmt: skip
 
 
