@@ -4,10 +4,11 @@
         [--only NAME] [--json FILE] [--resume] [--compare OLD.json] [--onnx] [--workers N]
 
 Without a choice: torchvision's CNNs at their usual size, then timm's at reduced size where timm is
-installed. A network is traced with one image, cut by half and by shares that differ from group to
-group, and each cut is compared with the silenced network on two images in float64; its units are
-shuffled; its MACs and parameters are counted by torch before and after; everything the model holds
-is compared before and after the trace. With --onnx the half network also runs in onnxruntime.
+installed. Weights that a network computes from parameters are folded first, which its row says. A
+network is traced with one image, cut by half and by shares that differ from group to group, and
+each cut is compared with the silenced network on two images in float64; its units are shuffled; its
+MACs and parameters are counted by torch before and after; everything the model holds is compared
+before and after the trace. With --onnx the half network also runs in onnxruntime.
 Each network has a process of its own, so that one that fails is a row.
 
 --json keeps the rows as they come; --resume goes on where a run was cut off (what failed and what
@@ -141,11 +142,10 @@ def _pace(old: dict[str, Row], new: dict[str, Row]) -> str:
 
 
 def _line(row: Row) -> str:
-    kept = table.problem(row) or table.reasons(row, 1)
     return (
         f"{row.name:28} {row.status:10} {row.prunable:4} of {row.groups:4} groups  half removes"
         f" {table.share(row.removed):>7}  trace {row.seconds.get('trace_cpu', 0):5.2f} s"
-        f"  all {row.seconds.get('all', 0):5.1f} s  {kept[:90]}"
+        f"  all {row.seconds.get('all', 0):5.1f} s  {table.note(row)[:90]}"
     )
 
 

@@ -93,6 +93,12 @@ def reasons(row: Row, count: int = 2) -> str:
     return "; ".join(f"{entry['channels']} stay: {entry['reason']}" for entry in kept[:count])
 
 
+def note(row: Row) -> str:
+    """What there is to say about a row in one cell; "" where all is as it should be."""
+    folded = f"{row.folded} computed weights folded" if row.folded else ""
+    return "; ".join(filter(None, [folded, problem(row) or reasons(row, 1)]))
+
+
 def without_place(reason: str) -> str:
     """A reason with the line of code but not the module, so that repeated blocks count as one."""
     return re.sub(r" in \S+ \(([^)]*)\)", r" (\1)", reason)
@@ -162,7 +168,7 @@ def _network(row: Row) -> list[Any]:
         share(row.removed), share(half.get("macs_removed")),
         _small(max(worst, default=None)), _small(row.order),
         f"{row.seconds.get('trace_cpu', 0):.2f}", f"{row.seconds.get('prune_cpu', 0):.2f}",
-        _small(row.onnx), problem(row) or reasons(row, 1),
+        _small(row.onnx), note(row),
     ]  # fmt: skip
 
 

@@ -77,6 +77,15 @@ def test_what_stays_is_named_with_its_reason() -> None:
     assert rows.reasons(row).startswith("8 stay: layer_norm")
 
 
+def test_computed_weights_are_folded_and_the_row_says_so() -> None:
+    model = _Chain()
+    nn.utils.parametrizations.weight_norm(next(m for m in model.modules() if type(m) is nn.Conv2d))
+    row = _row(model)
+    assert (row.status, row.folded) == ("ok", 1)
+    assert rows.note(row) == "1 computed weights folded"
+    assert rows.note(_row(_Chain())) == ""
+
+
 def test_a_wrong_count_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey_module, "torch_macs", lambda model, x: 1)
     assert _row(_Chain()).status == "miscounted"

@@ -187,12 +187,11 @@ def varying_dims(labels: torch.Tensor) -> list[int]:
     """Dimensions along which an integer tensor is not constant."""
     found = []
     for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
-        if (
-            size > 1
-            and stride != 0
-            and bool((labels.narrow(dim, 1, size - 1) != labels.narrow(dim, 0, 1)).any())
-        ):
-            found.append(dim)
+        if size > 1 and stride != 0:
+            rest = labels.narrow(dim, 1, size - 1)
+            # stops at the first that differs
+            if not torch.equal(rest, labels.narrow(dim, 0, 1).expand_as(rest)):
+                found.append(dim)
     return found
 
 

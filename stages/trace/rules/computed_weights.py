@@ -102,11 +102,13 @@ def weight_norm(state: Pass, bound: Bound) -> Result:
 
 
 def product(state: Pass, bound: Bound) -> Result:
-    """Matrix or vector times vector: a sum over the last dimension."""
+    """Of a matrix or vector and a vector: a sum over the last dimension; or of two matrices."""
     left, right = list(bound.values())[:2]
     if not isinstance(left, Parameter) or not isinstance(right, Parameter):
         state.count_product(torch_count(state.call.target, bound))
         return state.stuck(bound, "multiplies activations")
+    if len(right.shape) == 2:
+        return _low_rank(state, left, right)
     labels = state.owned(right, 0)
     if labels is None or not state.read(left, len(left.shape) - 1, labels):
         return state.stuck([left, right], "a mixed dimension is summed over")
@@ -114,6 +116,22 @@ def product(state: Pass, bound: Bound) -> Result:
     parts = [
         value.moved_by(lambda coordinate: coordinate.select(-1, 0), shape)
         for value in (left, right)
+    ]
+    return combined(parts, shape)
+
+
+def _low_rank(state: Pass, left: Parameter, right: Parameter) -> Result:
+    """Matrix times matrix: rows of one, columns of the other; what is summed over stays."""
+    shape = state.call.shapes[0] or ()
+    rows, columns = state.owned(left, 0), state.owned(right, 1)
+    if len(left.shape) != 2 or rows is None or columns is None:
+        return state.stuck([left, right], "a mixed dimension is multiplied")
+    stays(state, left, [1])
+    stays(state, right, [0])
+    state.count_product(left.shape[1], rows, columns)
+    parts = [
+        left.moved_by(lambda coordinate: coordinate[:, :1].expand(shape), shape),
+        right.moved_by(lambda coordinate: coordinate[:1].expand(shape), shape),
     ]
     return combined(parts, shape)
 

@@ -22,7 +22,7 @@ def matmul(state: Pass, bound: Bound) -> Result:
     left, right = list(bound.values())[:2]
     if isinstance(right, Parameter) and len(right.shape) == 2 and isinstance(left, Activation):
         return matrix(state, left, right, None, row=1)
-    if isinstance(right, Parameter) and len(right.shape) == 1 and isinstance(left, Parameter):
+    if isinstance(left, Parameter) and isinstance(right, Parameter) and len(right.shape) < 3:
         return product(state, bound)
     return _result(state, bound, _matmul(state, bound, 0))
 

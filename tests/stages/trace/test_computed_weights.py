@@ -14,6 +14,7 @@ from test_never_wrong import Net, X, assert_never_wrong, weight
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils.prune import l1_unstructured
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.prune import ChannelPlan, CostModel, prove_order, prune
@@ -89,6 +90,25 @@ OPEN = {
     "mask of rows": by(lambda m: m.w * m.mask, mask=torch.rand(16, 1, 1, 1)),
     "mask of columns": by(lambda m: m.w * m.mask, mask=torch.rand(16, 1, 1)),
     "mask of a kernel": by(lambda m: m.w * m.mask, mask=torch.rand(3, 3)),
+    "mask that fills": by(
+        lambda m: m.w.masked_fill(m.mask, 0), mask=torch.rand(16, 16, 3, 3) > 0.5),
+    "mask that picks": by(
+        lambda m: torch.where(m.mask, m.w, 0.0), mask=torch.rand(16, 16, 3, 3) > 0.5),
+    "mask of torch's own": layer(l1_unstructured(nn.Conv2d(16, 16, 3), "weight", 0.3)),
+    "quantised": by(
+        lambda m: (m.w / m.s).round().clamp(-8, 7) * m.s, s=nn.Parameter(torch.rand(16, 1, 1, 1))),
+    "outer product": by(
+        lambda m: m.w.view(-1, 1, 1, 1) * m.w2.view(1, -1, 1, 1) * m.k,
+        w=weight(16), w2=weight(16), k=weight(3, 3)),
+    "low rank": by(
+        lambda m: m.w + (m.u @ m.v)[:, :, None, None], w=weight(16, 16, 1, 1),
+        u=weight(16, 4), v=weight(4, 16)),
+    "with a computed bias": Net(
+        lambda m, y: F.conv2d(y, m.w * 0.1, m.shift * 2), w=weight(16, 16, 3, 3),
+        shift=weight(16)).eval(),
+    "of a linear layer": Net(
+        lambda m, y: F.linear(y.movedim(1, 3), m.w * m.s).movedim(3, 1),
+        w=weight(16, 16), s=weight(16, 1)).eval(),
     "scaled": by(lambda m: m.w * 0.1),
     "scaled by a parameter": by(lambda m: m.w * m.s, s=weight(1)),
     "scaled rows": by(lambda m: m.w * m.s.view(-1, 1, 1, 1), s=weight(16)),

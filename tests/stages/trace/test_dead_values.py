@@ -119,3 +119,14 @@ def test_which_calls_are_dead() -> None:
     names = [captured.calls[position].name for position in sorted(captured.dead)]
     assert names == ["conv2d", "softmax"]
     assert not by_dispatch(ALIVE["a new buffer"], (X,)).dead
+
+
+def test_layers_never_reached_constrain_nothing_and_count() -> None:
+    net = Net(lambda m, y: y, spare=nn.Sequential(nn.Conv2d(16, 4, 3), nn.Conv2d(4, 9, 1))).eval()
+    assert_never_wrong(net, opens=("a", "b"))
+    graph = trace(net, X)
+    plan = ChannelPlan.uniform(graph, 0.5)
+    small, costs = prune(net, graph, plan), CostModel(graph)
+    assert graph.unused == tuple(f"spare.{n}.{kind}" for n in (0, 1) for kind in ("weight", "bias"))
+    assert costs.params(plan.counts()) == sum(tensor.numel() for tensor in small.parameters())
+    assert all(map(torch.equal, small.spare.parameters(), net.spare.parameters()))
