@@ -245,3 +245,16 @@ def test_every_shipped_file_says_how_it_was_trained() -> None:
         assert record["data"].keys() == {"label", "sha256", "images"}
         assert 0.5 < record["test_accuracy"] < 1
     assert sum(path.stat().st_size for path in files) < 30e6
+
+
+def test_computed_weights_are_stored_plain(tmp_path: Path) -> None:
+    text = NET.replace("nn.Linear(36, num_classes)", "weight_norm(nn.Linear(36, num_classes))")
+    (tmp_path / "own_normed_net.py").write_text(
+        f"from torch.nn.utils.parametrizations import weight_norm\n{text}"
+    )
+    ctx = prepared(tmp_path / "run", model={"source": "own_normed_net:net"})
+    record = module.run(ctx)
+    model = load_model(ctx.out)
+    assert type(model[5]) is nn.Linear
+    assert json.loads((ctx.out / "model.json").read_text())["folded"] == ["5"]
+    assert accuracy(model, splits().search) == record["search_accuracy"]
