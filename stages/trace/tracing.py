@@ -178,7 +178,9 @@ class _Tracing:
         self.draw = 0
         return None
 
-    def _deviation(self, labelled: Labelled, ids: Iterable[str]) -> Deviation | None:
+    def _deviation(
+        self, labelled: Labelled, ids: Iterable[str], *, values: bool = True
+    ) -> Deviation | None:
         """What goes wrong when these groups are cut.
 
         Groups that are open although a cut changes statistics are no equal of the silenced network,
@@ -189,7 +191,7 @@ class _Tracing:
             return None
         cuts = Cuts.draw(labelled.graph, exact, self.inventory, self.draw)
         # the first draws show what a rule got wrong, further ones what else forward does then
-        values = self.draw < 2
+        values = values and self.draw < 2
         return self.check.deviation(labelled.graph, cuts, labelled.promises(cuts), values=values)
 
     def _settle(self, labelled: Labelled, deviation: Deviation) -> bool:
@@ -288,15 +290,20 @@ class _Tracing:
         from another tensor.
         """
         ids = [group.id for group in labelled.graph.prunable]
-        found = self._culprits(labelled, ids) or dict.fromkeys(ids, str(deviation))
+        quick = self._deviation(labelled, ids, values=False)
+        found = self._culprits(labelled, ids, quick or deviation, values=quick is None)
         for group_id, problem in found.items():
             self.frozen[group_id] = f"{_NOT_FOLLOWED}: {problem}"
 
-    def _culprits(self, labelled: Labelled, ids: list[str]) -> dict[str, str]:
-        """The groups that alone, or only together, do not survive a cut: {group id: problem}."""
-        deviation = self._deviation(labelled, ids)
-        if deviation is None or len(ids) == 1:
-            return dict.fromkeys(ids, str(deviation)) if deviation else {}
+    def _culprits(
+        self, labelled: Labelled, ids: list[str], deviation: Deviation, *, values: bool
+    ) -> dict[str, str]:
+        """Those of the groups that alone, or only together, do not survive a cut:
+        {group id: problem}. Runs without `values` are quick, and enough where shapes differ.
+        """
+        found: dict[str, str] = {}
         middle = len(ids) // 2
-        found = {**self._culprits(labelled, ids[:middle]), **self._culprits(labelled, ids[middle:])}
+        for half in (ids[:middle], ids[middle:]) if middle else ():
+            if problem := self._deviation(labelled, half, values=values):
+                found |= self._culprits(labelled, half, problem, values=values)
         return found or dict.fromkeys(ids, str(deviation))
