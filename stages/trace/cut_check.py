@@ -36,7 +36,7 @@ from stages.trace.check.followers import (
     other_outputs,
 )
 
-_ROUGH, _EXACT = 1e-3, 1e-7  # in float32, and in float64 where that is not enough
+_ROUGH, _EXACT = 1e-5, 1e-7  # in float32, and in float64 where that is not enough
 
 T = TypeVar("T")
 

@@ -166,12 +166,12 @@ class _Tracing:
         return Labelled(state, graph.with_frozen(self.frozen), settled)
 
     def _deviation_of_all(self, labelled: Labelled) -> Deviation | None:
-        """What goes wrong when all groups are cut, by a second draw where attributes were guessed,
-        by further ones where forward may take another way at other widths.
+        """What goes wrong when all groups are cut, by further draws where sizes were
+        guessed, and others where forward may take another way at other widths.
         """
         ids = [group.id for group in labelled.graph.prunable]
         guessed = bool(labelled.state.followed or labelled.state.labels.pieces)
-        draws = [0] + [1] * guessed + [2, 3] * self.captured.branches
+        draws = [0] + [1, 2] * guessed + [3, 4] * self.captured.branches
         for self.draw in draws:
             if found := self._deviation(labelled, ids):
                 return found

@@ -34,6 +34,22 @@ def other_number(expected: Call, call: Call) -> str:
     return ""
 
 
+def other_blocks(expected: Call, call: Call) -> str:
+    """How a group norm runs over blocks of another size, which values may hide; "" if it does not.
+
+    With 4 groups of 4 channels and one block cut, `F.group_norm(y, 4)` runs over 3 channels each.
+    """
+    if call.name != "group_norm":
+        return ""
+    before, after = map(_block, (expected, call))
+    return "" if before == after else f"runs over blocks of {after:g} channels, not {before:g}"
+
+
+def _block(call: Call) -> float:
+    groups = call.args[1] if len(call.args) > 1 else call.kwargs["num_groups"]
+    return (call.shapes[0] or (0, 0))[1] / groups
+
+
 def _refs(call: Call) -> Iterator[Ref]:
     waiting: list[Any] = [*call.args, *call.kwargs.values()]
     while waiting:

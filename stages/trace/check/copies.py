@@ -46,9 +46,12 @@ class Cuts:
         Equal shares would hide that a size of one group was taken for that of another; even ones,
         that a half of it was. Of a big network `large` is so much that about `_BIG` elements are
         left, and three units of a group. Groups that are not named stay whole: what a cut of them
-        breaks is no matter of these. Draw 1 leaves every other group whole, takes other shares, and
-        more of the first units; draws from 2 on leave one unit more each, so that widths differ in
-        what they are divisible by.
+        breaks is no matter of these.
+
+        Draws 1 and 2 leave every other group whole, take other shares, and more of the first units:
+        in `x[:, : x.shape[1] // 2]` of 2 + 2 units a cut of one half alone shows what one of both
+        by the same number would not. Draws from 3 on leave one unit more each, so that widths
+        differ in what they are divisible by.
         """
         generator = np.random.default_rng(number)
         wanted = set(ids)
@@ -65,11 +68,11 @@ class Cuts:
             if share < 1 and group.size > 3:
                 order = order[: max(round(group.size * share * generator.uniform(0.7, 1)), 3)]
                 large[group.id] = _units(order)
-            if not (number == 1 and position % 2):
-                # neighbours are far apart
-                fraction = 0.25 + 0.5 * ((position + (number == 1) / 3) * _GOLDEN % 1)
+            if number not in (1, 2) or position % 2 == number - 1:
+                fraction = 0.25 + 0.5 * (position * _GOLDEN % 1)  # neighbours are far apart
+                fraction = 1 - fraction if number in (1, 2) else fraction
                 count = min(max(round(len(order) * fraction), 1), len(order) - 1)
-                more = max(number - 1, 0)
+                more = max(number - 2, 0)
                 small[group.id] = _units(order[: (count - 1 + more) % (len(order) - 1) + 1])
             elif group.id in large:
                 small[group.id] = large[group.id]

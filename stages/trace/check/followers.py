@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from stages.trace.capture.calls import Call
-from stages.trace.check.call_differences import other_number, other_path
+from stages.trace.check.call_differences import other_blocks, other_number, other_path
 from stages.trace.check.expected import Promises
 
 
@@ -86,6 +86,8 @@ class _Following:
         number = other_number(self.calls[self.position], call)
         if number and self.position not in self.dead:
             raise Stopped(number, call, by_number=True)
+        if blocks := other_blocks(self.calls[self.position], call):
+            raise Stopped(blocks, call)
         self.compare(call, results)
         self.position += 1
 

@@ -185,6 +185,19 @@ NEVER_WRONG = {
 }  # fmt: skip
 
 
+SMALL = {
+    "a number": lambda m, y: (y[:, :2], y[:, 2:]),
+    "half": lambda m, y: (y[:, : y.shape[1] // 2], y[:, y.shape[1] // 2 :]),
+    "half, rounded up": lambda m, y: (y[:, : (y.shape[1] + 1) // 2], y[:, (y.shape[1] + 1) // 2 :]),
+    "a third": lambda m, y: (y[:, : y.shape[1] // 3], y[:, y.shape[1] // 3 :]),
+    "a point": lambda m, y: (y[:, : m.n], y[:, m.n :]),
+    "half an attribute": lambda m, y: (y[:, : m.k // 2], y[:, m.k // 2 :]),
+    "a difference": lambda m, y: (y[:, : m.k - m.n], y[:, m.k - m.n :]),
+    "blocks": lambda m, y: F.group_norm(y, m.k // 2).split(y.shape[1] // 2, 1),
+    "a number of blocks": lambda m, y: F.group_norm(y, 2).split(y.shape[1] // 2, 1),
+}  # fmt: skip
+
+
 def attributes(graph: ChannelGraph) -> set[str]:
     """Followed attributes other than those of torch's own layers."""
     known = {"in_channels", "out_channels", "in_features", "out_features"}
@@ -213,6 +226,21 @@ def test_sizes_that_no_attribute_holds_or_that_mean_more_stay(name: str) -> None
 @pytest.mark.parametrize("name", NEVER_WRONG)
 def test_doubtful_sizes(name: str) -> None:
     assert_never_wrong(NEVER_WRONG[name].eval())
+
+
+@pytest.mark.parametrize("width", [4, 6, 12])
+@pytest.mark.parametrize("name", SMALL)
+def test_few_channels_hide_nothing(name: str, width: int) -> None:
+    """Where a cut takes one channel or two, a wrong reading may fit by rounding."""
+    pieces, n = SMALL[name], width // 2
+
+    def form(m: Any, y: torch.Tensor) -> torch.Tensor:
+        return half_through(m, pieces(m, m.z(y).relu()))
+
+    with torch.no_grad():
+        rest = pieces(Part(form, n=n, k=width), torch.zeros(1, width, 1, 1))[1].shape[1]
+    parts = {"z": conv(16, width), "c": conv(rest), "n": n, "k": width}
+    assert_never_wrong(Net(form, width=width, **parts).eval(), opens=())
 
 
 def test_pieces_lose_units_for_themselves() -> None:
