@@ -132,6 +132,8 @@ def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
     if name == "_compiled_call_impl":  # of module.compile(): it calls the module it was made for
         return None
     if isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:
+        if id(value._base) in memo:
+            raise RuntimeError("it is a view of a parameter")
         return value.detach().clone()  # what a forward left there, such as weight_norm's weight
     if type(value) is tuple and all(type(item) in _PLAIN for item in value):  # kernel sizes
         return value

@@ -57,9 +57,9 @@ def prove(
         Refused: the cut network does not run, or its output has another shape, or one of the
             outputs is not finite.
     """
-    wide, inputs = _converted(model, dtype), as_dtype(tuple(inputs), dtype)
+    wide = _converted(model, dtype)
     one, reference = (lambda: cut(wide, graph, plan)), (lambda: mask(wide, graph, plan))
-    return _difference(model, one, reference, inputs, "cut")
+    return _difference(model, one, reference, _Run(tuple(inputs), dtype), "cut")
 
 
 def prove_order(
@@ -68,10 +68,9 @@ def prove_order(
     """Shuffle the units of every prunable group consistently; the output must stay. Needs no
     reference answer.
     """
-    wide, inputs = _converted(model, torch.float64), as_dtype(tuple(inputs), torch.float64)
-    return _difference(
-        model, lambda: permuted(wide, graph, seed=seed), lambda: wide, inputs, "shuffled"
-    )
+    wide = _converted(model, torch.float64)
+    one, reference = (lambda: permuted(wide, graph, seed=seed)), (lambda: rebuild(wide, {}, ()))
+    return _difference(model, one, reference, _Run(tuple(inputs), torch.float64), "shuffled")
 
 
 def permuted(model: nn.Module, graph: ChannelGraph, *, seed: int = 0) -> nn.Module:
@@ -103,7 +102,7 @@ def _difference(
     model: nn.Module,
     one: Callable[[], nn.Module],
     reference: Callable[[], nn.Module],
-    inputs: tuple[Any, ...],
+    run: _Run,
     what: str,
 ) -> Proof:
     """Networks are built one after the other, so that only one lives at a time.
@@ -112,11 +111,11 @@ def _difference(
     """
     with quiet(), preserved(model):
         try:
-            expected = _outputs(reference(), inputs)
+            expected = run(reference())
         except _Stopped as error:
             raise DoesNotRun(f"the network does not run on these inputs, {error}") from None
         try:
-            found = _outputs(one(), inputs)
+            found = run(one())
         except _Stopped as error:
             raise Refused(f"the {what} network does not run, {error}", hint=_FREEZE) from None
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
@@ -149,12 +148,19 @@ class _Stopped(Exception):
     """A run ended early; the text says where and why."""
 
 
-def _outputs(network: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    torch.manual_seed(0)
-    try:
-        set_training(network, False)
-        with torch.no_grad():
-            outputs = tensors_of(network(*inputs))
-    except Exception as error:
-        raise _Stopped(what_stopped(network, error)) from error
-    return [tensor if tensor.is_complex() else tensor.double() for tensor in outputs]
+@dataclass(frozen=True)
+class _Run:
+    """Outputs of a network on inputs in one precision; the inputs stay as they are."""
+
+    inputs: tuple[Any, ...]
+    dtype: torch.dtype
+
+    def __call__(self, network: nn.Module) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        try:
+            set_training(network, False)
+            with torch.no_grad():
+                outputs = tensors_of(network(*as_dtype(self.inputs, self.dtype)))
+        except Exception as error:
+            raise _Stopped(what_stopped(network, error)) from error
+        return [tensor if tensor.is_complex() else tensor.double() for tensor in outputs]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pipeline.errors import UsageError
 from stages.trace.capture.model_state import preserved, set_training
@@ -117,7 +117,8 @@ def _run(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     with preserved(model) as snapshot, torch.no_grad():
         snapshot.copy_tensors()
         set_training(model, False)
-        return model(*inputs)
+        copies = tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, inputs)
+        return model(*copies)
 
 
 def what_stopped(model: nn.Module, error: BaseException) -> str:

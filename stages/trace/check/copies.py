@@ -171,9 +171,9 @@ def samples(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
 
 
 def as_dtype(inputs: tuple[Any, ...], dtype: torch.dtype | None = None) -> tuple[Any, ...]:
-    """Inputs in the precision of `Networks`."""
+    """Inputs in the precision of `Networks`, copied: a forward may write into them."""
     return tree_map(
-        lambda value: _converted(value, dtype) if torch.is_tensor(value) else value, inputs
+        lambda value: _converted(value, dtype).clone() if torch.is_tensor(value) else value, inputs
     )
 
 

@@ -54,6 +54,7 @@ def convolution(state: Pass, bound: Bound) -> Result:
     if groups > 1 and weight.shape[column] * (1 if transposed else groups) == groups:
         leaving = _depthwise(state, weight, arriving, owner, transposed)
     elif not _has_rows(weight, row):
+        state.count_product(positions * prod(weight.shape))
         return state.stuck([value, weight, bias], "the weight is broadcast over its outputs")
     elif whole:
         leaving = _whole_groups(state, weight, arriving, owner, groups, transposed)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 from pipeline.errors import UsageError
-from stages.prune import prove, prune
+from stages.prune import prove, prove_order, prune
 from stages.trace import trace
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -280,3 +280,37 @@ def test_a_size_that_one_group_breaks_keeps_no_other_group_of_a_big_network() ->
     net = Net(form, leave=lambda m, y: m.big(y), c=nn.Conv2d(16, 32, 1), big=big).eval()
     graph = trace(net, X)
     assert {g.id for g in graph.prunable} == {"b", "head", "big.0", "big.2"}, graph.details()
+
+
+class WritesInput(Net):
+    """Normalises the images that it is given where they lie."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.sub_(0.3).mul_(2))
+
+
+def test_forward_that_writes_into_its_input() -> None:
+    net, images = WritesInput(lambda m, y: y).eval(), X.clone()
+    graph = trace(net, images)
+    assert [group.id for group in graph.prunable] == ["a", "b"]
+    assert prove(net, graph, random_plan(graph, 0), [images]).relative < 1e-9
+    prune(net, graph, random_plan(graph, 1), inputs=(images,))
+    assert torch.equal(images, X)
+
+
+def test_forward_that_counts_its_calls() -> None:
+    net = Net(lambda m, y: (setattr(m, "calls", m.calls + 1), y.sin() if m.calls % 2 else y)[1])
+    net.calls = 0
+    graph = trace(net.eval(), X)
+    assert prove(net, graph, random_plan(graph, 0), [X]).relative < 1e-9
+    assert prove_order(net, graph, [X]).relative < 1e-9
+    assert net.calls == 0
+
+
+def test_view_of_a_parameter_that_is_kept_is_refused() -> None:
+    net = Net(lambda m, y: F.conv2d(y, m.half), width=8, w=weight(16, 16, 1, 1)).eval()
+    net.half = net.w[:8]
+    with pytest.raises(
+        UsageError, match=r"Net\.half cannot be copied: it is a view of a parameter"
+    ):
+        trace(net, X)
