@@ -301,9 +301,13 @@ class _Tracing:
         """Those of the groups that alone, or only together, do not survive a cut:
         {group id: problem}. Runs without `values` are quick, and enough where shapes differ.
         """
-        found: dict[str, str] = {}
         middle = len(ids) // 2
-        for half in (ids[:middle], ids[middle:]) if middle else ():
-            if problem := self._deviation(labelled, half, values=values):
+        halves = [ids[:middle], ids[middle:]] if middle else []
+        problems = [self._deviation(labelled, half, values=values) for half in halves]
+        # another place may only need another reading, unless it hides this one
+        here = [problem for problem in problems if problem and problem.site == deviation.site]
+        found: dict[str, str] = {}
+        for half, problem in zip(halves, problems, strict=True):
+            if problem in here or (problem and not here):
                 found |= self._culprits(labelled, half, problem, values=values)
         return found or dict.fromkeys(ids, str(deviation))

@@ -314,3 +314,15 @@ def test_view_of_a_parameter_that_is_kept_is_refused() -> None:
         UsageError, match=r"Net\.half cannot be copied: it is a view of a parameter"
     ):
         trace(net, X)
+
+
+def test_a_group_that_another_place_reads_otherwise_is_no_culprit_here() -> None:
+    def form(m: Any, y: torch.Tensor) -> torch.Tensor:
+        shares = m.c(y).mean((2, 3)).softmax(1).reshape(y.shape[0], y.shape[1], 2)
+        blocks = m.d(y).view(y.shape[0], -1, 4, 8, 8).tanh()
+        return y * shares.amax((1, 2))[:, None, None, None] + m.e(blocks.flatten(1, 2))
+
+    parts = {"c": nn.Conv2d(16, 32, 1), "d": nn.Conv2d(16, 16, 1), "e": nn.Conv2d(16, 16, 1)}
+    net = Net(form, **parts).eval()
+    assert_never_wrong(net, opens=("b", "d"))
+    assert not trace(net, X)["a"].prunable
