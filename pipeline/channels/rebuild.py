@@ -72,15 +72,29 @@ def rebuild(
 
 
 def set_width(module: nn.Module, attribute: str, value: int) -> None:
-    """Set a width; "normalized_shape.0" addresses one entry of a tuple or list."""
+    """Set a width; "normalized_shape.0" addresses one entry of a tuple or list, "graph.conv2d.6" an
+    argument of a node, by position or name, in the graph of a GraphModule.
+    """
     name, _, entry = attribute.partition(".")
-    if entry:
+    if name == "graph" and isinstance(module, torch.fx.GraphModule):
+        _set_argument(module, entry, value)
+    elif entry:
         entries = getattr(module, name)
         changed = list(entries)
         changed[int(entry)] = value
         setattr(module, name, changed if isinstance(entries, list) else tuple(changed))
     elif getattr(module, attribute) != value:  # a module's own setattr is slow
         setattr(module, attribute, value)
+
+
+def _set_argument(module: torch.fx.GraphModule, place: str, value: int) -> None:
+    name, _, argument = place.rpartition(".")
+    node = next(node for node in module.graph.nodes if node.name == name)
+    if argument.isdigit():
+        node.update_arg(int(argument), value)
+    else:
+        node.update_kwarg(argument, value)
+    module.recompile()
 
 
 def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import sys
@@ -19,6 +20,9 @@ _STANDARD = sysconfig.get_paths()["stdlib"] + os.sep
 _ENGINE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 """The folder of the trace engine: it runs the network and is no line of it."""
 _UNKNOWN = "unknown line"
+_OF_FX = "<eval_with_key>"
+GENERATED = "generated code"
+"""Stands for the file of code that torch.fx made."""
 
 
 @cache
@@ -39,8 +43,8 @@ def inside_engine(file: str) -> bool:
 @lru_cache(maxsize=4096)
 def short_path(file: str) -> str:
     """A source file without what differs from machine to machine, or from copy to copy."""
-    if file.startswith("<eval_with_key>"):  # code that torch.fx made, numbered as it was made
-        return "generated code"
+    if file.startswith(_OF_FX):  # numbered as it was made
+        return GENERATED
     roots = sorted({os.path.abspath(path or ".") for path in sys.path}, key=len, reverse=True)
     for root in roots:
         if file.startswith(root.rstrip(os.sep) + os.sep):
@@ -73,8 +77,14 @@ def running_line() -> str:
 
 
 def line_of(frame: FrameType | None) -> str:
-    """Where a frame is."""
-    return f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else _UNKNOWN
+    """Where a frame is; for generated code, whose lines nobody sees, the node that made it."""
+    if frame is None:
+        return _UNKNOWN
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    if file.startswith(_OF_FX):
+        text = linecache.getline(file, line, frame.f_globals)
+        return f"{GENERATED}:{text.partition('=')[0].strip() or line}"
+    return f"{short_path(file)}:{line}"
 
 
 def line_in_text(stack: str) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from stages.trace.capture.calls import Call, flatten
 from stages.trace.capture.inventory import Inventory
 from stages.trace.propagate.attributes import Follow, holder, parts, size
+from stages.trace.propagate.graph_code import argument_in_graph
 from stages.trace.propagate.label_values import (
     Activation,
     Argument,
@@ -182,6 +183,17 @@ class Pass:
         """A module attribute counts these channels and must follow a cut."""
         if module is not None:
             self.labels.widths.append((module, attribute, len(labels), labels))
+
+    def argument(self, owner: str | None, name: str, labels: Vector) -> None:
+        """An argument of this call counts these channels: an attribute of the owner, or a number in
+        the graph of generated code.
+        """
+        path, attribute = owner, name
+        if owner is None:
+            path = self.call.module
+            attribute = argument_in_graph(self.modules.get(path), self.call, name) or ""
+        if attribute:
+            self.width(path, attribute, labels)
 
     def follow(self, bound: Bound, result: Result) -> None:
         """Let the attributes that are said to count channels of this call follow them.

@@ -78,7 +78,7 @@ def _depthwise(
     multiplier = weight.shape[1] if transposed else weight.shape[0] // len(arriving)
     leaving = np.repeat(arriving, multiplier)
     state.read(weight, 0, arriving if transposed else leaving)
-    state.width(owner, "groups", arriving)
+    state.argument(owner, "groups", arriving)
     return leaving
 
 
