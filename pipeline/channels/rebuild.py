@@ -16,6 +16,7 @@ from pipeline.channels.graph import ChannelGraph, Keep
 from pipeline.errors import RlpError, UsageError
 
 _PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype})
+_TABLES = frozenset({dict, OrderedDict, list, set})
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -65,9 +66,8 @@ def rebuild(
         # exported programs hold a class that PyTorch has deprecated, and copying makes it anew
         warnings.filterwarnings("ignore", r".*\bLeafSpec\b.* is deprecated", FutureWarning)
         built = _copy_module(model, memo)
-    modules = dict(built.named_modules(remove_duplicate=False))  # a width may go by a second name
     for path, attribute, value in widths:
-        set_width(modules[path], attribute, value)
+        set_width(built.get_submodule(path), attribute, value)
     return built
 
 
@@ -134,26 +134,29 @@ def _copies_itself(kind: type) -> bool:
 
 
 def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
-    if name == "_modules":
-        return {
-            key: None if child is None else _copy_module(child, memo)
-            for key, child in value.items()
-        }
-    if name in ("_parameters", "_buffers"):
-        return {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
-    if type(value) in _PLAIN:
+    kind = type(value)
+    if kind in _PLAIN:
         return value
-    if name == "_compiled_call_impl":  # of module.compile(): it calls the module it was made for
+    if kind in _TABLES:
+        # most of what a module holds are empty tables of hooks, and deepcopy is slow
+        if not value:
+            return kind()
+        if name == "_modules":
+            return {
+                key: None if child is None else _copy_module(child, memo)
+                for key, child in value.items()
+            }
+        if name in ("_parameters", "_buffers"):
+            return {
+                key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()
+            }
+    elif kind is tuple:
+        if all(type(item) in _PLAIN for item in value):  # kernel sizes
+            return value
+    elif name == "_compiled_call_impl":  # of module.compile(): it calls the module it was made for
         return None
-    if isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:
+    elif isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:
         if id(value._base) in memo:
             raise RuntimeError("it is a view of a parameter")
         return value.detach().clone()  # what a forward left there, such as weight_norm's weight
-    if type(value) is tuple and all(type(item) in _PLAIN for item in value):  # kernel sizes
-        return value
-    if isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:
-        memo[id(value)] = value.detach().clone()  # torch copies leaves only; weight_norm's is none
-    # most of what a module holds are empty tables of hooks, and deepcopy is slow
-    if type(value) in (dict, OrderedDict, list, set) and not value:
-        return type(value)()
     return copy.deepcopy(value, memo)

@@ -122,9 +122,9 @@ def _groups(
         key = grouping.group[units] * 2**32 + grouping.rank[units]
         order = np.argsort(key, kind="stable")[np.count_nonzero(key < 0) :]
         owner, indices = key[order] >> 32, where[order].tolist()
-        ends = np.flatnonzero(np.diff(owner, append=-1)) + 1
+        ends = np.append(np.flatnonzero(owner[1:] != owner[:-1]) + 1, len(owner))
         start = 0
-        for stop in ends.tolist():
+        for stop in ends.tolist() if len(owner) else ():
             members[owner[start]].append(Member(name, dim, tuple(indices[start:stop])))
             start = stop
     representative = np.full(len(grouping.sizes), 0)

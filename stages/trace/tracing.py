@@ -17,7 +17,7 @@ from stages.trace.capture.dispatch_capture import by_dispatch
 from stages.trace.capture.forward import capture_forward
 from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.model_state import Snapshot, canonical_names, preserved
-from stages.trace.capture.quiet import quiet
+from stages.trace.capture.quiet import collector_paused, quiet
 from stages.trace.capture.refusals import checked_inputs, unexpected
 from stages.trace.check.copies import Cuts
 from stages.trace.check.followers import Deviation
@@ -54,7 +54,7 @@ def trace(
     """
     try:
         inputs = checked_inputs(model, example_inputs)
-        with quiet(), preserved(model) as snapshot:
+        with quiet(), collector_paused(), preserved(model) as snapshot:
             return _Tracing(model, inputs, open_statistics, snapshot).graph().bind(model)
     except MemoryError:
         raise

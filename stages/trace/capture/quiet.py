@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import sys
@@ -30,3 +31,18 @@ def quiet() -> Iterator[None]:
         if "torch._dynamo" in sys.modules:  # loading it takes longer than most traces
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """No garbage collections: each would walk through all that PyTorch holds, a tenth of a trace.
+
+    Hardly anything made in a trace is a cycle, so nothing piles up.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()

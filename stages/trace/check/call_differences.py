@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,9 +29,15 @@ def other_path(expected: Call, call: Call) -> str:
 
 def other_number(expected: Call, call: Call) -> str:
     """Which number of `call` depends on a width; "" when none does."""
-    for before, after in zip(_numbers(expected), _numbers(call), strict=False):
-        if before != after:
-            return f"uses a number that depends on the width: {before} becomes {after}"
+    if not isinstance(call.target, torch._ops.OpOverload):
+        return ""
+    for position, name in _uncounted(call.target):
+        before, after = _given(expected, position, name), _given(call, position, name)
+        if before is after or isinstance(before, Ref):
+            continue
+        for one, other in zip(_numbers(before), _numbers(after), strict=False):
+            if one != other:
+                return f"uses a number that depends on the width: {one} becomes {other}"
     return ""
 
 
@@ -60,14 +67,20 @@ def _refs(call: Call) -> Iterator[Ref]:
             waiting.extend(value)
 
 
-def _numbers(call: Call) -> list[Any]:
-    if not isinstance(call.target, torch._ops.OpOverload):
-        return []
-    found = []
-    for position, argument in enumerate(call.target._schema.arguments):
-        given = call.args[position] if position < len(call.args) else call.kwargs.get(argument.name)
-        if argument.name in _COUNTS and "int" in str(argument.type):
-            continue
-        values = given if isinstance(given, (list, tuple)) else [given]
-        found += [value for value in values if type(value) in (bool, int, float)]
-    return found
+@cache
+def _uncounted(target: torch._ops.OpOverload) -> tuple[tuple[int, str], ...]:
+    """Positions and names of the arguments that count no channels."""
+    return tuple(
+        (position, argument.name)
+        for position, argument in enumerate(target._schema.arguments)
+        if not (argument.name in _COUNTS and "int" in str(argument.type))
+    )
+
+
+def _given(call: Call, position: int, name: str) -> Any:
+    return call.args[position] if position < len(call.args) else call.kwargs.get(name)
+
+
+def _numbers(value: Any) -> list[Any]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [item for item in values if type(item) in (bool, int, float)]
