@@ -35,7 +35,7 @@ def densenet(
         num_classes=num_classes,
     )
     stem = nn.Conv2d(in_channels, num_init_features, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight)
+    nn.init.kaiming_normal_(stem.weight)  # torchvision draws its convolutions so
     net.features.conv0 = stem
     del net.features.pool0  # torchvision's stem halves the resolution twice
     return net

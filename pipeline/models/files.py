@@ -107,9 +107,11 @@ def save_model(
             num_classes=num_classes or reshape.guess_num_classes(model),
         )
     source = source or _noted_source(model)
+    # layers may have been folded since the source was noted
     source = source.model_copy(update={"folded": folded_layers(model)})
     tensors = {name: tensor.detach() for name, tensor in saved_tensors(model).items()}
     check_finite(tensors, f"{type(model).__name__}")
+    # before the folder is made: a source of another network is refused here
     widths, attributes = reshape.differences(build_from(source, search_path), model)
     folder.mkdir(parents=True, exist_ok=True)
     record = ModelFile(

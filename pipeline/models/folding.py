@@ -46,6 +46,7 @@ def fold_standardised_weights(model: nn.Module, example_inputs: Inputs | None = 
         example_inputs: one input or a tuple of them: where the outputs then differ, something
             else uses the layers' own tensors, and the copy has nothing folded.
     """
+    # not deepcopy, which refuses the weight that `weight_norm` leaves on a module
     folded = rebuild(model, {}, ())
     paths = _fold(folded, _own_weights(folded))
     if paths and example_inputs is not None and not _same(model, folded, example_inputs):
@@ -107,9 +108,11 @@ def _own_weights(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _may_compute(layer: nn.Module) -> bool:
+    # a forward hook may change the output
     if set(layer._modules) - {"parametrizations"} or layer._forward_hooks:
         return False
     hooks = layer._forward_pre_hooks.values()
+    # torch's weight and spectral norm are such hooks; others may change the input
     if not all(type(hook).__module__.startswith("torch.nn.utils.") for hook in hooks):
         return False
     return bool(hooks) or type(layer) not in _STOCK
@@ -121,6 +124,7 @@ def _plain(layer: nn.Module, call: LinearCall) -> nn.Module:
     if call.kind is not nn.Linear:
         options["kernel_size"] = tuple(call.weight.shape[2:])
     sizes = _sizes(call.kind, call.weight, options.get("groups", 1))
+    # on no device: what it would draw is thrown away, and moves the random state
     made = call.kind(*sizes, **options, bias=call.bias is not None, device="meta")
     if any(map(any, call.pads)):
         made = _padded(made, call)
@@ -150,7 +154,7 @@ def _padded(made: nn.Module, call: LinearCall) -> nn.Module:
 def _same_pads(conv: nn.Conv2d, edges: tuple[int, ...]) -> list[int]:
     """(left, right, top, bottom)."""
     pads: list[int] = []
-    for dim in (1, 0):
+    for dim in (1, 0):  # F.pad begins with the last dimension
         size, step = edges[dim], int(conv.stride[dim])
         reach = (int(conv.kernel_size[dim]) - 1) * int(conv.dilation[dim])
         missing = max((-(-size // step) - 1) * step + reach + 1 - size, 0)
@@ -169,6 +173,7 @@ def _same(model: nn.Module, folded: nn.Module, inputs: Inputs) -> bool:
 
 def _outputs(network: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
     copy = rebuild(network, {}, ()).eval()  # forward may write into it
+    # forward may draw; without `devices=[]` CUDA would be woken
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         found = [leaf for leaf in tree_leaves(copy(*inputs)) if isinstance(leaf, Tensor)]
     return [leaf.double() for leaf in found if leaf.numel()]

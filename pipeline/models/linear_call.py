@@ -103,7 +103,7 @@ def _listen(layer: nn.Module, edges: tuple[int, ...]) -> LinearCall:
             output = layer(x)
     except Exception as error:  # what a layer of one's own may raise on such an input
         raise NotLinear from error
-    if len(listener.heard) != 1 or output is not listener.output:
+    if len(listener.heard) != 1 or output is not listener.output:  # something else came after
         raise NotLinear
     return listener.heard[0]
 
@@ -136,7 +136,7 @@ class _Listener(TorchFunctionMode):
 
     def _multiply(self, func: Any, kind: type[nn.Module], given: dict[str, Any]) -> Any:
         x, weight, bias = given.pop("input"), given.pop("weight"), given.pop("bias", None)
-        if weight.is_meta or (bias is not None and bias.is_meta):
+        if weight.is_meta or (bias is not None and bias.is_meta):  # it depends on the input
             raise NotLinear
         pads = tuple(0 for _ in self.pads) if x is self.x else self.pads
         if x is self.x or x is self.padded:
@@ -160,6 +160,7 @@ def _dtype(layer: nn.Module) -> torch.dtype:
 
 
 def _is(one: Tensor, stored: Tensor) -> bool:
+    # by memory: detached, a parameter is another object
     return one.data_ptr() == stored.data_ptr() and one.shape == stored.shape
 
 

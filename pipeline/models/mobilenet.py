@@ -64,7 +64,7 @@ def mobilenet_v3(
     """MobileNetV3 (arXiv 1905.02244), torchvision's, with the stem's stride free."""
     tv = import_torchvision().models.mobilenetv3
     setting, last_channel = tv._mobilenet_v3_conf(f"mobilenet_v3_{size}", width_mult=width_mult)
-    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)  # TensorFlow's: momentum 0.99 there
     net = tv.MobileNetV3(setting, last_channel, num_classes, norm_layer=norm, dropout=dropout)
     net.features[0][0] = _stem(net.features[0][0], in_channels, stem_stride)
     return net

@@ -85,7 +85,7 @@ def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:
     else:
         raise UsageError(f"model.source {source}: no such network", hint=_suggest(source))
     offered = {"num_classes": num_classes, "in_channels": in_channels}
-    return _call(factory, source, _accepted(factory, offered) | kwargs)
+    return _call(factory, source, _accepted(factory, offered) | kwargs)  # what the user says wins
 
 
 def _suggest(source: str) -> str:
@@ -144,6 +144,7 @@ def _torchvision(
         raise UsageError(f"model.source torchvision:{name}: no such network", hint=meant)
     defaults: dict[str, Any] = {"num_classes": num_classes, "weights": None}  # no download
     if name in ("googlenet", "inception_v3"):  # their extra heads return a tuple, in training only
+        # torchvision warns unless told which initialisation is meant
         defaults |= {"aux_logits": False, "init_weights": True}
     net = _call(
         lambda **arguments: models.get_model(name, **arguments),

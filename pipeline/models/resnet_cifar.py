@@ -22,7 +22,7 @@ class OptionAShortcut(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         added = out_channels - in_channels
-        self.padding = (0, 0, 0, 0, added // 2, added - added // 2)
+        self.padding = (0, 0, 0, 0, added // 2, added - added // 2)  # as those weights were trained
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(x[:, :, ::2, ::2], self.padding)

@@ -13,7 +13,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers, each tensor once (tied weights under their first name)."""
-    saved = model.state_dict(keep_vars=True)
+    saved = model.state_dict(keep_vars=True)  # for its names: some buffers are not saved
     tensors: dict[str, Tensor] = dict(model.named_parameters())
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}
     return tensors

@@ -120,7 +120,7 @@ def _globals(raw: bytes) -> list[str]:
         if opcode.name == "GLOBAL":
             found.append(str(argument).replace(" ", "."))
         elif opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-            found.append(".".join(strings[-2:]))
+            found.append(".".join(strings[-2:]))  # STACK_GLOBAL takes both off the stack
         elif isinstance(argument, str):
             strings.append(argument)
     return list(dict.fromkeys(found))

@@ -85,6 +85,7 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        # the module itself is missing, and not what it imports
         if error.name and module_name.split(".")[0] == error.name.split(".")[0]:
             looked = ", ".join(dict.fromkeys(str(folder.resolve()) for folder in folders))
             raise UsageError(

@@ -144,7 +144,7 @@ def _safetensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
 def _not_safetensors(path: Path, data: bytes) -> ArtifactError:
     kind = file_type(data)
-    if kind == "a zip archive" and b"data.pkl" in data[:4096]:
+    if kind == "a zip archive" and b"data.pkl" in data[:4096]:  # torch writes it first
         kind = "a PyTorch checkpoint (a zip with a pickle inside)"
     hint = {
         "a git-lfs pointer": "git lfs pull fetches the real file",

@@ -100,7 +100,7 @@ def reconstruct_layers(
     inputs = (images,) if isinstance(images, Tensor) else tuple(images)
     forward = survey(whole, _first(inputs, 2, device))
     inputs = _first(inputs, _affordable(inputs, forward, max_bytes), device)
-    sampling = Sampling(len(inputs[0]), seed, numbers=max_bytes // 32)
+    sampling = Sampling(len(inputs[0]), seed, numbers=max_bytes // 32)  # an eighth, in float32
     kept = kept_outputs(graph, forward, plan.keep)
     tensors = named_tensors(whole)
     gains = {
@@ -108,7 +108,7 @@ def reconstruct_layers(
         for use in forward.uses
         if use.norm is not None
     }
-    targets = Targets(whole, inputs, forward, kept, sampling, max_bytes // 4)
+    targets = Targets(whole, inputs, forward, kept, sampling, max_bytes // 4)  # a quarter
     state = Refit(cut, inputs, forward, targets, sampling, gains, _fixed(forward), progress)
     state.run()
     layers = (*state.results.values(), *_unreached(whole, forward))
@@ -126,6 +126,7 @@ def _check(pruned: nn.Module, original: nn.Module, graph: ChannelGraph, plan: Ch
 def _prepared(model: nn.Module, device: torch.device | None) -> nn.Module:
     """A copy in eval mode, on `device`, in an arithmetic that bears sums of squares."""
     copied = copy.deepcopy(model).to(device).eval()
+    # float16 ends at 65504, the square of 256
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in copied.parameters())
     return copied.float() if half else copied
 
@@ -138,6 +139,7 @@ def _first(inputs: tuple[Any, ...], count: int, device: torch.device | None) -> 
             item = item[:count].detach().to(device)
             item = item.float() if item.dtype in (torch.float16, torch.bfloat16) else item
             if item.dim() == 4:
+                # patches are gathered pixel by pixel
                 item = item.contiguous(memory_format=torch.channels_last)
         found.append(item)
     return tuple(found)

@@ -122,6 +122,7 @@ class Listener(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        # x.shape is a call here as well: numbers are places in a run, and no count of operators
         self.number += 1
         return self.call(func, args, kwargs or {})
 
@@ -165,7 +166,7 @@ class _Survey(Listener):
         makers = tuple(self._maker.get(id(tensor), -1) for tensor in given)
         out = func(*args, **kwargs)
         results = list(_tensors(out))
-        if not results:
+        if not results:  # x.shape is no user of x
             return out
         value = _Value(
             getattr(func, "__name__", ""), operands=makers, shape=tuple(results[0].shape)
@@ -214,6 +215,7 @@ class _Survey(Listener):
                 op.groups,
                 self.name(op.bias),
                 self._norm_names(norm) if norm else None,
+                # one weight cannot make up for several branches
                 self._partner(number, behind if norm else number) if total[name] == 1 else -1,
             )
 

@@ -138,7 +138,7 @@ class Moments:
         gone = np.unique(gone % into)  # of a transposed weight, each group loses the same inputs
         stay = np.setdiff1d(np.arange(into), gone)
         new, fall = layer.solve(layer.unknowns(stay), layer.unknowns(gone), matrix)
-        if not bool(torch.isfinite(new).all()):
+        if not bool(torch.isfinite(new).all()):  # the sliced weights stay
             return
         changed[use.name] = small.weight_of(new)
         fall = fall.reshape(-1)
@@ -146,6 +146,7 @@ class Moments:
             changed[use.bias] = changed.get(use.bias, self.tensors[use.bias]) + fall
         elif use.norm is not None:
             mean = changed.get(use.norm.mean, self.tensors[use.norm.mean])
+            # minus: a batch norm subtracts its mean
             changed[use.norm.mean] = mean - fall
 
 
@@ -169,6 +170,7 @@ class _Gather(Listener):
 
     def _note(self, use: Use, op: LinearMap) -> None:
         rows = patches(op, self.sampling.positions(use, len(op.input)))
+        # `joined` wants pairs; nothing is fitted here
         self.rows.setdefault(use.name, []).append((rows, rows[..., :0]))
         if use.turn + 1 < self.forward.turns(use.name):
             return
@@ -182,6 +184,7 @@ def _moments(use: Use, op: LinearMap, x: Tensor, held: int) -> LayerMoments:
     mean = x.mean(1) if use.free_mean else torch.zeros_like(x[:, 0])
     x -= mean[:, None]
     n, unknowns = x.shape[1:]
+    # a slice alone would keep the whole activation in memory
     bare = replace(op, input=op.input[:0].clone())
     square = x.mT @ x / n if unknowns <= n else None
     ridge = _half_cut_ridge(op, x, held)
@@ -230,4 +233,4 @@ def _cut_inputs(graph: ChannelGraph, forward: Forward) -> tuple[dict[str, str], 
                     if group.exact
                     else "it stands behind a norm over the channels that are cut"
                 )
-    return left_alone, wanted - set(left_alone)
+    return left_alone, wanted - set(left_alone)  # one such group among several is enough

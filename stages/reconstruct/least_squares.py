@@ -57,11 +57,13 @@ def fit(
     """
     rest = y - x @ matrix.mT
     scale = _squares(y[:, -held:] - y[:, -held:].mean(1, keepdim=True))
+    # a constant output has no variance
     before = _squares(rest[:, -held:]) / max(scale, torch.finfo(y.dtype).tiny)
     if not bool(torch.isfinite(x).all() and torch.isfinite(rest).all()):
         return Fitted(matrix, None, None, reason="what it sees, or should give, is not finite")
     if fixed or before <= SAME:
         return Fitted(matrix, before, before, reason=fixed or "it gives what the original gives")
+    # by the mean of the rows that are fitted: held-out rows must not have a say in it
     centre = _centre(x, held) if free_mean else torch.zeros_like(x[:, :1])
     shift = _centre(rest, held) if free_mean else torch.zeros_like(rest[:, :1])
     error, ridge = best_ridge(x, rest, held)
@@ -70,6 +72,7 @@ def fit(
         level = _squares(rest[:, -held:]) / scale if scale else before
         return _only_mean(matrix, before, level, shift)
     if free_mean:
+        # the last fit sees all rows
         centre, shift = centre + _centre(x, 0), shift + _centre(rest, 0)
     step = System.of(x, rest).solve(ridge).mT
     if not bool(torch.isfinite(step).all()):
@@ -105,10 +108,11 @@ def best_ridge(x: Tensor, rest: Tensor, held: int) -> tuple[float, float]:
     def error(at: int) -> float:
         if at not in errors:
             found = _squares(wanted - unseen @ system.solve(ridges[at]))
+            # `NaN < x` is false: it would end the walk
             errors[at] = found if found == found else float("inf")
         return errors[at]
 
-    at = ridges.index(1e-2)
+    at = ridges.index(1e-2)  # does well on a thousand images
     for way in (-1, 1):
         while 0 <= at + way < len(ridges) and error(at + way) < error(at):
             at += way
@@ -137,6 +141,7 @@ class System:
         """(groups, unknowns, out); float64 where float32 fails; NaN where that fails as well."""
         unknowns = self.square.shape[-1] if self.rows is None else self.rows.shape[-1]
         trace = self.square.diagonal(dim1=-2, dim2=-1).sum(-1, dtype=torch.float64)
+        # by the unknowns for products of rows too: XXᵀ and XᵀX have the same trace
         load = ridge * trace / unknowns
         found = _cholesky(self.square, self.right, load)
         if not bool(torch.isfinite(found).all()) and self.square.dtype is not torch.float64:
@@ -148,6 +153,7 @@ class System:
 def _cholesky(square: Tensor, right: Tensor, load: Tensor) -> Tensor:
     loaded = square.clone()
     loaded.diagonal(dim1=-2, dim2=-1).add_(load.to(square.dtype)[:, None])
+    # no exception: of many groups one alone may fail
     factor, failed = torch.linalg.cholesky_ex(loaded)
     found = torch.cholesky_solve(right, factor)
     return torch.where((failed > 0)[:, None, None], torch.nan, found)

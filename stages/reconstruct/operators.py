@@ -163,4 +163,5 @@ def _linear_map(kind: str, given: Mapping[str, Any]) -> LinearMap | None:
 
 
 def _each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    # torch takes (2,) for all dimensions
     return (value,) * dims if isinstance(value, int) else tuple(value) * (dims // len(value))

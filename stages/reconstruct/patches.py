@@ -43,7 +43,7 @@ class Positions:
             return cls(torch.arange(pixels).expand(samples, pixels), space)
         generator = torch.Generator().manual_seed(seed)
         if each * 4 < pixels:
-            where = torch.randint(pixels, (samples, each), generator=generator)
+            where = torch.randint(pixels, (samples, each), generator=generator)  # repeats are rare
         else:  # nearly all of them: draw without putting back
             where = torch.rand(samples, pixels, generator=generator).argsort(1)[:, :each]
         return cls(where, space)
@@ -81,6 +81,7 @@ class Sampling:
         least = self.rows if use.groups < GROUPED else self.grouped_rows
         most = self.numbers // (use.unknowns * use.groups)
         wanted = min(most, max(least, self.per_unknown * use.unknowns))
+        # not the same pixels for all layers
         return Positions.draw(samples, use.space, wanted, self.seed + use.call)
 
     def held_out(self, rows: int) -> int:
@@ -100,7 +101,7 @@ def patches(op: LinearMap, positions: Positions) -> Tensor:
     pixels = []
     for dim, extent in enumerate(x.shape[1:-1]):
         at, there = _pixels(op, dim, where[dim][..., None], taps[dim], extent)
-        pixels.append(at.clamp(0, extent - 1))
+        pixels.append(at.clamp(0, extent - 1))  # any that exists: it is zeroed below
         if not bool(there.all()):
             inside = there if inside is None else inside & there
     batch = torch.arange(len(x), device=x.device)[:, None, None]

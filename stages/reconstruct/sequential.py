@@ -91,6 +91,7 @@ class Refit:
         first = self.forward.first(use.name)
         for between in self.forward.uses:
             single = self.forward.turns(between.name) == 1
+            # what lies between was fitted on what the old weight made
             if single and first.call < between.call < use.call:
                 self.settled.discard(between.name)
                 self.changed.pop(between.name, None)
@@ -121,6 +122,7 @@ class _Pass(Listener):
                 self._follow(use, op)
             elif isinstance(op, LinearMap):
                 self._refit(use, op)
+        # its last use: activations of all images are let go
         if use and self.partners.get(use.partner) == use.call:
             self.values.pop(use.partner, None)
         out = func(*self._current(args), **{k: self._current(v) for k, v in kwargs.items()})
@@ -200,6 +202,7 @@ class _Pass(Listener):
         """Shift a running mean by as much as the mean of what the batch norm sees has moved."""
         state = self.state
         drift = channel_mean(op.input) - state.targets.of(use).rows
+        # what the layer gives for the other branch's sake is no drift
         self.drifts.setdefault(use.name, []).append(drift - state.lost.get(use.name, 0))
         if use.turn + 1 < state.forward.turns(use.name):
             return

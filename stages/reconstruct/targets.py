@@ -65,7 +65,7 @@ class Targets:
         """The target of one application; from the window, or else from a run that fills it anew."""
         key = use.name, use.turn
         if key not in self._window:
-            self._window = {}
+            self._window = {}  # before the run: memory is for one
             with torch.no_grad(), suppress(_Full), _Recorder(self, use.call, self._window):
                 self.original(*self.inputs)
             self.runs += 1
@@ -112,6 +112,7 @@ class _Recorder(Listener):
         return Target(*rows)
 
     def _keep(self, use: Use, target: Target) -> None:
+        # the first is kept whatever its size, or no run would ever hold it
         if self.window and target.bytes > self.room:
             raise _Full
         self.room -= target.bytes

@@ -41,9 +41,9 @@ def _importance(moments: Moments, group: ChannelGroup) -> Tensor:
     while readers and bool(alive.any()):
         left = torch.nonzero(alive).flatten()
         costs = torch.stack([reader.costs(left) for reader in readers]).sum(0)
-        going = costs.argsort(stable=True)[:step]
+        going = costs.argsort(stable=True)[:step]  # of equals the first, on every machine
         for unit, cost in zip(left[going].tolist(), costs[going].tolist(), strict=True):
-            error += max(cost, 0.0)
+            error += max(cost, 0.0)  # round-off may make it negative
             scores[unit] = error
         for reader in readers:
             reader.remove(left[going])
@@ -75,9 +75,10 @@ class _Reader:
 
     @classmethod
     def of(cls, layer: LayerMoments, own: Tensor) -> _Reader:
-        square = layer.covariance().double()
+        square = layer.covariance().double()  # round-off adds up over all updates
         load = RIDGE * square.diagonal(dim1=-2, dim2=-1).mean(-1)
-        square = square.clone()
+        square = square.clone()  # `double` of a float64 tensor is that tensor
+        # a tiny bit more, since inputs that are all zero have no diagonal
         square.diagonal(dim1=-2, dim2=-1).add_(load[:, None] + torch.finfo(torch.float32).tiny)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(square))
         return cls(inverse, layer.op.matrix().detach().double(), own.to(square.device))

@@ -82,12 +82,15 @@ class CutCheck:
         if found is None or not found.by_value or self.traced is None:
             return found
         closer = None
+        # float32 adds up in another order once channels are gone; in float64 only mistakes are left
         for dtype, tolerance in ((None, _ROUGH), (torch.float64, _EXACT)):
+            # made anew: `silence` has used up the weights of those before
             closer = self._call_by_call(
                 Networks(self.model, graph, cuts, dtype), promises, dtype, tolerance
             )
             if closer is None or not closer.by_value:
                 break
+        # the silenced network strays from the trace itself, so that only outputs can be compared
         return found if closer is not None and closer.in_copy else closer
 
     def _without_values(
@@ -107,6 +110,7 @@ class CutCheck:
     def _outputs(self, networks: Networks) -> Deviation | None:
         silenced = networks.silence()
         try:
+            # the silenced network chooses the sample: what then fails on it is the cut's fault
             expected = self._on_sample(lambda inputs: _run(silenced, inputs))
             found = _run(networks.small, as_dtype(self.samples[0]))
         except Exception as error:
@@ -137,7 +141,7 @@ class CutCheck:
             torch.manual_seed(0)
             try:
                 found = record(networks.small, inputs, Ground.REAL, follower)[1]
-            finally:
+            finally:  # the site is wanted where it raises
                 failed_site = follower.failed_site
         except (Exception, Stopped) as error:
             return _of_error(error, failed_site)
@@ -153,11 +157,11 @@ class CutCheck:
             except (Exception, Stopped):
                 if len(self.samples) == 1:
                     raise
-                del self.samples[0]
+                del self.samples[0]  # for good: it would not suit the next cut either
 
 
 def _run(network: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # noise in forward is drawn alike in both networks
     with torch.no_grad():
         return tensors_of(network(*inputs))
 

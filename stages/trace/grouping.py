@@ -39,14 +39,16 @@ def build(
 ) -> tuple[ChannelGraph, Settled]:
     """The channel graph of a labelling pass, and the units behind it."""
     settled = state.labels.settle()
+    # of the model, not of forward: graph.json is the same bytes every time
     order = {name: position for position, name in enumerate(state.stored)}
     slots = sorted(state.labels.slots.items(), key=lambda item: (order[item[0][0]], item[0][1]))
-    widths = list(
+    widths = list(  # a module that runs twice declares its widths twice
         {
             (module, name): (module, name, size, v) for module, name, size, v in state.labels.widths
         }.values()
     )
     extents = [vector for use in state.uses.values() for _, vs in use.products for vector in vs]
+    # units that a width counts must be no group with units that it does not count
     counted = [*(vector for *_, vector in widths), *extents, *state.labels.pieces]
     grouping = _group(state, settled, [slot for _, slot in slots], counted)
     groups = _groups(state, settled, slots, grouping)
@@ -91,6 +93,7 @@ def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vect
         np.uint64
     )
     for position, labels in enumerate([*slots, *widths]):
+        # .at, since a unit may own several slices; the sums wrap at 2**64, as those of hashes may
         np.add.at(
             key, settled.roots[labels[labels > 0]], np.uint64(splitmix64(position * GOLDEN_GAMMA))
         )
@@ -98,11 +101,12 @@ def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vect
     for position, producer in enumerate(state.labels.producers):
         labels = state.labels.slots[producer]
         where = np.flatnonzero(labels > 0)
+        # in order of producers, and of rows within each
         np.minimum.at(first, settled.roots[labels[where]], position * 2**32 + where)
     units = np.flatnonzero(first < np.iinfo(np.int64).max)
     units = units[np.argsort(first[units], kind="stable")]
     _, seen, inverse = np.unique(key[units], return_index=True, return_inverse=True)
-    number = np.argsort(np.argsort(seen))[inverse]
+    number = np.argsort(np.argsort(seen))[inverse]  # np.unique sorts by key
     group, rank = np.full(count, -1, dtype=np.int64), np.full(count, -1, dtype=np.int64)
     group[units] = number
     sizes = np.bincount(number, minlength=len(seen)) if len(units) else np.zeros(0, dtype=np.int64)
@@ -120,6 +124,7 @@ def _groups(
         where = np.flatnonzero(labels > 0)
         units = settled.roots[labels[where]]
         key = grouping.group[units] * 2**32 + grouping.rank[units]
+        # units of no group come first
         order = np.argsort(key, kind="stable")[np.count_nonzero(key < 0) :]
         owner, indices = key[order] >> 32, where[order].tolist()
         ends = np.append(np.flatnonzero(owner[1:] != owner[:-1]) + 1, len(owner))
@@ -128,6 +133,7 @@ def _groups(
             members[owner[start]].append(Member(name, dim, tuple(indices[start:stop])))
             start = stop
     representative = np.full(len(grouping.sizes), 0)
+    # backwards, so that the first of a group is written last
     units = np.flatnonzero(grouping.group >= 0)[::-1]
     representative[grouping.group[units]] = units
     producers = {producer: position for position, producer in enumerate(state.labels.producers)}

@@ -28,6 +28,7 @@ def guesses(state: Pass, site: str) -> list[Guess]:
     made: list[Guess] = []
     if named:
         made.append(_one_each(named, found))
+        # outermost first: a module may hand its number down to one that keeps an equal number
         made.append(_one_each(named, {part: found[part][::-1] for part in named}))
     for part in found:
         if part not in named:
@@ -62,6 +63,7 @@ def _one_each(names: Sequence[str], found: dict[str, list[Follow]]) -> Guess:
 
 def _matches(state: Pass, site: str) -> dict[str, list[Follow]]:
     """{part: attributes that are as large in every call at the site that has the part}."""
+    # layers' own widths follow by rule
     declared = {width[:2] for width in state.labels.widths} - set(state.followed)
     found: dict[str, dict[Follow, None]] = {}
     reading = state.readings.get(site, Reading.INNER)
@@ -103,6 +105,6 @@ def _names(bases: tuple[type, ...]) -> frozenset[str]:
         method.__code__
         for base in own
         for name, method in vars(base).items()
-        if name != "__init__" and hasattr(method, "__code__")
+        if name != "__init__" and hasattr(method, "__code__")  # it names whatever it sets
     ]
     return frozenset().union(*(code.co_names for code in codes))

@@ -20,6 +20,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         how many groups there are, how many may be cut, and their units.
     """
     model = load_model(ctx.input("base_model"))
+    # only their shape counts: cuts are checked on noise
     images = torch.zeros(1, *ctx.data_card.image_shape)
     settings = ctx.config.trace
     graph = trace(model, images, open_statistics=settings.open_statistics)

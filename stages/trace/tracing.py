@@ -130,6 +130,7 @@ class _Tracing:
             elif not self._settle(labelled, deviation) and not self._drop_guess(
                 labelled, deviation
             ):
+                # `_settle` and `_drop_guess` have drawn others meanwhile
                 self.draw = draw
                 self._freeze_culprits(labelled, deviation)
             labelled = self._label()
@@ -139,7 +140,7 @@ class _Tracing:
         before = [dict(held) for held in (self.readings, self.follows, self.problems, self.frozen)]
         self.readings[site] = Reading.OUTER
         other = self._settled(self._label())
-        if other.slices() > labelled.slices():
+        if other.slices() > labelled.slices():  # their units differ in size
             return other
         self.readings, self.follows, self.problems, self.frozen = before  # type: ignore[assignment]
         return labelled
@@ -151,13 +152,14 @@ class _Tracing:
         used = {source.name for source in self.captured.inputs}
         if all(name in used for name in self.inventory.parameters):
             return []
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # batch norm may refuse to train on one sample
             return [by_dispatch(self.model, self.inputs, training=True, snapshot=self.snapshot)]
         return []
 
     def _label(self, site: str = "", reading: Reading = Reading.FIXED) -> Labelled:
         """The network as it is read now, but for a site that is read otherwise."""
         readings = {**self.readings, site: reading}
+        # a guess is made under one reading
         follows = {other: guess for other, guess in self.follows.items() if other != site}
         state = label(
             self.model, self.captures, readings, self.problems, self.open_statistics, follows
@@ -214,7 +216,7 @@ class _Tracing:
             return True
         reading, guess = self._weaker(labelled, site)
         if reading is Reading.FIXED and self._guessed_at(labelled, site):
-            units = self._label(site).units()
+            units = self._label(site).units()  # fixing this site would leave these
             if self._drop_guess(labelled, deviation, at_least=units):
                 return True
         self.readings[site], self.follows[site] = reading, guess
@@ -226,6 +228,7 @@ class _Tracing:
         reading = self.readings.get(site, labelled.first_reading(site))
         guess = self.follows.get(site, ())
         if (site, reading) not in self.untried:
+            # where a guess was taken from the start, going without one is worth a trial
             left = [(), *guesses(labelled.state, site)] if guess else guesses(labelled.state, site)
             self.untried[site, reading] = [other for other in left if other != guess]
         if self.untried[site, reading]:
@@ -239,6 +242,7 @@ class _Tracing:
         """Whether a module that runs at a site has an attribute that is guessed at another one."""
         here = labelled.modules_at(site, range(_DEPTH))
         return any(
+            # None: above the network, for every site alike
             here & labelled.modules_at(other, {follow.depth for follow in guess}) - {None}
             for other, guess in self.follows.items()
             if other != site
@@ -276,7 +280,7 @@ class _Tracing:
         for site in labelled.state.labels.split_sites:
             if site in self.readings:
                 continue
-            self.readings[site] = Reading.INNER
+            self.readings[site] = Reading.INNER  # named now, and so asked only once
             other = self._label(site, Reading.OUTER)
             ids = [group.id for group in other.graph.prunable]
             if other.units() > labelled.units() and not self._deviation(other, ids):

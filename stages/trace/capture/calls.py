@@ -75,8 +75,11 @@ class Call:
     def acts(self) -> bool:
         """Whether it may do more than its results say: it writes, stops or is not PyTorch's."""
         if not isinstance(self.target, torch._ops.OpOverload):
+            # torch.cond and the like run whole graphs: anything may happen there
             return self.name != "getitem"
+        # the schema of an extension need not tell that it writes
         foreign = self.target.namespace != "aten"
+        # assertions and `item` give no tensor: they stop forward, or decide what it does
         no_tensor = all(shape is None for shape in self.shapes)
         return foreign or no_tensor or self.target._schema.is_mutable
 
@@ -124,8 +127,10 @@ class Capture:
 
         Calls that write into memory, or whose results are no tensors, are not among them.
         """
+        # a buffer is read again by the next forward
         needed = {ref.index for ref in (*self.outputs, *self.written)}
         found = set()
+        # backwards: what reads a result comes after it
         for position in reversed(range(len(self.calls))):
             call = self.calls[position]
             if call.index in needed or call.acts:
@@ -164,6 +169,7 @@ def _collect(values: Any, found: list[Any]) -> None:
         found.append(values)
         return
     for value in values:
+        # most leaves, without a call for each
         if value is None or type(value) in (int, bool, float):
             found.append(value)
         else:

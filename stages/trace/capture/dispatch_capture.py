@@ -59,10 +59,13 @@ class Unsupported(Exception):
     """Something this way of capturing cannot vouch for."""
 
 
+# torch lets three kinds of modes onto the PreDispatch key; nothing but the type of this one is
+# used.
 class Recorder(SchemaCheckMode):
     """Notes calls; a real tensor that it did not see being made is a constant of the network."""
 
     def __init__(self, inventory: Inventory, ground: Ground, watch: Watch | None = None) -> None:
+        # SchemaCheckMode's own __init__ takes no key
         TorchDispatchMode.__init__(self, torch._C.DispatchKey.PreDispatch)
         self.ground, self.watch = ground, watch
         self.inventory = inventory
@@ -88,7 +91,9 @@ class Recorder(SchemaCheckMode):
         kwargs = kwargs or {}
         if func.namespace == "prim":  # device, layout: no values
             return func(*args, **kwargs)
+        # before the call: an operator that works in place binds its argument to its result
         before = self._refs_in((args, kwargs))
+        # a snapshot keeps references only: values that forward overwrites must be copied in time
         if func._schema.is_mutable and self._constant_memory:
             self._save_constants((args, kwargs))
         try:
@@ -101,6 +106,7 @@ class Recorder(SchemaCheckMode):
         results = list(out) if several else [out]
         index = self._next()
         frames = list(own_frames())
+        # their bytecode says later whether forward may branch on a size
         self.codes.update(frame.f_code for frame in frames)
         call = Call(
             index=index,
@@ -128,7 +134,7 @@ class Recorder(SchemaCheckMode):
         """
         if self.ground is Ground.FAKE:
             return func(*args, **kwargs)
-        guard = torch._C._DisablePythonDispatcher()
+        guard = torch._C._DisablePythonDispatcher()  # in force until the object is deleted
         try:
             known = None
             if self.ground is Ground.META:
@@ -141,12 +147,14 @@ class Recorder(SchemaCheckMode):
 
     def declare(self, kind: str, name: str, tensor: torch.Tensor) -> None:
         """Make a parameter, buffer, input or constant known."""
+        # a sparse tensor has no storage that `tolist` could read
         small = kind == "constant" and tensor.numel() <= _FEW and not tensor.is_sparse
         with no_dispatch():  # a constant has values even among tensors that have none
             numbers = tuple(flatten(tensor.detach().tolist())) if small else ()
         self.inputs.append(Input(self._next(), kind, name, tuple(tensor.shape), numbers))
         self._bind(tensor, Ref(self.inputs[-1].index))
         if kind == "constant":
+            # by memory: it may be written to through a view
             self._constant_memory[tensor.untyped_storage()._cdata] = tensor
 
     def restore_constants(self) -> None:
@@ -157,6 +165,7 @@ class Recorder(SchemaCheckMode):
 
     def in_buffers(self) -> Iterator[Ref]:
         """Where the tensors come from that buffers hold now."""
+        # read after the run: forward may have assigned another tensor to the name
         for module in self.inventory.modules.values():
             for tensor in module._buffers.values():
                 if id(tensor) in self._refs:
@@ -195,7 +204,7 @@ class Recorder(SchemaCheckMode):
                 memory = leaf.untyped_storage()._cdata
                 if memory in self._constant_memory and memory not in self._copies:
                     constant = self._constant_memory[memory]
-                    with no_dispatch():
+                    with no_dispatch():  # under a fake mode a clone would have no values
                         self._copies[memory] = constant, constant.detach().clone()
 
     def _bind(self, tensor: torch.Tensor, ref: Ref) -> None:
@@ -222,6 +231,7 @@ def by_dispatch(
     Any exception means: this way does not lead there, try another. A `snapshot` of the model, taken
     before, saves the time for one.
     """
+    # constants that forward holds stay real, and meet fake tensors
     fake = FakeTensorMode(allow_non_fake_inputs=True)
 
     def like(tensor: torch.Tensor) -> torch.Tensor:
@@ -248,17 +258,20 @@ def record(
 ) -> tuple[Capture, list[torch.Tensor]]:
     """Run `model` as it is, and note its calls; also returns what its output holds."""
     recorder = Recorder(inventory or Inventory(model), ground, watch)
+    # all before the run: a tensor that is met unannounced counts as a constant
     for name, tensor in recorder.inventory.stored.items():
         recorder.declare("parameter", name, tensor)
     for position, leaf in enumerate(tree_leaves(inputs)):
         if isinstance(leaf, torch.Tensor):
             recorder.declare("input", f"#{position}", leaf)
     with ExitStack() as stack:
+        # first in, last out: it writes when nothing listens any more
         stack.callback(recorder.restore_constants)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         if watch is None:  # module paths are for reasons, and cost time
             stack.enter_context(_module_paths(recorder))
+        # the key exists in the Python dispatcher alone: without it not one call would be noted
         for context in (torch.no_grad(), enable_python_dispatcher(), recorder):
             stack.enter_context(context)
         output = model(*inputs)
@@ -291,6 +304,7 @@ def _module_paths(recorder: Recorder) -> Iterator[None]:
 
     def enter(module: nn.Module, _: Any) -> None:
         running = recorder.modules[-1] if recorder.modules else ""
+        # a module that forward makes has no path of its own
         recorder.modules.append(recorder.inventory.paths.get(id(module), running))
 
     def leave(*_: Any) -> None:
@@ -298,6 +312,7 @@ def _module_paths(recorder: Recorder) -> Iterator[None]:
 
     handles = [
         torch.nn.modules.module.register_module_forward_pre_hook(enter),
+        # always: an error that forward catches would leave the path of the module behind
         torch.nn.modules.module.register_module_forward_hook(leave, always_call=True),
     ]
     try:
@@ -311,6 +326,7 @@ def _without_chance(func: Any, args: tuple[Any, ...]) -> Any:
     """Dropout that is always on keeps everything: what is compared must not hang on a seed."""
     if "dropout" not in operator_name(func):
         return None
+    # another tensor, as from dropout: forward may write into it
     return args[0] if func._schema.is_mutable else args[0].clone()
 
 

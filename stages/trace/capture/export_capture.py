@@ -24,6 +24,7 @@ def by_export(model: nn.Module, example_inputs: tuple[Any, ...]) -> Capture:
     with preserved(model) as snapshot, torch.no_grad():
         snapshot.copy_tensors()  # torch.export writes into tensors that are no buffers
         set_training(model, False)
+        # not strict: forward runs in Python, as for `by_dispatch`, and not through Dynamo
         exported = torch.export.export(model, example_inputs, strict=False)
     signature = exported.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

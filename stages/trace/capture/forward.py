@@ -45,6 +45,7 @@ def _capture(
             )
     try:
         return export_capture.by_export(model, example_inputs)
+    # the one is no fault of the network's, the other names its line already
     except (MemoryError, UsageError):
         raise
     except Exception as error:

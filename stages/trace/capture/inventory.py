@@ -51,6 +51,7 @@ class Inventory:
     def attribute(self, tensor: torch.Tensor) -> str:
         """The name of a tensor that is kept as a plain attribute; "" when it is none."""
         for path, module in self.modules.items():
+            # getattr would run properties of the user's
             for name, value in module.__dict__.items():
                 if value is tensor:
                     return f"{path}.{name}" if path else name

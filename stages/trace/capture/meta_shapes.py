@@ -18,7 +18,7 @@ def like(tensor: torch.Tensor, shape: tuple[int, ...] | None = None) -> torch.Te
     """A meta tensor of the same type; without `shape`, also of the same shape and order of
     strides.
     """
-    if shape is None and not tensor.is_contiguous():
+    if shape is None and not tensor.is_contiguous():  # whether `view` works hangs on strides
         return torch.empty_like(tensor, device="meta", requires_grad=False)
     return torch.empty(tensor.shape if shape is None else shape, dtype=tensor.dtype, device="meta")
 
@@ -81,6 +81,7 @@ def _linear(
 
 
 def _elementwise(x: torch.Tensor, other: Any, *rest: Any) -> torch.Tensor | None:
+    # numbers and other dtypes may promote the result: PyTorch knows the rules
     if rest or not isinstance(other, torch.Tensor) or not _same_type(x, other):
         return None
     if x.shape == other.shape:
@@ -128,6 +129,7 @@ def _fits(bias: torch.Tensor | None, size: int) -> bool:
     return bias is None or tuple(bias.shape) == (size,)
 
 
+# in training a batch norm also writes its statistics: without values there is nothing to write
 _KEEP = {
     f"{name}{suffix}"
     for name in ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu",

@@ -25,6 +25,7 @@ from torch import nn
 from stages.trace.capture.source_lines import inside_engine, inside_library
 
 _MAX_OBJECTS = 500_000  # a network that drags a data set along is not walked to its end
+# not walked into: `replace` shields tensors, `_visit_sources` looks after files and classes
 _PLAIN = frozenset(
     {
         type(None), bool, int, float, complex, str, bytes, range, slice, type, BuiltinFunctionType,
@@ -87,7 +88,7 @@ class Snapshot:
                 container.clear()
         for now, before in self._dicts:
             if _differ(now, before):
-                now.clear()
+                now.clear()  # in place, in the old order: others hold this very dict
                 now.update(before)
         for undo in self._undo:
             undo()
@@ -128,6 +129,7 @@ class Snapshot:
         elif isinstance(value, (tuple, frozenset)):
             self._queue(value)
         elif isinstance(value, np.ndarray):
+            # copied at once: numpy does not count writes, as torch does
             self._undo.append(functools.partial(np.copyto, value, value.copy()))
         elif isinstance(value, FunctionType):
             self._visit_function(value)
@@ -196,6 +198,7 @@ class Snapshot:
                 self._undo.append(functools.partial(_restore_class, owner, dict(vars(owner))))
                 self._visit_caches(vars(owner).values())
         for space in spaces.values():
+            # what a library caches or imports at first use is its own affair
             if not _of_library(space):
                 self._undo.append(functools.partial(_restore_globals, space, dict(space)))
                 self._visit_caches(space.values())
@@ -229,6 +232,7 @@ def _random_states() -> list[Callable[[], None]]:
         functools.partial(random.setstate, random.getstate()),
         functools.partial(np.random.set_state, np.random.get_state()),
     ]
+    # asking for the state would start CUDA: seconds, and memory that is never given back
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states.append(
             functools.partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
@@ -239,6 +243,7 @@ def _random_states() -> list[Callable[[], None]]:
 def _differ(now: Mapping[Any, Any], before: Mapping[Any, Any]) -> bool:
     if len(now) != len(before):
         return True
+    # by identity: == compares tensors element by element, and may run code of the user's
     return any(map(is_not, now, before)) or any(map(is_not, now.values(), before.values()))
 
 
@@ -253,6 +258,7 @@ def _refill(value: Any, before: list[Any]) -> None:
 
 
 def _rewrite(tensor: torch.Tensor, copy: torch.Tensor, version: int) -> None:
+    # copying counts as a write, and autograd refuses graphs whose tensors were written to
     if tensor._version != version:
         with torch.no_grad():
             tensor.copy_(copy)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from types import CodeType
 
+# a name too many costs two more cuts; one too few, a branch that no cut takes
 _SIZES = frozenset(
     {
         "shape", "size", "numel", "nelement", "len", "in_channels", "out_channels", "in_features",
@@ -33,5 +34,6 @@ def _may_branch(code: CodeType) -> bool:
 
 def _decides(step: dis.Instruction) -> bool:
     if step.opname == "BINARY_OP":
-        return step.argrepr.rstrip("=") in ("%", "//")
+        return step.argrepr.rstrip("=") in ("%", "//")  # of `x //= y` it is "//="
+    # by prefix: every version of Python has its own variants of these jumps
     return step.opname.startswith(("COMPARE_OP", "POP_JUMP", "JUMP_IF", "CONTAINS_OP"))

@@ -49,6 +49,7 @@ def checked_inputs(model: Any, example_inputs: Any) -> tuple[Any, ...]:
             "trace needs an example input", hint="pass a tensor of the shape the model is used with"
         )
     for leaf in tree_leaves(inputs):
+        # nothing to compare: any cut of it would pass
         if isinstance(leaf, torch.Tensor) and not leaf.numel():
             raise UsageError(
                 f"the example input of shape {tuple(leaf.shape)} has no elements",
@@ -83,7 +84,7 @@ def refusal(model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> Usag
     """
     try:
         output = _run(model, inputs)
-    except (Exception, SystemExit) as own:
+    except (Exception, SystemExit) as own:  # sys.exit() in forward is not to end us
         what = what_stopped(model, own)
         return UsageError(f"the network does not run on this input, {what}", hint=_CALL_IT)
     for leaf in tree_leaves(output):
@@ -115,7 +116,7 @@ def no_output(holds: str = "no tensor") -> UsageError:
 
 def _run(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
     with preserved(model) as snapshot, torch.no_grad():
-        snapshot.copy_tensors()
+        snapshot.copy_tensors()  # no stand-ins here: it runs on the network's own
         set_training(model, False)
         copies = tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, inputs)
         return model(*copies)

@@ -28,8 +28,10 @@ GENERATED = "generated code"
 @cache
 def inside_library(file: str) -> bool:
     """True for source files of PyTorch and of the standard library, and for code they generate."""
+    # where dataclasses, namedtuple and numpy generate code
     if file.startswith(_TORCH) or file in ("<string>", "<__array_function__ internals>"):
         return True
+    # site-packages lies inside the standard library's folder, and the user's networks may lie there
     standard = file.startswith(_STANDARD) and "-packages" + os.sep not in file
     return standard or file.startswith("<frozen ")
 
@@ -45,6 +47,7 @@ def short_path(file: str) -> str:
     """A source file without what differs from machine to machine, or from copy to copy."""
     if file.startswith(_OF_FX):  # numbered as it was made
         return GENERATED
+    # longest first, since a package's own folder may be on the path beside the one above it
     roots = sorted({os.path.abspath(path or ".") for path in sys.path}, key=len, reverse=True)
     for root in roots:
         if file.startswith(root.rstrip(os.sep) + os.sep):

@@ -33,7 +33,7 @@ def other_number(expected: Call, call: Call) -> str:
         return ""
     for position, name in _uncounted(call.target):
         before, after = _given(expected, position, name), _given(call, position, name)
-        if before is after or isinstance(before, Ref):
+        if before is after or isinstance(before, Ref):  # Refs: `other_path` compares them
             continue
         for one, other in zip(_numbers(before), _numbers(after), strict=False):
             if one != other:
@@ -73,6 +73,7 @@ def _uncounted(target: torch._ops.OpOverload) -> tuple[tuple[int, str], ...]:
     return tuple(
         (position, argument.name)
         for position, argument in enumerate(target._schema.arguments)
+        # ints alone: the indices of `tensor_split` count channels, those of `x[i]` are tensors
         if not (argument.name in _COUNTS and "int" in str(argument.type))
     )
 

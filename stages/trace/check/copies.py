@@ -26,7 +26,8 @@ Removed = Mapping[Place, np.ndarray]
 _BIG = 2_000_000  # elements; a network up to that size is compared whole
 _SMALL_IMAGE = 64  # pixels: enough for five halvings, a twelfth of the arithmetic of 224
 _LARGE_IMAGE = 96  # an image below that is not made smaller
-_GOLDEN = 0.6180339887
+_GOLDEN = 0.6180339887  # its multiples, modulo 1, are spread evenly however many there are
+# a prime number of them: repeated along a weight, they begin elsewhere in every channel
 _FACTORS = np.random.default_rng(0).uniform(0.7, 1.3, 4099)
 
 
@@ -56,7 +57,7 @@ class Cuts:
         generator = np.random.default_rng(number)
         wanted = set(ids)
         elements = sum(tensor.numel() for tensor in inventory.parameters.values())
-        share = (_BIG / max(elements, _BIG)) ** 0.5
+        share = (_BIG / max(elements, _BIG)) ** 0.5  # a weight shrinks along both of its dimensions
         large, small = {}, {}
         for position, group in enumerate(group for group in graph.prunable if group.size > 1):
             place = np.arange(group.size) / group.size
@@ -97,13 +98,15 @@ class Networks:
         for (name, dim), stay in places.left_first():
             large[name] = large[name].detach().index_select(dim, stay.to(large[name].device))
         self.large = {n: _exercised(t, whole[n], n, dtype) for n, t in large.items()}
+        # forward may write into buffers; weights are shared until `silence` writes zeros
         small = {name: t.clone() if name in buffers else t for name, t in self.large.items()}
         for (name, dim), stay in places.left_then():
             small[name] = small[name].index_select(dim, stay.to(small[name].device))
-        kept = graph.divisors
+        kept = graph.divisors  # zeroed, they would be divided by
         self._zeros = [
             (place, zero)
             for place, zero in places.zeros()
+            # `propagate.zeros` takes for granted that buffers are not silenced
             if place[0] not in buffers and place not in kept
         ]
         self.small = rebuild(model, small, graph.widths_after(cuts.small))
@@ -163,6 +166,7 @@ class _Places:
 
 def samples(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """What to run on, the cheapest first: smaller noise images, noise, the example itself."""
+    # the same noise for every check, or a deviation could come and go
     generator = torch.Generator().manual_seed(0)
     found = []
     if any(_is_large(leaf) for leaf in inputs):
@@ -195,11 +199,13 @@ def _exercised(
 
     Ones, zeros and other constants make every channel the same, so they become different numbers.
     """
+    # what has been cut is a copy already
     copy = tensor.detach().clone() if tensor is original else tensor
-    if copy.is_meta:
+    if copy.is_meta:  # it has no values; `_vary` makes some
         copy = torch.zeros(copy.shape, dtype=copy.dtype)
     copy = _converted(copy, dtype)
     learned = isinstance(original, nn.Parameter)
+    # other buffers are masks and the like
     if copy.numel() and copy.is_floating_point() and (learned or "running_" in name):
         if copy.device.type == "cpu":
             _vary(copy.reshape(-1).numpy(), signed=learned)
@@ -212,12 +218,13 @@ def _exercised(
 
 def _vary(values: np.ndarray, *, signed: bool) -> None:
     """Constant values are multiplied by 0.7 to 1.3; zeros become 0.05 to 0.15, of either sign."""
-    if values[0] != values[-1] or (values != values[0]).any():
+    if values[0] != values[-1] or (values != values[0]).any():  # the ends settle most of them
         return
     factor = np.resize(_FACTORS, values.size)
     if values[0]:
         values *= factor
     else:
+        # a variance stays positive
         values += factor / 10 if not signed else np.where(factor > 1, factor, -factor) / 10
 
 

@@ -28,7 +28,7 @@ class Promises:
     def __init__(
         self, state: Pass, settled: Settled, graph: ChannelGraph, large: Keep, small: Keep
     ) -> None:
-        self._values = state.values[0]
+        self._values = state.values[0]  # of eval mode; a run in training mode is promised nothing
         self._shapes = state.shapes[0]
         self._large = _removed_labels(state, settled, graph, large)
         self._small = _removed_labels(state, settled, graph, small)
@@ -54,7 +54,7 @@ class Promises:
             return None
         left, count = self._kept(value.vector)
         if len(left) == count:
-            return before.clone()
+            return before.clone()  # later calls may write into it
         # a smaller sample has fewer pixels than `count`, should they count as channels
         if value.dim is None or before.shape[value.dim] != count:
             return None
@@ -69,9 +69,10 @@ class Promises:
     def _kept(self, vector: Vector) -> tuple[Vector, int]:
         """Positions that stay, among those the first cut left, and how many it left."""
         if id(vector) not in self._left:
-            labels = np.maximum(vector, 0)
+            labels = np.maximum(vector, 0)  # negative labels would index from the end
             first = vector[~self._large[labels] | (vector <= 0)]
             second = ~self._small[np.maximum(first, 0)] | (first <= 0)
+            # with the vector, so that its id stays its own
             self._left[id(vector)] = vector, np.flatnonzero(second), len(first)
         return self._left[id(vector)][1:]
 
@@ -81,6 +82,7 @@ def _removed_labels(state: Pass, settled: Settled, graph: ChannelGraph, keep: Ke
     gone = np.zeros(len(settled.roots), dtype=bool)
     for group_id, kept in keep.items():
         first = graph.slices[group_id][0]
+        # any slice of a unit has its label
         labels = state.labels.slots[first.parameter, first.dim][first.indices[:, 0]]
         left = np.zeros(len(labels), dtype=bool)
         left[list(kept)] = True

@@ -60,6 +60,7 @@ class Course:
             _same_step(self.traced, position, call, in_copy=True)
         self.calls.append(call)
         left: list[torch.Tensor | None] = []
+        # torch.empty holds whatever was in the memory
         if self.promises is not None and not _uninitialised(call):
             for number, result in enumerate(results):
                 tensor = isinstance(result, torch.Tensor)
@@ -82,6 +83,7 @@ class _Following:
         self.calls, self.dead, self.position, self.failed_site = calls, dead, 0, ""
 
     def seen(self, call: Call, results: Sequence[Any]) -> None:
+        # first: numbers are compared argument by argument of one operator
         _same_step(self.calls, self.position, call)
         number = other_number(self.calls[self.position], call)
         if number and self.position not in self.dead:
@@ -132,6 +134,7 @@ class Follower(_Following):
         self.left, self.tolerance = course.left, tolerance
 
     def compare(self, call: Call, results: Sequence[Any]) -> None:
+        # `left` is empty where nothing is promised
         for result, left in zip(results, self.left[self.position], strict=False):
             if left is not None and (wrong := unlike(result, left, self.tolerance)):
                 raise Stopped(f"gives {wrong}", call, by_value=result.shape == left.shape)
@@ -172,6 +175,7 @@ def unlike(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> str
         return ""
     if largest == largest and largest != float("inf"):
         return "other values"
+    # NaN and infinity must at least stand at the same places
     close = torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
     return "" if close else "other values"
 

@@ -49,6 +49,7 @@ def parts(
         if name in _SLICES:
             found |= _points(bound, value)
         elif name == "group_norm" or (name.startswith("conv") and reading is Reading.OUTER):
+            # read INNER, a convolution keeps its number of groups
             groups = bound["num_groups" if name == "group_norm" else "groups"]
             found["groups"] = value.vector.reshape(groups, -1)[:, 0].copy()
     results = [item for item in flatten(result) if _has_channels(item)]
@@ -63,10 +64,11 @@ def parts(
 def size(module: nn.Module | None, attribute: str) -> int | None:
     """A plain number of a module, or an entry of a plain list; None where it has no such thing."""
     name, _, entry = attribute.partition(".")
+    # no getattr: a property cannot be given another value, and would run code of the user's
     value = vars(module).get(name) if module is not None else None
     if entry and isinstance(value, (list, tuple)):
         value = value[int(entry)] if int(entry) < len(value) else None
-    return value if type(value) is int else None
+    return value if type(value) is int else None  # a bool is no size
 
 
 def sizes(module: nn.Module) -> Iterator[tuple[str, int]]:
@@ -93,13 +95,14 @@ def _points(bound: Bound, value: Activation) -> dict[str, Vector]:
         end = start + bound["length"]
     found, width = {}, len(value.vector)
     for name, point in (("start", start), ("end", end)):
-        if isinstance(point, int) and 0 < abs(point) < width:
+        if isinstance(point, int) and 0 < abs(point) < width:  # x[:, 2:] has the end 2**63 - 1
             found[name] = value.vector[:point] if point > 0 else value.vector[point:]
     return found
 
 
 def _numbered(name: str, values: list[Activation]) -> dict[str, Vector]:
     """One entry for each length."""
+    # reversed: the first of each length wins
     vectors = {len(value.vector): value.vector for value in reversed(values)}
     return {
         name if place == 0 else f"{name}.{place}": vector

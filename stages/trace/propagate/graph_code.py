@@ -24,6 +24,7 @@ def argument_in_graph(module: nn.Module | None, call: Call, name: str) -> str | 
     given = position < len(node.args)
     value = node.args[position] if given else node.kwargs.get(name)
     noted = call.args[position] if position < len(call.args) else call.kwargs.get(name)
+    # a number that another node computes stands nowhere
     if type(value) is not int or value != noted:
         return None
     return f"graph.{node_name}.{position if given else name}"

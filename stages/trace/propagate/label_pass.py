@@ -126,6 +126,7 @@ class Pass:
         """
         if not isinstance(parameter, Parameter):
             return True
+        # a list: `all` of a generator would stop at the first that fails
         read = [self._read(source, dim, labels) for source in parameter.sources]
         return all(read)
 

@@ -35,6 +35,7 @@ class Activation:
     def __post_init__(self) -> None:
         if self.dim is None or not len(self.vector):  # a slice of no channels keeps its dimension
             return
+        # one form for whatever cannot be cut along a dimension: rules ask for `dim is None` alone
         if len(self.vector) == 1 or bool((self.vector <= 0).all()):
             object.__setattr__(self, "dim", None)
             object.__setattr__(self, "vector", self.vector[:1])
@@ -98,7 +99,7 @@ class Parameter:
         found = [self.axis(dim) for dim in range(len(self.shape))]
         mixed = any(len(dims) > 1 for dims in self.varying)
         if mixed:
-            return (id(self),)
+            return (id(self),)  # what mixes dimensions lies like nothing else
         return tuple(
             None if axis is None else (axis[0], None if axis[1] is None else axis[1].tobytes())
             for axis in found
@@ -187,7 +188,7 @@ def varying_dims(labels: torch.Tensor) -> list[int]:
     """Dimensions along which an integer tensor is not constant."""
     found = []
     for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
-        if size > 1 and stride != 0:
+        if size > 1 and stride != 0:  # a stride of 0 is constant without a look at its elements
             rest = labels.narrow(dim, 1, size - 1)
             # stops at the first that differs
             if not torch.equal(rest, labels.narrow(dim, 0, 1).expand_as(rest)):

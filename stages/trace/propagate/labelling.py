@@ -54,6 +54,7 @@ def label(
         state.labels.muted = False
         state.values.append(
             [
+                # nothing is promised of what no output sees
                 Opaque() if place in captured.dead else values[call.index]
                 for place, call in enumerate(captured.calls)
             ]
@@ -62,6 +63,7 @@ def label(
         for ref in captured.outputs:
             value = values[ref.index] if ref.item is None else values[ref.index][ref.item]
             if isinstance(value, Activation):
+                # its classes are what the caller counts on
                 state.labels.freeze(value.vector, "model output")
             elif isinstance(value, Parameter):
                 state.pin(value, "model output")

@@ -23,7 +23,7 @@ class Labels:
 
     count: int = 0
     muted: bool = False
-    reasons: list[str] = field(default_factory=lambda: [""])
+    reasons: list[str] = field(default_factory=lambda: [""])  # 0: none
     slots: dict[tuple[str, int], Vector] = field(default_factory=dict)
     producers: list[tuple[str, int]] = field(default_factory=list)
     pinned: dict[tuple[str, int | None], int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Labels:
         if one.shape != other.shape:
             one, other = np.broadcast_arrays(one, other)
         differ = one != other
-        differ &= one != 0
+        differ &= one != 0  # nothing owns that slice yet
         differ &= other != 0
         if not differ.any():
             return
@@ -66,6 +66,7 @@ class Labels:
         both = (one > 0) & (other > 0)
         if both.any():
             self._ties.append((one[both], other[both]))
+        # ties are kept: what reaches no output still has to run after a cut
         if self.muted:
             return
         for unit, fixed in ((one, other), (other, one)):
@@ -103,11 +104,11 @@ class Labels:
         indices, labels = indices[order], labels[order]
         # an expanded parameter: one slice, many readers
         if len(indices) > 1 and (indices[1:] == indices[:-1]).any():
-            first = np.searchsorted(indices, indices)
+            first = np.searchsorted(indices, indices)  # of each, the first reader of the same slice
             self.tie(labels, labels[first])
         self.tie(slot[indices], labels)
         free = slot[indices] == 0
-        slot[indices[free]] = labels[free]
+        slot[indices[free]] = labels[free]  # of several readers the last: they are tied
 
     def produce(self, parameter: str, dim: int, size: int, indices: Vector | None) -> Vector:
         """Labels of the output rows of a weight, new ones where the rows have none."""
@@ -137,7 +138,7 @@ class Labels:
             for place in ((parameter, None), (parameter, dim)):
                 if place in self.pinned:
                     self.freeze(slot, self.reasons[-self.pinned[place]])
-        roots = _components(self.count + 1, self._ties)
+        roots = _components(self.count + 1, self._ties)  # label 0 is none
         frozen = np.zeros(self.count + 1, dtype=np.int64)
         for units, fixed in reversed(self._frozen):  # the reason met first wins
             frozen[roots[units]] = fixed
@@ -175,6 +176,7 @@ def _components(count: int, ties: list[tuple[Vector, Vector]]) -> Vector:
         if not open_.any():
             return roots
         one, other, left, right = one[open_], other[open_], left[open_], right[open_]
+        # .at, since indexing would keep only one of several hooks of the same root
         np.minimum.at(roots, np.maximum(left, right), np.minimum(left, right))
         while True:
             jumped = roots[roots]

@@ -25,6 +25,7 @@ _CONVOLUTIONS = frozenset(
      "convolution", "linear"}
 )  # fmt: skip
 _NORMS = frozenset({"batch_norm", "instance_norm", "group_norm"})
+# f(0) = 0, or elements are moved about
 _OF_ONE = frozenset(
     {"relu", "relu6", "leaky_relu", "gelu", "silu", "tanh", "elu", "selu", "celu", "hardswish",
      "mish", "neg", "abs", "square", "sqrt", "sin", "erf", "sign", "round", "floor", "ceil",
@@ -69,6 +70,7 @@ class Zeros:
         self._catch_up(before)
         return isinstance(ref, Ref) and self._along(ref, result)
 
+    # no sooner: whether a call leaves zeros depends on the labels that its rule has given it
     def _catch_up(self, before: Call) -> None:
         while self._ahead and self._ahead[-1].index < before.index:
             self._follow(self._ahead.pop())
@@ -80,7 +82,7 @@ class Zeros:
         if not refs or not isinstance(call.target, torch._ops.OpOverload):
             return
         schema = call.target._schema
-        if schema.arguments[0].alias_info is not None:
+        if schema.arguments[0].alias_info is not None:  # a view, or in place
             self._memory[call.index] = self._memory.get(refs[0].index, refs[0].index)
         if schema.is_mutable and call.index not in self._zero:
             self._written(call.index)
@@ -88,7 +90,7 @@ class Zeros:
     def _written(self, index: int) -> None:
         """The memory holds something else now, by whatever name it is known."""
         memory = self._memory.get(index)
-        if memory is None:
+        if memory is None:  # nobody knows what was written into
             self._zero.clear()
         shared = {other for other, place in self._memory.items() if place == memory}
         self._zero -= shared | {memory}
@@ -102,6 +104,7 @@ class Zeros:
         if name.endswith(("pad", "pad_nd")):
             return refs[0].index in self._zero and not call.argument("value")
         if name in _JOINS:
+            # a fixed part has no units
             return all(ref.index in self._zero or self._is_fixed(ref) for ref in refs)
         result = self._values[call.index]
         if not isinstance(result, Activation) or result.dim is None:
@@ -110,7 +113,7 @@ class Zeros:
             return self._by_weights(call, result.dim, len(result.shape))
         zeros = [self._along(ref, result) for ref in refs]
         if name in _RATIOS:
-            return zeros[0]
+            return zeros[0]  # whether it divides by zero is asked elsewhere
         if name in ("mul", "multiply"):
             return any(zeros)
         return call.index in self._zero or (name in _OF_ALL and len(refs) > 1 and all(zeros))
@@ -118,6 +121,7 @@ class Zeros:
     def _by_weights(self, call: Call, dim: int, ndim: int) -> bool:
         """Rows of a stored weight, and of a bias if there is one, make the channels."""
         weight, bias = (self._value(call.argument(name)) for name in ("weight", "bias"))
+        # dimension 1 of a batch of images, 0 of a single image, the last of a linear layer
         channel = 1 if call.name in _NORMS else ndim - len(getattr(weight, "shape", ())) + 1
         return dim == channel and _plain(weight) and (bias is None or _plain(bias))
 
@@ -148,7 +152,7 @@ def _plain(value: Any) -> bool:
 
 def _holds_zero(call: Call, names: tuple[str, ...]) -> bool:
     """Zero lies within the bounds, all of them numbers."""
-    bounds = {name[:3]: call.argument(name) for name in names}
+    bounds = {name[:3]: call.argument(name) for name in names}  # hardtanh has min_val and max_val
     if any(isinstance(bound, Ref) for bound in bounds.values()):
         return False
     low, high = bounds.get("min"), bounds.get("max")

@@ -44,6 +44,7 @@ def rule_for(call: Call) -> Rule:
         return RULES[call.name]
     if call.name.endswith("_") and call.name[:-1] in RULES:
         return RULES[call.name[:-1]]
+    # tags of other libraries are not relied on
     if "::" not in call.name and torch.Tag.pointwise in getattr(call.target, "tags", ()):
         return pointwise.pointwise
     return unknown

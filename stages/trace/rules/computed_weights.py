@@ -35,6 +35,7 @@ def combined(parameters: Sequence[Parameter], shape: tuple[int, ...]) -> Paramet
         if any(source.varying):
             spread = source.spread(shape)
             sources.setdefault((spread.name, spread.axes), spread)
+    # the first names the weight in the cost table: a parameter if there is one, and the largest
     found = sorted(sources.values(), key=lambda source: (source.buffer, -source.extent))
     if not found:  # numbers
         first = parameters[0]
@@ -45,6 +46,7 @@ def combined(parameters: Sequence[Parameter], shape: tuple[int, ...]) -> Paramet
 
 def reduced(state: Pass, value: Parameter, dims: Iterable[int], keep: bool, sums: bool) -> Result:
     """A sum over `dims`, or a statistic, whose slices stay."""
+    # last first: `select` shifts all behind
     dims = sorted({dim % len(value.shape) for dim in dims}, reverse=True)
     if not sums:
         stays(state, value, dims)
@@ -61,6 +63,7 @@ def is_sum(state: Pass, bound: Bound) -> bool:
     """Whether a zero more or less is the same: sums, and norms that are roots of sums."""
     order = bound.get("p", bound.get("ord", 2))
     order = 2 if order is None else order
+    # norms of order inf are maxima, those of a negative order divide by zeros
     known = isinstance(order, (int, float)) and 0 < order < inf
     return state.call.name in _SUMS and known
 
@@ -96,6 +99,7 @@ def weight_norm(state: Pass, bound: Bound) -> Result:
     direction, length, dim = bound["v"], bound["g"], bound["dim"]
     if not isinstance(direction, Parameter) or not isinstance(length, Parameter):
         return state.stuck(bound, "norm of a weight that forward computed")
+    # dim is -1 for one norm of the whole tensor, which is not zero while anything is left
     if dim >= 0:
         divides(state, _along(direction, dim))
     return combined([direction, length], direction.shape)
@@ -139,7 +143,7 @@ def _low_rank(state: Pass, left: Parameter, right: Parameter) -> Result:
 def divides(state: Pass, divisor: Parameter) -> None:
     """Slices of stored tensors that would be divided by zero are not silenced."""
     for source in divisor.sources:
-        if not source.buffer:
+        if not source.buffer:  # buffers are never silenced
             for stored, varying in enumerate(source.varying):
                 if varying:
                     state.labels.divisors.add((source.name, stored))

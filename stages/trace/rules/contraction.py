@@ -80,7 +80,7 @@ def _sizes(terms: Sequence[Term]) -> dict[Hashable, int]:
 def _broadcast(term: Term, sizes: Mapping[Hashable, int]) -> Term:
     """A dimension of one that meets a longer one is no part of it."""
     letters = [
-        letter if size == sizes[letter] else object()
+        letter if size == sizes[letter] else object()  # equal to no other letter
         for letter, size in zip(term.letters, term.value.shape, strict=True)
     ]
     return term._replace(letters=letters)
@@ -169,6 +169,7 @@ def _count(
         state.labels.freeze(labels, state.why("multiplies along too many channels to count"))
     del extents[_MOST_EXTENTS:]
     weights = [term.value for term in terms if isinstance(term.value, Parameter)]
+    # a vector is no layer: its module's row counts
     matrix = len(weights) == 1 and len(state.stored[weights[0].name]) > 1
     weight = weights[0] if matrix else None
     if counted:

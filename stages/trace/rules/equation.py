@@ -18,6 +18,7 @@ def letters_of(equation: str, ranks: Sequence[int]) -> tuple[list[Letters], Lett
     rests = [rank - len(text.replace("...", "")) for text, rank in zip(inputs, ranks, strict=True)]
     if not arrow:
         names = given.replace("...", "").replace(",", "")
+        # einsum's own order without "->"
         once = [letter for letter in sorted(set(names)) if names.count(letter) == 1]
         result = ("..." if "..." in given else "") + "".join(once)
     terms = [_letters(text, rest) for text, rest in zip(inputs, rests, strict=True)]

@@ -39,7 +39,9 @@ def convolution(state: Pass, bound: Bound) -> Result:
     )
     transposed = state.call.name.startswith("conv_transpose") or bool(bound.get("transposed"))
     shape = state.call.shapes[0] or ()
+    # from the end: one image alone has no batch dimension
     channel = len(shape) - (len(weight.shape) - 2) - 1
+    # a transposed convolution applies its kernel once for each pixel of its input
     applied = (value.shape if transposed else shape) if isinstance(value, Activation) else shape
     positions = prod(applied) // applied[channel]
     arriving = value.along(channel) if isinstance(value, Activation) else None
@@ -51,6 +53,7 @@ def convolution(state: Pass, bound: Bound) -> Result:
     row, column = (1, 0) if transposed else (0, 1)
     owner = state.owner(weight, _CONVOLUTIONS)
     whole = groups > 1 and state.reading is Reading.OUTER
+    # one input channel a group; a weight is (out, in / groups), a transposed (in, out / groups)
     if groups > 1 and weight.shape[column] * (1 if transposed else groups) == groups:
         leaving = _depthwise(state, weight, arriving, owner, transposed)
     elif not _has_rows(weight, row):
@@ -61,6 +64,7 @@ def convolution(state: Pass, bound: Bound) -> Result:
     else:
         leaving = _grouped(state, weight, arriving, groups, row, column)
     layout = {"out_dim": row, "in_dim": column, "groups": groups}
+    # label 0: the channels of a group that stays are as many as before
     blocks = [vector.reshape(groups, -1)[0] * (not whole) for vector in (leaving, arriving)]
     extents = (arriving, blocks[0]) if transposed else (leaving, blocks[1])
     state.count(weight, state.call.name, positions, extents, **layout)

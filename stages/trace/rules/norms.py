@@ -26,6 +26,7 @@ def per_channel(state: Pass, bound: Bound) -> Result:
         if isinstance(parameter, Activation):
             return state.stuck([value, parameters], "statistics computed in forward")
         state.read(parameter, 0, labels)
+    # affine=False: the running mean then says whose norm it is
     named = next((parameter for parameter in parameters if parameter is not None), None)
     state.width(state.owner(named, _NormBase), "num_features", labels)
     return value

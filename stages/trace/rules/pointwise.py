@@ -72,6 +72,7 @@ def meet(state: Pass, operands: list[Argument], shape: tuple[int, ...]) -> Resul
     """Labels of an element-wise result of `shape`; see ARCHITECTURE, index labels."""
     activations = [value for value in operands if isinstance(value, Activation)]
     parameters = [value for value in operands if isinstance(value, Parameter)]
+    # 2 * weight is still a weight
     numbers = all(value.is_fixed and prod(value.shape) == 1 for value in activations)
     if parameters and numbers:
         return combined(parameters, shape)
@@ -116,6 +117,7 @@ def _without_channels(
             state.labels.freeze(value.vector, state.why("its only unit is broadcast"))
         state.labels.tie(units[0].vector, value.vector)
     for value in activations:
+        # fixed ones as well: what meets them stays
         if value.shape == shape:
             state.labels.tie(units[0].vector, value.vector)
     return Activation(shape, None, units[0].vector)

@@ -13,6 +13,7 @@ def transformed(state: Pass, bound: Bound) -> Result:
     value, dims = bound.first, bound.get("dim")
     if not isinstance(value, Activation):
         return state.stuck(bound, "transforms a parameter")
+    # `dim=None` of fftn is all dimensions
     dims = [dims] if isinstance(dims, int) else dims or range(len(value.shape))
     if value.dim in {dim % len(value.shape) for dim in dims}:
         return state.stuck([value], "mixes channels")

@@ -44,6 +44,7 @@ def _matmul(state: Pass, bound: Bound, position: int) -> Term | None:
     ranks = [len(value.shape) if isinstance(value, _TENSORS) else 0 for value in (left, right)]
     if min(ranks) < 1:
         return None
+    # numbered from the right, as broadcasting goes
     batch: list[Hashable] = list(range(2 - max(ranks), 0))
     of_left = [*batch, "row", "inner"][-ranks[0] :] if ranks[0] > 1 else ["inner"]
     of_right = [*batch, "inner", "column"][-ranks[1] :] if ranks[1] > 1 else ["inner"]

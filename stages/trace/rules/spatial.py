@@ -39,6 +39,7 @@ def reduced(state: Pass, bound: Bound) -> Result:
         return pointwise(state, bound)
     ndim = len(value.shape)
     given = bound.get("dim", bound.get("dims"))
+    # `dim=[]` is all dimensions, as torch has it
     dims = {d % ndim for d in ([given] if isinstance(given, int) else given or range(ndim))}
     single = value.dim is None and value.vector[0] > 0
     if single and dims - {d for d in range(ndim) if value.shape[d] == 1}:

@@ -42,6 +42,7 @@ def _cut_points(
     """The activation tied so that cutting at `points` stays possible; points that are `given` one
     by one may follow one by one.
     """
+    # the largest blocks that all points, and the end, lie between
     block = gcd(*points, len(value.vector))
     if block == len(value.vector):
         return value
@@ -76,6 +77,7 @@ def slice_(state: Pass, bound: Bound) -> Result:
         return value
     if step > 1 and start < step and end == size and size % step == 0:
         pairs = value.vector.reshape(-1, step)
+        # a unit is a whole run of `step` channels, or all behind it would change places
         state.labels.tie(pairs, pairs[:, :1])
         return Activation(state.call.shapes[0] or (), value.dim, pairs[:, start].copy())
     if step != 1:
@@ -108,6 +110,7 @@ def split(state: Pass, bound: Bound) -> Result:
     sizes = [shape[dim] for shape in shapes] if state.call.name != "unbind" else [1] * len(shapes)
     points = [int(point) for point in np.cumsum(sizes)[:-1]]
     by_count = state.call.name in ("chunk", "tensor_split") and "indices" not in bound
+    # `chunk` that does not divide evenly hands out other pieces as soon as the width changes
     if state.call.name == "unbind" or (by_count and len(set(sizes)) > 1):
         return state.stuck([value], "takes channels by position")
     given = any(isinstance(bound.get(name), list) for name in _GIVEN)

@@ -27,7 +27,7 @@ def torch_count(target: Any, bound: Bound) -> int:
             target(*args, **kwargs)
     except Exception:  # an index must be an integer, a size must fit: such calls multiply nothing
         return 0
-    return counter.get_total_flops() // 2
+    return counter.get_total_flops() // 2  # torch counts additions too
 
 
 def _meta(value: Argument) -> Any:

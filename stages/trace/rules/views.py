@@ -55,6 +55,7 @@ def _split(
             first = first.narrow(dim, 0, 1)
     first = first.expand(labels.shape)
     narrowed, small = labels, first
+    # beside the channels labels repeat themselves: one index is enough to tie, and much cheaper
     for dim in range(labels.dim()):
         if dim not in dims:
             narrowed, small = (
@@ -114,6 +115,7 @@ def index(state: Pass, bound: Bound) -> Result:
     if value.dim in used or (value.dim is None and value.vector[0] > 0):
         return state.stuck([value], "picks channels by position")
     chosen = tuple(
+        # which positions does not matter, only what shape they leave
         slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64)
         for item in indices
     )
@@ -141,7 +143,7 @@ def pad(state: Pass, bound: Bound) -> Result:
         return _padded(state, value, pads)
     before = after = 0
     if value.dim is not None:
-        place = 2 * (len(value.shape) - 1 - value.dim)
+        place = 2 * (len(value.shape) - 1 - value.dim)  # pads begin with the last dimension
         before, after = (pads + [0] * len(shape) * 2)[place : place + 2]
     if before == after == 0:
         return value.with_shape(shape, value.dim)
