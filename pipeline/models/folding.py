@@ -50,7 +50,7 @@ def fold_standardised_weights(model: nn.Module, example_inputs: Inputs | None = 
     folded = rebuild(model, {}, ())
     paths = _fold(folded, _own_weights(folded))
     if paths and example_inputs is not None and not _same(model, folded, example_inputs):
-        return rebuild(model, {}, ())
+        return rebuild(model, {}, ())  # the first copy is folded already
     return folded
 
 
@@ -103,6 +103,7 @@ def _own_weights(model: nn.Module) -> dict[str, nn.Module]:
     return {
         path: layer
         for path, layer in model.named_modules()
+        # "" is the network itself, which no module holds that could hold a plain layer instead
         if path and _may_compute(layer) and all(holders[id(t)] == 1 for t in layer.parameters())
     }
 

@@ -83,7 +83,7 @@ def linear_call(layer: nn.Module) -> LinearCall:
 def _heard(layer: nn.Module) -> Iterator[LinearCall]:
     """Calls on inputs of several edges."""
     dims = max((tensor.dim() for tensor in layer.parameters()), default=0) - 2
-    first = _listen(layer, next(_edges(dims, 1)))
+    first = _listen(layer, next(_edges(dims, 1)))  # which also tells the stride
     stride = first.options.get("stride", 1)
     yield first
     for edges in list(_edges(dims, max(stride) if isinstance(stride, Sequence) else stride))[1:]:

@@ -100,6 +100,7 @@ def _set_attributes(modules: Mapping[str, nn.Module], attributes: Attributes, wh
 
 def _like(old: Tensor, tensor: Tensor, channels_last: bool) -> Tensor:
     layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
+    # `contiguous` would leave a 1×1 weight strided as it is
     tensor = torch.empty_like(tensor, memory_format=layout).copy_(tensor)
     if isinstance(old, nn.Parameter):
         return nn.Parameter(tensor, requires_grad=old.requires_grad)

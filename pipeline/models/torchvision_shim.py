@@ -27,6 +27,7 @@ def import_torchvision() -> ModuleType:
     try:
         import torchvision
     except RuntimeError as error:
+        # declared before, and still not enough: the cause is another one
         if "torchvision::" not in str(error) or _library is not None:
             raise
         # What the failed import left half-made would be found again.

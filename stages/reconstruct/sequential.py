@@ -191,7 +191,7 @@ class _Pass(Listener):
 
     def _take(self, use: Use, op: LinearMap, found: Fitted) -> None:
         changed = self.state.changed
-        for name in (use.name, use.bias):
+        for name in (use.name, use.bias):  # as an earlier application left them
             changed.pop(name, None)
         if found.changed:
             changed[use.name] = op.weight_of(found.matrix)

@@ -81,6 +81,7 @@ class _Recorder(Listener):
         super().__init__(targets.original)
         self.sampling, self.kept, self.room = targets.sampling, targets.kept, targets.max_bytes
         self.window = window
+        # those before have been fitted: the cut network asks in order
         self.uses = {use.call: use for use in targets.forward.uses if use.call >= first}
         self.partners = targets.forward.partners
         self.values: dict[int, Tensor] = {}

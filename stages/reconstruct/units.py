@@ -20,7 +20,7 @@ from stages.reconstruct.independent import LayerMoments, Moments
 
 RIDGE = 0.1  # of the diagonal's mean: what others can do is not to be overrated
 ROUNDS = 64  # a group loses its units in about so many steps
-MOST = 8192  # unknowns of a layer, whose inverse would be larger than 256 MiB
+MOST = 8192  # unknowns of a layer: the inverse of more would be larger than 512 MiB in float64
 
 
 def rank_units(moments: Moments, graph: ChannelGraph) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ def layer_costs(state: Pass, follow: Follow, batch: int) -> list[LayerCost]:
     """
     rows: dict[str, LayerCost] = {}
     for path, (parameters, used) in _tensors(state).items():
-        named = used if len(used) > 1 else []
+        named = used if len(used) > 1 else []  # their layouts may differ: a row each
         rest = tuple(name for name in parameters if name not in named)
         for name in named:
             owned = tuple(parameter for parameter in parameters if parameter == name)

@@ -39,8 +39,9 @@ def trace(
 ) -> ChannelGraph:
     """Find every set of channels that lives or dies together.
 
-    The model runs in eval mode on fake tensors; weights, buffers, training mode and random state
-    stay as they are.
+    The model runs on tensors without values, in training mode too where eval mode leaves parameters
+    unused, and cut copies of it run on noise. Weights, buffers, training mode and random state stay
+    as they are.
 
     Args:
         model: any classifier torch.export accepts.

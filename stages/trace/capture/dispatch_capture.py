@@ -245,7 +245,7 @@ def by_dispatch(
         state.replace(stand_ins)
         inputs = tree_map(lambda v: like(v) if torch.is_tensor(v) else v, example_inputs)
         set_training(model, training, inventory.modules.values())
-        with nullcontext() if ground is Ground.META else fake:
+        with nullcontext() if ground is Ground.META else fake:  # what forward makes is fake as well
             return record(model, inputs, ground, watch, inventory.replaced(stand_ins))[0]
 
 

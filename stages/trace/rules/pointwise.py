@@ -69,7 +69,7 @@ def expand_as(state: Pass, bound: Bound) -> Result:
 
 
 def meet(state: Pass, operands: list[Argument], shape: tuple[int, ...]) -> Result:
-    """Labels of an element-wise result of `shape`; see ARCHITECTURE, index labels."""
+    """An element-wise result of `shape`: labels of operands are tied where they meet."""
     activations = [value for value in operands if isinstance(value, Activation)]
     parameters = [value for value in operands if isinstance(value, Parameter)]
     # 2 * weight is still a weight
