@@ -105,9 +105,6 @@ class Recorder(SchemaCheckMode):
         several = isinstance(out, (tuple, list))
         results = list(out) if several else [out]
         index = self._next()
-        frames = list(own_frames())
-        # their bytecode says later whether forward may branch on a size
-        self.codes.update(frame.f_code for frame in frames)
         call = Call(
             index=index,
             target=func,
@@ -116,7 +113,7 @@ class Recorder(SchemaCheckMode):
             kwargs=before[1],
             shapes=tuple(tuple(r.shape) if isinstance(r, torch.Tensor) else None for r in results),
             module=self.modules[-1] if self.modules else "",
-            line=line_of(frames[0] if frames else None),
+            line=self._line(),
         )
         self.calls.append(call)
         for position, result in enumerate(results):
@@ -125,6 +122,14 @@ class Recorder(SchemaCheckMode):
         if self.watch is not None:
             self.watch.seen(call, results)
         return out
+
+    def _line(self) -> str:
+        if self.watch is not None:  # its code is known, and a walk through all frames takes time
+            return running_line()
+        frames = list(own_frames())
+        # their bytecode says later whether forward may branch on a size
+        self.codes.update(frame.f_code for frame in frames)
+        return line_of(frames[0] if frames else None)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The operator itself, or only the shape of its result.

@@ -207,8 +207,8 @@ def _exercised(
     learned = isinstance(original, nn.Parameter)
     # other buffers are masks and the like
     if copy.numel() and copy.is_floating_point() and (learned or "running_" in name):
-        if copy.device.type == "cpu":
-            _vary(copy.reshape(-1).numpy(), signed=learned)
+        if copy.device.type == "cpu" and copy.is_contiguous():
+            _vary(copy.view(-1).numpy(), signed=learned)
         else:
             values = copy.cpu().reshape(-1).numpy()
             _vary(values, signed=learned)
