@@ -14,6 +14,7 @@ import stages.search.compare_run as module
 import stages.search.latency.calibration as calibration
 from pipeline.config.schema import Config
 from pipeline.data import Splits
+from pipeline.run.artifacts import document
 from stages.search import Compared, ComparisonRequest, RunComparison
 
 REQUEST = ComparisonRequest(["random", "uniform"], seeds=2, recover_seeds=1, distill_images=64)
@@ -26,7 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("pretrain", "trace"):
         (tmp_path / name).mkdir()
     (tmp_path / "pretrain" / "model.safetensors").write_bytes(b"weights")
-    (tmp_path / "trace" / "graph.json").write_text(graph.to_json())
+    document("graph").write(tmp_path / "trace" / "graph.json", graph.to_dict())
     monkeypatch.setattr(module, "load_model", lambda folder: model)
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
     return tmp_path
