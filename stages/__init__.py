@@ -79,10 +79,18 @@ STAGES = (
         memory_key="prune.images",
     ),
     Stage(
+        "reconstruct",
+        "fit the weights of the cut network anew, by least squares",
+        sections=("reconstruct",),
+        reads=("base_model", "graph", "plan", "pruned_model"),
+        uses_data=True,
+        memory_key="reconstruct.memory_mb",
+    ),
+    Stage(
         "distill",
         "recover accuracy from the original network",
         sections=("distill",),
-        reads=("pruned_model",),
+        reads=("reconstructed_model",),
         original=("base_model",),  # the teacher
         uses_data=True,
         memory_key="distill.batch_size",
@@ -117,13 +125,14 @@ STAGES = (
             "search",
             "trials",
             "cut",
+            "reconstruction",
             "distillation",
             "parity",
             "onnx",
             "benchmark",
         ),
         every_round=("search", "cut", "distillation"),
-        version=2,
+        version=3,
     ),
 )
 

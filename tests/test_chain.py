@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cli import main
+from stages import NAMES as STAGES
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +43,6 @@ distill: {epochs: 12, batch_size: 32, augment: {crop: 0}, precision: fp32}
 export: {images: 32}
 benchmark: {batches: [1], min_seconds: 0.2, min_runs: 20, launches: 2, profile: false}
 """
-
-STAGES = ("pretrain", "trace", "search", "prune", "distill", "export", "benchmark", "report")
 
 
 def make_images(root: Path) -> None:
@@ -123,7 +122,7 @@ def test_a_search_key_reruns_search_and_what_follows(finished: tuple[Path, dict[
         cwd=finished[0],
     )
     rows = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
-    assert [rows[name]["action"] for name in STAGES] == ["reuse"] * 2 + ["run"] * 6
+    assert [rows[name]["action"] for name in STAGES] == ["reuse"] * 2 + ["run"] * (len(STAGES) - 2)
     assert rows["search"]["reason"] == "search.trials 6 → 7"
     assert rows["prune"]["reason"] == "search runs before it"
 
@@ -171,10 +170,8 @@ EPOCHS = ("--set", "pretrain.epochs=12")
     [
         ("pretrain", EPOCHS),
         ("distill", ()),
-        (
-            "distill",
-            ("--set", "distill.augment.flip=false"),
-        ),  # nothing augmented: the teacher is asked once
+        # nothing augmented: the teacher is asked once
+        ("distill", ("--set", "distill.augment.flip=false")),
     ],
     ids=["pretrain", "distill", "distill from remembered logits"],
 )

@@ -99,6 +99,16 @@ class PruneConfig(Section):
     """Largest difference allowed in float64, relative to the largest output."""
 
 
+class ReconstructConfig(Section):
+    """New weights by least squares for what the cut has broken; no labels, no training."""
+
+    images: int = Field(2048, ge=0, le=1_000_000)
+    """Images of the train split that the layers are fitted on, a quarter of them held out; 0 leaves
+    the network as it was cut."""
+    memory_mb: int = Field(4096, ge=64, le=1 << 20)
+    """Memory it may take, about, in MiB; of more images than fit, only the first are used."""
+
+
 class DistillConfig(TrainingSection):
     """Recovery of accuracy: teacher is the base network, student the pruned one."""
 
@@ -189,6 +199,8 @@ class Config(Section):
     """Stage search."""
     prune: PruneConfig = PruneConfig()
     """Stage prune."""
+    reconstruct: ReconstructConfig = ReconstructConfig()
+    """Stage reconstruct."""
     distill: DistillConfig = DistillConfig()
     """Stage distill."""
     export: ExportConfig = ExportConfig()

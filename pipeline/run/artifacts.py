@@ -120,6 +120,21 @@ _KINDS: tuple[Kind, ...] = (
         "proof that cut equals masked; counts a layer",
         {"proof": dict, "macs": dict, "params": dict, "layers": dict},
     ),
+    Kind(
+        "reconstructed_model",
+        "reconstruct",
+        _NETWORK,
+        4096 * _MB,
+        "the cut network with weights by least squares",
+    ),
+    Document(
+        "reconstruction",
+        "reconstruct",
+        ("reconstruct.json",),
+        64 * _MB,
+        "error of every layer before and after, accuracy before and after",
+        {"accuracy": dict, "kept": str, "layers": _LIST},
+    ),
     Kind("final_model", "distill", _NETWORK, 4096 * _MB, "the network after recovery"),
     Document(
         "distillation",

@@ -23,9 +23,9 @@ from stages.distill.engine import Recovery, recover
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Re-estimate batch-norm statistics, then train the cut network towards the original.
+    """Re-estimate batch-norm statistics, then train the reconstructed network towards the original.
 
-    Reads the cut network of this round and the original one; writes the recovered network
+    Reads the reconstructed network of this round and the original one; writes the recovered network
     (`model.json`, `model.safetensors`) and `distill.json` with the accuracy after each step.
     Started again after a kill, it goes on from its last checkpoint; on a CPU to the same bytes.
 
@@ -38,7 +38,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         EnvironmentProblem: out of memory.
     """
     section = ctx.config.distill
-    student_folder, teacher_folder = ctx.input("pruned_model"), ctx.original("base_model")
+    student_folder, teacher_folder = ctx.input("reconstructed_model"), ctx.original("base_model")
     student, teacher = load_model(student_folder), load_model(teacher_folder)
     splits = load_splits(ctx.config.data, seed=ctx.seed)
     recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)

@@ -24,6 +24,7 @@ class RunDocuments:
     search: Document
     trials: Sequence[Document]
     cut: Document
+    reconstruction: Document
     distillation: Document
     parity: Document
     benchmark: Document

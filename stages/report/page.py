@@ -83,7 +83,7 @@ def _cut_and_search(found: RunDocuments) -> dict[str, Any]:
         "strategies": search.strategy_rows(found.search),
         "score_unit": search.unit_of(found.search),
         "latency_sentence": search.latency_sentence(found.search),
-        "recovery_sentence": recovery.recovery_sentence(found.distillation),
+        "recovery_sentence": recovery.recovery_sentence(found.reconstruction, found.distillation),
     }
 
 

@@ -19,14 +19,16 @@ def proof_sentence(cut: Mapping[str, Any]) -> str:
     )
 
 
-def recovery_sentence(distill: Mapping[str, Any]) -> str:
+def recovery_sentence(reconstruction: Mapping[str, Any], distill: Mapping[str, Any]) -> str:
     """What each step of the recovery gave, on the search split."""
-    accuracy = distill["search_accuracy"]
+    accuracy, before = distill["search_accuracy"], reconstruction["accuracy"]
+    fitted = "reconstructed" in before
+    squares = f"after least squares {before['reconstructed']:.2%}, " if fitted else ""
     epochs = len(_history(distill))
     trained = f", after {counted(epochs, 'epoch')} ({distill['mode']}) {accuracy['final']:.2%}"
     return (
         f"On the search split: teacher {accuracy['teacher']:.2%}; "
-        f"after the cut {accuracy['cut']:.2%}, "
+        f"after the cut {before['cut']:.2%}, {squares}"
         f"after batch-norm re-estimation {accuracy['batchnorm']:.2%}{trained if epochs else ''}."
     )
 

@@ -30,7 +30,7 @@ DISTILL = {
 def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, student = pair()
     save_model(teacher, tmp_path / "base_model")
-    save_model(student, tmp_path / "pruned_model")
+    save_model(student, tmp_path / "reconstructed_model")
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits())
     monkeypatch.setattr(
         checkpoints, "Callbacks", lambda **given: Callbacks(**given, progress_seconds=0.0)
@@ -38,7 +38,7 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepared(root: Path, kill_at: int = 0, **distill: Any) -> StageContext:
-    inputs = {kind: root.parent / kind for kind in ("base_model", "pruned_model")}
+    inputs = {kind: root.parent / kind for kind in ("base_model", "reconstructed_model")}
     return context(root, inputs, kill_at, distill=DISTILL | distill)
 
 
@@ -50,7 +50,7 @@ def test_writes_the_recovered_model_and_its_history(tmp_path: Path) -> None:
     assert accuracy(load_model(ctx.out), splits().search) == document["search_accuracy"]["final"]
     assert summary["search_accuracy"] == document["search_accuracy"]["final"]
     assert [row["epoch"] for row in document["training"]["history"]] == [1, 2, 3]
-    shapes = [tuple(p.shape) for p in load_model(tmp_path / "pruned_model").parameters()]
+    shapes = [tuple(p.shape) for p in load_model(tmp_path / "reconstructed_model").parameters()]
     assert [tuple(p.shape) for p in load_model(ctx.out).parameters()] == shapes
 
 

@@ -8,5 +8,9 @@ from stages.report.views import recovery
 def test_recovery_without_training_says_so() -> None:
     accuracy = {"teacher": 0.9, "cut": 0.5, "batchnorm": 0.7, "final": 0.7}
     distill = {"search_accuracy": accuracy, "training": None, "mode": "bn_only"}
-    assert recovery.recovery_sentence(distill).endswith("after batch-norm re-estimation 70.00%.")
+    cut = {"accuracy": {"original": 0.9, "cut": 0.4}}
+    sentence = recovery.recovery_sentence(cut, distill)
+    assert sentence.endswith("after the cut 40.00%, after batch-norm re-estimation 70.00%.")
+    fitted = {"accuracy": {"original": 0.9, "cut": 0.4, "reconstructed": 0.5}}
+    assert "after least squares 50.00%" in recovery.recovery_sentence(fitted, distill)
     assert recovery.recovery_plot(distill) == ""
