@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import tempfile
 import time
@@ -23,6 +24,7 @@ from pipeline.models.folding import fold_standardised_weights, folded_layers
 from stages.export import export_onnx
 from stages.prune import ChannelPlan, CostModel, prove, prove_order, prune
 from stages.trace import ChannelGraph, trace
+from stages.trace.capture.calls import tensors_of
 
 EXACT = 1e-9  # relative, in float64
 SINGLE = 1e-4  # relative, in float32 between two runtimes
@@ -101,7 +103,7 @@ def survey(row: Row, model: nn.Module, images: torch.Tensor, cuts: list[str], on
         _cut(row, model, graph, _plan(graph, cut), cut, images)
     with _noting(row, "wrong", "shuffled units: "):
         row.order = prove_order(model, graph, [images]).relative
-        if not row.order <= EXACT:
+        if not _is_rounding(row.order, model, images):
             row.problems.setdefault("wrong", f"shuffled units differ by {row.order:.1e}")
     if onnx:
         _export(row, prune(model, graph, _plan(graph, HALF)), images)
@@ -173,8 +175,26 @@ def _cut(
             "macs_removed": round(1 - macs / row.macs, 4) if row.macs else 0.0,
         }
         entry["relative"] = prove(model, graph, plan, [images]).relative
-        if not entry["relative"] <= EXACT:
+        if not _is_rounding(entry["relative"], model, images):
             row.problems["wrong"] = f"cut {cut} differs by {entry['relative']:.1e}"
+
+
+def _is_rounding(difference: float, model: nn.Module, images: torch.Tensor) -> bool:
+    """Whether a relative difference of outputs in float64 is no more than rounding.
+
+    An untrained network of many products (StarNet) makes 1e-9 of the last bit of its input, and so
+    of another order of a sum. Such a network is held to a hundredth of that.
+    """
+    if difference <= EXACT:
+        return True
+    wide = copy.deepcopy(model).double().eval()
+    x = images.double()
+    with torch.no_grad():
+        first, other = (tensors_of(wide(given)) for given in (x, torch.nextafter(x, x + 1)))
+    noise = max(
+        float((a - b).abs().max() / a.abs().max()) for a, b in zip(first, other, strict=True)
+    )
+    return difference <= noise / 100
 
 
 def _count(

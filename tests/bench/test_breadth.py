@@ -245,3 +245,23 @@ def test_the_list_of_timm_networks_is_broad_and_consistent() -> None:
     assert len(timm_zoo.NETWORKS) == len(set(timm_zoo.NETWORKS)) >= 260
     assert sum(map(len, timm_zoo.FAMILIES.values())) == len(timm_zoo.NETWORKS)
     assert {*timm_zoo.SIZES, *timm_zoo.OPTIONS} <= set(timm_zoo.NETWORKS)
+
+
+class _Chaos(nn.Module):
+    """The logistic map: each step doubles what the last bit of the input was."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.steps):
+            x = 3.9 * x * (1 - x)
+        return x
+
+
+def test_rounding_that_a_network_magnifies_is_not_wrong_and_more_than_that_is() -> None:
+    x = torch.rand(2, 3, 8, 8)
+    assert survey_module._is_rounding(1e-8, _Chaos(40), x)
+    assert not survey_module._is_rounding(1e-8, _Chaos(2), x)
+    assert not survey_module._is_rounding(0.02, _Chaos(40), x)
