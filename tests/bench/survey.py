@@ -191,7 +191,7 @@ def _is_rounding(difference: float, model: nn.Module, images: torch.Tensor) -> b
     with torch.no_grad():
         first = tensors_of(wide(x))
         for _ in range(4):
-            signs = torch.randint(0, 2, x.shape) * 2 - 1
+            signs = torch.randint(0, 2, x.shape).double() * 2 - 1
             other = tensors_of(wide(x * (1 + 1e-15 * signs)))
             pairs = zip(first, other, strict=True)
             noise = max(noise, *(float((a - b).abs().max() / a.abs().max()) for a, b in pairs))
