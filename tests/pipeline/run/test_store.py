@@ -234,3 +234,13 @@ def test_lock_is_freed_and_leaves_no_owner(tmp_path: Path) -> None:
         with store.lock(tmp_path / "run"):
             assert json.loads((tmp_path / "run" / ".owner.json").read_bytes())["pid"] == os.getpid()
     assert not (tmp_path / "run" / ".owner.json").exists()
+
+
+def test_a_line_is_appended_whole_where_the_system_takes_it_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = tmp_path / "trials.jsonl", os.write
+    path.write_bytes(b"first\n")
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:3]))
+    store.append_bytes(path, b"second line\n")
+    assert path.read_bytes() == b"first\nsecond line\n"
