@@ -58,6 +58,10 @@ class Labelled:
         """How many units a plan may cut."""
         return sum(group.size for group in self.graph.prunable)
 
+    def reach(self) -> tuple[int, int]:
+        """The more of it the better: units, and among equals the slices they own."""
+        return self.units(), self.slices()
+
     def slices(self) -> int:
         """How many slices of parameters these units own."""
         return sum(len(m.indices) for group in self.graph.prunable for m in group.members)

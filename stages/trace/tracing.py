@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,8 +126,10 @@ class _Tracing:
             deviation = self._deviation_of_all(labelled)
             draw = self.draw
             if deviation is None:
-                if not self._read_otherwise(labelled):
-                    return labelled
+                opened = self._opened(labelled)
+                if opened is labelled or not self.frozen:
+                    return opened
+                self.frozen.clear()  # for want of that reading, perhaps
             elif not self._settle(labelled, deviation) and not self._drop_guess(
                 labelled, deviation
             ):
@@ -157,11 +159,13 @@ class _Tracing:
             return [by_dispatch(self.model, self.inputs, training=True, snapshot=self.snapshot)]
         return []
 
-    def _label(self, site: str = "", reading: Reading = Reading.FIXED) -> Labelled:
-        """The network as it is read now, but for a site that is read otherwise."""
-        readings = {**self.readings, site: reading}
+    def _label(self, *sites: str, reading: Reading = Reading.FIXED, guess: Guess = ()) -> Labelled:
+        """The network as it is read now, but for sites that are read otherwise; the first of them
+        with a guess.
+        """
+        readings = {**self.readings, **dict.fromkeys(sites, reading)}
         # a guess is made under one reading
-        follows = {other: guess for other, guess in self.follows.items() if other != site}
+        follows = {**self.follows, **dict.fromkeys(sites, ()), **dict.fromkeys(sites[:1], guess)}
         state = label(
             self.model, self.captures, readings, self.problems, self.open_statistics, follows
         )
@@ -274,21 +278,45 @@ class _Tracing:
                 return True
         return False
 
-    def _read_otherwise(self, labelled: Labelled) -> bool:
-        """Try the other reading of sites that split channels; keep the first that opens more
-        units and holds.
+    def _opened(self, labelled: Labelled) -> Labelled:
+        """The network with the other reading of sites that split channels where that opens more
+        and holds.
         """
+        while more := self._read_otherwise(labelled):
+            labelled = more
+        return labelled
+
+    def _read_otherwise(self, labelled: Labelled) -> Labelled | None:
+        """The first site of which that is so, be it once an attribute counts what it splits off."""
         for site in labelled.state.labels.split_sites:
             if site in self.readings:
                 continue
             self.readings[site] = Reading.INNER  # named now, and so asked only once
-            other = self._label(site, Reading.OUTER)
-            ids = [group.id for group in other.graph.prunable]
-            if other.units() > labelled.units() and not self._deviation(other, ids):
-                self.readings[site] = Reading.OUTER
-                self.follows.pop(site, None)
-                return True
-        return False
+            for sites, guess, other in self._read_outer(site, labelled.reach()):
+                if not self._deviation_of_all(other):
+                    self.readings |= dict.fromkeys(sites, Reading.OUTER)
+                    self.follows[site] = guess
+                    return other
+        return None
+
+    def _read_outer(
+        self, site: str, reach: tuple[int, int]
+    ) -> Iterator[tuple[list[str], Guess, Labelled]]:
+        """What is read as OUTER, with which guess, and the network then; what opens more
+        than `reach`.
+        """
+        sites = [site]
+        first = self._label(site, reading=Reading.OUTER)
+        if whole := first.collapsed_sites():  # convolutions by the same groups lose whole ones too
+            sites += whole
+            first = self._label(*sites, reading=Reading.OUTER)
+        if first.reach() <= reach:
+            return
+        yield sites, (), first
+        for guess in guesses(first.state, site):
+            other = self._label(*sites, reading=Reading.OUTER, guess=guess)
+            if other.reach() > reach:
+                yield sites, guess, other
 
     def _freeze_culprits(self, labelled: Labelled, deviation: Deviation) -> None:
         """Groups that forward does not follow for a reason no site shows, such as a size read

@@ -18,6 +18,10 @@ from stages.trace.propagate.label_values import (
 )
 from stages.trace.propagate.readings import Reading
 
+Shape = tuple[int, ...]
+
+# as in efficient channel attention
+_ALONG = "its kernel runs along the channels, and a cut gives them other neighbours"
 _TENSORS = (Activation, Parameter)
 _CONVOLUTIONS = (
     nn.Conv1d,
@@ -45,11 +49,13 @@ def convolution(state: Pass, bound: Bound) -> Result:
     applied = (value.shape if transposed else shape) if isinstance(value, Activation) else shape
     positions = prod(applied) // applied[channel]
     arriving = value.along(channel) if isinstance(value, Activation) else None
-    if arriving is None or not _plain(weight) or not (bias is None or _plain(bias)):
+    plain = _plain(weight) and (bias is None or _plain(bias))
+    if plain and arriving is None and _pass_beside(value, weight, channel, shape):
+        return _beside(state, value, weight, bias, positions * prod(weight.shape))
+    if arriving is None or not plain:
         state.count_product(positions * prod(weight.shape))
-        return state.stuck(
-            [value, weight, bias], "the weight is no plain parameter, or channels lie elsewhere"
-        )
+        text = _ALONG if plain else "the weight is no plain parameter"
+        return state.stuck([value, weight, bias], text)
     row, column = (1, 0) if transposed else (0, 1)
     owner = state.owner(weight, _CONVOLUTIONS)
     whole = groups > 1 and state.reading is Reading.OUTER
@@ -73,6 +79,16 @@ def convolution(state: Pass, bound: Bound) -> Result:
     state.width(owner, "in_channels", arriving)
     state.width(owner, "out_channels", leaving)
     return Activation(shape, channel, leaving)
+
+
+def _pass_beside(value: Argument, weight: Parameter, channel: int, shape: Shape) -> bool:
+    """Whether the channels lie along another dimension of which the kernel sees one at a time."""
+    if not isinstance(value, Activation) or value.dim is None:
+        return False
+    along = value.dim - channel
+    # along the images of a batch there is no kernel
+    one = along < 0 or weight.shape[1 + along] == 1
+    return one and shape[value.dim] == value.shape[value.dim]
 
 
 def _depthwise(
@@ -139,7 +155,7 @@ def matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: 
         and value.dim not in (None, last)
         and isinstance(weight, Parameter)
     ):
-        return _beside(state, value, weight, bias, row)
+        return _beside(state, value, weight, bias, prod(value.shape[:-1]) * prod(weight.shape))
     plain = _plain(weight) and (bias is None or (_plain(bias) and len(bias.shape) == 1))
     if not isinstance(value, Activation) or not plain or not _has_rows(weight, row):
         if isinstance(weight, _TENSORS):
@@ -160,14 +176,13 @@ def matrix(state: Pass, value: Argument, weight: Argument, bias: Argument, row: 
 
 
 def _beside(
-    state: Pass, value: Activation, weight: Parameter, bias: Argument, row: int
+    state: Pass, value: Activation, weight: Parameter, bias: Argument, times: int
 ) -> Activation:
     """A layer over another dimension than the channels (token mixing): channels pass, the layer
     keeps its widths.
     """
     reason = state.why("acts across positions, not channels")
-    others = prod(value.shape[:-1]) // len(value.vector)
-    state.count_product(others * prod(weight.shape), value.vector, weight=weight)
+    state.count_product(times // len(value.vector), value.vector, weight=weight)
     for parameter in (weight, bias):
         if isinstance(parameter, Parameter):
             state.pin(parameter, reason)

@@ -124,6 +124,13 @@ MIXING: dict[str, Net] = {
         l=nn.Linear(MAP, MAP), c=nn.Linear(WIDTH, 12),
     ),
     "by a matrix": net(lambda m, y: y @ m.w, w=weight(MAP, 6)),
+    "by a convolution of tokens": net(
+        lambda m, y: m.c(y.flatten(2).mT).mT.unflatten(2, (MAP, MAP)), c=nn.Conv1d(MAP * MAP, 64, 1)
+    ),
+    "by a kernel beside the channels": net(
+        lambda m, y: m.c(y.movedim(1, 3)).movedim(3, 1),
+        c=nn.Conv2d(MAP, MAP, (3, 1), padding=(1, 0), groups=2),
+    ),
 }  # fmt: skip
 
 

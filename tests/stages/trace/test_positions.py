@@ -42,6 +42,12 @@ def shared_best(m: Any, y: torch.Tensor) -> torch.Tensor:
     return torch.take_along_dim(y.flatten(2), best, 2).unflatten(2, (4, 4))
 
 
+def attended(m: Any, y: torch.Tensor) -> torch.Tensor:
+    """Efficient channel attention (Wang et al., 2020)."""
+    shares = m.c(y.mean((2, 3)).unsqueeze(1)).sigmoid()
+    return y * shares.squeeze(1)[:, :, None, None]
+
+
 def spectrum(m: Any, y: torch.Tensor) -> torch.Tensor:
     filters = torch.view_as_complex(m.w)
     return torch.fft.irfft2(torch.fft.rfft2(y, norm="ortho") * filters, s=(8, 8), norm="ortho")
@@ -113,6 +119,13 @@ STAY: dict[str, tuple[Net, str]] = {
     "channels from the middle": (Net(lambda m, y: y[:, 5::2], width=6), "a"),
     "channels that do not divide": (Net(lambda m, y: y[:, ::3], width=6), "a"),
     "softmax of channels": (Net(lambda m, y: y.softmax(1)), "a"),
+    "neighbouring channels": (Net(attended, c=nn.Conv1d(1, 1, 3, padding=1, bias=False)), "a"),
+    "neighbouring channels of a branch": (
+        Net(lambda m, y: y + attended(m, m.q(y)).sum(1, keepdim=True), q=conv(12),
+            c=nn.Conv1d(1, 1, 5, padding=2)), "q"),
+    "every other channel": (
+        Net(lambda m, y: m.c(y.movedim(1, 3)).movedim(3, 1), width=8,
+            c=nn.Conv2d(8, 8, 1, stride=(1, 2))), "a"),
     "a mean": (Net(lambda m, y: y + m.q(y).mean(1, keepdim=True), q=conv(12)), "q"),
     "a mean by hand": (
         Net(lambda m, y: y + (lambda z: z.sum(1, keepdim=True) / z.shape[1])(m.q(y)), q=conv(12)),
@@ -140,6 +153,12 @@ STAY: dict[str, tuple[Net, str]] = {
         Net(lambda m, y: y + m.n(m.q(y).sigmoid()).sum(1, keepdim=True), q=conv(12),
             n=nn.BatchNorm2d(12, affine=False)), "q"),
 }  # fmt: skip
+
+
+def test_only_the_channels_whose_neighbours_meet_stay() -> None:
+    graph = trace(STAY["neighbouring channels of a branch"][0], X)
+    assert "its kernel runs along the channels" in graph["q"].reason
+    assert graph["a"].prunable
 
 
 @pytest.mark.parametrize("name", PASS)
