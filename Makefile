@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # torch comes first and pinned: an unpinned torch pulls gigabytes of CUDA libraries.
 TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test lint bench breadth schema docs clean
+.PHONY: help setup demo test smoke lint bench breadth schema docs clean
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/'
@@ -24,6 +24,9 @@ demo: setup      ## run the whole chain on embedded real images, to the report
 
 test: setup      ## all tests; no network, no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+smoke: setup     ## the configs of RL-Pruner's networks, each through the whole chain in few steps; 10 minutes
+	$(BIN)/python -m pytest -m smoke tests/test_rlpruner_configs.py
 
 lint: setup      ## ruff, and types
 	$(BIN)/ruff check .

@@ -15,11 +15,21 @@ from pipeline.data.sources import EMBEDDED
 from pipeline.errors import EnvironmentProblem, Hint
 
 FOLDER = Path(__file__).parents[1] / "configs"
-SHIPPED = ("mobilenet_cifar.yaml", "quickstart.yaml", "resnet20_cifar.yaml")
+SHIPPED = (
+    "mobilenet_cifar.yaml",
+    "quickstart.yaml",
+    "resnet20_cifar.yaml",
+    "rlpruner/densenet121.yaml",
+    "rlpruner/googlenet.yaml",
+    "rlpruner/mobilenet_v3_large.yaml",
+    "rlpruner/resnet56.yaml",
+    "rlpruner/vgg19.yaml",
+)
 
 
 def test_every_shipped_config_is_listed_here() -> None:
-    assert tuple(sorted(path.name for path in FOLDER.glob("*.yaml"))) == SHIPPED
+    found = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
+    assert tuple(found) == SHIPPED
     assert tuple(bundled_configs()) == SHIPPED, (
         "the package does not carry the configs of the checkout"
     )

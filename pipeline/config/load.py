@@ -22,9 +22,9 @@ _SHIPPED = Hint.command("config", "ls", says="lists the shipped configs")
 
 
 def bundled_configs() -> dict[str, Path]:
-    """Configs that travel with the package, by file name."""
+    """Configs that travel with the package, by path below `configs/`."""
     folder = Path(str(resources.files("pipeline"))) / "bundled" / "configs"
-    return {path.name: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def find_config(name: str) -> Path:
@@ -37,11 +37,12 @@ def find_config(name: str) -> Path:
     if path.is_file():
         return path
     shipped = bundled_configs()
-    if path.name in shipped and path.parent.name in ("", "configs"):
-        return shipped[path.name]
+    asked = path.as_posix().removeprefix("./").removeprefix("configs/")
+    if asked in shipped:
+        return shipped[asked]
     if path.is_dir():
         raise UsageError(f"{name}: a folder, expected a YAML file", hint=_SHIPPED)
-    close = difflib.get_close_matches(path.name, shipped, n=1)
+    close = difflib.get_close_matches(asked, shipped, n=1)
     meant = f"did you mean configs/{close[0]}? " if close else ""
     raise UsageError(f"{name}: no such config", hint=Hint(meant, _SHIPPED))
 

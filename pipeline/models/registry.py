@@ -20,7 +20,7 @@ from pipeline.models.mobilenet import mobilenet_v2, mobilenet_v3
 from pipeline.models.resnet_cifar import resnet20, resnet56
 from pipeline.models.source import ModelSource, note_source
 from pipeline.models.torchvision_shim import import_torchvision
-from pipeline.models.vgg import vgg16_bn
+from pipeline.models.vgg import vgg16_bn, vgg19_bn
 
 if TYPE_CHECKING:
     from pipeline.config.schema import ModelConfig
@@ -31,6 +31,7 @@ BUILTIN: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
     "resnet56": resnet56,
     "vgg16_bn": vgg16_bn,
+    "vgg19_bn": vgg19_bn,
     "googlenet": GoogLeNet,
     "densenet": densenet,
 }

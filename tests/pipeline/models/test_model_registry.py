@@ -21,6 +21,7 @@ PARAMETERS = {
     "resnet20": 269_722,
     "resnet56": 853_018,
     "vgg16_bn": 14_724_042,
+    "vgg19_bn": 20_035_018,
     "googlenet": 6_158_346,
     "densenet": 769_210,
 }
