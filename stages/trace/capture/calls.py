@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from stages.trace.capture.operators import arguments_of, is_foreign, returns_list, writes
+
 
 class Ground(Enum):
     """What a network runs on while its calls are noted.
@@ -63,12 +65,10 @@ class Call:
 
     def argument(self, name: str) -> Any:
         """What was given for an argument of the operator's schema, or its default."""
-        if not isinstance(self.target, torch._ops.OpOverload):
-            return None
-        for position, argument in enumerate(self.target._schema.arguments):
-            if argument.name == name:
+        for position, (known, default) in enumerate(arguments_of(self.target)):
+            if known == name:
                 given = self.args[position : position + 1] or (self.kwargs.get(name),)
-                return argument.default_value if given[0] is None else given[0]
+                return default if given[0] is None else given[0]
         return None
 
     @property
@@ -78,19 +78,15 @@ class Call:
             # torch.cond and the like run whole graphs: anything may happen there
             return self.name != "getitem"
         # the schema of an extension need not tell that it writes
-        foreign = self.target.namespace != "aten"
+        if is_foreign(self.target) or writes(self.target):
+            return True
         # assertions and `item` give no tensor: they stop forward, or decide what it does
-        no_tensor = all(shape is None for shape in self.shapes)
-        return foreign or no_tensor or self.target._schema.is_mutable
+        return all(shape is None for shape in self.shapes)
 
     @property
     def returns_list(self) -> bool:
         """True for operators whose result is read through getitem."""
-        if not isinstance(self.target, torch._ops.OpOverload):
-            return False
-        returned = self.target._schema.returns
-        kind = str(returned[0].type) if len(returned) == 1 else "List"
-        return "[]" in kind or kind.startswith("List")
+        return returns_list(self.target)
 
 
 @dataclass(frozen=True)
@@ -139,14 +135,6 @@ class Capture:
             else:
                 found.add(position)
         return frozenset(found)
-
-
-def operator_name(target: Any) -> str:
-    """ "conv2d" for torch.ops.aten.conv2d.default; other libraries keep their namespace."""
-    if isinstance(target, torch._ops.OpOverload):
-        name = target._schema.name.partition("::")[2]
-        return name if target.namespace == "aten" else f"{target.namespace}::{name}"
-    return getattr(target, "__name__", str(target))
 
 
 def tensors_of(output: Any) -> list[torch.Tensor]:

@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from stages.trace.capture.calls import Call, Capture, Ground, Input, Ref, operator_name
+from stages.trace.capture.calls import Call, Capture, Ground, Input, Ref
 from stages.trace.capture.model_state import canonical_names, preserved, set_training
+from stages.trace.capture.operators import operator_name
 from stages.trace.capture.refusals import not_traceable
 from stages.trace.capture.source_lines import line_in_text
 

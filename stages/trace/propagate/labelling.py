@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from stages.trace.capture.calls import Call, Capture, Ref, flatten
+from stages.trace.capture.operators import arguments_of
 from stages.trace.propagate.attributes import Follow
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import (
@@ -118,11 +119,11 @@ def _bind(call: Call, values: Mapping[int, Any]) -> Bound:
     if not isinstance(call.target, torch._ops.OpOverload):
         return Bound((str(i), resolve(argument)) for i, argument in enumerate(call.args))
     bound = Bound()
-    for position, argument in enumerate(call.target._schema.arguments):
+    for position, (name, default) in enumerate(arguments_of(call.target)):
         if position < len(call.args):
-            bound[argument.name] = resolve(call.args[position])
-        elif argument.name in call.kwargs:
-            bound[argument.name] = resolve(call.kwargs[argument.name])
+            bound[name] = resolve(call.args[position])
+        elif name in call.kwargs:
+            bound[name] = resolve(call.kwargs[name])
         else:
-            bound[argument.name] = argument.default_value
+            bound[name] = default
     return bound

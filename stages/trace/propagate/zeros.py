@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from stages.trace.capture.calls import Call, Ref, flatten
+from stages.trace.capture.operators import aliases, writes
 from stages.trace.propagate.label_values import Activation, Parameter
 
 _CONVOLUTIONS = frozenset(
@@ -81,10 +82,9 @@ class Zeros:
             self._zero.add(call.index)
         if not refs or not isinstance(call.target, torch._ops.OpOverload):
             return
-        schema = call.target._schema
-        if schema.arguments[0].alias_info is not None:  # a view, or in place
+        if aliases(call.target):  # a view, or in place
             self._memory[call.index] = self._memory.get(refs[0].index, refs[0].index)
-        if schema.is_mutable and call.index not in self._zero:
+        if writes(call.target) and call.index not in self._zero:
             self._written(call.index)
 
     def _written(self, index: int) -> None:
