@@ -1,14 +1,16 @@
 """Everybody's networks: trace, cut, compare. One row a network, in JSON and Markdown.
 
     python tests/bench/breadth.py [--torchvision | --timm | --transformers] [--families res2net,dpn]
-        [--only NAME] [--json FILE] [--resume] [--compare OLD.json] [--onnx] [--workers N]
+        [--only NAME] [--json FILE] [--resume] [--compare OLD.json] [--onnx] [--reconstruct]
+        [--workers N]
 
 Without a choice: torchvision's CNNs at their usual size, then timm's at reduced size where timm is
 installed. Weights that a network computes from parameters are folded first, which its row says. A
 network is traced with one image, cut by half and by shares that differ from group to group, and
 each cut is compared with the silenced network on two images in float64; its units are shuffled; its
 MACs and parameters are counted by torch before and after; everything the model holds is compared
-before and after the trace. With --onnx the half network also runs in onnxruntime.
+before and after the trace. With --onnx the half network also runs in onnxruntime; with
+--reconstruct the network cut by a quarter is reconstructed on random images, and must come nearer.
 Each network has a process of its own, so that one that fails is a row.
 
 --json keeps the rows as they come; --resume goes on where a run was cut off (what failed and what
@@ -42,7 +44,7 @@ AGAIN = ("failed", "unbuilt")  # on --resume: it may have been the machine
 IMAGES = 2  # one is traced: what depends on the number of images shows
 
 
-def work(task: Row, cuts: list[str], onnx: bool) -> Row:
+def work(task: Row, cuts: list[str], onnx: bool, reconstruct: bool) -> Row:
     """One network, in a process of its own."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -54,7 +56,7 @@ def work(task: Row, cuts: list[str], onnx: bool) -> Row:
         return task
     task.size = getattr(model, "image_size", task.size)  # a ViT takes the one it was built for
     images = torch.randn(IMAGES, 3, task.size, task.size)
-    task = survey(task, model, images, cuts, onnx)
+    task = survey(task, model, images, cuts, onnx, reconstruct)
     task.seconds["all"] = round(time.perf_counter() - started, 2)
     return task
 
@@ -99,7 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
     left = [row for row in asked if options.only or row.name not in done]
     print(f"{len(left)} of {len(asked)} networks; {environment}")
     _warm_up()
-    survey_one = partial(work, cuts=options.cuts.split(","), onnx=options.onnx)
+    survey_one = partial(
+        work,
+        cuts=options.cuts.split(","),
+        onnx=options.onnx,
+        reconstruct=options.reconstruct,
+    )
     for row, found in run_each(
         survey_one, left, workers=options.workers, seconds=options.timeout, gib=options.memory
     ):
@@ -176,6 +183,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=0, help="edge of the images for all networks")
     parser.add_argument("--cuts", default=f"{HALF},{UNEQUAL}", help="default %(default)s")
     parser.add_argument("--onnx", action="store_true", help="also in onnxruntime (slow)")
+    parser.add_argument("--reconstruct", action="store_true", help="least squares as well (slow)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="rows, kept as they come")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the same as tables")
     parser.add_argument("--resume", action="store_true", help="keep the rows FILE has already")

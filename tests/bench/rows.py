@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from refit import cells
 from survey import STATUSES, Row
 
 KIND, SCHEMA_VERSION = "breadth", 1
@@ -132,7 +133,8 @@ _BY_FAMILY = (
 _BY_NETWORK = (
     "network", "size", "status", "groups", "may go", "units", "params, M", "MACs, M",
     "params removed at 0.5", "MACs removed", "cut = silenced", "shuffled", "trace, CPU s",
-    "prune, CPU s", "ONNX", "what stays, or what went wrong",
+    "prune, CPU s", "ONNX", "error cut by a quarter", "reconstructed", "s", "peak MiB",
+    "what stays, or what went wrong",
 )  # fmt: skip
 
 
@@ -168,7 +170,7 @@ def _network(row: Row) -> list[Any]:
         share(row.removed), share(half.get("macs_removed")),
         _small(max(worst, default=None)), _small(row.order),
         f"{row.seconds.get('trace_cpu', 0):.2f}", f"{row.seconds.get('prune_cpu', 0):.2f}",
-        _small(row.onnx), note(row),
+        _small(row.onnx), *cells(row.reconstructed), note(row),
     ]  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from refit import problem as unkept
+from refit import refit
 from snapshot import differences, snapshot
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -56,6 +58,7 @@ class Row:
     cuts: dict[str, dict[str, float]] = field(default_factory=dict)
     order: float | None = None
     onnx: float | None = None
+    reconstructed: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -77,7 +80,14 @@ class Row:
         return Row(**{key: value for key, value in data.items() if key != "status"})
 
 
-def survey(row: Row, model: nn.Module, images: torch.Tensor, cuts: list[str], onnx: bool) -> Row:
+def survey(
+    row: Row,
+    model: nn.Module,
+    images: torch.Tensor,
+    cuts: list[str],
+    onnx: bool = False,
+    reconstruct: bool = False,
+) -> Row:
     """Fill `row`: trace `model` on the first image, cut it in each way, and compare on all images.
 
     `cuts` are fractions as text, or "unequal". Nothing is raised for what a network does: each
@@ -107,6 +117,11 @@ def survey(row: Row, model: nn.Module, images: torch.Tensor, cuts: list[str], on
             row.problems.setdefault("wrong", f"shuffled units differ by {row.order:.1e}")
     if onnx:
         _export(row, prune(model, graph, _plan(graph, HALF)), images)
+    if reconstruct and graph.prunable:
+        with _noting(row, "wrong", "reconstruction: "):
+            row.reconstructed = refit(model, graph, images.shape[-1])
+            if kept := unkept(row.reconstructed):
+                row.problems.setdefault("wrong", f"reconstruction: {kept}")
     return row
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).parent))
 import breadth
+import refit
 import rows
 import survey as survey_module
 import timm_zoo
@@ -64,6 +65,16 @@ def test_a_row_counts_what_can_be_counted_by_hand() -> None:
     assert row.order < 1e-12
     assert row.onnx is not None
     assert row.onnx < 1e-5
+
+
+def test_reconstruction_brings_the_output_nearer_and_the_row_says_by_how_much() -> None:
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    row = survey(Row("net", size=8), _Chain().eval(), images, [HALF], reconstruct=True)
+    assert row.status == "ok"
+    assert row.reconstructed["after"] < row.reconstructed["cut"]
+    assert row.reconstructed["layers"] > 0
+    assert refit.problem({**row.reconstructed, "after": row.reconstructed["cut"]})
+    assert refit.problem({**row.reconstructed, "worse": 1}) == "1 layers got worse"
 
 
 def test_unequal_shares_differ_between_groups() -> None:
@@ -224,7 +235,7 @@ def test_what_failed_runs_again_and_what_is_done_does_not(
     document = rows.Table(path, {}, resume=False)
     document.add(Row("squeezenet1_0", problems={"failed": "killed after 600 s"}))
     document.add(Row("squeezenet1_1"))
-    monkeypatch.setattr(breadth, "work", lambda row, cuts, onnx: replace(row, macs=1))
+    monkeypatch.setattr(breadth, "work", lambda row, **_: replace(row, macs=1))
     call = ["--torchvision", "--families", "squeezenet", "--json", str(path), "--resume"]
     assert breadth.main(call) == 0
     assert {row.name: row.macs for row in rows.read(path).values()} == {
