@@ -1,14 +1,19 @@
-"""A finished run's plan against Torch-Pruning at the same MACs: same recovery, same export, same
+"""A finished run's plan against what a sceptic would try instead, at the same MACs: Torch-Pruning,
+a narrower original trained by distillation, and INT8 alone. Same recovery, same export, same
 benchmark, one table.
 
-    python tests/bench/versus_torch_pruning.py CONFIG [--run-dir DIR] [--set KEY=VALUE]... [--epochs
-                                               N] [--images N] [--out DIR]
+    python tests/bench/versus_alternatives.py CONFIG [--run-dir DIR] [--set KEY=VALUE]... [--epochs
+                                              N] [--narrow-epochs N] [--images N] [--out DIR]
 
-CONFIG's run must hold `pretrain/` and `prune/` (`rlp pipeline run CONFIG --until prune`).
+CONFIG's run must hold `pretrain/`, `prune/` and `reconstruct/` (`rlp pipeline run CONFIG --until
+reconstruct`). Its network is distilled from the reconstructed start, as the pipeline does.
 Torch-Pruning cuts the same base by L2 magnitude, uniformly and globally, with its default rounding
 and with round_to 8 and 16, each time by the least ratio that leaves no more MACs than ours. Every
 network is then distilled by `distill.*` with the same seed, exported, and timed against the same
-base (batch 1, 1 thread). The test split is opened last, through onnxruntime.
+base (batch 1, 1 thread). The narrower original starts from random weights and is distilled at
+`pretrain.lr` for --narrow-epochs: give it the minutes that search and recovery took. INT8 is
+onnxruntime's own static quantisation (QDQ, U8S8, per channel, 512 search images) of the uncut base.
+The test split is opened last, through onnxruntime.
 
 Rows are kept in DIR (default: the run's .work/versus) as they are finished: typed again, it goes on
 where it stopped.
@@ -26,15 +31,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from torch import nn
 
 from pipeline.cli.running import default_run_dir
 from pipeline.config.load import find_config, load_config
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, DistillConfig
 from pipeline.data import load_splits, load_test
 from pipeline.data.images import balanced_indices
-from pipeline.models import load_model
+from pipeline.models import build_model, load_model
 from pipeline.run import store
 from pipeline.training import Recipe, fit
 from pipeline.training.machine import all_cores
@@ -43,6 +49,7 @@ from stages.distill.engine import recover
 from stages.export import export_onnx
 
 ROUNDINGS: tuple[tuple[str, int | None], ...] = (("default", None), ("8", 8), ("16", 16))
+INT8, NARROWER = "INT8 alone", "narrower original"
 STEPS = 9  # of the bisection of Torch-Pruning's ratio
 
 
@@ -161,8 +168,11 @@ class Table:
 class Contest:
     """The base and what is done with every network cut from it."""
 
-    def __init__(self, config: Config, run: Path, images: int | None, table: Table) -> None:
+    def __init__(
+        self, config: Config, run: Path, images: int | None, narrow_epochs: int, table: Table
+    ) -> None:
         self.config, self.run, self.table = config, run, table
+        self.narrow_epochs = narrow_epochs
         self.base = load_model(run / "pretrain").eval()
         self.splits = load_splits(config.data, seed=config.seed)
         if images:
@@ -172,9 +182,11 @@ class Contest:
             self.splits = dataclasses.replace(self.splits, train=some)
         self.example = self.splits.search.take(2, seed=0)[0].contiguous()
 
-    def recovered(self, name: str, cut: Callable[[], nn.Module]) -> dict[str, Any]:
+    def recovered(
+        self, name: str, cut: Callable[[], nn.Module], section: DistillConfig | None = None
+    ) -> dict[str, Any]:
         """Cut, distil, export."""
-        student, section = cut(), self.config.distill
+        student, section = cut(), section or self.config.distill
         recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
 
         def train(model: nn.Module, objective: Any, images: Any) -> Any:
@@ -210,6 +222,48 @@ class Contest:
         }
         return {"onnx": report.sha256, **sizes}
 
+    def quantised(self, name: str) -> dict[str, Any]:
+        """The base in INT8, by onnxruntime alone."""
+        from onnxruntime import quantization as ort
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        images, _ = self.splits.search.take(512, seed=0)
+
+        class Reader(ort.CalibrationDataReader):
+            def __init__(self, key: str) -> None:
+                self.feeds = iter([{key: part.numpy()} for part in images.split(64)])
+
+            def get_next(self) -> dict[str, Any] | None:
+                return next(self.feeds, None)
+
+        ready, out = self.table.folder / "base-ready.onnx", self.table.onnx(name)
+        quant_pre_process(str(self.table.onnx("base")), str(ready))
+        key = onnxruntime.InferenceSession(ready, providers=["CPUExecutionProvider"]).get_inputs()
+        ort.quantize_static(ready, out, Reader(key[0].name), per_channel=True)
+        base = self.table.rows["base"]
+        search = onnx_accuracy(out, self.splits.search)
+        sizes = {key: base[key] for key in ("macs", "params")}
+        return {"onnx": store.sha256_file(out), **sizes, "search": search}
+
+    def narrower(self, name: str) -> dict[str, Any]:
+        """The widest original of fewer channels that has no more MACs than ours, distilled."""
+        limit, model = macs(load_model(self.run / "prune"), self.example), None
+        for percent in range(100, 4, -1):
+            torch.manual_seed(self.config.seed)
+            kwargs = {**self.config.model.kwargs, "width_mult": percent / 100}
+            model = build_model(
+                self.config.model.model_copy(update={"kwargs": kwargs}),
+                in_channels=self.example.shape[1],
+                num_classes=self.splits.train.num_classes,
+            )
+            if macs(model, self.example) <= limit:
+                break
+        assert model is not None
+        narrow = self.config.distill.model_copy(
+            update={"epochs": self.narrow_epochs, "lr": self.config.pretrain.lr}
+        )
+        return {**self.recovered(name, lambda: model, narrow), "width_mult": percent / 100}
+
     def timed(self, name: str) -> dict[str, Any]:
         settings = self.config.benchmark
         protocol = Protocol(
@@ -231,7 +285,9 @@ class Contest:
     def rows(self) -> dict[str, Callable[[], nn.Module]]:
         """Names and how each network is cut."""
         limit = macs(load_model(self.run / "prune"), self.example)
-        found: dict[str, Callable[[], nn.Module]] = {"ours": lambda: load_model(self.run / "prune")}
+        found: dict[str, Callable[[], nn.Module]] = {
+            "ours": lambda: load_model(self.run / "reconstruct")
+        }
         for whole, kind in ((False, "uniform"), (True, "global")):
             for label, rounding in ROUNDINGS:
                 found[f"torch-pruning {kind} round_to {label}"] = (
@@ -250,6 +306,7 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--epochs", type=int, help="instead of distill.epochs")
+    parser.add_argument("--narrow-epochs", type=int, default=20, help="of the narrower original")
     parser.add_argument(
         "--images", type=int, help="class-balanced draw of so many train images for recovery"
     )
@@ -260,14 +317,15 @@ def main() -> None:
     sets = [*options.set, *([] if options.epochs is None else [f"distill.epochs={options.epochs}"])]
     config, run = load_config(file, sets), options.run_dir or default_run_dir(file)
     files = [
-        store.sha256_file(run / stage / "model.safetensors") for stage in ("pretrain", "prune")
+        store.sha256_file(run / stage / "model.safetensors")
+        for stage in ("pretrain", "prune", "reconstruct")
     ]
     settings = config.model_dump(mode="json", include={"seed", "data", "distill", "benchmark"})
     table = Table(
         options.out or run / ".work" / "versus",
-        {"files": files, "images": options.images, **settings},
+        {"files": files, "images": options.images, "narrow": options.narrow_epochs, **settings},
     )
-    contest = Contest(config, run, options.images, table)
+    contest = Contest(config, run, options.images, options.narrow_epochs, table)
     rows = contest.rows()
     with all_cores():
         for name, cut in {"base": lambda: contest.base, **rows}.items():
@@ -275,10 +333,13 @@ def main() -> None:
                 table.fill(name, "onnx", lambda: contest.exported("base", contest.base))
             else:
                 table.fill(name, "onnx", lambda name=name, cut=cut: contest.recovered(name, cut))
-    for name in rows:
+        table.fill(INT8, "onnx", lambda: contest.quantised(INT8))
+        table.fill(NARROWER, "onnx", lambda: contest.narrower(NARROWER))
+    others = [*rows, INT8, NARROWER]
+    for name in others:
         table.fill(name, "ratio", lambda name=name: contest.timed(name))
     test = load_test(config.data)
-    for name in ("base", *rows):
+    for name in ("base", *others):
         table.fill(name, "test", lambda name=name: {"test": onnx_accuracy(table.onnx(name), test)})
     base = table.rows["base"]
     base["search"] = onnx_accuracy(table.onnx("base"), contest.splits.search)
