@@ -101,7 +101,7 @@ def compare(
         session = RunComparison(folder, settings, distill=_distiller(settings), note=console.note)
         compared = session.run(request)
     recipe = {
-        "epochs": settings.distill.epochs,
+        "epochs": _epochs(settings),
         "images": compared.train_images,
         "seeds": list(range(recover_seeds)),
     }
@@ -133,17 +133,23 @@ def _known(strategies: str) -> list[str]:
     return names
 
 
+def _epochs(settings: Config) -> int:
+    """The same for every plan: at its own length each would have another price."""
+    epochs = settings.distill.epochs
+    return 5 if epochs == "auto" else epochs
+
+
 def _distiller(settings: Config) -> Distill:
     """The run's own distillation, as the comparison wants it."""
     from pipeline.training.loop import fit
     from pipeline.training.recipe import Recipe
     from stages.distill.engine import recover
 
-    section = settings.distill
-    recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
+    section = settings.distill.model_copy(update={"epochs": _epochs(settings)})
 
     def distilled(student: nn.Module, original: nn.Module, splits: Splits, seed: int) -> float:
-        def train(net: nn.Module, objective: Objective, images: Images) -> Fit:
+        def train(net: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
+            recipe = Recipe.from_config(section, epochs=epochs, lr=section.lr)
             return fit(net, images, splits.search, recipe, seed=seed, objective=objective)
 
         return recover(student, original, splits, section, seed=seed, train=train).final

@@ -115,8 +115,9 @@ class DistillConfig(TrainingSection):
     mode: Literal["distill", "finetune", "bn_only"] = "distill"
     """Learn from teacher and labels, from the labels alone, or only fit the batch-norm
     statistics."""
-    epochs: int = Field(5, ge=0, le=2000)
-    """Passes over the train split; 0 re-estimates the batch-norm statistics only."""
+    epochs: Annotated[int, Field(ge=0, le=2000)] | Literal["auto"] = "auto"
+    """Passes over the train split; 0 re-estimates the batch-norm statistics only; auto: two for
+    every point of search accuracy that is missing, at least 1 and at most 30."""
     lr: float = Field(0.05, gt=0, le=10)
     """Peak learning rate."""
     temperature: float = Field(2.0, gt=0, le=100)  # RL-Pruner's, as is `alpha`; arXiv 2411.06463

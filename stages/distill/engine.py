@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from pipeline.data.images import Images
     from pipeline.data.splits import Splits
 
-Trainer = Callable[[nn.Module, Objective, "Images"], Fit]
-"""(student, objective, train images) -> Fit, leaving the best epoch in the student."""
+Trainer = Callable[[nn.Module, Objective, "Images", int], Fit]
+"""(student, objective, train images, epochs) -> Fit, leaving the best epoch in the student."""
+EPOCHS_A_POINT = 2  # that is missing, where the config leaves the length to us
+MOST_EPOCHS = 30
 _MOST_LOGITS = 1 << 28  # numbers, 1 GiB: beyond that the teacher is asked at every step
 
 
@@ -36,6 +38,7 @@ class Recovery:
         batchnorm: after re-estimating the batch-norm statistics alone.
         final: of what the student holds in the end.
         kept: what that is: "cut", "batchnorm" or "epoch N".
+        epochs: that were to be trained.
         fit: None when nothing was trained.
     """
 
@@ -44,6 +47,7 @@ class Recovery:
     batchnorm: float
     final: float
     kept: str
+    epochs: int
     fit: Fit | None
 
 
@@ -73,17 +77,32 @@ def recover(
     cut = accuracy(student, splits.search)
     batchnorm = _settle_batchnorm(student, cut, splits, config, seed)
     best, kept = (batchnorm, "batchnorm") if batchnorm >= cut else (cut, "cut")
-    if config.mode == "bn_only" or config.epochs == 0:
-        return Recovery(target, cut, batchnorm, best, kept, None)
+    epochs = epochs_for(config, missing=target - best)
+    if epochs == 0:
+        return Recovery(target, cut, batchnorm, best, kept, 0, None)
     before = _state(student)
-    fitted = train(student, *training_objective(config, teacher, splits.train))
+    fitted = train(student, *training_objective(config, teacher, splits.train, epochs), epochs)
     # The plan was chosen by its score on these very images before any training, which flatters it.
     chance = math.sqrt(best * (1 - best) / len(splits.search))
     if fitted.best_accuracy >= best - chance:
         best, kept = fitted.best_accuracy, f"epoch {fitted.best_epoch}"
     else:
         student.load_state_dict(before)
-    return Recovery(target, cut, batchnorm, best, kept, fitted)
+    return Recovery(target, cut, batchnorm, best, kept, epochs, fitted)
+
+
+def epochs_for(config: DistillConfig, *, missing: float) -> int:
+    """How long to train.
+
+    Args:
+        missing: search accuracy of the teacher less that of the student, a fraction.
+    """
+    if config.mode == "bn_only":
+        return 0
+    if config.epochs != "auto":
+        return config.epochs
+    wanted = math.ceil(EPOCHS_A_POINT * round(100 * missing, 6))
+    return min(MOST_EPOCHS, max(1, wanted))
 
 
 def _settle_batchnorm(
@@ -99,7 +118,7 @@ def _settle_batchnorm(
 
 
 def training_objective(
-    config: DistillConfig, teacher: nn.Module, images: Images
+    config: DistillConfig, teacher: nn.Module, images: Images, epochs: int
 ) -> tuple[Objective, Images]:
     """The loss of `config.mode`, and the images to train on: `images`, numbered where it asks so.
 
@@ -110,7 +129,7 @@ def training_objective(
         return cross_entropy(), images
     unchanged = Augment(**config.augment.model_dump()) == Augment()
     small = len(images) * images.num_classes <= _MOST_LOGITS
-    if unchanged and small and config.epochs > 1:  # a single epoch asks it no more often
+    if unchanged and small and epochs > 1:  # a single epoch asks it no more often
         wanted = teacher_logits(teacher, images)
         loss = cached_teacher_loss(wanted, images.labels, config.temperature, config.alpha)
         return loss, images.numbered()

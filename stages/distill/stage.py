@@ -41,17 +41,21 @@ def run(ctx: StageContext) -> dict[str, Any]:
     student_folder, teacher_folder = ctx.input("reconstructed_model"), ctx.original("base_model")
     student, teacher = load_model(student_folder), load_model(teacher_folder)
     splits = load_splits(ctx.config.data, seed=ctx.seed)
-    recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
     belongs_to = _identity(ctx, student_folder, teacher_folder)
 
-    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
+    def recipe(epochs: int) -> Recipe:
+        return Recipe.from_config(section, epochs=epochs, lr=section.lr)
+
+    def train(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
         seen = Splits(train=images, search=splits.search)
-        return fit_resumable(ctx, model, seen, recipe, belongs_to, objective, section="distill")
+        return fit_resumable(
+            ctx, model, seen, recipe(epochs), belongs_to, objective, section="distill"
+        )
 
     with all_cores():
         recovery = recover(student, teacher, splits, section, seed=ctx.seed, train=train)
     save_model(student, ctx.out, input_shape=ctx.data_card.image_shape)
-    ctx.write("distillation", _document(recovery, recipe, section.mode, ctx.seed))
+    ctx.write("distillation", _document(recovery, recipe(recovery.epochs), section.mode, ctx.seed))
     return {
         "teacher": recovery.teacher,
         "cut": recovery.cut,

@@ -68,9 +68,8 @@ def uniform_plan(graph: ChannelGraph, fraction: float, align: int) -> ChannelPla
 
 def trainer(
     config: Config, section: DistillConfig, seed: int
-) -> Callable[[nn.Module, Objective, Images], Fit]:
+) -> Callable[[nn.Module, Objective, Images, int], Fit]:
     splits = load_splits(config.data, seed=config.seed)
-    recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
     tell = Callbacks(
         progress=lambda done, total, **f: print(
             f"  {section.mode} seed {seed}: step {done}/{total} loss {f['loss']:.3f}, "
@@ -80,7 +79,8 @@ def trainer(
         progress_seconds=30.0,
     )
 
-    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
+    def train(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
+        recipe = Recipe.from_config(section, epochs=epochs, lr=section.lr)
         return fit(
             model, images, splits.search, recipe, seed=seed, objective=objective, callbacks=tell
         )

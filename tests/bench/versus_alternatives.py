@@ -187,9 +187,9 @@ class Contest:
     ) -> dict[str, Any]:
         """Cut, distil, export."""
         student, section = cut(), section or self.config.distill
-        recipe = Recipe.from_config(section, epochs=section.epochs, lr=section.lr)
 
-        def train(model: nn.Module, objective: Any, images: Any) -> Any:
+        def train(model: nn.Module, objective: Any, images: Any, epochs: int) -> Any:
+            recipe = Recipe.from_config(section, epochs=epochs, lr=section.lr)
             return fit(
                 model,
                 images,

@@ -15,18 +15,18 @@ from pipeline.config.schema import DistillConfig
 from pipeline.data import Images
 from pipeline.training import Fit, Objective, Recipe, accuracy, distillation, fit
 from stages.distill import Recovery, recover
-from stages.distill.engine import training_objective
+from stages.distill.engine import epochs_for, training_objective
 
 
 def trainer(config: DistillConfig) -> Any:
-    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
-        recipe = Recipe(config.epochs, 16, config.lr, precision="fp32")
+    def train(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
+        recipe = Recipe(epochs, 16, config.lr, precision="fp32")
         return fit(model, images, splits().search, recipe, seed=0, objective=objective)
 
     return train
 
 
-def never(model: nn.Module, objective: Objective, images: Images) -> Fit:
+def never(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
     raise AssertionError("nothing was to be trained")
 
 
@@ -64,6 +64,29 @@ def test_distillation_recovers() -> None:
     assert result.kept.startswith("epoch ")
 
 
+@pytest.mark.parametrize(
+    ("missing", "epochs"), [(-0.02, 1), (0.0, 1), (0.004, 1), (0.02, 4), (0.0201, 5), (0.5, 30)]
+)
+def test_length_follows_from_what_is_missing(missing: float, epochs: int) -> None:
+    assert epochs_for(DistillConfig(), missing=missing) == epochs
+    assert epochs_for(DistillConfig(epochs=7), missing=missing) == 7
+    assert epochs_for(DistillConfig(mode="bn_only"), missing=missing) == 0
+
+
+def test_the_student_decides_the_length_before_it_is_trained() -> None:
+    teacher, student = pair()
+    asked: list[int] = []
+
+    def train(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
+        asked.append(epochs)
+        return Fit([], 1, 1.0, "fp32", 1, 0.0)
+
+    config = DistillConfig(bn_images=96)
+    result = recover(student, teacher, splits(), config, seed=0, train=train)
+    start = max(result.cut, result.batchnorm)
+    assert asked == [result.epochs] == [epochs_for(config, missing=result.teacher - start)]
+
+
 def test_statistics_that_make_it_worse_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, student = pair()
     before, score = values(student), accuracy(student, splits().search)
@@ -85,7 +108,7 @@ def test_statistics_that_make_it_worse_are_not_kept(monkeypatch: pytest.MonkeyPa
 def test_training_that_makes_it_worse_is_not_kept() -> None:
     teacher, student = pair()
 
-    def worse(model: nn.Module, objective: Objective, images: Images) -> Fit:
+    def worse(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.zero_()
@@ -102,7 +125,7 @@ def test_finetune_never_asks_the_teacher() -> None:
     config = DistillConfig(mode="finetune", epochs=1, bn_images=96)
     calls: list[float] = []
 
-    def train(model: nn.Module, objective: Objective, images: Images) -> Fit:
+    def train(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
         x, y = next(splits().train.batches(4))
         model.eval()
         calls.append(float((objective(model, x, y) - F.cross_entropy(model(x), y)).detach()))
@@ -132,7 +155,7 @@ def test_cached_logits_give_the_same_loss_as_asking_again() -> None:
     teacher, student = net(1, dropout=0.9), net(2, dropout=0.0).eval()
     config = DistillConfig(epochs=2, augment=PLAIN, temperature=3.0, alpha=0.6)
     asking = distillation(teacher, 3.0, 0.6)
-    objective, images = training_objective(config, teacher, splits().train)
+    objective, images = training_objective(config, teacher, splits().train, 2)
     draw = {"shuffle": True, "drop_last": True}
     ours = images.batches(16, generator=torch.Generator().manual_seed(5), **draw)
     theirs = splits().train.batches(16, generator=torch.Generator().manual_seed(5), **draw)
@@ -146,5 +169,5 @@ def test_cached_logits_give_the_same_loss_as_asking_again() -> None:
 def test_only_few_logits_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     config = DistillConfig(epochs=2, augment=PLAIN)
     monkeypatch.setattr("stages.distill.engine._MOST_LOGITS", 2 * len(splits().train) - 1)
-    _, images = training_objective(config, net(), splits().train)
+    _, images = training_objective(config, net(), splits().train, 2)
     assert torch.equal(images.labels, splits().train.labels)
