@@ -1,13 +1,13 @@
-"""What recovers a uniformly cut network: batch-norm statistics, fine-tuning, or distillation; over
-several seeds.
+"""What recovers a uniformly cut network: batch-norm statistics, least squares, fine-tuning or
+distillation, and these from the reconstructed start; over several seeds.
 
     python tests/bench/recovery.py CONFIG [--set KEY=VALUE]... [--seeds 3] [--out FILE]
 
 CONFIG names network, weights and data, and `distill.*` the budget and arithmetic, the same for
 every row. The cut is uniform with L2 importance, to the fraction in `search.budget.macs`. Every
 choice is made on the search split; the table is of the test split, which is opened once a row, at
-the end. A seed decides the images for the batch-norm statistics, the order of the batches and their
-augmentation; network, cut and splits stay the same.
+the end. A seed decides the images for batch-norm statistics and reconstruction, the order of the
+batches and their augmentation; network, cut and splits stay the same.
 
 Each row that is done goes into FILE (artifacts/recovery-CONFIG.json): killed and typed again, the
 rest is done. Rows of other settings, weights, images or torch are never taken over.
@@ -37,13 +37,18 @@ from pipeline.training import Callbacks, Fit, Objective, Recipe, accuracy, fit
 from pipeline.training.machine import all_cores
 from stages.distill import recover
 from stages.prune import ChannelPlan, CostModel, prune
+from stages.reconstruct import reconstruct
 from stages.trace import ChannelGraph, trace
 
+RECONSTRUCTED = "reconstruct+"
 MODES = {
     "cut": "no recovery",
     "bn_only": "batch-norm statistics",
     "finetune": "and fine-tuning",
     "distill": "and distillation",
+    "reconstruct": "reconstructed",
+    f"{RECONSTRUCTED}finetune": "and fine-tuning",
+    f"{RECONSTRUCTED}distill": "and distillation",
 }
 
 
@@ -142,7 +147,7 @@ def main() -> None:
             options.out or Path("artifacts") / f"recovery-{file.stem}.json",
             {
                 "config": config.model_dump(
-                    mode="json", include={"seed", "data", "model", "distill"}
+                    mode="json", include={"seed", "data", "model", "reconstruct", "distill"}
                 ),
                 "plan": plan.to_json(),
                 "weights": store.sha256_file(find_weights(config.model.weights or "")),
@@ -153,9 +158,15 @@ def main() -> None:
 
         def row(mode: Any, seed: int) -> dict[str, Any]:
             student = prune(teacher, graph, plan)
-            if mode == "cut":
-                return {"test_accuracy": accuracy(student, test)}
-            chosen = section.model_copy(update={"mode": mode})
+            if mode.startswith("reconstruct"):
+                images, _ = splits.train.take(config.reconstruct.images, seed=seed)
+                student = reconstruct(student, teacher, graph, plan, images, seed=seed)
+            if mode in ("cut", "reconstruct"):
+                return {
+                    "test_accuracy": accuracy(student, test),
+                    "search_accuracy": accuracy(student, splits.search),
+                }
+            chosen = section.model_copy(update={"mode": mode.removeprefix(RECONSTRUCTED)})
             found = recover(
                 student, teacher, splits, chosen, seed=seed, train=trainer(config, chosen, seed)
             )
