@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from pipeline.channels.graph import ChannelGraph, Keep
 from pipeline.errors import RlpError, UsageError
@@ -54,7 +54,7 @@ def rebuild(
 
     Args:
         changed: by canonical name; all other tensors are cloned.
-        widths: (module path, attribute, new value), see `set_width`.
+        widths: (module path, attribute, new value), see `set_widths`.
     """
     memo: dict[int, Any] = {}  # by id of what stands in the model, so what is shared stays shared
     for name, tensor in named_tensors(model).items():
@@ -66,35 +66,47 @@ def rebuild(
         # exported programs hold a class that PyTorch has deprecated, and copying makes it anew
         warnings.filterwarnings("ignore", r".*\bLeafSpec\b.* is deprecated", FutureWarning)
         built = _copy_module(model, memo)
-    for path, attribute, value in widths:
-        set_width(built.get_submodule(path), attribute, value)
+    set_widths((built.get_submodule(path), attribute, value) for path, attribute, value in widths)
     return built
 
 
-def set_width(module: nn.Module, attribute: str, value: int) -> None:
-    """Set a width; "normalized_shape.0" addresses one entry of a tuple or list, "graph.conv2d.6" an
-    argument of a node, by position or name, in the graph of a GraphModule.
+def set_widths(widths: Iterable[tuple[nn.Module, str, int]]) -> None:
+    """Set attributes of modules; "normalized_shape.0" addresses one entry of a tuple or list,
+    "graph.conv2d.6" an argument of a node, by position or name, in the graph of a GraphModule, and
+    "graph.view.1.2" one entry of it.
     """
-    name, _, entry = attribute.partition(".")
-    if name == "graph" and isinstance(module, torch.fx.GraphModule):
-        _set_argument(module, entry, value)
-    elif entry:
-        entries = getattr(module, name)
-        changed = list(entries)
-        changed[int(entry)] = value
-        setattr(module, name, changed if isinstance(entries, list) else tuple(changed))
-    elif getattr(module, attribute) != value:  # a module's own setattr is slow
-        setattr(module, attribute, value)
+    graphs: dict[fx.GraphModule, dict[str, int]] = {}
+    for module, attribute, value in widths:
+        name, _, entry = attribute.partition(".")
+        if name == "graph" and isinstance(module, fx.GraphModule):
+            graphs.setdefault(module, {})[entry] = value
+        elif entry:
+            setattr(module, name, _with_entry(getattr(module, name), int(entry), value))
+        elif getattr(module, attribute) != value:  # a module's own setattr is slow
+            setattr(module, attribute, value)
+    for graph_module, numbers in graphs.items():
+        nodes = {node.name: node for node in graph_module.graph.nodes}
+        for place, value in numbers.items():
+            _set_argument(nodes, place, value)
+        graph_module.recompile()
 
 
-def _set_argument(module: torch.fx.GraphModule, place: str, value: int) -> None:
-    name, _, argument = place.rpartition(".")
-    node = next(node for node in module.graph.nodes if node.name == name)
-    if argument.isdigit():
-        node.update_arg(int(argument), value)
+def _with_entry(entries: Sequence[int], entry: int, value: int) -> Sequence[int]:
+    changed = [*entries[:entry], value, *entries[entry + 1 :]]
+    return changed if isinstance(entries, list) else tuple(changed)
+
+
+def _set_argument(nodes: Mapping[str, fx.Node], place: str, value: Any) -> None:
+    name, argument, *entry = place.split(".")
+    node = nodes[name]
+    key = int(argument) if argument.isdigit() else argument
+    if entry:
+        entries = node.args[key] if isinstance(key, int) else node.kwargs[key]
+        value = _with_entry(entries, int(entry[0]), value)  # type: ignore[arg-type]
+    if isinstance(key, int):
+        node.update_arg(key, value)
     else:
-        node.update_kwarg(argument, value)
-    module.recompile()
+        node.update_kwarg(key, value)
 
 
 def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -105,7 +117,10 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return memo[id(module)]
     kind = type(module)
     if _copies_itself(kind):
-        return copy.deepcopy(module, memo)
+        built = copy.deepcopy(module, memo)
+        if isinstance(module, fx.GraphModule):
+            _keep_plain(module, built)
+        return built
     built = memo[id(module)] = kind.__new__(kind)
     for name, value in module.__dict__.items():
         try:
@@ -113,6 +128,14 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         except (TypeError, RuntimeError) as error:
             raise _uncopyable(kind, name, value, error) from error
     return built
+
+
+def _keep_plain(module: fx.GraphModule, built: nn.Module) -> None:
+    """Tensor attributes of a GraphModule have become buffers of its copy; make them attributes."""
+    for path, one in built.named_modules():
+        known = module.get_submodule(path)._buffers
+        for name in [name for name in one._buffers if name not in known]:
+            one.__dict__[name] = one._buffers.pop(name)
 
 
 def _uncopyable(kind: type, name: str, value: Any, error: Exception) -> RlpError:

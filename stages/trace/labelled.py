@@ -58,9 +58,10 @@ class Labelled:
         """How many units a plan may cut."""
         return sum(group.size for group in self.graph.prunable)
 
-    def reach(self) -> tuple[int, int]:
-        """The more of it the better: units, and among equals the slices they own."""
-        return self.units(), self.slices()
+    def opens_more_than(self, other: Labelled) -> bool:
+        """More units may go, or units of more slices, and not fewer of the one for the other."""
+        ours, theirs = (self.units(), self.slices()), (other.units(), other.slices())
+        return ours != theirs and ours[0] >= theirs[0] and ours[1] >= theirs[1]
 
     def slices(self) -> int:
         """How many slices of parameters these units own."""

@@ -292,7 +292,7 @@ class _Tracing:
             if site in self.readings:
                 continue
             self.readings[site] = Reading.INNER  # named now, and so asked only once
-            for sites, guess, other in self._read_outer(site, labelled.reach()):
+            for sites, guess, other in self._read_outer(site, labelled):
                 if not self._deviation_of_all(other):
                     self.readings |= dict.fromkeys(sites, Reading.OUTER)
                     self.follows[site] = guess
@@ -300,22 +300,20 @@ class _Tracing:
         return None
 
     def _read_outer(
-        self, site: str, reach: tuple[int, int]
+        self, site: str, labelled: Labelled
     ) -> Iterator[tuple[list[str], Guess, Labelled]]:
-        """What is read as OUTER, with which guess, and the network then; what opens more
-        than `reach`.
-        """
+        """What is read as OUTER, with which guess, and the network then; what opens more."""
         sites = [site]
         first = self._label(site, reading=Reading.OUTER)
         if whole := first.collapsed_sites():  # convolutions by the same groups lose whole ones too
             sites += whole
             first = self._label(*sites, reading=Reading.OUTER)
-        if first.reach() <= reach:
+        if not first.opens_more_than(labelled):
             return
         yield sites, (), first
         for guess in guesses(first.state, site):
             other = self._label(*sites, reading=Reading.OUTER, guess=guess)
-            if other.reach() > reach:
+            if other.opens_more_than(labelled):
                 yield sites, guess, other
 
     def _freeze_culprits(self, labelled: Labelled, deviation: Deviation) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.rebuild import named_tensors, set_width, slice_tensors
+from pipeline.channels.rebuild import named_tensors, set_widths, slice_tensors
 from stages.search.evaluation.small_convolutions import use_small_convolutions
 
 Keep = Mapping[str, Sequence[int]]
@@ -64,9 +64,10 @@ class CandidateNetwork:
                     )
         removed = {group: self._graph[group].size - len(units) for group, units in keep.items()}
         # all of them, not only those that lose something: the candidate before may have lost more
-        for width in self._widths:
-            value = width.value - width.lost(removed)
-            set_width(self._modules[width.module], width.attribute, value)
+        set_widths(
+            (self._modules[width.module], width.attribute, width.value - width.lost(removed))
+            for width in self._widths
+        )
         return self.network
 
 

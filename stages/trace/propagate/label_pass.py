@@ -13,7 +13,7 @@ from torch import nn
 from stages.trace.capture.calls import Call, flatten
 from stages.trace.capture.inventory import Inventory
 from stages.trace.propagate.attributes import Follow, holder, parts, size
-from stages.trace.propagate.graph_code import argument_in_graph
+from stages.trace.propagate.graph_code import Graphs, Number, numbers, place_in_graph
 from stages.trace.propagate.label_values import (
     Activation,
     Argument,
@@ -79,6 +79,7 @@ class Pass:
     def __post_init__(self) -> None:
         inventory = Inventory(self.model)
         self.modules, self.buffers = inventory.modules, set(inventory.buffers)
+        self.graphs = Graphs(self.modules)
         self.stored = {name: tuple(tensor.shape) for name, tensor in inventory.stored.items()}
 
     @property
@@ -189,12 +190,22 @@ class Pass:
         """An argument of this call counts these channels: an attribute of the owner, or a number in
         the graph of generated code.
         """
-        path, attribute = owner, name
         if owner is None:
-            path = self.call.module
-            attribute = argument_in_graph(self.modules.get(path), self.call, name) or ""
-        if attribute:
-            self.width(path, attribute, labels)
+            self._in_graph([Number(name, None, labels)])
+        else:
+            self.width(owner, name, labels)
+
+    def follow_graph(self, bound: Bound, result: Result) -> None:
+        """Let the numbers of this call that stand in generated code follow what they count."""
+        self._in_graph(numbers(self.call, bound, result, self.reading))
+
+    def _in_graph(self, counts: Iterable[Number]) -> None:
+        node = self.graphs.node(self.call)
+        if node is None:
+            return
+        for number in counts:
+            if place := place_in_graph(node, self.call, number):
+                self.width(self.call.module, place, number.labels)
 
     def follow(self, bound: Bound, result: Result) -> None:
         """Let the attributes that are said to count channels of this call follow them.

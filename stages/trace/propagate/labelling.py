@@ -78,6 +78,7 @@ def _apply(state: Pass, bound: Bound) -> Result:
     result = rule_for(state.call)(state, bound)
     state.passing.setdefault(state.call.site, []).append((state.call, bound, result))
     state.follow(bound, result)
+    state.follow_graph(bound, result)
     touched = [bound, result]
     if state.reading is not Reading.FIXED or not unit_labels(touched).size:
         return result

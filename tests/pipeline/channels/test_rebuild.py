@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.channels.rebuild import named_tensors, rebuild, set_width
+from pipeline.channels.rebuild import named_tensors, rebuild, set_widths
 
 
 class Shared(nn.Module):
@@ -75,7 +75,30 @@ def test_a_module_that_copies_itself_does() -> None:
 
 def test_an_entry_of_a_tuple_is_a_width_too() -> None:
     norm = nn.LayerNorm((8, 4))
-    set_width(norm, "normalized_shape.0", 5)
+    set_widths([(norm, "normalized_shape.0", 5)])
     assert norm.normalized_shape == (5, 4)
     built = rebuild(nn.Sequential(nn.Conv2d(3, 8, 1)), {}, [("0", "out_channels", 2)])
     assert built[0].out_channels == 2
+
+
+def test_arguments_of_nodes_are_widths_too() -> None:
+    class Views(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.reshape(x.view(2, 8), shape=(4, 4))
+
+    net = nn.Sequential(torch.fx.symbolic_trace(Views()))
+    widths = [("0", "graph.view.1", 3), ("0", "graph.view.2", 4), ("0", "graph.reshape.shape.1", 3)]
+    assert rebuild(net, {}, widths)(torch.zeros(12)).shape == (4, 3)
+    assert net(torch.zeros(16)).shape == (4, 4)
+
+
+def test_constants_of_exported_programs_stay_attributes() -> None:
+    class Picks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, [2, 0]]
+
+    x = torch.arange(6.0).view(2, 3)
+    net = torch.export.export(Picks(), (x,)).module()
+    built = rebuild(net, {}, ())
+    assert torch.equal(built(x), x[:, [2, 0]])
+    assert list(named_tensors(built)) == list(named_tensors(net)) == []
