@@ -15,9 +15,7 @@ from torch import fx, nn
 
 from stages.trace.capture.calls import Call
 from stages.trace.capture.source_lines import GENERATED
-from stages.trace.propagate.attributes import parts
 from stages.trace.propagate.label_values import Activation, Bound, Result, Vector
-from stages.trace.propagate.readings import Reading
 
 _SIZES = {
     **dict.fromkeys(("view", "_unsafe_view", "expand", "_reshape_alias"), "size"),
@@ -52,9 +50,11 @@ class Graphs:
         return self._nodes[call.module].get(name)
 
 
-def numbers(call: Call, bound: Bound, result: Result, reading: Reading) -> Iterator[Number]:
-    """What numbers of a call count, by its reading."""
-    for part, labels in parts(call, bound, result, reading).items():
+def numbers(
+    call: Call, bound: Bound, result: Result, parts: Mapping[str, Vector]
+) -> Iterator[Number]:
+    """What numbers of a call count, given the `attributes.parts` of its reading."""
+    for part, labels in parts.items():
         kind, _, entry = part.partition(".")
         if kind in ("start", "end"):
             yield Number(kind, None, labels)

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
 from stages.trace.capture.calls import Call, flatten
 from stages.trace.capture.inventory import Inventory
@@ -190,19 +190,18 @@ class Pass:
         """An argument of this call counts these channels: an attribute of the owner, or a number in
         the graph of generated code.
         """
-        if owner is None:
-            self._in_graph([Number(name, None, labels)])
-        else:
+        if owner is not None:
             self.width(owner, name, labels)
+        elif node := self.graphs.node(self.call):
+            self._in_graph(node, [Number(name, None, labels)])
 
     def follow_graph(self, bound: Bound, result: Result) -> None:
         """Let the numbers of this call that stand in generated code follow what they count."""
-        self._in_graph(numbers(self.call, bound, result, self.reading))
+        if node := self.graphs.node(self.call):
+            found = parts(self.call, bound, result, self.reading)
+            self._in_graph(node, numbers(self.call, bound, result, found))
 
-    def _in_graph(self, counts: Iterable[Number]) -> None:
-        node = self.graphs.node(self.call)
-        if node is None:
-            return
+    def _in_graph(self, node: fx.Node, counts: Iterable[Number]) -> None:
         for number in counts:
             if place := place_in_graph(node, self.call, number):
                 self.width(self.call.module, place, number.labels)
