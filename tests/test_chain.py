@@ -122,7 +122,7 @@ def test_a_search_key_reruns_search_and_what_follows(finished: tuple[Path, dict[
         cwd=finished[0],
     )
     rows = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
-    assert [rows[name]["action"] for name in STAGES] == ["reuse"] * 2 + ["run"] * (len(STAGES) - 2)
+    assert [rows[name]["action"] for name in STAGES] == ["reuse"] * 3 + ["run"] * (len(STAGES) - 3)
     assert rows["search"]["reason"] == "search.trials 6 → 7"
     assert rows["prune"]["reason"] == "search runs before it"
 

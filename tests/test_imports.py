@@ -14,7 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
 # stages whose engines a stage may import, besides its own
-ENGINES = {"search": {"trace", "prune", "export", "benchmark"}, "prune": {"trace"}}
+ENGINES = {
+    "search": {"trace", "prune", "export", "benchmark"},
+    "prune": {"trace"},
+    "rotate": {"trace", "reconstruct"},
+}
 LONGEST_CHAIN = 12  # modules from the command line down to the last that imports none of ours
 UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")
 HEAVY = (

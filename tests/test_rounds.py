@@ -33,7 +33,7 @@ export: {images: 32}
 benchmark: {batches: [1], min_seconds: 0.1, min_runs: 10, launches: 2, profile: false}
 """
 
-REPEATED = ("trace", "search", "prune", "reconstruct", "distill")
+REPEATED = ("trace", "rotate", "search", "prune", "reconstruct", "distill")
 CHAIN = (
     "pretrain",
     *(f"round-1/{name}" for name in REPEATED),

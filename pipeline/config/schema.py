@@ -89,6 +89,16 @@ class TraceConfig(Section):
     """Also cut below LayerNorm and GroupNorm(1, …); the statistics of what remains then change."""
 
 
+class RotateConfig(Section):
+    """Principal components for the channels of linear trunks, such as those of inverted residuals:
+    the same function, in which the last units matter least.
+    """
+
+    images: int = Field(1024, ge=0, le=1_000_000)
+    """Images of the train split that the components are of, without labels; 0 leaves the channels
+    as they are."""
+
+
 class PruneConfig(Section):
     """Cutting the channels out, and the proof that cut equals masked."""
 
@@ -196,6 +206,8 @@ class Config(Section):
     """Stage pretrain."""
     trace: TraceConfig = TraceConfig()
     """Stage trace."""
+    rotate: RotateConfig = RotateConfig()
+    """Stage rotate."""
     search: SearchConfig = SearchConfig()
     """Stage search."""
     prune: PruneConfig = PruneConfig()

@@ -94,6 +94,21 @@ _KINDS: tuple[Kind, ...] = (
         "channel groups, and why anything is frozen",
         {"groups": _LIST, "widths": _LIST, "layers": _LIST, "parameters": dict},
     ),
+    Kind(
+        "rotated_model",
+        "rotate",
+        _NETWORK,
+        4096 * _MB,
+        "the same function, with components for the channels of linear trunks",
+    ),
+    Document(
+        "rotation",
+        "rotate",
+        ("rotation.json",),
+        64 * _MB,
+        "which groups were rotated, the variance of each component, and why others were not",
+        {"groups": _LIST, "left": dict, "difference": _NUMBER},
+    ),
     Document(
         "plan",
         "search",

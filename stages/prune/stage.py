@@ -28,7 +28,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         ArtifactError: the plan is of another network.
         Refused: cut and masked network differ by more than `prune.tolerance`.
     """
-    settings, model = ctx.config.prune, load_model(ctx.input("base_model"))
+    settings, model = ctx.config.prune, load_model(ctx.input("rotated_model"))
     graph = ChannelGraph.from_dict(ctx.read("graph"))
     plan = ChannelPlan.from_dict(ctx.read("plan"))
     _check_plan(plan, graph, ctx.run)

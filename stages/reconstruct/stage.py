@@ -33,7 +33,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
         ArtifactError: a model is damaged, or does not belong to the plan.
         UsageError: too few images, or `reconstruct.memory_mb` does not hold them.
     """
-    pruned, original = load_model(ctx.input("pruned_model")), load_model(ctx.input("base_model"))
+    pruned = load_model(ctx.input("pruned_model"))
+    original = load_model(ctx.input("rotated_model"))
     splits = load_splits(ctx.config.data, seed=ctx.seed)
     done: Reconstruction | None = None
     with all_cores():

@@ -20,6 +20,7 @@ class RunDocuments:
     """
 
     graph: Document
+    rotation: Document
     plan: Document
     search: Document
     trials: Sequence[Document]

@@ -78,6 +78,7 @@ def _cut_and_search(found: RunDocuments) -> dict[str, Any]:
         "frozen": [(group["id"], group["reason"]) for group in groups if not group["prunable"]],
         "layers": search.layer_rows(found.cut),
         "proof": recovery.proof_sentence(found.cut),
+        "rotated": recovery.rotation_sentence(found.rotation),
         "search_sentence": search.search_sentence(found.search),
         "rounds": search.round_rows(found.rounds) if len(found.rounds) > 1 else [],
         "strategies": search.strategy_rows(found.search),

@@ -14,7 +14,7 @@ from stages.report.page import render
 from stages.report.summary import summarise
 
 _OF_ROUND = ("search", "cut", "distillation")
-_JSON = ("graph", "plan", *_OF_ROUND, "reconstruction", "parity", "benchmark")
+_JSON = ("graph", "rotation", "plan", *_OF_ROUND, "reconstruction", "parity", "benchmark")
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         UsageError: the budget cannot be met, or asks for nothing.
         Refused: nothing can be pruned, or no finalist measured within a latency budget.
     """
-    network = original = _network(ctx.input("base_model"), ctx.read("graph"))
+    network = original = _network(ctx.input("rotated_model"), ctx.read("graph"))
     if not ctx.round.first:
         original = _network(ctx.original("base_model"), ctx.read_original("graph"))
     scratch = Scratch(ctx.work)
@@ -61,7 +61,7 @@ def _header(ctx: StageContext, network: Network, align: int) -> dict[str, Any]:
     """What a journal must have been written for to be continued."""
     settings = ctx.config.search.model_dump(mode="json") | {"align": align}
     settings.pop("workers")
-    folder = ctx.input("base_model")
+    folder = ctx.input("rotated_model")
     parts = [sha256_file(folder / "model.safetensors"), sha256_file(ctx.input("graph"))]
     of = [settings, ctx.config.data.model_dump(mode="json"), ctx.seed]
     parts.append(json.dumps(of, sort_keys=True))

@@ -1,4 +1,4 @@
-"""What proves the cut, what recovery gave, and what the ONNX file says."""
+"""What proves the cut, what went before it, what recovery gave, and what the ONNX file says."""
 
 from __future__ import annotations
 
@@ -13,9 +13,21 @@ def proof_sentence(cut: Mapping[str, Any]) -> str:
     """How cut and masked were compared."""
     proof = cut["proof"]
     return (
-        "The cut network equals the base network with the same channels silenced: "
+        "The cut network equals the whole one with the same channels silenced: "
         f"largest difference {proof['relative']:.1e} of the largest output, in {proof['dtype']}, "
         f"on {proof['images']} real images ({proof['tolerance']:.0e} allowed)."
+    )
+
+
+def rotation_sentence(rotation: Mapping[str, Any]) -> str:
+    """Which channels are principal components; empty where none are."""
+    groups = [group["id"] for group in rotation["groups"]]
+    if not groups:
+        return ""
+    return (
+        f"Before the search the channels of {counted(len(groups), 'linear trunk')} were turned to "
+        f"principal components ({', '.join(groups)}): the same function, the largest difference "
+        f"{rotation['difference']:.1e} of the largest output in float64."
     )
 
 

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit(original, splits().train, splits().search, Recipe(6, 16, 0.05, precision="fp32"), seed=0)
     graph = trace(original, torch.zeros(2, 1, 8, 8))
     plan = ChannelPlan.uniform(graph, cut=0.5)
-    save_model(original, root / "base_model")
+    save_model(original, root / "rotated_model")
     save_model(prune(original, graph, plan), root / "pruned_model")
     for kind, body in (("graph", graph.to_dict()), ("plan", plan.to_dict())):
         (root / kind).mkdir()
@@ -45,7 +45,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepared(made: Path, root: Path, **settings: Any) -> StageContext:
-    kinds = ("base_model", "pruned_model", "graph", "plan")
+    kinds = ("rotated_model", "pruned_model", "graph", "plan")
     return context(root, {kind: made / kind for kind in kinds}, reconstruct=settings)
 
 

@@ -23,7 +23,7 @@ def context(root: Path, seed: int = 0, **search: Any) -> StageContext:
     (root / "in" / "model.safetensors").write_bytes(b"weights")
     document("graph").write(root / "in" / "graph.json", graph.to_dict())
     values = {"trials": 16, "images": 80, "fit_images": 64, **search}
-    inputs = {kind: (root / "in", {}) for kind in ("base_model", "graph", "data")}
+    inputs = {kind: (root / "in", {}) for kind in ("rotated_model", "graph", "data")}
     return StageContext(Config(seed=seed, search=values), root / "out", root / "work", inputs)
 
 
