@@ -158,7 +158,10 @@ class ChannelGraph:
         """A table for reading: one line a group, or for one group one line a member."""
         if group_id is not None:
             return f"{self[group_id]!r}\n{graph_text.member_table(self[group_id])}"
-        return f"{self!r}\n{graph_text.group_table(self.groups)}"
+        lines = [repr(self), graph_text.group_table(self.groups)]
+        if unreached := graph_text.unreached(self.unused, self.parameters):
+            lines.append(unreached)
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 from pipeline.channels.group import ChannelGroup, Member
@@ -116,6 +117,25 @@ def member_table(group: ChannelGroup) -> str:
         for m in group.members
     ]
     return _aligned([heads, *rows])
+
+
+def unreached(unused: Iterable[str], shapes: Mapping[str, Sequence[int]]) -> str:
+    """A sentence about layers that no pass reads; "" where each is read.
+
+    Args:
+        unused, shapes: of a `ChannelGraph`, `unused` and `parameters`.
+    """
+    # batch norm counts its batches, and never looks
+    names = [name for name in unused if not name.endswith("num_batches_tracked")]
+    if not names:
+        return ""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
+    count = sum(prod(shapes[name]) for name in names)
+    return (
+        f"never reached: {', '.join(layers[:_NAMED])}{more}, {count} numbers that stay in a cut "
+        "network and go into no ONNX file"
+    )
 
 
 def html_table(caption: str, groups: Iterable[ChannelGroup]) -> str:

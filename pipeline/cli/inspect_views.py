@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline import console
+from pipeline.channels.graph_text import unreached
 from pipeline.channels.index_ranges import parse_ranges
 
 
@@ -29,6 +30,8 @@ def _graph(graph: dict[str, Any], limit: int) -> None:
     rows = [_group(group) for group in graph["groups"]]
     frozen = sum(not group["prunable"] for group in graph["groups"])
     console.say(f"{len(rows)} channel groups, {len(rows) - frozen} prunable, {frozen} frozen")
+    if text := unreached(graph.get("unused", ()), graph.get("parameters", {})):
+        console.say(text)
     columns = ("group", "units", "prunable", "members, or why not")
     console.table(columns, _cut(rows, limit), right=("units",))
 

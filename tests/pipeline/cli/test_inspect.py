@@ -9,6 +9,7 @@ import fake_run
 import pytest
 from failures import assert_failure
 
+from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.run.artifacts import KINDS, document
 
@@ -33,6 +34,13 @@ def test_inspect_counts_the_units_of_a_plan(rlp: fake_run.Rlp, here: Path) -> No
     plan = ChannelPlan({"conv1": tuple(range(12))}, {"widths": {"conv1": [16, 12]}})
     document("plan").write(here / "plan.json", plan.to_dict())
     assert rlp("inspect", "plan.json").out.splitlines()[-1].split() == ["conv1", "12", "16"]
+
+
+def test_inspect_names_layers_that_are_never_reached(rlp: fake_run.Rlp, here: Path) -> None:
+    shapes = {f"{name}.weight": (2, 3) for name in "abcde"}
+    graph = ChannelGraph((), shapes, unused=tuple(shapes))
+    document("graph").write(here / "graph.json", graph.to_dict())
+    assert "never reached: a, b, c and 2 more, 30 numbers" in rlp("inspect", "graph.json").out
 
 
 @pytest.mark.parametrize(

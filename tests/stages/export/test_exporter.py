@@ -18,6 +18,8 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, Refused
 from pipeline.runtime import Worker
 from stages.export import check_file, class_metadata, count_denormals, export_onnx, flush_denormals
 from stages.export.torch_exporters import Exported
+from stages.prune import ChannelPlan, prune
+from stages.trace import trace
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 METADATA = class_metadata(["cat", "chat"], [0.5, 0.5, 0.5], [0.2, 0.2, 0.2], [3, 8, 8])
@@ -147,3 +149,17 @@ def test_export_flushes_what_training_left(tmp_path: Path) -> None:
     report = export_onnx(model, X, tmp_path / "tiny.onnx", exporter="torchscript", verify=False)
     assert report.denormals_flushed == 3
     assert count_denormals(onnx.load(tmp_path / "tiny.onnx")) == 0
+
+
+@pytest.mark.parametrize("exporter", ["torch.export", "torchscript"])
+def test_layers_that_are_never_reached_do_not_travel(exporter: str, tmp_path: Path) -> None:
+    net = small()
+    net.spare = nn.Sequential(nn.Conv2d(7, 11, 3), nn.BatchNorm2d(11))
+    net.register_parameter("alone", nn.Parameter(torch.randn(13, 3)))
+    graph = trace(net, X)
+    assert {name.partition(".")[0] for name in graph.unused} >= {"spare", "alone"}
+    cut = prune(net, graph, ChannelPlan.uniform(graph))
+    export_onnx(cut, X, tmp_path / "cut.onnx", exporter=exporter)
+    stored = onnx.load(tmp_path / "cut.onnx").graph.initializer
+    assert stored
+    assert not {11, 13} & {size for tensor in stored for size in tensor.dims}

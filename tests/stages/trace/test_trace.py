@@ -157,6 +157,14 @@ def test_several_inputs_and_outputs() -> None:
 def test_unused_parameters_are_named() -> None:
     graph = trace(CASES["DefinedBackwards"].build(), torch.randn(2, 3, 8, 8))
     assert graph.unused == ("unused.weight", "unused.bias")
+    assert "never reached: unused, 90 numbers" in graph.details()
+
+
+def test_a_count_of_batches_is_no_layer_that_is_never_reached() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 8), nn.Flatten())
+    graph = trace(net.eval(), torch.randn(2, 3, 8, 8))
+    assert [name for name in graph.unused if name.endswith("num_batches_tracked")]
+    assert "never reached" not in graph.details()
 
 
 def test_statistics_open_on_request() -> None:
