@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.channels import graph_text
+from pipeline.channels.branch import Branch, branch_from_json
 from pipeline.channels.group import ChannelGroup, UnitSlices
 from pipeline.channels.layer_cost import LayerCost, layer_from_json
 from pipeline.errors import ArtifactError, Hint
@@ -53,6 +54,7 @@ class ChannelGraph:
         unused: parameters that no forward pass reads.
         divisors: parameters and dimensions whose slices something is divided by, such as the
             direction of a weight norm: silencing a unit leaves them as they are.
+        branches: residual branches, those that may go altogether and those that must stay.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -63,6 +65,7 @@ class ChannelGraph:
     inputs: tuple[tuple[int, ...], ...] = ()
     unused: tuple[str, ...] = ()
     divisors: tuple[Place, ...] = ()
+    branches: tuple[Branch, ...] = ()
     # a field, so that `dataclasses.replace` carries it: without its model a graph cannot rank
     _model: weakref.ref[nn.Module] | None = field(default=None, compare=False)
 
@@ -105,12 +108,43 @@ class ChannelGraph:
         return {group.id: group.reason for group in self.groups if not group.prunable}
 
     def with_frozen(self, reasons: Mapping[str, str]) -> ChannelGraph:
-        """A graph in which these groups must keep all channels; {group id: reason}."""
+        """A graph in which these groups must keep all channels; {group id: reason}.
+
+        Branches that they would go with must stay as well.
+        """
         groups = tuple(
             replace(g, prunable=False, reason=reasons[g.id]) if g.id in reasons else g
             for g in self.groups
         )
-        return replace(self, groups=groups)
+        why = {
+            b.id: next((reasons[g] for g in b.groups if g in reasons), "") for b in self.branches
+        }
+        branches = tuple(replace(b, reason=b.reason or why[b.id]) for b in self.branches)
+        return replace(self, groups=groups, branches=branches)
+
+    @property
+    def removable(self) -> dict[str, Branch]:
+        """The branches that a plan may drop, by id."""
+        return {branch.id: branch for branch in self.branches if branch.removable}
+
+    @cached_property
+    def whole_branches(self) -> dict[frozenset[str], Branch]:
+        """{prunable groups in it: branch that goes when none of them keeps a unit}."""
+        found: dict[frozenset[str], Branch] = {}
+        free = {group.id for group in self.prunable}
+        for branch in self.removable.values():
+            if inside := free.intersection(branch.groups):
+                known = found.get(frozenset(inside))
+                # one may stand within another: of those with the same groups the smallest
+                if known is None or all(map(known.holds, branch.modules)):
+                    found[frozenset(inside)] = branch
+        return found
+
+    def dropped(self, keep: Keep) -> tuple[Branch, ...]:
+        """The branches that go because no group in them keeps a unit, in graph order."""
+        empty = {group for group, units in keep.items() if not len(units)}
+        going = [branch for inside, branch in self.whole_branches.items() if inside <= empty]
+        return tuple(branch for branch in self.branches if branch in going)
 
     @cached_property
     def slices(self) -> dict[str, list[UnitSlices]]:
@@ -178,6 +212,7 @@ class ChannelGraph:
             "aliases": self.aliases,
             "unused": self.unused,
             **({"divisors": self.divisors} if self.divisors else {}),
+            **({"branches": [b.to_dict() for b in self.branches]} if self.branches else {}),
         }
 
     def to_json(self) -> str:
@@ -217,4 +252,5 @@ def _parsed(data: Mapping[str, Any]) -> ChannelGraph:
         inputs=tuple(tuple(shape) for shape in data["inputs"]),
         unused=tuple(data["unused"]),
         divisors=tuple((str(name), int(dim)) for name, dim in data.get("divisors", ())),
+        branches=tuple(map(branch_from_json, data.get("branches", ()))),
     )

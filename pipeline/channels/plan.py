@@ -1,4 +1,4 @@
-"""Which units of each group stay."""
+"""Which units of each group stay, and which residual branches go altogether."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.branch import Branch
+from pipeline.channels.graph import ChannelGraph, Keep
 from pipeline.channels.graph_text import layout
 from pipeline.channels.group import ChannelGroup
 from pipeline.channels.importance import weight_norms
@@ -23,11 +24,22 @@ from pipeline.errors import ArtifactError, Hint, UsageError
 @dataclass(frozen=True)
 class ChannelPlan:
     """`keep[group id]` lists the units that stay, ascending; a group that is not named stays
-    whole.
+    whole. `drop` lists residual branches that go with all groups in them.
     """
 
     keep: dict[str, tuple[int, ...]]
     metadata: dict[str, Any] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(
+        graph: ChannelGraph, keep: Keep, metadata: Mapping[str, Any] | None = None
+    ) -> ChannelPlan:
+        """From kept units in which a branch goes where none of its groups keeps any."""
+        going = graph.dropped(keep)
+        gone = {group for branch in going for group in branch.groups}
+        left = {group: tuple(units) for group, units in keep.items() if group not in gone}
+        return ChannelPlan(left, dict(metadata or {}), tuple(branch.id for branch in going))
 
     @staticmethod
     def uniform(
@@ -71,8 +83,17 @@ class ChannelPlan:
         )
 
     def counts(self) -> dict[str, int]:
-        """Units that stay: what `CostModel` asks for."""
+        """Units that stay: what `CostModel` asks for, with `drop`."""
         return {group: len(units) for group, units in self.keep.items()}
+
+    def branches(self, graph: ChannelGraph) -> tuple[Branch, ...]:
+        """Those that go, in graph order."""
+        return tuple(branch for branch in graph.branches if branch.id in self.drop)
+
+    def kept_of(self, graph: ChannelGraph) -> dict[str, tuple[int, ...]]:
+        """The units that stay, none of the groups that go with a branch."""
+        gone = {group: () for branch in self.branches(graph) for group in branch.groups}
+        return {**self.keep, **gone}
 
     def check(self, graph: ChannelGraph) -> None:
         """Raise ArtifactError, with the first three problems, unless the plan fits the graph."""
@@ -81,6 +102,7 @@ class ChannelPlan:
             for group, units in self.keep.items()
             if (problem := _problem(graph, group, units))
         ]
+        problems += [problem for name in self.drop if (problem := self._undroppable(graph, name))]
         if problems:
             raise ArtifactError(
                 f"the plan does not fit this network: {problems[0]}",
@@ -89,10 +111,20 @@ class ChannelPlan:
                 details=problems[1:3],
             )
 
+    def _undroppable(self, graph: ChannelGraph, name: str) -> str:
+        branch = next((branch for branch in graph.branches if branch.id == name), None)
+        if branch is None:
+            return f"it drops the branch {name!r}, which the network does not have"
+        if not branch.removable:
+            return f"it drops the branch {name}, which must stay: {branch.reason}"
+        named = next((group for group in branch.groups if group in self.keep), None)
+        return f"it keeps units of {named}, which goes with the branch {name}" if named else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, units as ranges ("0-31,40")."""
         keep = {group: format_ranges(units) for group, units in self.keep.items()}
-        return {"keep": keep, "metadata": self.metadata}
+        drop = {"drop": list(self.drop)} if self.drop else {}
+        return {"keep": keep, **drop, "metadata": self.metadata}
 
     def to_json(self) -> str:
         """One group a line; `from_json` and `to_json` are byte-identical inverses."""
@@ -110,7 +142,8 @@ class ChannelPlan:
     def from_dict(data: Mapping[str, Any]) -> ChannelPlan:
         """Inverse of `to_dict`. Raises ArtifactError when the data are no plan."""
         try:
-            return ChannelPlan(_parsed(data["keep"]), dict(data["metadata"]))
+            drop = tuple(map(str, data.get("drop", ())))
+            return ChannelPlan(_parsed(data["keep"]), dict(data["metadata"]), drop)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"not a channel plan: {error}"
             raise ArtifactError(message, hint=Hint.rerun("search")) from error

@@ -4,9 +4,12 @@ input.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import nn
 
+from pipeline.channels.branch import Branch, put_in_place
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild, slice_tensors
@@ -14,22 +17,48 @@ from pipeline.errors import ArtifactError
 
 
 def cut(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
-    """A new network without the channels that the plan drops, not run; `model` stays as it is.
+    """A new network without the channels and branches that the plan drops, not run; `model` stays
+    as it is.
 
     Parameters and buffers are sliced, module attributes (`out_channels`, `groups`, `num_features`
-    …) follow; training mode, requires_grad, shared modules and hooks are kept.
+    …) follow; modules of a branch give way to ones without parameters; training mode,
+    requires_grad, shared modules and hooks are kept.
 
     Raises:
         ArtifactError: plan and graph, or graph and model, do not belong together.
     """
     _check(model, graph, plan)
     changed = slice_tensors(named_tensors(model), graph, plan.keep)
-    return rebuild(model, changed, graph.widths_after(plan.keep))
+    small = rebuild(model, changed, graph.widths_after(plan.keep))
+    return put_in_place(small, stand_ins(graph, plan.branches(graph), changed))
+
+
+def stand_ins(
+    graph: ChannelGraph, going: Iterable[Branch], changed: Mapping[str, torch.Tensor]
+) -> dict[str, tuple[int, tuple[int, ...]] | None]:
+    """What `put_in_place` puts where branches were.
+
+    Args:
+        changed: tensors that have been cut, by canonical name: zeros are as wide as the trunk.
+    """
+    found: dict[str, tuple[int, tuple[int, ...]] | None] = {}
+    for branch in going:
+        found |= dict.fromkeys(branch.modules)
+        for path, stride, name, dim in branch.endings:
+            shape = changed[name].shape if name in changed else graph.parameters.get(name, ())
+            found[path] = shape[dim] if name else 0, stride
+    # of a branch within a branch nothing is left to stand in for
+    return {
+        path: zeros
+        for path, zeros in found.items()
+        if not any(path.startswith(f"{other}.") for other in found)
+    }
 
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
-    """A same-shaped network in which every parameter slice of the dropped channels is zero;
-    buffers stay, and so do slices that a weight is divided by.
+    """A same-shaped network in which every parameter slice of the dropped channels is zero, and
+    the last parameters of dropped branches are; buffers stay, and so do slices that a weight is
+    divided by.
 
     Raises:
         ArtifactError: plan and graph, or graph and model, do not belong together.
@@ -42,6 +71,8 @@ def mask(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
         if name in parameters and (name, dim) not in graph.divisors:
             tensor = changed.setdefault(name, parameters[name].detach().clone())
             tensor.index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0)
+    for branch in plan.branches(graph):
+        changed |= {name: torch.zeros_like(parameters[name]) for name in branch.silent}
     return rebuild(model, changed, ())
 
 
@@ -49,13 +80,16 @@ def sliced_tensors(
     model: nn.Module, graph: ChannelGraph, plan: ChannelPlan
 ) -> dict[str, torch.Tensor]:
     """Only the parameters and buffers that a cut changes, by name: what
-    `load_state_dict(strict=False)` of a cut copy takes.
+    `load_state_dict(strict=False)` of a cut copy takes. Those of dropped branches are not among
+    them.
 
     Raises:
         ArtifactError: plan and graph, or graph and model, do not belong together.
     """
     _check(model, graph, plan)
     changed = slice_tensors(named_tensors(model), graph, plan.keep)
+    going = plan.branches(graph)
+    changed = {n: t for n, t in changed.items() if not any(branch.holds(n) for branch in going)}
     shared = {alias: changed[name] for alias, name in graph.aliases.items() if name in changed}
     return {**changed, **shared}
 

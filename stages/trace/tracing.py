@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.errors import RlpError
+from stages.trace.branches.search import branches
 from stages.trace.capture.calls import Capture
 from stages.trace.capture.dispatch_capture import by_dispatch
 from stages.trace.capture.forward import capture_forward
@@ -118,7 +119,8 @@ class _Tracing:
         labelled = self._settled(labelled)
         for site in labelled.collapsed_sites():
             labelled = self._by_whole_groups(labelled, site)
-        return labelled.graph
+        graph = labelled.graph
+        return replace(graph, branches=branches(self.model, self.inputs, self.captures, graph))
 
     def _settled(self, labelled: Labelled) -> Labelled:
         """The network under readings and guesses that hold."""

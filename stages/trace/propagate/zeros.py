@@ -21,13 +21,13 @@ from stages.trace.capture.calls import Call, Ref, flatten
 from stages.trace.capture.operators import aliases, writes
 from stages.trace.propagate.label_values import Activation, Parameter
 
-_CONVOLUTIONS = frozenset(
+CONVOLUTIONS = frozenset(
     {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
      "convolution", "linear"}
 )  # fmt: skip
-_NORMS = frozenset({"batch_norm", "instance_norm", "group_norm"})
+NORMS = frozenset({"batch_norm", "instance_norm", "group_norm"})
 # f(0) = 0, or elements are moved about
-_OF_ONE = frozenset(
+OF_ONE = frozenset(
     {"relu", "relu6", "leaky_relu", "gelu", "silu", "tanh", "elu", "selu", "celu", "hardswish",
      "mish", "neg", "abs", "square", "sqrt", "sin", "erf", "sign", "round", "floor", "ceil",
      "log1p", "expm1", "prelu", "dropout", "feature_dropout", "clone", "contiguous", "alias",
@@ -45,7 +45,7 @@ _OF_ONE = frozenset(
 _OF_ALL = frozenset({"add", "sub", "maximum", "minimum", "copy"})
 _JOINS = frozenset({"cat", "concat", "stack"})
 _RATIOS = frozenset({"div", "divide", "true_divide"})
-_BOUNDS = {"hardtanh": ("min_val", "max_val"), "clamp": ("min", "max"), "clamp_min": ("min",),
+BOUNDS = {"hardtanh": ("min_val", "max_val"), "clamp": ("min", "max"), "clamp_min": ("min",),
            "clamp_max": ("max",)}  # fmt: skip
 
 
@@ -97,10 +97,10 @@ class Zeros:
 
     def _leaves_zeros(self, call: Call, refs: list[Ref]) -> bool:
         name = call.name.removesuffix("_")
-        if name in _OF_ONE:
+        if name in OF_ONE:
             return refs[0].index in self._zero
-        if name in _BOUNDS:
-            return refs[0].index in self._zero and _holds_zero(call, _BOUNDS[name])
+        if name in BOUNDS:
+            return refs[0].index in self._zero and holds_zero(call, BOUNDS[name])
         if name.endswith(("pad", "pad_nd")):
             return refs[0].index in self._zero and not call.argument("value")
         if name in _JOINS:
@@ -109,7 +109,7 @@ class Zeros:
         result = self._values[call.index]
         if not isinstance(result, Activation) or result.dim is None:
             return call.index in self._zero
-        if name in _CONVOLUTIONS or name in _NORMS:
+        if name in CONVOLUTIONS or name in NORMS:
             return self._by_weights(call, result.dim, len(result.shape))
         zeros = [self._along(ref, result) for ref in refs]
         if name in _RATIOS:
@@ -122,7 +122,7 @@ class Zeros:
         """Rows of a stored weight, and of a bias if there is one, make the channels."""
         weight, bias = (self._value(call.argument(name)) for name in ("weight", "bias"))
         # dimension 1 of a batch of images, 0 of a single image, the last of a linear layer
-        channel = 1 if call.name in _NORMS else ndim - len(getattr(weight, "shape", ())) + 1
+        channel = 1 if call.name in NORMS else ndim - len(getattr(weight, "shape", ())) + 1
         return dim == channel and _plain(weight) and (bias is None or _plain(bias))
 
     def _along(self, ref: Ref, result: Activation) -> bool:
@@ -150,7 +150,7 @@ def _plain(value: Any) -> bool:
     return isinstance(value, Parameter) and not (value.buffer or value.computed)
 
 
-def _holds_zero(call: Call, names: tuple[str, ...]) -> bool:
+def holds_zero(call: Call, names: tuple[str, ...]) -> bool:
     """Zero lies within the bounds, all of them numbers."""
     bounds = {name[:3]: call.argument(name) for name in names}  # hardtanh has min_val and max_val
     if any(isinstance(bound, Ref) for bound in bounds.values()):

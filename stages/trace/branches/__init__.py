@@ -1,0 +1,1 @@
+"""Residual branches that may go altogether: found in the recorded calls, then tried."""
