@@ -1,10 +1,11 @@
 """Residual branches that may go altogether, and the modules that stand in for them.
 
-    x ─────────────────────────────▶ + ─▶          x ────────────────────────▶ + ─▶
-    └─▶ conv1 ▶ norm ▶ conv2 ▶ norm2 ─┘            └─▶ passes … passes ▶ zeros ─┘
+    x ─────────────────────────────▶ + ─▶          x ────────────────────────────▶ + ─▶
+    └─▶ conv1 ▶ norm ▶ conv2 ▶ norm2 ─┘            └─▶ 0 ─▶ 0 ─▶ 0 ─▶ zeros ───────┘
 
 The sum is then the trunk alone. The user's forward still calls every module of the branch, so each
-gets a stand-in: the last ones give zeros, those before hand their input on.
+gets a stand-in that gives zeros: the last ones of the size of what they add, the others of their
+input's.
 """
 
 from __future__ import annotations
@@ -73,12 +74,22 @@ class Branch:
         return {name: value for name, value in named if value}
 
 
-def branch_from_json(entry: Mapping[str, Any]) -> Branch:
-    """Inverse of `Branch.to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
-    endings = (
+def branch_from_json(entry: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Branch:
+    """Inverse of `Branch.to_dict`.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: the entry is malformed, or names a dimension
+            that no parameter of these shapes has.
+    """
+    endings = [
         Ending(str(path), tuple(map(int, stride)), str(parameter), int(dim))
         for path, stride, parameter, dim in entry.get("endings", ())
-    )
+    ]
+    for ending in endings:
+        if min(ending.stride, default=1) < 1 or (
+            ending.parameter and not shapes[ending.parameter][ending.dim]
+        ):
+            raise ValueError(f"{ending.module} cannot give zeros of that shape")
     groups, modules, silent = (
         tuple(map(str, entry.get(key, ()))) for key in ("groups", "modules", "silent")
     )
@@ -86,15 +97,10 @@ def branch_from_json(entry: Mapping[str, Any]) -> Branch:
     return Branch(str(entry["id"]), groups, modules, tuple(endings), silent, reason)
 
 
-class PassOn(nn.Module):
-    """Hands its first input on."""
-
-    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return x
-
-
 class Zeros(nn.Module):
-    """Zeros of the shape that the branch had.
+    """Zeros, of the shape that the branch had.
+
+    New ones each time: what follows may write into them, and must not write into the trunk.
 
     Args:
         channels: of the zeros; 0: as many as the input has.
@@ -113,20 +119,17 @@ class Zeros(nn.Module):
         return x.new_zeros((x.shape[0], self.channels, *space))
 
 
-StandIns = Mapping[str, tuple[int, tuple[int, ...]] | None]
-"""{module that has gone: channels and stride of the zeros in its place; None: it passes on}."""
+StandIn = tuple[int, tuple[int, ...]]
+"""Channels and stride of `Zeros`."""
 
 
-def put_in_place(model: nn.Module, stand_ins: StandIns) -> nn.Module:
-    """Replace modules of `model` in place, and return it.
+def put_in_place(model: nn.Module, stand_ins: Mapping[str, StandIn]) -> nn.Module:
+    """Replace modules of `model` by zeros, by path, in place; returns the model.
 
     Raises:
         AttributeError: a path that names no module.
     """
-    return replace_modules(
-        model,
-        {path: PassOn() if zeros is None else Zeros(*zeros) for path, zeros in stand_ins.items()},
-    )
+    return replace_modules(model, {path: Zeros(*zeros) for path, zeros in stand_ins.items()})
 
 
 def replace_modules(model: nn.Module, others: Mapping[str, nn.Module]) -> nn.Module:
@@ -141,10 +144,10 @@ def replace_modules(model: nn.Module, others: Mapping[str, nn.Module]) -> nn.Mod
     return model
 
 
-def stand_ins_of(model: nn.Module) -> dict[str, tuple[int, tuple[int, ...]] | None]:
+def stand_ins_of(model: nn.Module) -> dict[str, StandIn]:
     """What `put_in_place` has put into a network."""
     return {
-        path: (module.channels, module.stride) if isinstance(module, Zeros) else None
+        path: (module.channels, module.stride)
         for path, module in model.named_modules()
-        if isinstance(module, (PassOn, Zeros))
+        if isinstance(module, Zeros)
     }

@@ -6,17 +6,20 @@ are sums of group counts (see `pipeline.channels.widths`). So a whole network's 
     cost(k) = sum over terms t:  c_t * (I_t . k + i_t) * (O_t . k + o_t)
 
 with k the units kept per group: one multiplication per layer, quick enough for thousands of
-candidates a second, and exact in float64 (all integers < 2^53).
+candidates a second, and exact in float64 (all integers < 2^53). Terms of branches of which no unit
+is kept are zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.channels.branch import Branch
 from pipeline.channels.counts import Array, Counts
+from pipeline.channels.dropping import Dropping
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.layer_cost import LayerCost, Product
 from pipeline.channels.widths import Length, Lengths, weighted_layers
@@ -34,6 +37,7 @@ class ProductCost:
         factor: (T,) constants c.
         inputs, outputs: (T, G) matrices I and O.
         input_fixed, output_fixed: (T,) widths that no group contributes to, i and o.
+        dropping: which terms go with a branch.
     """
 
     metric: str
@@ -42,6 +46,7 @@ class ProductCost:
     outputs: Array
     input_fixed: Array
     output_fixed: Array
+    dropping: Dropping = field(default_factory=Dropping)
 
     @classmethod
     def macs(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
@@ -51,7 +56,8 @@ class ProductCost:
         `products`.
         """
         weights = [(layer.weight, layer.positions) for layer in weighted_layers(graph)]
-        return cls._build("macs", graph, ids, weights, [item for _, item in products(graph)])
+        others = [(graph.layers[position].name, item) for position, item in products(graph)]
+        return cls._build("macs", graph, ids, weights, others)
 
     @classmethod
     def params(cls, graph: ChannelGraph, ids: Sequence[str]) -> ProductCost:
@@ -67,38 +73,42 @@ class ProductCost:
         metric: str,
         graph: ChannelGraph,
         ids: Sequence[str],
-        tensors: Iterable[tuple[str, int]],
-        others: Iterable[Product] = (),
+        tensors: Sequence[tuple[str, int]],
+        others: Sequence[tuple[str, Product]] = (),
     ) -> ProductCost:
-        """One term a tensor, how often it counts x its elements; one for each of `others`; and an
-        empty one, so that a network without any costs nothing.
+        """One term a tensor, how often it counts x its elements; one for each of `others`, by the
+        name of its layer; and an empty one, so that a network without any costs nothing.
         """
-        lengths = Lengths(graph, ids)
+        lengths, others = Lengths(graph, ids), [*others, ("", Product(0))]
         rows = [(times, *_elements(graph, lengths, name)) for name, times in tensors]
-        rows += [_extents(lengths, product) for product in (*others, Product(0))]
+        rows += [_extents(lengths, product) for _, product in others]
+        names = [name for name, _ in (*tensors, *others)]
         terms = [(times * rest, *out, *into) for times, rest, out, into in rows]
         factor, outputs, output_fixed, inputs, input_fixed = (
             np.array(column) for column in zip(*terms, strict=True)
         )
-        return cls(metric, factor, inputs, outputs, input_fixed, output_fixed)
+        dropping = Dropping.of(graph, ids, names)
+        return cls(metric, factor, inputs, outputs, input_fixed, output_fixed, dropping)
 
     def of(self, counts: Counts) -> float:
         return float(self.each(counts[None])[0])
 
     def each(self, counts: Counts) -> Array:
         into, out = self._widths(counts)
-        return (into * out) @ self.factor
+        return (into * out * self.dropping.left(counts)) @ self.factor
 
-    def terms(self, counts: Counts) -> Array:
-        """What each term adds, (T,), for counts (G,)."""
+    def terms(self, counts: Counts, drop: Collection[str] = ()) -> Array:
+        """What each term adds, (T,), for counts (G,) without the branches `drop`."""
         into, out = self._widths(counts)
-        return into * out * self.factor
+        return into * out * self.factor * self.dropping.left(counts, drop)
 
     def deltas(self, counts: Counts, steps: Counts) -> Array:
         into, out = self._widths(counts)
+        # a branch that has gone does not come back by one of its groups
+        factor = self.factor * self.dropping.left(counts)
         # (a + sx)(b + sy) - ab = s (ay + bx) + s² xy, for every group x, y that moves alone
-        linear = (self.factor * out) @ self.inputs + (self.factor * into) @ self.outputs
-        return steps * linear + steps * steps * (self.factor @ (self.inputs * self.outputs))
+        linear = (factor * out) @ self.inputs + (factor * into) @ self.outputs
+        return steps * linear + steps * steps * (factor @ (self.inputs * self.outputs))
 
     def _widths(self, counts: Counts) -> tuple[Array, Array]:
         return (
@@ -171,22 +181,23 @@ class CostModel:
         others = [at for at, _ in products(graph)]
         self._layer_of_term = np.array([*weighted, *others], dtype=np.int64)
 
-    def macs(self, kept: Kept | None = None) -> int:
-        """Multiply-accumulates for one sample."""
+    def macs(self, kept: Kept | None = None, drop: Collection[str] = ()) -> int:
+        """Multiply-accumulates for one sample, without the branches `drop`."""
         # exact: every term is a whole number below 2^53
-        return int(self._macs.of(self._counts(kept)))
+        return int(self._macs.terms(self._counts(kept), drop).sum())
 
-    def params(self, kept: Kept | None = None) -> int:
-        """Elements of all parameters; buffers do not count."""
-        return int(self._params.of(self._counts(kept)))
+    def params(self, kept: Kept | None = None, drop: Collection[str] = ()) -> int:
+        """Elements of all parameters, buffers not counted, without the branches `drop`."""
+        return int(self._params.terms(self._counts(kept), drop).sum())
 
-    def layers(self, kept: Kept | None = None) -> list[LayerRow]:
-        """One row a layer, in model order; the rows add up to `macs` and `params`."""
-        counts = self._counts(kept)
-        terms = self._macs.terms(counts)[: len(self._layer_of_term)]
+    def layers(self, kept: Kept | None = None, drop: Collection[str] = ()) -> list[LayerRow]:
+        """One row a layer that is left, in model order; the rows add up to `macs` and `params`."""
+        counts, gone = self._counts(kept), self._gone(kept, drop)
+        terms = self._macs.terms(counts, drop)[: len(self._layer_of_term)]
         macs = np.bincount(self._layer_of_term, terms, len(self.graph.layers))
         # the term left over is the empty one
-        elements = dict(zip(parameter_names(self.graph), self._params.terms(counts), strict=False))
+        sizes = self._params.terms(counts, drop)
+        elements = dict(zip(parameter_names(self.graph), sizes, strict=False))
         return [
             LayerRow(
                 layer.name,
@@ -196,7 +207,14 @@ class CostModel:
                 *self._channels(layer, counts),
             )
             for position, layer in enumerate(self.graph.layers)
+            if not any(branch.holds(layer.name) for branch in gone)
         ]
+
+    def _gone(self, kept: Kept | None, drop: Collection[str]) -> list[Branch]:
+        empty = self.graph.dropped(
+            {group: () for group, count in (kept or {}).items() if not count}
+        )
+        return [b for b in self.graph.branches if b.id in drop or b in empty]
 
     def _counts(self, kept: Kept | None) -> Counts:
         given = kept or {}

@@ -252,5 +252,5 @@ def _parsed(data: Mapping[str, Any]) -> ChannelGraph:
         inputs=tuple(tuple(shape) for shape in data["inputs"]),
         unused=tuple(data["unused"]),
         divisors=tuple((str(name), int(dim)) for name, dim in data.get("divisors", ())),
-        branches=tuple(map(branch_from_json, data.get("branches", ()))),
+        branches=tuple(branch_from_json(entry, parameters) for entry in data.get("branches", ())),
     )

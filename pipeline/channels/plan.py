@@ -142,7 +142,8 @@ class ChannelPlan:
     def from_dict(data: Mapping[str, Any]) -> ChannelPlan:
         """Inverse of `to_dict`. Raises ArtifactError when the data are no plan."""
         try:
-            drop = tuple(map(str, data.get("drop", ())))
+            # `list.copy` takes a list alone: a text would be as many branches as letters
+            drop = tuple(map(str, list.copy(data.get("drop", []))))
             return ChannelPlan(_parsed(data["keep"]), dict(data["metadata"]), drop)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"not a channel plan: {error}"

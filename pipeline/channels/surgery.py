@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
-from pipeline.channels.branch import Branch, put_in_place
+from pipeline.channels.branch import Branch, StandIn, put_in_place
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild, slice_tensors
@@ -35,15 +35,15 @@ def cut(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
 
 def stand_ins(
     graph: ChannelGraph, going: Iterable[Branch], changed: Mapping[str, torch.Tensor]
-) -> dict[str, tuple[int, tuple[int, ...]] | None]:
+) -> dict[str, StandIn]:
     """What `put_in_place` puts where branches were.
 
     Args:
         changed: tensors that have been cut, by canonical name: zeros are as wide as the trunk.
     """
-    found: dict[str, tuple[int, tuple[int, ...]] | None] = {}
+    found: dict[str, StandIn] = {}
     for branch in going:
-        found |= dict.fromkeys(branch.modules)
+        found |= dict.fromkeys(branch.modules, (0, ()))
         for path, stride, name, dim in branch.endings:
             shape = changed[name].shape if name in changed else graph.parameters.get(name, ())
             found[path] = shape[dim] if name else 0, stride

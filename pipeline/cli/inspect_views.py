@@ -34,6 +34,13 @@ def _graph(graph: dict[str, Any], limit: int) -> None:
         console.say(text)
     columns = ("group", "units", "prunable", "members, or why not")
     console.table(columns, _cut(rows, limit), right=("units",))
+    if branches := graph.get("branches", []):
+        about = [(b["id"], _branch(b), b.get("reason", "")) for b in branches]
+        console.table(("branch", "goes with groups", "stays because"), _cut(about, limit))
+
+
+def _branch(branch: dict[str, Any]) -> str:
+    return "" if branch.get("reason") else ", ".join(branch.get("groups", [])) or "none"
 
 
 def _group(group: dict[str, Any]) -> tuple[Any, ...]:
@@ -55,6 +62,8 @@ def _plan(plan: dict[str, Any], limit: int) -> None:
     ]
     columns = ("group", "units kept", "of")
     console.table(columns, _cut(rows, limit), right=columns[1:])
+    if drop := plan.get("drop", []):
+        console.say(f"branches that go: {', '.join(drop)}")
 
 
 def _manifest(manifest: dict[str, Any], limit: int) -> None:

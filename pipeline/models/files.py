@@ -8,7 +8,8 @@
      "weights": {"sha256": "…", "tensors": 314, "parameters": 1234}}
 
 Widths are shapes of tensors, attributes integers of modules, and of both only what differs from the
-freshly built source. Where layers hold a weight that the source computes, `folded` lists them.
+freshly built source. Where layers hold a weight that the source computes, `folded` lists them;
+where residual branches have gone, `dropped` says what stands in for their modules.
 Loading runs the code that `source` names, as importing it would, and nothing else.
 """
 
@@ -21,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
+from pipeline.channels.branch import stand_ins_of
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.models import reshape
 from pipeline.models.folding import folded_layers
@@ -107,8 +109,10 @@ def save_model(
             num_classes=num_classes or reshape.guess_num_classes(model),
         )
     source = source or _noted_source(model)
-    # layers may have been folded since the source was noted
-    source = source.model_copy(update={"folded": folded_layers(model)})
+    # layers may have been folded, or branches dropped, since the source was noted
+    source = source.model_copy(
+        update={"folded": folded_layers(model), "dropped": stand_ins_of(model)}
+    )
     tensors = {name: tensor.detach() for name, tensor in saved_tensors(model).items()}
     check_finite(tensors, f"{type(model).__name__}")
     # before the folder is made: a source of another network is refused here
@@ -126,8 +130,8 @@ def save_model(
             parameters=sum(p.numel() for p in model.parameters()),
         ),
     )
-    # as files were before layers could be folded, where none is
-    nothing = None if record.folded else {"folded"}
+    # as files were before layers could be folded and branches dropped, where none is
+    nothing = {name for name in ("folded", "dropped") if not getattr(record, name)}
     MODEL.write(folder / MODEL_FILE, record.model_dump(mode="json", exclude=nothing))
     return record
 

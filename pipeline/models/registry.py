@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pipeline.channels.branch import put_in_place
 from pipeline.errors import Hint, Key, UsageError
 from pipeline.models import user_source
 from pipeline.models.densenet import densenet
@@ -66,11 +67,18 @@ def build_model(
 
 
 def build_from(source: ModelSource, search_path: Sequence[Path] = ()) -> nn.Module:
-    """As `build_model`, with the layers folded that `source` names; the caller's random state
-    stays as it was.
+    """As `build_model`, with the layers folded and the branches dropped that `source` names; the
+    caller's random state stays as it was.
     """
     with torch.random.fork_rng(devices=[]):  # factories draw on the CPU
-        return note_source(fold_layers(_build(source, search_path), source.folded), source)
+        model = fold_layers(_build(source, search_path), source.folded)
+    try:
+        return note_source(put_in_place(model, source.dropped), source)
+    except AttributeError as error:
+        raise UsageError(
+            f"{source.source}: a branch is dropped that it does not have: {error}",
+            hint="the source of the network has changed; re-make the model",
+        ) from error
 
 
 def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:

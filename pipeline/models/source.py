@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 _NOTE = "_rlp_source"
+
+Channels = Annotated[int, Field(ge=0, lt=2**20)]
+Step = Annotated[int, Field(ge=1, lt=2**20)]
 
 
 class ModelSource(BaseModel):
@@ -17,6 +20,8 @@ class ModelSource(BaseModel):
         source: a built-in name, `torchvision:NAME` or `package.module:factory`.
         kwargs: of its factory, besides the two that follow.
         folded: layers that hold a weight which the source computes, see `pipeline.models.folding`.
+        dropped: modules of residual branches that have gone: channels and stride of the zeros in
+            their places, null where a module hands its input on.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -26,6 +31,7 @@ class ModelSource(BaseModel):
     in_channels: int = Field(ge=1, lt=2**20)
     num_classes: int = Field(ge=1, lt=2**24)
     folded: tuple[str, ...] = ()
+    dropped: dict[str, tuple[Channels, tuple[Step, ...]]] = {}
 
 
 def note_source(model: nn.Module, source: ModelSource) -> nn.Module:

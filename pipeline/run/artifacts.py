@@ -114,8 +114,9 @@ _KINDS: tuple[Kind, ...] = (
         "search",
         ("plan.json",),
         256 * _MB,
-        "the units that every group keeps",
+        "the units that every group keeps, and the branches that go",
         {"keep": dict, "metadata": dict},
+        schema_version=2,  # one that drops branches is another network to who ignores them
     ),
     TRIALS,
     Document(

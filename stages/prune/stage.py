@@ -4,7 +4,6 @@ masked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     _check_proof(proof, settings.tolerance)
     save_model(cut(model, graph, plan), ctx.out, input_shape=ctx.data_card.image_shape)
     original = CostModel(ChannelGraph.from_dict(ctx.read_original("graph")))
-    counts = _counts(original, CostModel(graph), plan.counts())
+    counts = _counts(original, CostModel(graph), plan)
     evidence = {**asdict(proof), "images": len(x), "tolerance": settings.tolerance}
     document = {
         "proof": {**evidence, "dtype": "float64"},
@@ -76,13 +75,14 @@ def _check_proof(proof: Proof, tolerance: float) -> None:
         )
 
 
-def _counts(original: CostModel, costs: CostModel, kept: Mapping[str, int]) -> dict[str, Any]:
+def _counts(original: CostModel, costs: CostModel, plan: ChannelPlan) -> dict[str, Any]:
     """Before: of the original network; after: of what this cut leaves."""
+    kept, drop = plan.counts(), plan.drop
     return {
-        "macs": {"before": original.macs(), "after": costs.macs(kept)},
-        "params": {"before": original.params(), "after": costs.params(kept)},
+        "macs": {"before": original.macs(), "after": costs.macs(kept, drop)},
+        "params": {"before": original.params(), "after": costs.params(kept, drop)},
         "layers": {
             "before": [asdict(row) for row in original.layers()],
-            "after": [asdict(row) for row in costs.layers(kept)],
+            "after": [asdict(row) for row in costs.layers(kept, drop)],
         },
     }

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.channels.branch import Branch, Ending, PassOn, replace_modules
+from pipeline.channels.branch import Branch, Ending, Zeros, replace_modules
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import named_tensors, rebuild
 from stages.trace.branches.finding import Found
@@ -25,6 +25,8 @@ from stages.trace.check.followers import Stopped
 from stages.trace.propagate.zeros import CONVOLUTIONS
 
 _POOLS = {"max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"}
+
+_STAND_INS = {"new_zeros", "zeros_like"}  # what these call
 
 Shape = tuple[int, ...]
 
@@ -80,10 +82,10 @@ class _Trial:
             for one in found
             for path, shape in one.shapes.items()
         }
-        passing = {path: PassOn() for one in found for path in one.branch.modules}
+        others = {path: Zeros() for one in found for path in one.branch.modules}
         # parameters that share their memory with the model's: nothing writes into them
         small = rebuild(self.model, named_tensors(self.model), ())
-        replace_modules(small, {**passing, **probes})
+        replace_modules(small, {**others, **probes})
         watch = _Watch(self.capture, found)
         try:
             by_dispatch(small, self.inputs, ground=self.capture.ground, watch=watch)
@@ -153,8 +155,8 @@ class _Watch:
 
     def seen(self, call: Call, results: Sequence[Any]) -> None:
         expected, compared = self.waiting[-1] if self.waiting else (None, False)
-        if call.name == "new_zeros" and (expected is None or expected.name != call.name):
-            return  # a stand-in's
+        if call.name in _STAND_INS and (expected is None or expected.name != call.name):
+            return
         if expected is None:
             raise Stopped("forward goes on where it ended", call)
         if call.target != expected.target:

@@ -43,12 +43,17 @@ def test_inspect_names_layers_that_are_never_reached(rlp: fake_run.Rlp, here: Pa
     assert "never reached: a, b, c and 2 more, 30 numbers" in rlp("inspect", "graph.json").out
 
 
+def test_inspect_names_the_branches_that_go(rlp: fake_run.Rlp, here: Path) -> None:
+    document("plan").write(here / "plan.json", ChannelPlan({}, {}, ("layer1.0", "x")).to_dict())
+    assert rlp("inspect", "plan.json").out.splitlines()[-1] == "branches that go: layer1.0, x"
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("plan.json", b'{"kind": "plan"}'),
         ("plan.json", b'{"kind": "plan", "schema_version": 1, "keep": {"a": 1}, "metadata": {}}'),
-        ("plan.json", b'{"kind": "plan", "schema_version": 2, "keep": {}, "metadata": {}}'),
+        ("plan.json", b'{"kind": "plan", "schema_version": 3, "keep": {}, "metadata": {}}'),
         ("graph.json", b'{"groups": 5, "layers": 3}'),
         ("graph.json", b'{"kind": "graph", "schema_version": 1, "groups": 5}'),
         ("package.json", b'{"kind": "bundle", "schema_version": 1}'),
