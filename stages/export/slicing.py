@@ -5,21 +5,24 @@
     candidate   conv.weight (4, 3, 3, 3)   conv.weight_bias (4)   fc.weight (10, 4)
 
 Three things follow the widths besides weights: the bias a batch norm was folded into (named after
-the weight), the `group` of a depthwise convolution, and constant shapes of reshapes.
+the weight), the `group` of a depthwise convolution, and constant shapes of reshapes. Nodes of
+branches that the plan drops are left out, with the sums that they went into.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipeline.channels.branch import Branch
 from pipeline.channels.graph import ChannelGraph, Keep, Place
 from pipeline.channels.plan import ChannelPlan
 from pipeline.errors import Refused
 from stages.export.naming import FOLDED_BIAS, TRANSPOSED
+from stages.export.zeros import remove_zeros, shapes_of
 
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INSTEAD = "export the pruned network instead"
@@ -37,12 +40,12 @@ def slice_onnx(
         original: the export of the network that was traced (`export_proto`: it keeps the names of
             parameters).
         graph: its channel groups.
-        plan: kept units by group id; a group that is not named keeps all.
+        plan: kept units by group id, a group that is not named keeps all; branches that go.
     Raises:
         Refused: the graph has something that cannot be cut this way; export the pruned network
             instead.
     """
-    return OnnxSlicer(original, graph).slice(plan.keep)
+    return OnnxSlicer(original, graph).slice(plan.kept_of(graph), plan.drop)
 
 
 class OnnxSlicer:
@@ -51,7 +54,9 @@ class OnnxSlicer:
     def __init__(self, original: onnx.ModelProto, graph: ChannelGraph) -> None:
         self.graph = graph
         self._tensors = list(original.graph.initializer)
+        self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._tensors}
         self._skeleton = onnx.ModelProto()
+        self._values = shapes_of(original)
         self._skeleton.CopyFrom(original)  # without weights it is copied fast, once a candidate
         del self._skeleton.graph.initializer[:]
         del self._skeleton.graph.value_info[:]  # sizes of the uncut graph
@@ -61,19 +66,29 @@ class OnnxSlicer:
         self._arrays = {
             t.name: numpy_helper.to_array(t) for t in self._tensors if self._sources[t.name]
         }
-        self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._tensors}
+        self._made_by = {branch.id: self._outputs(branch) for branch in graph.branches}
         _check_slices(original)
         self._free_reshapes(original)
         self._check_names(graph)
 
-    def slice(self, keep: Keep) -> onnx.ModelProto:
-        """The candidate's graph for kept units by group id. Raises Refused."""
-        self._check_keep(keep)
+    def slice(self, keep: Keep, drop: Collection[str] = ()) -> onnx.ModelProto:
+        """The candidate's graph for kept units by group id. Raises Refused.
+
+        Args:
+            drop: branches that go besides those of which `keep` leaves nothing.
+        """
+        going = [b for b in self.graph.branches if b.id in drop or b in self.graph.dropped(keep)]
+        self._check_keep(keep, {group for branch in going for group in branch.groups})
         removed = self.graph.removed_slices(keep)
         result = onnx.ModelProto()
         result.CopyFrom(self._skeleton)
+        if going:
+            self._leave_out(result, going)
+        read = {name for node in result.graph.node for name in node.input}
         shapes: dict[str, tuple[int, ...]] = {}
         for tensor in self._tensors:
+            if tensor.name not in read:
+                continue
             cut = self._cut(tensor.name, removed)
             if cut is None:
                 result.graph.initializer.add().CopyFrom(tensor)
@@ -85,15 +100,36 @@ class OnnxSlicer:
         self._fix_groups(result, shapes)
         return result
 
-    def slice_bytes(self, keep: Keep) -> bytes:
+    def slice_bytes(self, keep: Keep, drop: Collection[str] = ()) -> bytes:
         """`slice`, serialised for a session."""
-        return self.slice(keep).SerializeToString()
+        return self.slice(keep, drop).SerializeToString()
 
-    def _check_keep(self, keep: Keep) -> None:
+    def _outputs(self, branch: Branch) -> set[str]:
+        """What nodes make that hold a weight of a branch."""
+        return {
+            name
+            for node in self._skeleton.graph.node
+            if any(branch.holds(self._parameter(weight)) for weight in node.input)
+            for name in node.output
+        }
+
+    def _parameter(self, name: str) -> str:
+        """The parameter that an initialiser was, or a name that is none."""
+        return name if name in self._shapes else ""
+
+    def _leave_out(self, result: onnx.ModelProto, going: Sequence[Branch]) -> None:
+        # all that a branch makes may count as zeros: what is added is, and nothing else is read
+        remove_zeros(result, {n for b in going for n in self._made_by[b.id]}, self._values)
+        for branch in going:
+            for node in result.graph.node:
+                if any(branch.holds(self._parameter(name)) for name in node.input):
+                    raise Refused(f"{node.name}: the branch {branch.id} cannot be left out of it")
+
+    def _check_keep(self, keep: Keep, gone: Collection[str]) -> None:
         for name, kept in keep.items():
             if name not in self.graph:
                 raise Refused(f"the plan names {name!r}, which is no group of this graph")
-            if not len(kept):
+            if not len(kept) and name not in gone:
                 raise Refused(f"the plan leaves nothing of {name!r}")
 
     def _cut(self, name: str, removed: Mapping[Place, np.ndarray]) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline.errors import Refused
 from stages.export.naming import name_initializers
+from stages.export.zeros import remove_zeros
 
 DYNAMO, TORCHSCRIPT = "torch.export", "torchscript"
 _NOISY = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
@@ -53,7 +54,9 @@ def first_that_works(
         export = _EXPORTERS[name]
         try:
             with _quiet(), torch.no_grad():
-                return Exported(export(model, example, options), name, "; ".join(failures))
+                proto = export(model, example, options)
+                remove_zeros(proto)  # of branches that have gone
+                return Exported(proto, name, "; ".join(failures))
         except (KeyboardInterrupt, MemoryError):  # not the exporter's doing
             raise
         except Exception as error:  # exporters raise anything; the reason is kept and shown
