@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
 # stages whose engines a stage may import, besides its own
 ENGINES = {
-    "search": {"trace", "prune", "export", "benchmark"},
-    "prune": {"trace"},
+    "search": {"trace", "prune", "reconstruct", "export", "benchmark"},
+    "prune": {"trace", "reconstruct"},
     "rotate": {"trace", "reconstruct"},
 }
 LONGEST_CHAIN = 12  # modules from the command line down to the last that imports none of ours

@@ -115,12 +115,23 @@ class EvaluationConfig(Section):
         return self
 
 
+class TableConfig(Section):
+    """Losses of every group at several widths, the others being whole."""
+
+    images: int = Field(256, ge=2, le=1_000_000)
+    """Images of the search split that they are measured on."""
+    widths: int = Field(8, ge=1, le=1000)
+    """Most widths of a group that are measured; the others are interpolated."""
+
+
 class SearchConfig(Section):
     """Distribution of the budget over the channel groups."""
 
-    strategy: Literal["rl", "rlpruner", "evolution", "random", "uniform", "global-taylor"] = "rl"
-    """What proposes candidates: a learned policy, RL-Pruner's as published, CMA-ES, chance, or
-    no search at all."""
+    strategy: Literal[
+        "rl", "table", "rlpruner", "evolution", "random", "uniform", "global-taylor"
+    ] = "rl"
+    """What proposes candidates: a learned policy, the solution of the loss tables, RL-Pruner's
+    policy as published, CMA-ES, chance, or no search at all."""
     budget: Budget = Budget(macs=0.5)
     """What the pruned network may cost, as a fraction of the base."""
     trials: int = Field(100, ge=1, le=100_000)
@@ -133,15 +144,19 @@ class SearchConfig(Section):
     images: int = Field(1000, ge=10, le=1_000_000)
     """Images of the search split that score a candidate."""
     fit_images: int = Field(512, ge=2, le=1_000_000)
-    """Images of the train split that rank channels and to which a candidate's batch-norm
-    statistics are fitted."""
-    criterion: Literal["taylor", "l2", "l1", "bn_scale", "random"] = "taylor"
-    """How important a channel is; decides which of a group's channels stay."""
+    """Images of the train split that rank channels and to which a candidate's weights, or its
+    batch-norm statistics, are fitted."""
+    criterion: Literal["obs", "taylor", "l2", "l1", "bn_scale", "random"] = "obs"
+    """How important a channel is; decides which of a group's channels stay. obs: what is lost
+    without it once the others have made up for it."""
     score: Literal["divergence", "likelihood", "accuracy"] = "divergence"
     """What a candidate is scored by: closeness to the base network's outputs, log-likelihood,
     or accuracy."""
-    distill_steps: int = Field(16, ge=0, le=100_000)
-    """Steps of distillation on fit images that a candidate gets before its score; 0: as cut."""
+    reconstruct: bool = True
+    """Whether a candidate gets weights by least squares before its score; if not, its batch-norm
+    statistics are re-estimated."""
+    distill_steps: int = Field(0, ge=0, le=100_000)
+    """Steps of distillation on fit images that a candidate gets before its score."""
     halving: bool = True
     """Successive halving: only candidates promoted from the rungs are trained and scored."""
     finalists: int = Field(5, ge=1, le=1000)
@@ -161,6 +176,8 @@ class SearchConfig(Section):
     """Execution provider then."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How candidates are scored."""
+    table: TableConfig = TableConfig()
+    """Loss tables, from which the search starts."""
     rl: PolicyConfig = PolicyConfig()
     """Strategy rl."""
     evolution: EvolutionConfig = EvolutionConfig()

@@ -20,7 +20,7 @@ from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild
 from pipeline.channels.surgery import sliced_tensors
 from pipeline.errors import ArtifactError, UsageError
-from stages.reconstruct.forward import Forward, survey
+from stages.reconstruct.forward import LIVE, Forward, survey
 from stages.reconstruct.kept import kept_outputs
 from stages.reconstruct.patches import Sampling
 from stages.reconstruct.sequential import LayerResult, Refit, layer_name
@@ -28,7 +28,6 @@ from stages.reconstruct.targets import Targets, picked
 
 LEAST_IMAGES = 8  # of which two are held out
 MAX_BYTES = 4 << 30
-_LIVE = 4  # activations of the largest size that a network holds at once: a DenseNet does
 
 Progress = Callable[[int, int], None]
 
@@ -153,9 +152,9 @@ def _affordable(inputs: tuple[Any, ...], forward: Forward, max_bytes: int) -> in
             f"reconstruction needs at least {LEAST_IMAGES} images, got {given}",
             hint="a thousand of the train split do well",
         )
-    fitting = max_bytes // 2 // max(1, _LIVE * forward.image_bytes)
+    fitting = forward.affordable(max_bytes)
     if fitting < LEAST_IMAGES:
-        need = 2 * LEAST_IMAGES * _LIVE * forward.image_bytes
+        need = 2 * LEAST_IMAGES * LIVE * forward.image_bytes
         raise UsageError(
             f"reconstruction of this network needs {need >> 20} MiB at least,"
             f" {max_bytes >> 20} MiB are allowed",

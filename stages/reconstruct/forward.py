@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from pipeline.channels.rebuild import named_tensors
 from stages.reconstruct.operators import LinearMap, Norm, read
 
+LIVE = 4  # activations of the largest size that a network holds at once: a DenseNet does
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 
 
@@ -87,6 +88,10 @@ class Forward:
     uses: tuple[Use, ...]
     elsewhere: dict[str, str]
     image_bytes: int
+
+    def affordable(self, max_bytes: int) -> int:
+        """Samples whose activations fit into half of `max_bytes`."""
+        return max_bytes // 2 // max(1, LIVE * self.image_bytes)
 
     @cached_property
     def names(self) -> dict[str, int]:

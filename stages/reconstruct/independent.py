@@ -25,6 +25,8 @@ from stages.reconstruct.operators import LinearMap, read
 from stages.reconstruct.patches import Sampling, patches
 from stages.reconstruct.sequential import joined
 
+MAX_BYTES = 4 << 30
+
 
 @dataclass(frozen=True)
 class LayerMoments:
@@ -85,6 +87,7 @@ class Moments:
         model: the original, in eval mode.
         inputs: images (N, C, H, W), or a tuple of inputs.
         sampling: rows of each layer.
+        max_bytes: half of it is for activations: of more images than fit, only the first are used.
 
     Attributes:
         layers: by the name of the weight, those whose inputs can be cut.
@@ -99,16 +102,28 @@ class Moments:
         *,
         seed: int = 0,
         sampling: Sampling | None = None,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
         self.graph = graph
         self.tensors = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
         forward = survey(model, tuple(item[:2] for item in inputs))
+        count = max(2, forward.affordable(max_bytes))
+        inputs = tuple(item[:count] for item in inputs)
         self.left_alone, wanted = _cut_inputs(graph, forward)
         gather = _Gather(model, forward, wanted, sampling or Sampling(len(inputs[0]), seed))
         with torch.no_grad(), gather:
             model(*inputs)
         self.layers = gather.layers
+
+    @property
+    def refitted(self) -> list[str]:
+        """Canonical names of what `tensors_after` may change beyond the slices of the cut."""
+        found = []
+        for layer in self.layers.values():
+            mean = layer.use.norm.mean if layer.use.norm is not None else ""
+            found += [name for name in (layer.use.bias or mean,) if name]
+        return found
 
     def tensors_after(self, keep: Keep) -> dict[str, Tensor]:
         """All tensors that the cut and its reconstruction change, by canonical name, at their size

@@ -3,20 +3,24 @@
     from stages.search import InProcess, Network, Search, SearchProblem
     network, settings = Network(model, graph), SearchConfig(trials=100)
     problem = SearchProblem.build(network, splits, settings, seed=0, align=8)
-    search = Search(InProcess(problem.evaluator), problem.removed)
-    trials = search.run("rl", problem.strategy("rl", trials=100), 100)
+    table = Tabulation(problem, Search(InProcess(problem.table_evaluator())))()
+    search = Search(InProcess(problem.evaluator), table)
+    trials = search.run("rl", problem.strategy("rl", trials=100, table=table), 100)
 
 The rooms, and what each may import (held by tests/stages/search/test_search_rooms.py):
 
     space        what may be chosen, its cost, projection        -
     evaluation   what a candidate is worth                       space
     latency      how long it takes in onnxruntime                space
-    strategies   what to try next                                space, evaluation
+    tables       what each width of a group loses; a solver      space
+    strategies   what to try next                                space, evaluation, tables
     budget       this round's part of the budget                 space, latency
-    problem      all of that, resolved once and frozen           the four rooms, budget
+    problem      all of that, resolved once and frozen           the five rooms, budget
     engine       ask, score, tell                                space, evaluation, strategies
+    tabulate     measures the tables                             space, evaluation, tables,
+                                                                 problem, engine
     results      journal, plan, `search.json`, comparisons;      space, evaluation, latency,
-                 knows no strategy                               problem
+                 knows no strategy                               tables, problem
     session      one search in a run                             all above
     compare      strategies at equal evaluations                 all above but session
     compare_run  the same in a run                               all above but session
@@ -39,6 +43,8 @@ from stages.search.space.projection import Projector
 from stages.search.space.space import Space
 from stages.search.strategies import STRATEGIES
 from stages.search.strategies.base import Strategy, Task
+from stages.search.tables.loss_table import LossTable
+from stages.search.tabulate import Tabulation
 
 __all__ = [
     "STRATEGIES",
@@ -49,6 +55,7 @@ __all__ = [
     "Evaluator",
     "InProcess",
     "Journal",
+    "LossTable",
     "Network",
     "Outcome",
     "Pool",
@@ -60,6 +67,7 @@ __all__ = [
     "Strategy",
     "StrategyComparison",
     "StrategyRun",
+    "Tabulation",
     "Task",
     "Trial",
     "compare_strategies",

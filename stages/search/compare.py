@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from stages.search.problem import SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.space.candidate import CountsKey, key_of
 from stages.search.strategies import CONTROLS
+from stages.search.tables.loss_table import LossTable
+from stages.search.tabulate import Tabulation
 
 Recover = Callable[[Counts, int], float]
 """(counts, seed) -> accuracy of the candidate after recovery, as a fraction."""
@@ -66,9 +69,10 @@ def compare_strategies(
     fresh = [key for key in order if key[0] not in CONTROLS or key[1] == seeds[0]]
     again = [key for key in order if recover_seeds is None or key[1] in recover_seeds]
     total = len(fresh) + (len(again) if recover else 0)
+    searches = _Searches(problem, trials, fit)
     runs: dict[RunKey, StrategyRun] = {}
     for done, key in enumerate(fresh):
-        runs[key] = known.get(key) or _searched(problem, *key, trials, fit)
+        runs[key] = known.get(key) or searches.run(*key)
         on_run(done + 1, total, runs[key])
     for name, seed in order:
         if (name, seed) not in runs:
@@ -82,29 +86,38 @@ def compare_strategies(
     return StrategyComparison.of([runs[name, seed] for name in strategies for seed in seeds])
 
 
-def _searched(
-    problem: SearchProblem, name: str, seed: int, trials: int | None, fit: Fitter | None
-) -> StrategyRun:
-    """One search, and its best candidate by the final evaluation."""
-    settings = problem.settings
-    count = trials or settings.trials
-    executor = InProcess(problem.evaluator)
-    search = Search(executor, problem.removed, settings.evaluation, settings.halving)
-    done = search.run(name, problem.strategy(name, trials=count, seed=seed), count)
-    leaders = [trial.candidate.counts for trial in finalists(done, settings.finalists)]
-    counts, measured, outcome = _best(problem, leaders, fit)
-    return StrategyRun(
-        strategy=name,
-        seed=seed,
-        evaluations=len(done),
-        distinct=len({trial.key for trial in done}),
-        score=outcome.score,
-        accuracy=outcome.accuracy,
-        counts=key_of(counts),
-        cost=problem.projector.cost.of(counts),
-        seconds=sum(trial.outcome.seconds for trial in done if not trial.cached),
-        measured=measured,
-    )
+class _Searches:
+    """Searches of one problem, all from the same table, which the first of them measures."""
+
+    def __init__(self, problem: SearchProblem, trials: int | None, fit: Fitter | None) -> None:
+        self.problem, self.fit = problem, fit
+        self.trials = trials or problem.settings.trials
+
+    @cached_property
+    def table(self) -> LossTable:
+        return Tabulation(self.problem, Search(InProcess(self.problem.table_evaluator())))()
+
+    def run(self, name: str, seed: int) -> StrategyRun:
+        """One search, and its best candidate by the final evaluation."""
+        problem, settings = self.problem, self.problem.settings
+        executor = InProcess(problem.evaluator)
+        search = Search(executor, self.table, settings.evaluation, settings.halving)
+        strategy = problem.strategy(name, trials=self.trials, table=self.table, seed=seed)
+        done = search.run(name, strategy, self.trials)
+        leaders = [trial.candidate.counts for trial in finalists(done, settings.finalists)]
+        counts, measured, outcome = _best(problem, leaders, self.fit)
+        return StrategyRun(
+            strategy=name,
+            seed=seed,
+            evaluations=len(done),
+            distinct=len({trial.key for trial in done}),
+            score=outcome.score,
+            accuracy=outcome.accuracy,
+            counts=key_of(counts),
+            cost=problem.projector.cost.of(counts),
+            seconds=sum(trial.outcome.seconds for trial in done if not trial.cached),
+            measured=measured,
+        )
 
 
 def _best(

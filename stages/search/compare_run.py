@@ -34,7 +34,7 @@ from stages.search.results.finished_runs import FinishedRuns
 Distill = Callable[[nn.Module, nn.Module, Splits, int], float]
 """(cut network, original, splits, seed) -> accuracy on the search split after recovery."""
 
-VERSION = 4
+VERSION = 5
 """Of what finished runs hold; older ones are not continued."""
 
 

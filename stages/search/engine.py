@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pipeline.channels.counts import Counts
 from pipeline.config.search import EvaluationConfig
 from stages.search.evaluation.executor import Executor
-from stages.search.evaluation.halving import Promotion, Removed, Thresholds, told_scores
+from stages.search.evaluation.halving import Promotion, Thresholds, told_scores
 from stages.search.evaluation.trial import Outcome, Trial
 from stages.search.space.candidate import Candidate, CountsKey
+from stages.search.space.ranking import Removed
 from stages.search.strategies.base import Strategy
 
 
@@ -24,7 +25,7 @@ class Search:
     """Scores candidates through one executor, one memory and one journal.
 
     Attributes:
-        removed: importance of what a candidate cuts, in any unit.
+        removed: what a candidate loses by its cut alone, in any unit.
         rules: rungs and promotion.
         halving: whether candidates pass rungs at all.
         recorded: trials of an interrupted search by (phase, index).

@@ -18,19 +18,23 @@ from pipeline.data.images import Images
 from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Refused, UsageError
 from pipeline.run.rounds import ONLY_ROUND, Round
-from stages.prune.importance import rank_channels
+from stages.prune.importance import completed, rank_channels
+from stages.prune.importance.obs import of_moments
+from stages.reconstruct.independent import Moments
 from stages.search.budget import RoundBudget, resolve_budget
 from stages.search.evaluation.evaluator import Evaluator
 from stages.search.latency.table import Calibration
 from stages.search.space.projection import Projector
-from stages.search.space.ranking import Importance, Ranking, Removal
+from stages.search.space.ranking import Importance, Ranking
 from stages.search.space.space import Space
 from stages.search.strategies import STRATEGIES
 from stages.search.strategies.base import Strategy, Task
+from stages.search.tables.loss_table import LossTable
 
 Calibrate = Callable[[Space, Ranking, Cost], Calibration]
 """(space, ranking, MACs) -> table of latencies; asked only where latency is the budget."""
 
+OBS = "obs"
 _BATCH = 256  # train images at once
 
 
@@ -72,8 +76,11 @@ class SearchProblem:
         align: channels that widths are multiples of.
         network: what this round cuts; the original in the first round.
         costs: "macs" and "params", exact for any counts of the space.
-        importance: of the units of every group of the space, larger is more important.
+        importance: of the units of every group of the space, on one scale over all groups: larger
+            is more important.
+        ranking: which units of a group stay.
         fit: train images in batches (B, C, H, W).
+        moments: of the network, with which candidates are reconstructed; None: they are not.
         search_images: the search split.
         calibration: where latency is the budget.
     """
@@ -90,6 +97,7 @@ class SearchProblem:
     ranking: Ranking
     fit: tuple[Tensor, ...]
     search_images: Images
+    moments: Moments | None = None
     calibration: Calibration | None = None
 
     @classmethod
@@ -124,8 +132,12 @@ class SearchProblem:
             "macs": ProductCost.macs(network.graph, space.ids),
             "params": ProductCost.params(network.graph, space.ids),
         }
-        fit, importance = _ranked(network, splits.train, settings, seed)
-        ranking = Ranking.of(space, importance)
+        x, y = splits.train.take(settings.fit_images, seed=seed)
+        moments = None
+        if settings.reconstruct or settings.criterion == OBS:
+            moments = Moments(network.model, network.graph, x, seed=seed)
+        ordered, importance = _ranked(network, (x, y), settings.criterion, moments)
+        ranking = Ranking.of(space, ordered)
         key, value = settings.budget.given
         calibration = None
         if key not in costs:  # only timing tells what a share of the latency is
@@ -143,8 +155,9 @@ class SearchProblem:
             costs=MappingProxyType(costs),
             importance=tuple(importance[name].double().numpy() for name in space.ids),
             ranking=ranking,
-            fit=fit,
+            fit=x.split(_BATCH),
             search_images=splits.search,
+            moments=moments if settings.reconstruct else None,
             calibration=calibration,
         )
 
@@ -156,11 +169,6 @@ class SearchProblem:
     @property
     def space(self) -> Space:
         return self.projector.space
-
-    @cached_property
-    def removed(self) -> Removal:
-        """Importance that counts (G,) cut away."""
-        return Removal(self.importance)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -176,9 +184,17 @@ class SearchProblem:
             return None
         return self._evaluator(max(count, len(self.evaluator.x)), steps)
 
-    def strategy(self, name: str, *, trials: int, seed: int | None = None) -> Strategy:
+    def table_evaluator(self) -> Evaluator:
+        """What scores cuts of single groups: by the divergence, and never trained."""
+        return self._evaluator(self.settings.table.images, 0, score="divergence")
+
+    def strategy(
+        self, name: str, *, trials: int, table: LossTable | None = None, seed: int | None = None
+    ) -> Strategy:
         """A fresh strategy for this problem.
 
+        Args:
+            table: what `tabulate` measured; None: strategies start from the global ranking.
         Raises:
             UsageError: there is no strategy of this name.
         """
@@ -188,7 +204,7 @@ class SearchProblem:
             )
         chosen = self.seed if seed is None else seed
         return STRATEGIES[name](
-            Task(self.projector, self.importance, chosen, trials, self.settings)
+            Task(self.projector, self.importance, chosen, trials, self.settings, table)
         )
 
     def exact_costs(self, counts: Counts) -> dict[str, int]:
@@ -205,7 +221,7 @@ class SearchProblem:
             found["latency"] = self.calibration.table.of(counts) * self.calibration.start.fraction
         return found
 
-    def _evaluator(self, images: int, steps: int) -> Evaluator:
+    def _evaluator(self, images: int, steps: int, score: str | None = None) -> Evaluator:
         x, y = _scoring_images(self.search_images, images, self.seed)
         return Evaluator(
             self.network.model,
@@ -215,7 +231,8 @@ class SearchProblem:
             fit=self.fit,
             x=x,
             y=y,
-            score=self.settings.score,
+            moments=self.moments,
+            score=score or self.settings.score,
             steps=steps,
             rules=self.settings.evaluation,
         )
@@ -234,13 +251,18 @@ def _space(graph: ChannelGraph, settings: SearchConfig, align: int, counted: Ori
 
 
 def _ranked(
-    network: Network, train: Images, settings: SearchConfig, seed: int
-) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Fit images in batches, and the importance of the units of every group."""
-    x, y = train.take(settings.fit_images, seed=seed)
-    fit = x.split(_BATCH)
-    batches = list(zip(fit, y.split(_BATCH), strict=True))
-    return fit, rank_channels(network.model, network.graph, settings.criterion, batches)
+    network: Network, images: tuple[Tensor, Tensor], criterion: str, moments: Moments | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Importance of the units of every group: as the criterion orders them, and on one scale."""
+    model, graph = network.model, network.graph
+    x, y = images
+    batches = list(zip(x.split(_BATCH), y.split(_BATCH), strict=True))
+    if criterion != OBS or moments is None:
+        found = rank_channels(model, graph, criterion, batches)
+        return found, found
+    # errors of different layers' outputs are in different units
+    comparable = rank_channels(model, graph, "taylor", batches)
+    return completed(model, graph, of_moments(moments, graph)), comparable
 
 
 def _scoring_images(images: Images, count: int, seed: int) -> tuple[Tensor, Tensor]:

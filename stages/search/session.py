@@ -14,6 +14,7 @@ from pipeline.errors import Hint, Key, Refused
 from pipeline.run.stage import StageContext
 from stages.search.engine import Search
 from stages.search.evaluation import CONSTANTS as OF_EVALUATION
+from stages.search.evaluation.evaluator import Evaluator
 from stages.search.evaluation.executor import Executor, InProcess, Pool
 from stages.search.evaluation.trial import Trial, finalists, ranked
 from stages.search.latency import CONSTANTS as OF_LATENCY
@@ -23,13 +24,16 @@ from stages.search.latency.measured_budget import MeasuredBudget
 from stages.search.latency.timer import CandidateTimer, StartLatency, time_start
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.journal import Journal
-from stages.search.results.recorder import Recorder
+from stages.search.results.recorder import Recorder, TableRecorder
 from stages.search.results.scratch import ALIGNMENT, START_LATENCY, Scratch
-from stages.search.results.summary import FINALISTS, Document, Summary, latency_part
+from stages.search.results.summary import FINALISTS, Document, Summary, latency_part, table_part
 from stages.search.space.candidate import Candidate
 from stages.search.strategies import CONSTANTS as OF_STRATEGIES
 from stages.search.strategies import CONTROLS
 from stages.search.strategies.base import Strategy
+from stages.search.tables import CONSTANTS as OF_TABLES
+from stages.search.tables.loss_table import LossTable
+from stages.search.tabulate import TABLE, Tabulation
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,14 @@ class SearchSession:
                 original=self.original,
                 calibrate=calibrator,
             )
-            search = self._search(problem, self._executor(problem, stack))
             phases: dict[str, list[Trial]] = {}
+            table, phases[TABLE] = self._table(problem)
+            search = self._search(problem, self._executor(problem.evaluator, stack), table)
             for name in CONTROLS:
-                phases[name] = search.run(name, problem.strategy(name, trials=1), 1)
+                control = problem.strategy(name, trials=1, table=table)
+                phases[name] = search.run(name, control, 1)
             name, trials = self.settings.strategy, self.settings.trials
-            strategy = problem.strategy(name, trials=trials)
+            strategy = problem.strategy(name, trials=trials, table=table)
             if name not in CONTROLS:
                 phases[name] = search.run(name, strategy, trials)
             phases[FINALISTS] = self._finalists(problem, phases[name], search, calibrator.timer)
@@ -120,7 +126,7 @@ class SearchSession:
                 f"{search.mismatched} recorded trials were not those asked for again, "
                 "and were repeated"
             )
-        return self._result(problem, phases, strategy, calibrator.timer)
+        return self._result(problem, phases, strategy, table, calibrator.timer)
 
     def _tell_of_journal(self) -> None:
         """What was found of an interrupted search."""
@@ -157,16 +163,32 @@ class SearchSession:
         self.scratch.write(START_LATENCY, asdict(found))
         return found
 
-    def _executor(self, problem: SearchProblem, stack: ExitStack) -> Executor:
+    def _executor(self, evaluator: Evaluator, stack: ExitStack) -> Executor:
         if self.settings.workers == 1:
-            return InProcess(problem.evaluator)
-        return stack.enter_context(Pool(problem.evaluator, self.settings.workers))
+            return InProcess(evaluator)
+        return stack.enter_context(Pool(evaluator, self.settings.workers))
 
-    def _search(self, problem: SearchProblem, executor: Executor) -> Search:
+    def _table(self, problem: SearchProblem) -> tuple[LossTable, list[Trial]]:
+        """What each width of each group loses, and the trials that say so."""
+        recorder = TableRecorder(problem, self.journal, self.ctx.progress, 0)
+        with ExitStack() as stack:
+            search = Search(
+                self._executor(problem.table_evaluator(), stack),
+                recorded=self.journal.trials,
+                on_trial=recorder,
+                check=self._check,
+            )
+            tabulation = Tabulation(problem, search, recorder.expect)
+            table = tabulation()
+        if search.mismatched:
+            self.ctx.warn(f"{search.mismatched} recorded entries of the loss table were repeated")
+        return table, tabulation.trials
+
+    def _search(self, problem: SearchProblem, executor: Executor, table: LossTable) -> Search:
         total = 1 if self.settings.strategy in CONTROLS else self.settings.trials
         return Search(
             executor,
-            problem.removed,
+            table,
             self.settings.evaluation,
             self.settings.halving,
             recorded=self.journal.trials,
@@ -238,6 +260,7 @@ class SearchSession:
         problem: SearchProblem,
         phases: dict[str, list[Trial]],
         strategy: Strategy,
+        table: LossTable,
         timer: CandidateTimer | None,
     ) -> SearchResult:
         best = (ranked(phases[FINALISTS]) or ranked(phases[self.settings.strategy]))[0]
@@ -246,11 +269,13 @@ class SearchSession:
             self.ctx.warn(finding)
         constants = {
             **OF_EVALUATION,
+            **OF_TABLES,
             **OF_STRATEGIES.get(self.settings.strategy, {}),
             **(OF_LATENCY if problem.calibration else {}),
         }
         summary = Summary(problem, phases, best, findings, constants)
         document = summary.document()
+        document["table"] = table_part(problem, table, best)
         if problem.calibration is not None and timer is not None:
             document["latency"] = latency_part(problem, problem.calibration, timer, best)
         if self.alignment.document is not None:

@@ -41,11 +41,12 @@ from pipeline.config.schema import ModelConfig
 from pipeline.config.search import EvaluationConfig, SearchConfig
 from pipeline.data import load_splits
 from pipeline.models import build_model
-from pipeline.training.evaluate import reestimate_batchnorm
+from pipeline.training.evaluate import norms_of, reestimate_batchnorm
 from pipeline.training.machine import keep_freed_memory
 from stages.search import InProcess, Network, Search, SearchProblem
 from stages.search.evaluation import SCORES
 from stages.search.evaluation.short_distillation import distill, distill_batches
+from stages.search.space.ranking import Removal
 from stages.trace import trace
 
 STEPS = 40  # of training, batch 64
@@ -69,7 +70,7 @@ def ours(net: str, images: int, options: argparse.Namespace) -> dict[str, float]
         problem.evaluator(problem.projector.logits(rng.standard_normal(len(problem.space))))
         times.append(clock() - start)
     start = clock()
-    search = Search(InProcess(problem.evaluator), problem.removed)
+    search = Search(InProcess(problem.evaluator), Removal(problem.importance))
     trials = search.run("rl", problem.strategy("rl", trials=options.trials), options.trials)
     spent = clock() - start
     whole = sum(not trial.outcome.stopped and not trial.cached for trial in trials)
@@ -115,7 +116,7 @@ def torch_pruning(net: str, images: int, options: argparse.Namespace) -> dict[st
         )  # fmt: skip
         pruner.step()
         if options.steps:
-            distill(trial, batches, options.steps, rules)
+            distill(trial, batches, options.steps, rules, norms_of(trial))
         reestimate_batchnorm(trial, fit)
         with torch.inference_mode():
             logits = torch.cat([trial(part) for part in x.split(256)])

@@ -29,6 +29,7 @@ from pipeline.models import load_model
 from pipeline.training.machine import all_cores
 from stages.search import Evaluator, Network, SearchProblem
 from stages.search.evaluation import ScoreModel
+from stages.search.space.ranking import Removal
 from stages.trace import ChannelGraph
 
 NEAR = 0.5  # logits, about the spread of the policy
@@ -107,7 +108,7 @@ def known(
     problem: SearchProblem, ways: dict[str, Evaluator], counts: np.ndarray
 ) -> dict[str, float]:
     """What a search can know of a candidate, and the seconds each takes."""
-    row = {"removed": problem.removed(counts)}
+    row = {"removed": Removal(problem.importance)(counts)}
     for name, evaluator in ways.items():
         never = (float("inf"),) * len(evaluator.rungs) if name == "rung" else ()
         start = time.process_time()

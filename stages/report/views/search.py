@@ -30,8 +30,10 @@ def search_sentence(search: Document) -> str:
     budget, best = search["budget"], search["best"]
     realised = budget["realised"].get(budget["metric"])
     got = f", realised {realised['fraction']:.1%}" if realised else ""
-    steps = best.get("distill_steps", 0)
-    state = f"after {steps} steps of distillation" if steps else "before recovery"
+    ways = ["reconstruction"] if best.get("reconstructed") else []
+    if steps := best.get("distill_steps", 0):
+        ways.append(f"{steps} steps of distillation")
+    state = f"after {' and '.join(ways)}" if ways else "before recovery"
     return (
         f"Strategy {search['strategy']}, {search['trials']} candidates; "
         f"budget {budget['asked']:.0%} of the base's {_METRICS[budget['metric']]}{got}. "

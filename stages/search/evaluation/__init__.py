@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stages.search.evaluation.evaluator import WORST, Evaluator
 from stages.search.evaluation.executor import Executor, InProcess, Pool
-from stages.search.evaluation.halving import ENOUGH, Promotion, Removed, Thresholds, told_scores
+from stages.search.evaluation.halving import ENOUGH, Promotion, Thresholds, told_scores
 from stages.search.evaluation.score_model import RIDGE, ScoreModel
 from stages.search.evaluation.scores import SCORES
 from stages.search.evaluation.trial import Outcome, Trial, finalists, ranked
@@ -25,7 +25,6 @@ __all__ = [
     "Outcome",
     "Pool",
     "Promotion",
-    "Removed",
     "ScoreModel",
     "Thresholds",
     "Trial",

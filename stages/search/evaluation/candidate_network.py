@@ -8,7 +8,7 @@ freshly sliced tensors into its modules and sets their width attributes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -31,16 +31,23 @@ class CandidateNetwork:
     Args:
         model: the network that candidates are cut from.
         ids: groups that candidates may cut.
+        refitted: canonical names of further tensors that `resize` may be given.
 
     Attributes:
         network: the copy; the same object at all times.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        ids: Sequence[str],
+        refitted: Iterable[str] = (),
+    ) -> None:
         members = [member.parameter for group in ids for member in graph[group].members]
         uncut = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
         self._graph = graph
-        self._uncut = {name: uncut[name] for name in dict.fromkeys(members)}
+        self._uncut = {name: uncut[name] for name in dict.fromkeys([*members, *refitted])}
         # gradients are wanted only in the copy of it that is distilled
         self.network = copy.deepcopy(model).requires_grad_(False)
         use_small_convolutions(self.network)
@@ -50,9 +57,14 @@ class CandidateNetwork:
             width for width in graph.widths if any(group in ids for group, _ in width.follows)
         ]
 
-    def resize(self, keep: Keep) -> nn.Module:
-        """The network as `prune(model, graph, ChannelPlan(keep))` would be, until the next call."""
-        sliced = slice_tensors(self._uncut, self._graph, keep)
+    def resize(self, keep: Keep, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The network as `prune(model, graph, ChannelPlan(keep))` would be, until the next call.
+
+        Args:
+            tensors: what a reconstruction of this cut gives, by canonical name at its new size;
+                absent: slices.
+        """
+        sliced = slice_tensors(self._uncut, self._graph, keep) if tensors is None else tensors
         for name, slots in self._slots.items():
             for module, key, is_parameter in slots:
                 if is_parameter:

@@ -1,14 +1,17 @@
-"""What a candidate is worth: cut, trained for a few steps, compared with the original on images.
+"""What a candidate is worth: cut, recovered cheaply, compared with the original on images.
 
-How far a cut network is from the original says little about what training will make of it, a few
-steps of distillation say a lot (`tests/bench/fidelity.py`); they cost more than the score. Before
-them come rungs of a few images, from which most candidates are not promoted (successive halving,
-Jamieson & Talwalkar, arXiv 1502.07943; thresholds: stages/search/evaluation/halving.py):
+How far a network is from the original as cut says little about what recovery will make of it;
+weights by least squares from the original's moments, or a few steps of distillation, say a lot
+(`tests/bench/fidelity.py`). Rungs of a few images spare most candidates the rest (successive
+halving, Jamieson & Talwalkar, arXiv 1502.07943; thresholds: stages/search/evaluation/halving.py):
 
-    64 images --threshold--> 256 images --threshold--> distillation, batch-norm statistics fitted
-    to train images, score on all images
+    reconstruction -> 64 images --threshold--> 256 images --threshold--> score on all images
 
-At a rung batch norms use the statistics of the very images they see, which saves fitting them.
+Where candidates are distilled, that comes behind the rungs. A reconstructed network keeps the
+original's batch-norm variances and shifted means: a regression's output varies less than what it
+imitates, and statistics of its own would blow its error up again. Without reconstruction the
+statistics are fitted to train images before the score, and at a rung batch norms use those of the
+very images they see, which saves the fitting.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import rebuild
 from pipeline.config.search import EvaluationConfig
 from pipeline.training.evaluate import norms_of, reestimate_batchnorm
+from stages.reconstruct.independent import Moments
 from stages.search.evaluation.candidate_network import CandidateNetwork
 from stages.search.evaluation.scores import SCORES, correctness
 from stages.search.evaluation.short_distillation import batch_statistics, distill, distill_batches
@@ -40,8 +44,9 @@ class Evaluator:
     Args:
         model: what candidates are cut from, in eval mode; never changed.
         teacher: the original network, in eval mode, which candidates are compared with.
+        moments: of `model`, with which candidates are reconstructed; absent: they are not.
         fit: batches (B, C, H, W) of the train split: for distillation, and what batch-norm
-            statistics are fitted to.
+            statistics are fitted to where nothing is reconstructed.
         x, y: scoring images (N, C, H, W) and labels (N,) of the search split, in an order whose
             prefixes are about as balanced as the whole.
         score: a name in SCORES.
@@ -59,11 +64,13 @@ class Evaluator:
         fit: Sequence[Tensor],
         x: Tensor,
         y: Tensor,
+        moments: Moments | None = None,
         score: str = "divergence",
         steps: int = 0,
         rules: EvaluationConfig | None = None,
     ) -> None:
         self.ranking, self.fit, self.x, self.y = ranking, fit, x, y
+        self.moments = moments
         self.score, self.steps, self.rules = score, steps, rules or EvaluationConfig()
         self.rungs = rung_sizes(len(x), trained=steps > 0, rules=self.rules)
         with torch.inference_mode():
@@ -73,7 +80,8 @@ class Evaluator:
         self.distill_batches = (
             distill_batches(teacher, fit, self.rules.step_images) if steps else []
         )
-        self.candidate_network = CandidateNetwork(model, graph, ranking.ids)
+        refitted = moments.refitted if moments else ()
+        self.candidate_network = CandidateNetwork(model, graph, ranking.ids, refitted)
         self._norms = norms_of(self.candidate_network.network)
 
     def __call__(self, counts: Counts, thresholds: Sequence[float] = ()) -> Outcome:
@@ -84,7 +92,7 @@ class Evaluator:
                 Without thresholds there are no rungs.
         """
         start = time.perf_counter()
-        model = self.candidate_network.resize(self.ranking.keep(counts))
+        model = self._resized(counts)
         rungs: list[float] = []
         for images, threshold in zip(self.rungs, thresholds, strict=False):
             score, accuracy = self._at_rung(model, images)
@@ -101,23 +109,33 @@ class Evaluator:
 
     def candidate(self, counts: Counts) -> nn.Module:
         """The cut network as it is scored, in eval mode; valid until the next call."""
-        return self._recovered(self.candidate_network.resize(self.ranking.keep(counts)))
+        return self._recovered(self._resized(counts))
 
     def of_original(self) -> tuple[float, float]:
         """Score and accuracy of the original."""
         return self._compared(self.answers)
 
+    def _resized(self, counts: Counts) -> nn.Module:
+        """The cut network with the weights that it has at its rungs."""
+        keep = self.ranking.keep(counts)
+        tensors = self.moments.tensors_after(keep) if self.moments else None
+        return self.candidate_network.resize(keep, tensors)
+
     def _recovered(self, model: nn.Module) -> nn.Module:
-        """After distillation and with fitted batch-norm statistics."""
+        """After distillation, and with fitted batch-norm statistics where none were kept."""
+        own_statistics = self.moments is None
         if self.steps:
             model = rebuild(model, {}, ())  # the candidate network shares tensors with the original
-            distill(model, self.distill_batches, self.steps, self.rules)
-        reestimate_batchnorm(model, self.fit)
+            norms = norms_of(model) if own_statistics else ()
+            distill(model, self.distill_batches, self.steps, self.rules, norms)
+        if own_statistics:
+            reestimate_batchnorm(model, self.fit)
         return model
 
     def _at_rung(self, model: nn.Module, images: int) -> tuple[float, float]:
         """Mean score and accuracy on the first images, seen as one batch."""
-        with batch_statistics(self._norms), torch.inference_mode():
+        norms = self._norms if self.moments is None else ()
+        with batch_statistics(norms), torch.inference_mode():
             return self._compared(model(self.x[:images]))
 
     def _compared(self, logits: Tensor) -> tuple[float, float]:

@@ -8,7 +8,7 @@ important the cut channels were says much of the rest, and costs nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,7 @@ from pipeline.channels.counts import Counts
 from pipeline.config.search import EvaluationConfig
 from stages.search.evaluation.score_model import ScoreModel
 from stages.search.evaluation.trial import Trial
-
-Removed = Callable[[Counts], float]
-"""counts (G,) -> importance of what such a candidate cuts, in any unit."""
+from stages.search.space.ranking import Removed
 
 Thresholds = tuple[float, ...]
 """Least score at each rung with which a candidate is promoted."""

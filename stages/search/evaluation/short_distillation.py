@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config.search import EvaluationConfig
-from pipeline.training.evaluate import norms_of
 from pipeline.training.objectives import distillation_loss
 
 DistillBatch = tuple[Tensor, Tensor]
@@ -33,9 +32,16 @@ def distill_batches(teacher: nn.Module, fit: Sequence[Tensor], size: int) -> lis
 
 
 def distill(
-    student: nn.Module, batches: Sequence[DistillBatch], steps: int, rules: EvaluationConfig
+    student: nn.Module,
+    batches: Sequence[DistillBatch],
+    steps: int,
+    rules: EvaluationConfig,
+    norms: Sequence[_BatchNorm],
 ) -> None:
     """Train `student` in place over the batches, again and again.
+
+    Args:
+        norms: those of its batch norms that use each batch's own statistics meanwhile.
 
     Without labels: a score must not depend on them more than the user's choice of score does.
     """
@@ -46,7 +52,7 @@ def distill(
         nesterov=True,
         fused=True,
     )
-    with batch_statistics(norms_of(student)):
+    with batch_statistics(norms):
         for step, (x, wanted) in enumerate(itertools.islice(itertools.cycle(batches), steps)):
             optimizer.param_groups[0]["lr"] = rules.lr * min(1.0, (step + 1) / rules.warmup)
             loss = distillation_loss(student(x), wanted, rules.temperature)

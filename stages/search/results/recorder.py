@@ -32,15 +32,22 @@ class Recorder:
             self.journal.append(trial, self.problem.all_costs(trial.candidate.counts))
             self.scored += 1
         self.hits += trial.cached
-        if trial.phase == self.problem.settings.strategy:
+        if self._reported(trial):
             self._report(trial)
+
+    def _reported(self, trial: Trial) -> bool:
+        return trial.phase == self.problem.settings.strategy
+
+    def _eta(self) -> float:
+        """Seconds to go, about."""
+        each = (time.monotonic() - self.begun) / max(1, self.scored)
+        return round(each * (self.total - self.done), 1)
 
     def _report(self, trial: Trial) -> None:
         score = trial.outcome.score
         self.done += 1
         if trial.complete:
             self.best = score if self.best is None else max(score, self.best)
-        each = (time.monotonic() - self.begun) / max(1, self.scored)
         self.progress(
             self.done,
             self.total,
@@ -48,7 +55,7 @@ class Recorder:
             accuracy=trial.outcome.accuracy,
             budget=self._spent(trial),
             cache_hits=self.hits,
-            eta_s=round(each * (self.total - self.done), 1),
+            eta_s=self._eta(),
         )
 
     def _spent(self, trial: Trial) -> str:
@@ -58,3 +65,24 @@ class Recorder:
         spent = problem.all_costs(counts)[metric] / problem.original.costs.get(metric, 1)
         side = "of" if problem.projector.fits(counts) else "above"
         return f"{metric} {spent:.1%} {side} {problem.budget.asked:.1%}"
+
+
+class TableRecorder(Recorder):
+    """The same for the entries of the loss table, all of which are reported.
+
+    Attributes:
+        total: entries there will be at most; it may fall as they are measured.
+    """
+
+    def expect(self, total: int) -> None:
+        """There will be `total` entries at most."""
+        self.total = total
+
+    def _reported(self, trial: Trial) -> bool:
+        return True
+
+    def _report(self, trial: Trial) -> None:
+        self.done += 1
+        self.progress(
+            self.done, self.total, what="widths measured for the loss table", eta_s=self._eta()
+        )

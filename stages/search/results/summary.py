@@ -16,6 +16,7 @@ from stages.search.evaluation.trial import Trial, ranked
 from stages.search.latency.table import Calibration
 from stages.search.latency.timer import CandidateTimer
 from stages.search.problem import SearchProblem
+from stages.search.tables.loss_table import LossTable
 
 FINALISTS = "finalists"
 """Phase of the leaders that are scored once more."""
@@ -126,6 +127,7 @@ class Summary:
             "score": outcome.score,
             "accuracy": outcome.accuracy,
             "images": outcome.images,
+            "reconstructed": settings.reconstruct,
             "distill_steps": settings.distill_steps * longer,
             **self.problem.all_costs(trial.candidate.counts),
         }
@@ -185,6 +187,16 @@ def curve(trials: Sequence[Trial]) -> list[Document]:
             {"trial": trial.index, "score": outcome.score, "best": best, "stopped": outcome.stopped}
         )
     return points
+
+
+def table_part(problem: SearchProblem, table: LossTable, best: Trial) -> Document:
+    """The loss table in `search.json`: nats of divergence, measured on `images` images."""
+    groups = zip(problem.space.ids, table.measured, strict=True)
+    return {
+        "images": problem.settings.table.images,
+        "predicted": table(best.candidate.counts),
+        "groups": [{"id": name, "measured": sorted(known.items())} for name, known in groups],
+    }
 
 
 def latency_part(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,9 @@ from stages.search.space.space import Space
 
 Importance = tuple[NDArray[np.float64], ...]
 """Per group of the space, the importance of its units, (size,)."""
+
+Removed = Callable[[Counts], float]
+"""counts (G,) -> what such a candidate loses by its cut alone, in any unit."""
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class Space:
         rest = counts % self.blocks
         return np.minimum(np.where(rest > 0, rest, self.blocks), counts - self.floors)
 
+    def widths(self, group: int) -> Counts:
+        """All counts that a group, by its place, may keep: ascending, the whole group last."""
+        size, block = int(self.sizes[group]), int(self.blocks[group])
+        return np.append(np.arange(int(self.floors[group]), size, block), size)
+
     def allows(self, counts: Counts) -> bool:
         """Whether every group is between floor and size, and on a block or whole."""
         on_block = (counts % self.blocks == 0) | (counts == self.sizes)

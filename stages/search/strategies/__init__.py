@@ -15,10 +15,12 @@ from stages.search.strategies.global_taylor import GlobalTaylor
 from stages.search.strategies.random import Random
 from stages.search.strategies.rl import PolicyGradient
 from stages.search.strategies.rlpruner import RLPruner
+from stages.search.strategies.table import Table
 from stages.search.strategies.uniform import Uniform
 
 STRATEGIES: dict[str, Callable[[Task], Strategy]] = {
     "rl": PolicyGradient,
+    "table": Table,
     "rlpruner": RLPruner,
     "evolution": Evolution,
     "random": Random,
@@ -26,7 +28,7 @@ STRATEGIES: dict[str, Callable[[Task], Strategy]] = {
     "global-taylor": GlobalTaylor,
 }
 
-CONTROLS = ("uniform", "global-taylor")
+CONTROLS = ("table", "uniform", "global-taylor")
 """Deterministic strategies of one candidate: every search runs them, a comparison once each."""
 
 CONSTANTS = {"rl": critic.CONSTANTS, "rlpruner": rlpruner.CONSTANTS}

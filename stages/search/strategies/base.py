@@ -14,8 +14,10 @@ from pipeline.channels.counts import Counts
 from pipeline.config.search import SearchConfig
 from stages.search.space.candidate import Candidate
 from stages.search.space.projection import Projector
-from stages.search.space.ranking import Importance, Removal
+from stages.search.space.ranking import Importance, Removal, Removed
 from stages.search.space.space import Space
+from stages.search.tables.loss_table import LossTable
+from stages.search.tables.solver import solve
 
 Vector = NDArray[np.float64]
 
@@ -33,6 +35,7 @@ class Task:
         seed: seeds everything a strategy draws.
         trials: evaluations the strategy will be given.
         settings: the section `search`; a strategy's own settings are a section in it.
+        table: losses of the widths of single groups; every search measures it.
     """
 
     projector: Projector
@@ -40,15 +43,21 @@ class Task:
     seed: int
     trials: int
     settings: SearchConfig = field(default_factory=SearchConfig)
+    table: LossTable | None = None
 
     @property
     def space(self) -> Space:
         return self.projector.space
 
     @cached_property
-    def removed(self) -> Removal:
-        """Importance that counts (G,) cut away."""
-        return Removal(self.importance)
+    def removed(self) -> Removed:
+        """What counts (G,) lose: as the table predicts, else the importance that they cut away."""
+        return Removal(self.importance) if self.table is None else self.table
+
+    @cached_property
+    def start(self) -> Counts:
+        """Where learning starts, (G,): the table's solution, else the global ranking's."""
+        return greedy_counts(self) if self.table is None else solve(self.table, self.projector)
 
 
 class Strategy(Protocol):
@@ -100,7 +109,7 @@ def greedy_counts(task: Task) -> Counts:
     Importances are compared across groups, so they must be on one scale; first-order Taylor is (it
     estimates the change of the same loss), cf. Molchanov et al., arXiv 1906.10771.
     """
-    projector, space, sums = task.projector, task.space, task.removed.sums
+    projector, space, sums = task.projector, task.space, Removal(task.importance).sums
     counts = space.sizes.copy()
     # a block within one of the runtime's own blocks saves nothing yet
     least = 1e-9 * projector.cost.of(space.sizes)

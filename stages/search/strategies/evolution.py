@@ -8,17 +8,17 @@ import numpy as np
 from cmaes import CMA
 
 from stages.search.space.candidate import WARM_START, Candidate
-from stages.search.strategies.base import START_LIMIT, Task, Vector, greedy_counts
+from stages.search.strategies.base import START_LIMIT, Task, Vector
 
 _DRAWN = "cma-es"
 
 
 class Evolution:
-    """Starts at the global-taylor distribution, like the learned policy, to be comparable."""
+    """Starts at the table's solution, like the learned policy, to be comparable."""
 
     def __init__(self, task: Task) -> None:
         self.task, section = task, task.settings.evolution
-        self.warm = greedy_counts(task)
+        self.warm = task.start
         self.cma = CMA(
             mean=task.space.logits(self.warm).clip(-START_LIMIT, START_LIMIT),
             sigma=section.spread,

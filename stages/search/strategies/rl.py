@@ -1,7 +1,7 @@
 """`rl`: an actor-critic over keep ratios, the default.
 
 Actor: an independent Gaussian per group over the logit of its keep ratio, with learned mean and
-learned spread, started at the global-taylor distribution. Actions are projected onto the budget,
+learned spread, started at the table's solution. Actions are projected onto the budget,
 which ignores a constant added to all logits, so what is learned is the *distribution* of the
 budget. Update: after every batch a few steps of clipped policy gradient (PPO, arXiv 1707.06347,
 clipped per group), advantages normalised over the batch, with an entropy bonus that keeps the
@@ -28,7 +28,6 @@ from stages.search.strategies.base import (
     START_LIMIT,
     Task,
     Vector,
-    greedy_counts,
     uniform_counts,
 )
 from stages.search.strategies.critic import Critic
@@ -47,7 +46,7 @@ class PolicyGradient:
     def __init__(self, task: Task) -> None:
         self.task, self.settings = task, task.settings.rl
         self.rng = np.random.default_rng(task.seed)
-        self.warm = greedy_counts(task)
+        self.warm = task.start
         centre = task.space.logits(self.warm).clip(-START_LIMIT, START_LIMIT)
         self.mean: Vector = centre - centre.mean()
         self.log_spread: Vector = np.full(len(centre), np.log(self.settings.start_spread))

@@ -10,6 +10,7 @@ from stages.search.compare import compare_strategies
 from stages.search.engine import Search
 from stages.search.evaluation import InProcess, ranked
 from stages.search.results import StrategyRun
+from stages.search.space.ranking import Removal
 
 
 def test_every_searching_strategy_gets_the_same_evaluations_and_keeps_the_budget() -> None:
@@ -101,7 +102,7 @@ def test_a_leader_above_the_measured_budget_is_not_preferred_for_scoring_better(
 
 def test_of_the_leaders_the_final_evaluation_prefers_the_best() -> None:
     ready = problem(trials=12, images=60, finalists=3)
-    search = Search(InProcess(ready.evaluator), removed=ready.removed)
+    search = Search(InProcess(ready.evaluator), removed=Removal(ready.importance))
     leaders = ranked(search.run("random", ready.strategy("random", trials=12, seed=0), 12))[:3]
     final = ready.final_evaluator()
     scores = {trial.key: final(trial.candidate.counts).score for trial in leaders}

@@ -8,20 +8,22 @@ from pathlib import Path
 import stages.search as package
 
 ROOT = Path(package.__file__).parent
-ROOMS = {"space", "evaluation", "latency", "strategies", "results"}
+ROOMS = {"space", "evaluation", "latency", "tables", "strategies", "results"}
 ARROWS = {
     "space": set(),
     "evaluation": {"space"},
     "latency": {"space"},
-    "strategies": {"space", "evaluation"},
+    "tables": {"space"},
+    "strategies": {"space", "evaluation", "tables"},
     "budget": {"space", "latency"},
-    "problem": {"space", "evaluation", "latency", "strategies", "budget"},
+    "problem": {"space", "evaluation", "latency", "tables", "strategies", "budget"},
     "engine": {"space", "evaluation", "strategies"},
-    "results": {"space", "evaluation", "latency", "problem"},
-    "session": {*ROOMS, "budget", "problem", "engine"},
-    "compare": {*ROOMS, "budget", "problem", "engine"},
-    "compare_run": {*ROOMS, "budget", "problem", "engine", "compare"},
-    "stage": {*ROOMS, "budget", "problem", "engine", "session"},
+    "tabulate": {"space", "evaluation", "tables", "problem", "engine"},
+    "results": {"space", "evaluation", "latency", "tables", "problem"},
+    "session": {*ROOMS, "budget", "problem", "engine", "tabulate"},
+    "compare": {*ROOMS, "budget", "problem", "engine", "tabulate"},
+    "compare_run": {*ROOMS, "budget", "problem", "engine", "tabulate", "compare"},
+    "stage": {*ROOMS, "budget", "problem", "engine", "tabulate", "session"},
 }
 
 

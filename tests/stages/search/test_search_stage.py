@@ -17,6 +17,7 @@ from search_stages import context
 import stages.search.stage as module
 from pipeline.errors import Interrupted, UsageError
 from stages.prune import ChannelPlan, CostModel
+from stages.search.strategies import CONTROLS
 
 
 @pytest.mark.parametrize("strategy", ["rl", "global-taylor"])
@@ -36,8 +37,7 @@ def test_writes_a_plan_within_budget_and_the_controls_beside_it(
     assert all(len(units) % 8 == 0 for units in plan.keep.values())
     found = json.loads((ctx.out / "search.json").read_text())
     assert {row["strategy"] for row in found["strategies"]} == {
-        "uniform",
-        "global-taylor",
+        *CONTROLS,
         strategy,
     }
     assert found["budget"]["realised"]["macs"]["pruned"] == cost.macs(plan.counts())
@@ -54,6 +54,11 @@ def test_progress_says_what_a_candidate_costs_of_what_it_may(
     ctx = context(tmp_path)
     ctx.reporter.progress = lambda done, total, **fields: reports.append((done, total, fields))  # type: ignore[method-assign]
     stage.run(ctx)
+    tabulated = [report for report in reports if "what" in report[2]]
+    reports = [report for report in reports if "what" not in report[2]]
+    assert [done for done, _, _ in tabulated] == list(range(1, len(tabulated) + 1))
+    assert all(done <= total for done, total, _ in tabulated)
+    assert {fields["what"] for _, _, fields in tabulated} == {"widths measured for the loss table"}
     assert [(done, total) for done, total, _ in reports] == [(n, 16) for n in range(1, 17)]
     for _, _, fields in reports:
         spent, _, may = fields["budget"].removeprefix("macs ").partition(" of ")
@@ -66,23 +71,38 @@ def test_the_plan_is_at_least_as_good_as_the_controls(stage: ModuleType, tmp_pat
     result = stage.run(context(tmp_path))
     found = json.loads((tmp_path / "out" / "search.json").read_text())
     rows = {row["strategy"]: row["score"] for row in found["strategies"]}
-    assert rows["rl"] >= max(rows["uniform"], rows["global-taylor"])
+    assert rows["rl"] >= max(rows[name] for name in CONTROLS)
     assert result["trials"] == 16
 
 
-def test_interrupted_then_continued_gives_the_same_plan(stage: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("polls_before", "phase"), [(7, "table entries"), (40, "rl")])
+def test_interrupted_then_continued_gives_the_same_plan(
+    stage: ModuleType, tmp_path: Path, polls_before: int, phase: str
+) -> None:
+    """Within the loss table, and within the trials of the strategy."""
     stage.run(context(tmp_path / "whole"))
-    polls = iter([0] * 7 + [15] * 1000)
+    polls = iter([0] * polls_before + [15] * 1000)
     ctx = context(tmp_path / "cut")
     ctx.stop_signal = lambda: next(polls)
     with pytest.raises(Interrupted):
         stage.run(ctx)
-    left = len((ctx.work / "trials.jsonl").read_text().splitlines())
-    assert 3 < left < 17
+    left = (ctx.work / "trials.jsonl").read_text().splitlines()
+    assert json.loads(left[-1])["phase"] == phase
     assert not list(ctx.out.iterdir())
     stage.run(context(tmp_path / "cut"))
-    whole, resumed = (tmp_path / name / "out" / "plan.json" for name in ("whole", "cut"))
-    assert resumed.read_bytes() == whole.read_bytes()
+    journals = [
+        (root / "out" / "trials.jsonl").read_text().splitlines()
+        for root in (tmp_path / "whole", tmp_path / "cut")
+    ]
+    assert journals[1][: len(left)] == left, "nothing is measured again"
+    assert len(journals[0]) == len(journals[1])
+    plans = [(tmp_path / root / "out" / "plan.json").read_bytes() for root in ("whole", "cut")]
+    assert plans[0] == plans[1]
+    tables = [
+        json.loads((tmp_path / root / "out" / "search.json").read_text())["table"]
+        for root in ("whole", "cut")
+    ]
+    assert tables[0] == tables[1]
 
 
 def test_other_settings_do_not_continue_the_old_journal(stage: ModuleType, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from search_nets import even_counts, problem, random_counts, trained
 
+from pipeline.channels.rebuild import rebuild
 from pipeline.config.search import EvaluationConfig
 from pipeline.training.evaluate import reestimate_batchnorm
 from stages.prune import ChannelPlan, prune
@@ -42,7 +43,7 @@ def test_scores_do_not_depend_on_what_was_scored_before() -> None:
 
 
 def test_score_is_that_of_the_cut_network_after_fitting_batch_norm() -> None:
-    ready = problem(distill_steps=0)
+    ready = problem(reconstruct=False)
     counts = even_counts(ready)
     cut = cut_network(ready, counts)
     reestimate_batchnorm(cut, ready.fit)
@@ -56,6 +57,32 @@ def test_score_is_that_of_the_cut_network_after_fitting_batch_norm() -> None:
     assert outcome.images == 100
 
 
+def test_score_is_that_of_the_network_with_weights_by_least_squares() -> None:
+    model, graph, _ = trained()
+    ready = problem(images=400)
+    counts = even_counts(ready)
+    assert ready.moments is not None
+    keep = ready.ranking.keep(counts)
+    cut = rebuild(model, ready.moments.tensors_after(keep), graph.widths_after(keep)).eval()
+    expected = divergence(cut, ready.evaluator.x)
+    assert ready.evaluator(counts).score == pytest.approx(expected, rel=1e-4)
+    at_rung = divergence(cut, ready.evaluator.x[:64])
+    assert ready.evaluator(counts, (1.0,)).score == pytest.approx(at_rung, rel=1e-4)
+    plain = problem(images=400, reconstruct=False, criterion="obs")
+    assert plain.moments is None
+    assert plain.evaluator(counts).score < ready.evaluator(counts).score
+
+
+def test_what_a_reconstruction_shifts_is_as_it_was_for_the_next_candidate() -> None:
+    """Running means and biases of layers that are not cut at all are among it."""
+    ready = problem()
+    whole = ready.space.sizes
+    ready.evaluator(even_counts(ready))
+    network, (model, _, _) = ready.evaluator.candidate(whole), trained()
+    wanted = model.state_dict()
+    assert all(torch.equal(wanted[name], found) for name, found in network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "recipe", [{}, {"lr": 0.05, "warmup": 2, "temperature": 4.0, "step_images": 32}]
 )
@@ -64,7 +91,7 @@ def test_distillation_is_sgd_on_the_softened_divergence_over_the_fit_images_agai
 ) -> None:
     model, _, _ = trained()
     rules = EvaluationConfig(**recipe)
-    ready = problem(distill_steps=5, fit_images=128, evaluation=recipe)
+    ready = problem(reconstruct=False, distill_steps=5, fit_images=128, evaluation=recipe)
     counts = even_counts(ready)
     cut = cut_network(ready, counts).train()
     parts = torch.cat(list(ready.fit)).split(rules.step_images)
@@ -86,10 +113,20 @@ def test_distillation_is_sgd_on_the_softened_divergence_over_the_fit_images_agai
 def test_longer_distillation_scores_better() -> None:
     scores = []
     for steps in (0, 3, 12):
-        ready = problem(distill_steps=steps)
+        ready = problem(reconstruct=False, distill_steps=steps)
         scores.append(ready.evaluator(even_counts(ready)).score)
     assert scores == sorted(scores)
     assert len(set(scores)) == 3
+
+
+def test_distillation_of_a_reconstructed_candidate_keeps_its_statistics() -> None:
+    plain, trained_too = problem(), problem(distill_steps=3)
+    counts = even_counts(plain)
+    assert trained_too.evaluator(counts).score > plain.evaluator(counts).score
+    one, two = (
+        dict(ready.evaluator.candidate(counts).named_buffers()) for ready in (plain, trained_too)
+    )
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 def test_a_candidate_in_training_has_no_dropout_and_leaves_the_random_state_alone() -> None:
@@ -144,7 +181,7 @@ def test_rungs_grow_with_the_images_and_take_most_of_them_only_before_training(
 
 
 def test_at_a_rung_the_cut_network_is_in_training_mode_on_the_first_images() -> None:
-    ready = problem(images=400)
+    ready = problem(images=400, reconstruct=False)
     counts = even_counts(ready)
     expected = divergence(cut_network(ready, counts).train(), ready.evaluator.x[:64])
     assert ready.evaluator(counts, (1.0,)).score == pytest.approx(expected, rel=1e-5)

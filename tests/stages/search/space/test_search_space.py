@@ -9,6 +9,7 @@ from search_nets import problem, random_counts
 from search_tasks import chain
 
 from stages.search.space import Candidate, Ranking, Space, key_of
+from stages.search.space.ranking import Removal
 from stages.trace import ChannelGraph, ChannelGroup
 
 
@@ -70,16 +71,16 @@ def test_the_most_important_units_stay_and_of_equal_ones_the_first() -> None:
 
 
 def test_removed_importance_is_that_of_the_least_important_units() -> None:
-    ready = problem()
-    counts = random_counts(ready)
+    ready = problem(criterion="taylor")
+    counts, removed = random_counts(ready), Removal(ready.importance)
     kept = ready.ranking.keep(counts)
     total = sum(float(values.sum()) for values in ready.importance)
     held = sum(
         float(values[list(kept[name])].sum())
         for name, values in zip(ready.space.ids, ready.importance, strict=True)
     )
-    assert ready.removed(counts) == pytest.approx(total - held)
-    assert ready.removed(ready.space.sizes) == 0
+    assert removed(counts) == pytest.approx(total - held)
+    assert removed(ready.space.sizes) == 0
 
 
 def test_candidates_of_equal_counts_have_equal_keys() -> None:

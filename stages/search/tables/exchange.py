@@ -1,0 +1,83 @@
+"""Wider here for narrower there: the last of what a plan can gain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.channels.counts import Array, Counts
+from stages.search.space.projection import Projector
+from stages.search.tables.loss_table import LossTable
+
+CHECKED = 128  # promising exchanges whose true cost is asked for at once
+SURPLUS = 1.01  # costs of a pair do not add up: it may cost less than its parts
+LEAST = 1e-12  # gain that is no round-off, in the unit of the losses
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """Single changes of one group each: which, to what width, and what that does (n,)."""
+
+    group: NDArray[np.int64]
+    width: NDArray[np.int64]
+    cost: Array
+    loss: Array
+
+    def only(self, chosen: NDArray[np.bool_]) -> _Moves:
+        return _Moves(*(values[chosen] for values in vars(self).values()))
+
+
+def exchange(table: LossTable, projector: Projector, counts: Counts) -> Counts:
+    """Make the best exchange again and again, until none gains anything; counts (G,)."""
+    while (found := _best(table, projector, counts)) is not None:
+        counts = found
+    return counts
+
+
+def _best(table: LossTable, projector: Projector, counts: Counts) -> Counts | None:
+    """Counts after the exchange that gains most; None: none gains."""
+    moves, limit = _moves(table, projector, counts), projector.limit
+    nothing = np.zeros(1)
+    up, down = moves.only(moves.loss < -LEAST), moves.only(moves.cost < 0)
+    # the first narrower move is none, for where there is room
+    saved, lost = np.append(nothing, down.cost), np.append(nothing, down.loss)
+    gain = -up.loss[:, None] - lost
+    cost = projector.cost.of(counts) + up.cost[:, None] + saved
+    apart = up.group[:, None] != np.append(-1, down.group)
+    ups, downs = np.nonzero((gain > LEAST) & (cost <= limit * SURPLUS) & apart)
+    order = np.argsort(-gain[ups, downs], kind="stable")
+    for start in range(0, len(order), CHECKED):
+        some = order[start : start + CHECKED]
+        rows = np.repeat(counts[None], len(some), axis=0)
+        here, narrower = np.arange(len(some)), downs[some] - 1
+        real = narrower >= 0
+        rows[here[real], down.group[narrower[real]]] = down.width[narrower[real]]
+        rows[here, up.group[ups[some]]] = up.width[ups[some]]
+        fits = projector.cost.each(rows) <= limit * (1 + projector.slack)
+        if fits.any():
+            return rows[int(fits.argmax())]
+    return None
+
+
+def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
+    """Every group 1, 2, 4, 8, … widths wider and narrower, and as wide and narrow as may be."""
+    place = np.array(
+        [own.searchsorted(kept) for own, kept in zip(table.widths, counts, strict=True)]
+    )
+    last = np.array([len(own) - 1 for own in table.widths])
+    parts = []
+    offsets = 2 ** np.arange(int(last.max()).bit_length() + 1)
+    for offset in (*-offsets, *offsets):
+        to = np.clip(place + offset, 0, last)
+        widths, losses = (
+            np.array([row[at] for row, at in zip(rows, to, strict=True)])
+            for rows in (table.widths, table.losses)
+        )
+        now = np.array([row[at] for row, at in zip(table.losses, place, strict=True)])
+        cost = projector.cost.deltas(counts, widths - counts)
+        parts.append(_Moves(np.arange(len(counts)), widths, cost, losses - now))
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    moves = _Moves(*(np.concatenate(column) for column in columns))
+    return moves.only(moves.width != counts[moves.group])
