@@ -16,7 +16,7 @@ SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top)
 # stages whose engines a stage may import, besides its own
 ENGINES = {
     "search": {"trace", "prune", "reconstruct", "export", "benchmark"},
-    "prune": {"trace", "reconstruct"},
+    "prune": {"trace"},
     "rotate": {"trace", "reconstruct"},
 }
 LONGEST_CHAIN = 12  # modules from the command line down to the last that imports none of ours

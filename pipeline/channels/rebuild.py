@@ -13,15 +13,11 @@ import torch
 from torch import fx, nn
 
 from pipeline.channels.graph import ChannelGraph, Keep
+from pipeline.channels.named import named_tensors as named_tensors
 from pipeline.errors import RlpError, UsageError
 
 _PLAIN = frozenset({type(None), bool, int, float, str, torch.dtype})
 _TABLES = frozenset({dict, OrderedDict, list, set})
-
-
-def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by canonical name, each once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def slice_tensors(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.channels.rebuild import named_tensors
+from pipeline.channels.named import named_tensors
 from stages.reconstruct.operators import LinearMap, Norm, read
 
 LIVE = 4  # activations of the largest size that a network holds at once: a DenseNet does

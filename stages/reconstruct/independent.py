@@ -22,8 +22,7 @@ from pipeline.channels.rebuild import named_tensors, slice_tensors
 from stages.reconstruct.forward import Forward, Listener, Use, survey
 from stages.reconstruct.least_squares import System, best_ridge
 from stages.reconstruct.operators import LinearMap, read
-from stages.reconstruct.patches import Sampling, patches
-from stages.reconstruct.sequential import joined
+from stages.reconstruct.patches import Sampling, joined, patches
 
 MAX_BYTES = 4 << 30
 

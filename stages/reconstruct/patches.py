@@ -112,6 +112,17 @@ def patches(op: LinearMap, positions: Positions) -> Tensor:
     return split.permute(2, 0, 1, 3).reshape(op.groups, len(positions), -1)
 
 
+def joined(parts: list[tuple[Tensor, Tensor]], sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """One system of several (x, y), each (groups, n, …), with all held-out rows last."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = [x.shape[1] - sampling.held_out(x.shape[1]) for x, _ in parts]
+    order = [slice(None, end) for end in ends] + [slice(end, None) for end in ends]
+    pairs = list(zip(parts * 2, order, strict=True))
+    x, y = (torch.cat([part[i][:, rows] for part, rows in pairs], 1) for i in (0, 1))
+    return x, y
+
+
 def _pixels(
     op: LinearMap, dim: int, out: Tensor, tap: Tensor, extent: int
 ) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from stages.reconstruct.forward import Forward, Listener, Use
 from stages.reconstruct.least_squares import Fitted, fit
 from stages.reconstruct.operators import LinearMap, Norm, read
-from stages.reconstruct.patches import Sampling, patches
+from stages.reconstruct.patches import Sampling, joined, patches
 from stages.reconstruct.targets import Targets, channel_mean
 
 FLAT = 1e-3  # of the median gain: what a batch norm damps more than that is not asked back
@@ -210,17 +210,6 @@ class _Pass(Listener):
         if bool(torch.isfinite(total).all()) and bool(total.any()):
             state.changed[use.name] = op.mean + total
         state.settle(use)
-
-
-def joined(parts: list[tuple[Tensor, Tensor]], sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """One system of several (x, y), each (groups, n, …), with all held-out rows last."""
-    if len(parts) == 1:
-        return parts[0]
-    ends = [x.shape[1] - sampling.held_out(x.shape[1]) for x, _ in parts]
-    order = [slice(None, end) for end in ends] + [slice(end, None) for end in ends]
-    pairs = list(zip(parts * 2, order, strict=True))
-    x, y = (torch.cat([part[i][:, rows] for part, rows in pairs], 1) for i in (0, 1))
-    return x, y
 
 
 def layer_name(weight: str) -> str:

@@ -3,7 +3,8 @@
     from stages.search import InProcess, Network, Search, SearchProblem
     network, settings = Network(model, graph), SearchConfig(trials=100)
     problem = SearchProblem.build(network, splits, settings, seed=0, align=8)
-    table = Tabulation(problem, Search(InProcess(problem.table_evaluator())))()
+    entries = Search(InProcess(problem.table_evaluator()))
+    table = Tabulation(problem.space, settings.table.widths, entries)()
     search = Search(InProcess(problem.evaluator), table)
     trials = search.run("rl", problem.strategy("rl", trials=100, table=table), 100)
 
@@ -13,12 +14,11 @@ The rooms, and what each may import (held by tests/stages/search/test_search_roo
     evaluation   what a candidate is worth                       space
     latency      how long it takes in onnxruntime                space
     tables       what each width of a group loses; a solver      space
-    strategies   what to try next                                space, evaluation, tables
+    strategies   what to try next                                space, evaluation
     budget       this round's part of the budget                 space, latency
     problem      all of that, resolved once and frozen           the five rooms, budget
     engine       ask, score, tell                                space, evaluation, strategies
-    tabulate     measures the tables                             space, evaluation, tables,
-                                                                 problem, engine
+    tabulate     measures the tables                             space, evaluation, tables, engine
     results      journal, plan, `search.json`, comparisons;      space, evaluation, latency,
                  knows no strategy                               tables, problem
     session      one search in a run                             all above

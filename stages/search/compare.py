@@ -95,7 +95,8 @@ class _Searches:
 
     @cached_property
     def table(self) -> LossTable:
-        return Tabulation(self.problem, Search(InProcess(self.problem.table_evaluator())))()
+        search = Search(InProcess(self.problem.table_evaluator()))
+        return Tabulation(self.problem.space, self.problem.settings.table.widths, search)()
 
     def run(self, name: str, seed: int) -> StrategyRun:
         """One search, and its best candidate by the final evaluation."""

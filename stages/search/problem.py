@@ -19,8 +19,8 @@ from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Refused, UsageError
 from pipeline.run.rounds import ONLY_ROUND, Round
 from stages.prune.importance import completed, rank_channels
-from stages.prune.importance.obs import of_moments
 from stages.reconstruct.independent import Moments
+from stages.reconstruct.units import rank_units
 from stages.search.budget import RoundBudget, resolve_budget
 from stages.search.evaluation.evaluator import Evaluator
 from stages.search.latency.table import Calibration
@@ -30,6 +30,7 @@ from stages.search.space.space import Space
 from stages.search.strategies import STRATEGIES
 from stages.search.strategies.base import Strategy, Task
 from stages.search.tables.loss_table import LossTable
+from stages.search.tables.solver import solve
 
 Calibrate = Callable[[Space, Ranking, Cost], Calibration]
 """(space, ranking, MACs) -> table of latencies; asked only where latency is the budget."""
@@ -203,8 +204,9 @@ class SearchProblem:
                 f"unknown search strategy {name!r}", hint=f"one of {', '.join(STRATEGIES)}"
             )
         chosen = self.seed if seed is None else seed
+        start = None if table is None else solve(table, self.projector)
         return STRATEGIES[name](
-            Task(self.projector, self.importance, chosen, trials, self.settings, table)
+            Task(self.projector, self.importance, chosen, trials, self.settings, table, start)
         )
 
     def exact_costs(self, counts: Counts) -> dict[str, int]:
@@ -262,7 +264,9 @@ def _ranked(
         return found, found
     # errors of different layers' outputs are in different units
     comparable = rank_channels(model, graph, "taylor", batches)
-    return completed(model, graph, of_moments(moments, graph)), comparable
+    errors = rank_units(moments, graph)
+    read = {name: own for name, own in errors.items() if bool(own.any())}
+    return completed(model, graph, read), comparable
 
 
 def _scoring_images(images: Images, count: int, seed: int) -> tuple[Tensor, Tensor]:

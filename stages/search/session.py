@@ -178,7 +178,9 @@ class SearchSession:
                 on_trial=recorder,
                 check=self._check,
             )
-            tabulation = Tabulation(problem, search, recorder.expect)
+            tabulation = Tabulation(
+                problem.space, self.settings.table.widths, search, recorder.expect
+            )
             table = tabulation()
         if search.mismatched:
             self.ctx.warn(f"{search.mismatched} recorded entries of the loss table were repeated")

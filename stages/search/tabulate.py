@@ -11,8 +11,8 @@ import numpy as np
 from pipeline.channels.counts import Counts
 from stages.search.engine import Search
 from stages.search.evaluation.trial import Trial
-from stages.search.problem import SearchProblem
 from stages.search.space.candidate import Candidate
+from stages.search.space.space import Space
 from stages.search.tables.loss_table import LossTable
 from stages.search.tables.measure import Entry, measure_table
 
@@ -24,7 +24,8 @@ class Tabulation:
     """Measures the table of a problem.
 
     Args:
-        search: with an executor on `problem.table_evaluator()`.
+        most: widths of a group, at most.
+        search: with an executor on the problem's `table_evaluator()`.
         expect: told how many entries there will be at most, before each batch of them.
 
     Attributes:
@@ -33,26 +34,26 @@ class Tabulation:
 
     def __init__(
         self,
-        problem: SearchProblem,
+        space: Space,
+        most: int,
         search: Search,
         expect: Callable[[int], None] = lambda total: None,
     ) -> None:
-        self.problem, self.search, self.expect = problem, search, expect
+        self.space, self.most, self.search, self.expect = space, most, search, expect
         self.trials: list[Trial] = []
 
     def __call__(self) -> LossTable:
         """The table, in the unit of the divergence: nats."""
-        space = self.problem.space
-        self._score([space.sizes], ["whole"], 0)
-        return measure_table(space, self._losses, self.problem.settings.table.widths)
+        self._score([self.space.sizes], ["whole"], 0)
+        return measure_table(self.space, self._losses, self.most)
 
     def _losses(self, entries: Sequence[Entry], further: int) -> list[float]:
-        space, rows = self.problem.space, []
+        rows = []
         for group, width in entries:
-            counts = space.sizes.copy()
+            counts = self.space.sizes.copy()
             counts[group] = width
             rows.append(counts)
-        names = [space.ids[group] for group, _ in entries]
+        names = [self.space.ids[group] for group, _ in entries]
         trials = self._score(rows, names, further)
         # in later rounds the network that is cut is itself not the original
         whole = self.trials[0].outcome.score

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.importance import weight_norms
 from pipeline.errors import UsageError
-from stages.prune.importance import bn_scale, l1, l2, obs, random, taylor
+from stages.prune.importance import bn_scale, l1, l2, random, taylor
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Criterion = Callable[[nn.Module, ChannelGraph, Batches | None, int], dict[str, Tensor]]
@@ -25,7 +25,6 @@ CRITERIA: dict[str, Criterion] = {
     "l2": l2.score_units,
     "bn_scale": bn_scale.score_units,
     "taylor": taylor.score_units,
-    "obs": obs.score_units,
     "random": random.score_units,
 }
 
@@ -44,11 +43,11 @@ def rank_channels(
     model's weights, statistics, gradients, training mode and torch's random state stay as they are.
 
     Args:
-        criterion: a key of CRITERIA. `taylor` and `obs` need `batches` of (images, labels).
+        criterion: a key of CRITERIA. `taylor` needs `batches` of (images, labels).
         seed: for `random` only.
 
     Raises:
-        UsageError: unknown criterion, or one of these two without batches.
+        UsageError: unknown criterion, or `taylor` without batches.
     """
     if criterion not in CRITERIA:
         raise UsageError(

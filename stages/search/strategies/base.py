@@ -16,8 +16,6 @@ from stages.search.space.candidate import Candidate
 from stages.search.space.projection import Projector
 from stages.search.space.ranking import Importance, Removal, Removed
 from stages.search.space.space import Space
-from stages.search.tables.loss_table import LossTable
-from stages.search.tables.solver import solve
 
 Vector = NDArray[np.float64]
 
@@ -35,7 +33,8 @@ class Task:
         seed: seeds everything a strategy draws.
         trials: evaluations the strategy will be given.
         settings: the section `search`; a strategy's own settings are a section in it.
-        table: losses of the widths of single groups; every search measures it.
+        loss: what counts (G,) lose, as the loss table predicts; every search has one.
+        solution: the counts that it prefers.
     """
 
     projector: Projector
@@ -43,7 +42,8 @@ class Task:
     seed: int
     trials: int
     settings: SearchConfig = field(default_factory=SearchConfig)
-    table: LossTable | None = None
+    loss: Removed | None = None
+    solution: Counts | None = None
 
     @property
     def space(self) -> Space:
@@ -51,13 +51,13 @@ class Task:
 
     @cached_property
     def removed(self) -> Removed:
-        """What counts (G,) lose: as the table predicts, else the importance that they cut away."""
-        return Removal(self.importance) if self.table is None else self.table
+        """What counts (G,) lose: as predicted, or else the importance that they cut away."""
+        return Removal(self.importance) if self.loss is None else self.loss
 
     @cached_property
     def start(self) -> Counts:
         """Where learning starts, (G,): the table's solution, else the global ranking's."""
-        return greedy_counts(self) if self.table is None else solve(self.table, self.projector)
+        return greedy_counts(self) if self.solution is None else self.solution
 
 
 class Strategy(Protocol):

@@ -90,7 +90,7 @@ def test_entries_are_scores_of_candidates_that_cut_one_group() -> None:
     evaluator = ready.table_evaluator()
     assert (len(evaluator.x), evaluator.score, evaluator.steps) == (60, "divergence", 0)
     totals: list[int] = []
-    tabulation = Tabulation(ready, Search(InProcess(evaluator)), totals.append)
+    tabulation = Tabulation(ready.space, 2, Search(InProcess(evaluator)), totals.append)
     table = tabulation()
     first, *entries = tabulation.trials
     assert first.key == tuple(ready.space.sizes.tolist())
