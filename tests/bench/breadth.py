@@ -1,7 +1,8 @@
 """Everybody's networks: trace, cut, compare. One row a network, in JSON and Markdown.
 
     python tests/bench/breadth.py [--torchvision | --timm | --transformers] [--families res2net,dpn]
-        [--only NAME] [--json FILE] [--resume] [--compare OLD.json] [--onnx] [--reconstruct]
+        [--only NAME] [--json FILE] [--resume] [--onnx] [--reconstruct]
+        [--against docs/results/breadth.json] [--keep docs/results/breadth.json]
         [--workers N]
 
 Without a choice: torchvision's CNNs at their usual size, then timm's at reduced size where timm is
@@ -14,8 +15,9 @@ before and after the trace. With --onnx the half network also runs in onnxruntim
 Each network has a process of its own, so that one that fails is a row.
 
 --json keeps the rows as they come; --resume goes on where a run was cut off (what failed and what
---only names runs again), and --compare says which rows got worse than in an older file. Exit code 1
-when a network is not ok or got worse.
+--only names runs again). --against says which rows are wrong, or remove half a point less than in
+an older file or in the short table that stays with the results; --keep puts the rows into that one.
+Exit code 1 when a network is not ok or, with --against, got worse.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from statistics import median
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
+import kept  # noqa: E402
 import rows as table  # noqa: E402
 import timm_zoo  # noqa: E402
 import torch  # noqa: E402
@@ -118,19 +121,22 @@ def main(arguments: list[str] | None = None) -> int:
     here = {row.name: document.rows[row.name] for row in asked}
     if options.markdown:
         options.markdown.write_text(table.markdown(here.values(), environment), encoding="utf-8")
-    return _verdict(here, options.compare)
+    verdict = _verdict(here, options.against)
+    if options.keep:  # after the verdict: OLD may be the same file
+        kept.write(options.keep, here.values(), environment)
+    return verdict
 
 
-def _verdict(here: dict[str, Row], compare: Path | None) -> int:
+def _verdict(here: dict[str, Row], against: Path | None) -> int:
     bad = [row for row in here.values() if row.status not in ("ok", "unbuilt")]
     for row in bad:
         print(f"{row.status:10} {row.name}: {table.problem(row)}")
     print(f"{len(here) - len(bad)} of {len(here)} hold")
-    if compare is None:
+    if against is None:
         return 1 if bad else 0
-    old = table.read(compare)
+    old = table.read(against)
     lost, won = table.worse(old, here), table.better(old, here)
-    print(f"against {compare}: {len(won)} better, {len(lost)} worse; {_pace(old, here)}")
+    print(f"against {against}: {len(won)} better, {len(lost)} worse; {_pace(old, here)}")
     print("\n".join(f"WORSE {line}" for line in lost), end="\n" if lost else "")
     return 1 if lost else 0
 
@@ -187,7 +193,8 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="rows, kept as they come")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the same as tables")
     parser.add_argument("--resume", action="store_true", help="keep the rows FILE has already")
-    parser.add_argument("--compare", type=Path, metavar="OLD", help="what got worse than there")
+    parser.add_argument("--against", type=Path, metavar="OLD", help="what got worse than there")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="these rows into a short table")
     parser.add_argument("--workers", type=int, default=1, help="networks at the same time")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one network")
     parser.add_argument("--memory", type=float, default=12, help="GiB for one; 0: no limit")

@@ -11,12 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import kept
 from refit import cells
 from survey import STATUSES, Row
 
 KIND, SCHEMA_VERSION = "breadth", 1
 OUTPUT = "model output"  # frozen in every network, and no shortcoming
-SLACK = 1e-3  # of a share of parameters: ties between equal channels may fall otherwise
+WRONG = ("failed", "changed", "wrong", "miscounted")  # no row of ours may be
+SLACK = 5e-3  # of a share of parameters: ties between equal channels may fall otherwise
 
 
 class Table:
@@ -44,23 +46,31 @@ class Table:
 
 
 def read(path: Path) -> dict[str, Row]:
-    """{network: row} of a file that `Table` wrote. Raises ValueError for any other."""
+    """{network: row} of a file that `Table` or `kept` wrote. Raises ValueError for any other."""
     document = json.loads(path.read_text(encoding="utf-8"))
+    if (document.get("kind"), document.get("schema_version")) == (kept.KIND, 1):
+        return kept.rows_of(document)
     if (document.get("kind"), document.get("schema_version")) != (KIND, SCHEMA_VERSION):
         raise ValueError(f"{path} is no table of breadth of version {SCHEMA_VERSION}")
     return {item["name"]: Row.from_dict(item) for item in document["rows"]}
 
 
 def worse(old: dict[str, Row], new: dict[str, Row]) -> list[str]:
-    """One line for each row that fell back; rows that only one side has are no comparison.
+    """One line for each row that is wrong, and for each that fell back.
 
-    A row falls back when its status does, when one half removes a smaller share of the parameters
-    than before, or when onnxruntime agreed and no longer does.
+    A row falls back when its status does, or when one half removes a share of the parameters that
+    is smaller than before by more than half a point. Rows that only the old side has are no
+    comparison.
     """
-    lines = []
+    lines = [
+        f"{name}: {row.status}: {problem(row)}"
+        for name, row in new.items()
+        if row.status in WRONG and name not in old
+    ]
     for name in [name for name in old if name in new]:
         before, after = old[name], new[name]
-        if STATUSES.index(after.status) < STATUSES.index(before.status):
+        fell = STATUSES.index(after.status) < STATUSES.index(before.status)
+        if fell or after.status in WRONG:
             lines.append(f"{name}: {before.status} became {after.status}: {problem(after)}")
         if (after.removed or 0) < (before.removed or 0) - SLACK:
             lines.append(

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).parent))
 import breadth
+import kept
 import refit
 import rows
 import survey as survey_module
@@ -187,10 +188,10 @@ def test_a_child_that_takes_too_long_is_killed() -> None:
 
 def test_rows_are_kept_and_taken_up_again(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "rows.json"
-    kept = Row("a", "timm", "resnet", 64, cuts={HALF: {"params_removed": 0.7}})
-    rows.Table(path, {"torch": "2"}, resume=False).add(kept)
+    row = Row("a", "timm", "resnet", 64, cuts={HALF: {"params_removed": 0.7}})
+    rows.Table(path, {"torch": "2"}, resume=False).add(row)
     resumed = rows.Table(path, {}, resume=True)
-    assert resumed.rows == {"a": kept}
+    assert resumed.rows == {"a": row}
     assert rows.Table(path, {}, resume=False).rows == {}
     path.write_text(json.dumps({"kind": "plan", "schema_version": 1}))
     with pytest.raises(ValueError, match="no table"):
@@ -210,7 +211,47 @@ def test_comparison_says_what_got_worse() -> None:
     (line,) = rows.worse(fine, _removed(0.7, wrong="differs by 1"))
     assert "ok became wrong" in line
     assert rows.better(_removed(0.6), fine) == ["a"]
-    assert rows.worse(fine, {}) == []
+    assert rows.worse(fine, {}) == rows.worse({}, fine) == rows.worse(fine, _removed(0.696)) == []
+    wrong = _removed(0.7, wrong="differs by 1")
+    assert rows.worse(wrong, wrong) == ["a: wrong became wrong: differs by 1"]
+    assert rows.worse({}, wrong) == ["a: wrong: differs by 1"]
+
+
+def test_the_table_that_stays_holds_what_a_comparison_needs(tmp_path: Path) -> None:
+    path = tmp_path / "breadth.json"
+    first = {**_removed(0.7), "b": Row("b", problems={"refused": "its forward loops"})}
+    kept.write(path, first.values(), {"torch": "2"})
+    assert rows.worse(rows.read(path), first) == rows.better(rows.read(path), first) == []
+    assert [line.split()[0] for line in rows.worse(rows.read(path), _removed(0.6))] == ["a:"]
+    second = Row("c", "timm", groups=5, prunable=3, cuts={HALF: {"params_removed": 0.5}})
+    kept.write(path, [replace(first["a"], problems={"unbuilt": "no module"}), second], {})
+    table = rows.read(path)
+    assert list(table) == ["a", "b", "c"]
+    assert (table["a"].removed, table["b"].status, table["c"].groups) == (0.7, "refused", 2)
+    assert len(path.read_text().splitlines()) == len(table) + 4
+
+
+def test_the_command_holds_its_rows_against_a_kept_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, found = str(tmp_path / "breadth.json"), {"removed": 0.7}
+    monkeypatch.setattr(
+        breadth,
+        "work",
+        lambda row, cuts, **_: replace(row, cuts={HALF: {"params_removed": found["removed"]}}),
+    )
+    call = ["--torchvision", "--only", "squeezenet1_1"]
+    assert breadth.main([*call, "--keep", path]) == 0
+    found["removed"] = 0.694
+    assert breadth.main([*call, "--against", path, "--keep", path]) == 1
+    assert "WORSE squeezenet1_1: one half removes 69.4 %" in capsys.readouterr().out
+    assert breadth.main([*call, "--against", path]) == 0
+
+
+def test_the_kept_table_of_this_project_is_read_and_nothing_in_it_is_wrong() -> None:
+    table = rows.read(Path(__file__).parents[2] / "docs" / "results" / "breadth.json")
+    assert len(table) > 200
+    assert {row.status for row in table.values()} <= {"ok", "refused"}
 
 
 def test_the_command_surveys_compares_and_exits_with_a_verdict(
@@ -224,7 +265,7 @@ def test_the_command_surveys_compares_and_exits_with_a_verdict(
     document = json.loads(new.read_text(encoding="utf-8"))
     document["rows"][0]["cuts"][HALF]["params_removed"] = 0.99
     old.write_text(json.dumps(document), encoding="utf-8")
-    assert breadth.main([*call, "--compare", str(old)]) == 1
+    assert breadth.main([*call, "--against", str(old)]) == 1
     assert "WORSE squeezenet1_1" in capsys.readouterr().out
 
 
