@@ -97,7 +97,11 @@ def reconstruct_layers(
     device = next((tensor.device for tensor in named_tensors(pruned).values()), None)
     whole, cut = (_prepared(model, device) for model in (original, pruned))
     inputs = (images,) if isinstance(images, Tensor) else tuple(images)
-    forward = survey(whole, _first(inputs, 2, device))
+    few = _first(inputs, 2, device)
+    forward = met = survey(whole, few)
+    if plan.drop:  # calls are counted anew where branches are missing
+        left = survey(cut, few)
+        forward, met = forward.within(left), forward.met_in(left)
     inputs = _first(inputs, _affordable(inputs, forward, max_bytes), device)
     sampling = Sampling(len(inputs[0]), seed, numbers=max_bytes // 32)  # an eighth, in float32
     kept = kept_outputs(graph, forward, plan.keep)
@@ -108,9 +112,9 @@ def reconstruct_layers(
         if use.norm is not None
     }
     targets = Targets(whole, inputs, forward, kept, sampling, max_bytes // 4)  # a quarter
-    state = Refit(cut, inputs, forward, targets, sampling, gains, _fixed(forward), progress)
+    state = Refit(cut, inputs, met, targets, sampling, gains, _fixed(met), progress)
     state.run()
-    layers = (*state.results.values(), *_unreached(whole, forward))
+    layers = (*state.results.values(), *_unreached(cut, forward))
     model = rebuild(pruned, _as_in(pruned, state.changed), ())
     return Reconstruction(model, layers, len(inputs[0]), time.perf_counter() - started)
 

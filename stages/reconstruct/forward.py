@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -110,6 +110,21 @@ class Forward:
     def first(self, name: str) -> Use:
         """Its first application."""
         return next(use for use in self.uses if use.name == name)
+
+    def within(self, smaller: Forward) -> Forward:
+        """The uses that a network without some branches has as well."""
+        left = {(use.name, use.turn) for use in smaller.uses}
+        return replace(self, uses=tuple(u for u in self.uses if (u.name, u.turn) in left))
+
+    def met_in(self, smaller: Forward) -> Forward:
+        """The same uses at the places where that network comes by them."""
+        places = {(use.name, use.turn): use for use in smaller.uses}
+        uses = []
+        for use in self.within(smaller).uses:
+            there = places[use.name, use.turn]
+            partner = there.partner if use.partner >= 0 else -1
+            uses.append(replace(use, call=there.call, partner=partner))
+        return replace(self, uses=tuple(uses))
 
 
 class Listener(TorchFunctionMode):

@@ -59,6 +59,7 @@ class Targets:
         self.original, self.inputs, self.forward = original, inputs, forward
         self.kept, self.sampling, self.max_bytes = kept, sampling, max_bytes
         self.runs = 0
+        self._calls = {(use.name, use.turn): use.call for use in forward.uses}
         self._window: dict[tuple[str, int], Target] = {}
 
     def of(self, use: Use) -> Target:
@@ -66,7 +67,9 @@ class Targets:
         key = use.name, use.turn
         if key not in self._window:
             self._window = {}  # before the run: memory is for one
-            with torch.no_grad(), suppress(_Full), _Recorder(self, use.call, self._window):
+            # its place in the original: a network without branches comes by it sooner
+            recorder = _Recorder(self, self._calls[key], self._window)
+            with torch.no_grad(), suppress(_Full), recorder:
                 self.original(*self.inputs)
             self.runs += 1
         return self._window[key]
