@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.channels.branch import stand_ins_of
 from pipeline.errors import ArtifactError, UsageError
@@ -100,7 +100,6 @@ def save_model(
             infinity.
         EnvironmentProblem: the disk said no.
     """
-    folder = Path(folder)
     if isinstance(source, str):
         source = ModelSource(
             source=source,
@@ -108,15 +107,12 @@ def save_model(
             in_channels=in_channels or reshape.guess_in_channels(model),
             num_classes=num_classes or reshape.guess_num_classes(model),
         )
-    source = source or _noted_source(model)
-    # layers may have been folded, or branches dropped, since the source was noted
-    source = source.model_copy(
-        update={"folded": folded_layers(model), "dropped": stand_ins_of(model)}
-    )
+    source = _as_it_is_now(source or _noted_source(model), model)
     tensors = {name: tensor.detach() for name, tensor in saved_tensors(model).items()}
     check_finite(tensors, f"{type(model).__name__}")
     # before the folder is made: a source of another network is refused here
     widths, attributes = reshape.differences(build_from(source, search_path), model)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     record = ModelFile(
         **_fields(source),
@@ -124,16 +120,30 @@ def save_model(
         channels_last=reshape.channels_last_names(tensors),
         widths=widths,
         attributes=attributes,
-        weights=WeightsRecord(
-            sha256=store.write_tensors(folder / WEIGHTS_FILE, tensors),
-            tensors=len(tensors),
-            parameters=sum(p.numel() for p in model.parameters()),
-        ),
+        weights=_write_weights(folder, model, tensors),
     )
+    _write_record(folder, record)
+    return record
+
+
+def _as_it_is_now(source: ModelSource, model: nn.Module) -> ModelSource:
+    """Layers may have been folded, or branches dropped, since the source was noted."""
+    now = {"folded": folded_layers(model), "dropped": stand_ins_of(model)}
+    return source.model_copy(update=now)
+
+
+def _write_weights(folder: Path, model: nn.Module, tensors: dict[str, Tensor]) -> WeightsRecord:
+    return WeightsRecord(
+        sha256=store.write_tensors(folder / WEIGHTS_FILE, tensors),
+        tensors=len(tensors),
+        parameters=sum(p.numel() for p in model.parameters()),
+    )
+
+
+def _write_record(folder: Path, record: ModelFile) -> None:
     # as files were before layers could be folded and branches dropped, where none is
     nothing = {name for name in ("folded", "dropped") if not getattr(record, name)}
     MODEL.write(folder / MODEL_FILE, record.model_dump(mode="json", exclude=nothing))
-    return record
 
 
 def _noted_source(model: nn.Module) -> ModelSource:

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_nets import CASES, Conv3d, Net, UnknownOperator, ViewHardCoded, conv
+from layer_nets import Conv3d
+from moved_nets import ViewHardCoded
+from net_cases import Net, conv
+from other_nets import UnknownOperator
+from small_nets import CASES
 from torch import nn
 
 from pipeline.errors import UsageError
@@ -51,7 +55,7 @@ def test_reason_names_operator_module_and_line() -> None:
 
 def test_hard_coded_size_names_its_line() -> None:
     reason = trace(ViewHardCoded(), torch.randn(2, 3, 8, 8)).frozen["a"]
-    assert f"small_nets.py:{line_of(ViewHardCoded.forward, 'view(-1, 256)')}" in reason
+    assert f"moved_nets.py:{line_of(ViewHardCoded.forward, 'view(-1, 256)')}" in reason
     assert "does not follow the channels" in reason
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 sys.path.append(str(Path(__file__).parents[1]))
-from small_nets import conv
+from net_cases import conv
 from whole_state import whole_state
 
 from pipeline.errors import UsageError
