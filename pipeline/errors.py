@@ -184,8 +184,12 @@ class OutOfMemory(EnvironmentProblem):
         super().__init__(f"{what}: out of memory", hint=Hint(less, "type the command again"))
 
     @staticmethod
-    def said_by(error: RuntimeError) -> bool:
-        """Whether torch ran out of it: it says so in words only, CUDA's or its CPU allocator's."""
+    def said_by(error: BaseException) -> bool:
+        """Whether Python ran out of it, or torch, which says so in words: CUDA's or its CPU
+        allocator's.
+        """
+        if not isinstance(error, RuntimeError):
+            return isinstance(error, MemoryError)
         text = str(error).lower()
         return "out of memory" in text or "can't allocate memory" in text
 

@@ -271,8 +271,6 @@ def _resource_errors(stage: PlacedStage, config: Config, folder: Path) -> Iterat
         yield
     except RlpError:
         raise
-    except MemoryError as error:
-        raise OutOfMemory(stage.name, _less_memory(stage, config)) from error
     except OSError as error:
         if error.errno in (  # any other is a bug of ours, and shows its traceback
             errno.ENOSPC,
@@ -285,7 +283,7 @@ def _resource_errors(stage: PlacedStage, config: Config, folder: Path) -> Iterat
             with store.disk_errors(Path(error.filename) if error.filename else folder):
                 raise
         raise
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         if OutOfMemory.said_by(error):
             raise OutOfMemory(stage.name, _less_memory(stage, config)) from error
         raise

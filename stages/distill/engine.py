@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pipeline.channels.rebuild import rebuild
 from pipeline.data.augment import Augment
 from pipeline.training.evaluate import accuracy, reestimate_batchnorm
 from pipeline.training.loop import Fit
@@ -139,7 +139,7 @@ def training_objective(
 def teacher_logits(teacher: nn.Module, images: Images) -> Tensor:
     """Logits (N, classes) float32 of all `images`, in order, unaugmented; leaves the teacher be."""
     device = best_device()
-    copied = copy.deepcopy(teacher).to(device).eval()
+    copied = rebuild(teacher, {}, ()).to(device).eval()
     with torch.inference_mode():
         logits = torch.cat([copied(x.to(device)).float() for x, _ in images.batches(256)])
     return logits.clone()  # made outside inference mode: autograd may save it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -14,6 +13,7 @@ import onnx
 import torch
 from torch import nn
 
+from pipeline.channels.rebuild import rebuild
 from pipeline.errors import Refused
 from stages.export.naming import name_initializers
 from stages.export.zeros import remove_zeros
@@ -116,7 +116,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 def _plain_strides(model: nn.Module) -> nn.Module:
     """A copy without channels-last tensors: their strides, hence widths, would be in the graph."""
-    copied = copy.deepcopy(model)
+    copied = rebuild(model, {}, ())
     for tensor in (*copied.parameters(), *copied.buffers()):
         tensor.data = _plain(tensor.data)
     return copied

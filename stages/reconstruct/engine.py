@@ -6,7 +6,6 @@ that are left (He et al., arXiv 1707.06168; ThiNet, 1707.06342; OSSCAR, 2403.129
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,28 @@ LEAST_IMAGES = 8  # of which two are held out
 MAX_BYTES = 4 << 30
 
 Progress = Callable[[int, int], None]
+
+
+class TooFewImages(UsageError):
+    """Fewer than `LEAST_IMAGES`."""
+
+    def __init__(self, given: int) -> None:
+        super().__init__(
+            f"reconstruction needs at least {LEAST_IMAGES} images, got {given}",
+            hint="a thousand of the train split do well",
+        )
+
+
+class TooLittleMemory(UsageError):
+    """`needed` bytes are more than are allowed."""
+
+    def __init__(self, needed: int, allowed: int) -> None:
+        super().__init__(
+            f"reconstruction of this network needs {needed >> 20} MiB at least,"
+            f" {allowed >> 20} MiB are allowed",
+            hint="allow more with max_bytes, or take smaller images",
+        )
+        self.needed = needed
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ def reconstruct_layers(
         progress: called with the number of tensors settled, and of all.
 
     Raises:
-        UsageError: fewer than 8 images, or no memory for them.
+        TooFewImages, TooLittleMemory: fewer than 8 images, or no memory for them.
         ArtifactError: the networks, the graph and the plan do not belong together.
     """
     started = time.perf_counter()
@@ -128,7 +149,7 @@ def _check(pruned: nn.Module, original: nn.Module, graph: ChannelGraph, plan: Ch
 
 def _prepared(model: nn.Module, device: torch.device | None) -> nn.Module:
     """A copy in eval mode, on `device`, in an arithmetic that bears sums of squares."""
-    copied = copy.deepcopy(model).to(device).eval()
+    copied = rebuild(model, {}, ()).to(device).eval()
     # float16 ends at 65504, the square of 256
     half = any(p.dtype in (torch.float16, torch.bfloat16) for p in copied.parameters())
     return copied.float() if half else copied
@@ -152,18 +173,11 @@ def _affordable(inputs: tuple[Any, ...], forward: Forward, max_bytes: int) -> in
     """How many images there are, or how many fit."""
     given = len(inputs[0])
     if given < LEAST_IMAGES:
-        raise UsageError(
-            f"reconstruction needs at least {LEAST_IMAGES} images, got {given}",
-            hint="a thousand of the train split do well",
-        )
+        raise TooFewImages(given)
     fitting = forward.affordable(max_bytes)
     if fitting < LEAST_IMAGES:
         need = 2 * LEAST_IMAGES * LIVE * forward.image_bytes
-        raise UsageError(
-            f"reconstruction of this network needs {need >> 20} MiB at least,"
-            f" {max_bytes >> 20} MiB are allowed",
-            hint="allow more with max_bytes, or take smaller images",
-        )
+        raise TooLittleMemory(need, max_bytes)
     return min(given, fitting)
 
 

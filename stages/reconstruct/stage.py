@@ -4,6 +4,8 @@ least-squares weights out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -11,13 +13,21 @@ from torch import nn
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
+from pipeline.config.schema import ReconstructConfig
 from pipeline.data.load import load_splits
 from pipeline.data.splits import Splits
+from pipeline.errors import Hint, Set, UsageError
 from pipeline.models.files import load_model, save_model
 from pipeline.run.stage import StageContext
 from pipeline.training.evaluate import accuracy
 from pipeline.training.machine import all_cores, best_device
-from stages.reconstruct.engine import Reconstruction, reconstruct_layers
+from stages.reconstruct.engine import (
+    LEAST_IMAGES,
+    Reconstruction,
+    TooFewImages,
+    TooLittleMemory,
+    reconstruct_layers,
+)
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -56,19 +66,37 @@ def _reconstruct(
     images, _ = splits.train.take(settings.images, seed=ctx.seed)
     for model in (pruned, original):
         model.to(best_device())
-    done = reconstruct_layers(
-        pruned,
-        original,
-        ChannelGraph.from_dict(ctx.read("graph")),
-        ChannelPlan.from_dict(ctx.read("plan")),
-        images,
-        seed=ctx.seed,
-        max_bytes=settings.memory_mb << 20,
-        progress=ctx.progress,
-    )
+    graph = ChannelGraph.from_dict(ctx.read("graph"))
+    plan = ChannelPlan.from_dict(ctx.read("plan"))
+    with _settings_named(settings):
+        done = reconstruct_layers(
+            pruned,
+            original,
+            graph,
+            plan,
+            images,
+            seed=ctx.seed,
+            max_bytes=settings.memory_mb << 20,
+            progress=ctx.progress,
+        )
     if done.images < len(images):
         ctx.note(f"{done.images} of {len(images)} images fit into reconstruct.memory_mb")
     return done
+
+
+@contextmanager
+def _settings_named(settings: ReconstructConfig) -> Iterator[None]:
+    """What the engine's errors ask for, as settings of the stage."""
+    try:
+        yield
+    except TooFewImages as error:
+        few = settings.images < LEAST_IMAGES  # or the train split has no more
+        number, says = (1024, "does well") if few else (0, "leaves the network as it was cut")
+        hint = Hint.set("reconstruct.images", number, says)
+        raise UsageError(error.message, hint=hint) from error
+    except TooLittleMemory as error:
+        enough = Set("reconstruct.memory_mb", (error.needed >> 20) + 1)
+        raise UsageError(error.message, hint=Hint("allow it with ", enough)) from error
 
 
 def _document(

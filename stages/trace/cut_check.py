@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from pipeline.channels.graph import ChannelGraph
+from pipeline.errors import OutOfMemory
 from stages.trace.capture.calls import Capture, Ground, tensors_of
 from stages.trace.capture.dispatch_capture import by_dispatch, record
 from stages.trace.capture.source_lines import line_of_error, short_path
@@ -169,6 +170,8 @@ def _run(network: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
 def _of_error(error: BaseException, site: str) -> Deviation:
     if isinstance(error, Stopped):
         return error.deviation
+    if OutOfMemory.said_by(error):  # no fault of the cut's
+        raise error
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     frame = line_of_error(error)
     line = f"{short_path(frame.filename)}:{frame.lineno}" if frame is not None else ""

@@ -58,8 +58,6 @@ def trace(
         inputs = checked_inputs(model, example_inputs)
         with quiet(), collector_paused(), preserved(model) as snapshot:
             return _Tracing(model, inputs, open_statistics, snapshot).graph().bind(model)
-    except MemoryError:
-        raise
     except RlpError as error:
         problem = error
     except (Exception, SystemExit) as error:

@@ -45,8 +45,8 @@ def _capture(
             )
     try:
         return export_capture.by_export(model, example_inputs)
-    # the one is no fault of the network's, the other names its line already
-    except (MemoryError, UsageError):
+    # it names its line already
+    except UsageError:
         raise
     except Exception as error:
         raise refusal(model, example_inputs, error) from error

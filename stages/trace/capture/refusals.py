@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pipeline.errors import UsageError
+from pipeline.errors import OutOfMemory, RlpError, UsageError
 from stages.trace.capture.model_state import preserved, set_training
 from stages.trace.capture.source_lines import line_of_error, short_path
 
@@ -78,13 +78,17 @@ def _check_model(model: nn.Module) -> None:
             )
 
 
-def refusal(model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> UsageError:
+def refusal(model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> RlpError:
     """Why capturing stopped with `error`: the network does not run at all, or does what cannot be
     followed.
     """
+    if OutOfMemory.said_by(error):
+        return unexpected(model, error)
     try:
         output = _run(model, inputs)
     except (Exception, SystemExit) as own:  # sys.exit() in forward is not to end us
+        if OutOfMemory.said_by(own):
+            return unexpected(model, own)
         what = what_stopped(model, own)
         return UsageError(f"the network does not run on this input, {what}", hint=_CALL_IT)
     for leaf in tree_leaves(output):
@@ -98,8 +102,11 @@ def not_traceable(what: str) -> UsageError:
     return UsageError(f"forward cannot be traced, {what}", hint=_REWRITE)
 
 
-def unexpected(model: nn.Module, error: BaseException) -> UsageError:
-    """Whatever else ends a trace."""
+def unexpected(model: nn.Module, error: BaseException) -> RlpError:
+    """Whatever else ends a trace, such as memory that ran out."""
+    if OutOfMemory.said_by(error):
+        place = _place(model, error)
+        return OutOfMemory(f"trace at {place}" if place else "trace", None)
     what = f"{type(error).__name__} {what_stopped(model, error)}"
     return UsageError(
         f"the network cannot be traced: {what}",

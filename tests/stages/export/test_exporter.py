@@ -151,6 +151,16 @@ def test_export_flushes_what_training_left(tmp_path: Path) -> None:
     assert count_denormals(onnx.load(tmp_path / "tiny.onnx")) == 0
 
 
+def test_weights_that_hooks_compute_are_exported(tmp_path: Path) -> None:
+    net = small()
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        nn.utils.weight_norm(net.stem)
+    net(X)  # the hook leaves a weight there that deepcopy refuses
+    export_onnx(net, X, tmp_path / "net.onnx")
+    found = onnx.load(tmp_path / "net.onnx").graph.output[0].type.tensor_type.shape.dim
+    assert found[1].dim_value == net(X).shape[1]
+
+
 @pytest.mark.parametrize("exporter", ["torch.export", "torchscript"])
 def test_layers_that_are_never_reached_do_not_travel(exporter: str, tmp_path: Path) -> None:
     net = small()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pipeline.errors import UsageError
 from stages.prune import ChannelPlan, prune
 from stages.reconstruct import Moments, Reconstruction, reconstruct, reconstruct_layers
+from stages.reconstruct.engine import TooLittleMemory
 from stages.reconstruct.forward import survey
 from stages.reconstruct.least_squares import System, fit
 from stages.reconstruct.patches import Sampling
@@ -190,8 +191,23 @@ def test_more_images_than_memory_are_not_all_used() -> None:
     done = reconstruct_layers(small, net, graph, plan, x, max_bytes=12 << 20)
     assert 8 <= done.images < 64
     assert any(not layer.kept for layer in done.layers)
-    with pytest.raises(UsageError, match=r"needs \d+ MiB at least, 1 MiB are allowed"):
+    with pytest.raises(TooLittleMemory, match=r"needs \d+ MiB at least, 1 MiB are allowed") as none:
         reconstruct(small, net, graph, plan, x, max_bytes=1 << 20)
+    enough = reconstruct_layers(small, net, graph, plan, x, max_bytes=none.value.needed)
+    assert 8 <= enough.images < done.images
+
+
+def test_weights_that_hooks_compute_are_left_alone() -> None:
+    net = chain()
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        nn.utils.weight_norm(net.layers["a"])
+    graph, plan, x = trace(net, torch.randn(1, 3, 9, 9)), ChannelPlan(HALF), torch.randn(IMAGES)
+    small = prune(net, graph, plan)
+    small(x)  # the hook leaves a weight there that deepcopy refuses
+    done = reconstruct_layers(small, net, graph, plan, x)
+    assert "layers.a.weight_v" in reasons(done)
+    assert not next(layer for layer in done.layers if layer.name == "layers.b").kept
+    assert done.model(x).shape == net(x).shape
 
 
 def test_targets_are_the_same_in_windows_of_any_size() -> None:

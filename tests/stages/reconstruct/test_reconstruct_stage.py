@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_training import Recorder, context, splits
+from tiny_training import Recorder, context, images, splits
 
 import stages.reconstruct.stage as module
 from pipeline.config.schema import ModelConfig
-from pipeline.errors import UsageError
+from pipeline.errors import Set, UsageError
 from pipeline.models import build_model, load_model, save_model
 from pipeline.run.artifacts import document
 from pipeline.run.stage import StageContext
 from pipeline.training import Recipe, accuracy, fit
 from stages.prune import ChannelPlan, prune
+from stages.reconstruct.engine import TooLittleMemory
 from stages.trace import trace
 
 
@@ -89,8 +91,31 @@ def test_no_images_leave_the_network_as_it_was_cut(made: Path, tmp_path: Path) -
 
 
 def test_too_few_images_are_refused_before_any_work(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="at least 8 images, got 4"):
+    with pytest.raises(UsageError, match="at least 8 images, got 4") as caught:
         module.run(prepared(made, tmp_path, images=4))
+    assert Set("reconstruct.images", 1024) in caught.value.hint.parts
+
+
+def test_a_train_split_of_few_images_can_do_without(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(splits(), train=images(5))
+    monkeypatch.setattr(module, "load_splits", lambda config, seed: few)
+    with pytest.raises(UsageError, match="at least 8 images, got 5") as caught:
+        module.run(prepared(made, tmp_path))
+    assert Set("reconstruct.images", 0) in caught.value.hint.parts
+
+
+def test_memory_that_does_not_do_is_said_as_a_setting(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*given: Any, max_bytes: int, **options: Any) -> None:
+        raise TooLittleMemory(200 << 20, max_bytes)
+
+    monkeypatch.setattr(module, "reconstruct_layers", greedy)
+    with pytest.raises(UsageError, match="needs 200 MiB at least, 64 MiB are allowed") as caught:
+        module.run(prepared(made, tmp_path, memory_mb=64))
+    assert Set("reconstruct.memory_mb", 201) in caught.value.hint.parts
 
 
 def test_images_that_do_not_fit_are_left_out_and_it_says_so(

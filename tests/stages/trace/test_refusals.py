@@ -23,7 +23,7 @@ from test_never_wrong import Net, X
 from torch import nn
 from whole_state import whole_state
 
-from pipeline.errors import RlpError, UsageError
+from pipeline.errors import OutOfMemory, RlpError, UsageError
 from stages.trace import trace
 
 
@@ -265,3 +265,26 @@ def test_number_in_the_output_keeps_its_width() -> None:
     graph = trace(net, X)
     assert [group.id for group in graph.prunable] == ["a"]
     assert "other values" in graph.frozen["b"]
+
+
+def no_memory(m, y):
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+
+def no_memory_for_python(m, y):
+    raise MemoryError
+
+
+def no_memory_in_a_copy(m, y):
+    if y.shape[1] < 16:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return y
+
+
+@pytest.mark.parametrize("form", [no_memory, no_memory_for_python, no_memory_in_a_copy])
+def test_memory_that_runs_out_is_no_fault_of_the_network(form: Any) -> None:
+    net = Net(form).eval()
+    before = whole_state(net)
+    with pytest.raises(OutOfMemory, match=r"^trace at .*test_refusals.py:\d+ \(raise .*memory$"):
+        trace(net, X)
+    assert whole_state(net) == before
