@@ -28,6 +28,7 @@ from stages.trace.capture.quiet import quiet
 
 TOLERANCE = 1e-9  # relative, in float64: round-off leaves 1e-13
 LEAST_IMAGES = 8
+COMPARED = 4  # images: in float64 a convolution takes ten times as long
 
 _TINY = torch.finfo(torch.float64).tiny
 _PRECISE = (torch.float32, torch.float64)
@@ -95,7 +96,7 @@ def rotate_trunks(model: nn.Module, graph: ChannelGraph, images: Tensor) -> Rota
         trunks = find_trunks(capture_forward(model, (images[:2],), snapshot))
         free, left = _free_groups(model, graph, trunks)
         turns, unseen = _turns(model, free, images) if free else ([], {})
-        kept, unequal, difference = _equal(model, turns, images[:LEAST_IMAGES])
+        kept, unequal, difference = _equal(model, turns, images[:COMPARED])
     return Rotation(
         rebuild(model, _as_in(model, _tensors(model, kept)), ()),
         tuple(RotatedGroup(turn.id, turn.variance) for turn in kept),
