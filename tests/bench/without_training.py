@@ -25,7 +25,6 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import torch  # noqa: E402
 from recovery import teacher_of  # noqa: E402
-from stages.search.tables import solve  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pipeline.config.load import find_config, load_config  # noqa: E402
@@ -40,6 +39,7 @@ from stages.reconstruct import reconstruct  # noqa: E402
 from stages.rotate import rotate  # noqa: E402
 from stages.search import InProcess, Network, Search, SearchProblem, Tabulation  # noqa: E402
 from stages.search.budget import resolve_budget  # noqa: E402
+from stages.search.tables import solve  # noqa: E402
 from stages.trace import ChannelGraph, trace  # noqa: E402
 
 
