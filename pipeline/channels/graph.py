@@ -112,6 +112,8 @@ class ChannelGraph:
 
         Branches that they would go with must stay as well.
         """
+        if not reasons:
+            return self
         groups = tuple(
             replace(g, prunable=False, reason=reasons[g.id]) if g.id in reasons else g
             for g in self.groups
@@ -169,10 +171,16 @@ class ChannelGraph:
                 continue
             gone = np.ones(size, dtype=bool)
             gone[np.asarray(kept, dtype=np.int64)] = False  # of an empty list numpy makes floats
+            taken: dict[int, NDArray[np.int64]] = {}
             for table in self.slices[group_id]:
+                if id(table.indices) not in taken:  # a batch norm's tensors share their table
+                    taken[id(table.indices)] = table.indices[gone].reshape(-1)
                 parts = removed.setdefault((table.parameter, table.dim), [])
-                parts.append(table.indices[gone].reshape(-1))
-        return {place: np.concatenate(parts) for place, parts in removed.items()}
+                parts.append(taken[id(table.indices)])
+        return {
+            place: parts[0] if len(parts) == 1 else np.concatenate(parts)
+            for place, parts in removed.items()
+        }
 
     def widths_after(self, keep: Keep) -> Iterator[tuple[str, str, int]]:
         """(module, attribute, value) of each attribute that changes."""

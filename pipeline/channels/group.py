@@ -79,10 +79,11 @@ class ChannelGroup:
         return f"<ChannelGroup {self.id}: {self.size} units, {members}, {state}>"
 
     def tables(self) -> list[UnitSlices]:
-        """One table a member."""
+        """One table a member; those of the same indices share them."""
+        made = {id(m.indices): m.indices for m in self.members}
+        shared = {key: np.array(value).reshape(self.size, -1) for key, value in made.items()}
         return [
-            UnitSlices(self.id, m.parameter, m.dim, np.array(m.indices).reshape(self.size, -1))
-            for m in self.members
+            UnitSlices(self.id, m.parameter, m.dim, shared[id(m.indices)]) for m in self.members
         ]
 
     def slices(self, unit: int) -> list[tuple[str, int, tuple[int, ...]]]:

@@ -44,16 +44,20 @@ def slice_tensors(
 
 
 def rebuild(
-    model: nn.Module, changed: Mapping[str, torch.Tensor], widths: Iterable[tuple[str, str, int]]
+    model: nn.Module,
+    changed: Mapping[str, torch.Tensor],
+    widths: Iterable[tuple[str, str, int]],
+    tensors: Mapping[str, torch.Tensor] | None = None,
 ) -> nn.Module:
     """A copy of `model` with some tensors replaced by name; sharing is kept.
 
     Args:
         changed: by canonical name; all other tensors are cloned.
         widths: (module path, attribute, new value), see `set_widths`.
+        tensors: `named_tensors(model)`, where they are known.
     """
     memo: dict[int, Any] = {}  # by id of what stands in the model, so what is shared stays shared
-    for name, tensor in named_tensors(model).items():
+    for name, tensor in (tensors or named_tensors(model)).items():
         data = changed[name] if name in changed else tensor.detach().clone()
         memo[id(tensor)] = (
             nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
@@ -119,10 +123,17 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return built
     built = memo[id(module)] = kind.__new__(kind)
     for name, value in module.__dict__.items():
-        try:
-            built.__dict__[name] = _copy_attribute(name, value, memo)
-        except (TypeError, RuntimeError) as error:
-            raise _uncopyable(kind, name, value, error) from error
+        known = type(value)
+        # most of what a module holds: numbers, and empty tables of hooks
+        if known in _PLAIN:
+            built.__dict__[name] = value
+        elif known in _TABLES and not value:
+            built.__dict__[name] = known()
+        else:
+            try:
+                built.__dict__[name] = _copy_attribute(name, value, memo)
+            except (TypeError, RuntimeError) as error:
+                raise _uncopyable(kind, name, value, error) from error
     return built
 
 
@@ -154,24 +165,16 @@ def _copies_itself(kind: type) -> bool:
 
 def _copy_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if kind in _TABLES:
-        # most of what a module holds are empty tables of hooks, and deepcopy is slow
-        if not value:
-            return kind()
-        if name == "_modules":
-            return {
-                key: None if child is None else _copy_module(child, memo)
-                for key, child in value.items()
-            }
-        if name in ("_parameters", "_buffers"):
-            return {
-                key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()
-            }
-    elif kind is tuple:
+    if kind in _TABLES and name == "_modules":
+        return {
+            key: None if child is None else _copy_module(child, memo)
+            for key, child in value.items()
+        }
+    if kind in _TABLES and name in ("_parameters", "_buffers"):
+        return {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
+    if kind in (tuple, list) and id(value) not in memo:
         if all(type(item) in _PLAIN for item in value):  # kernel sizes
-            return value
+            return value if kind is tuple else memo.setdefault(id(value), list(value))
     elif name == "_compiled_call_impl":  # of module.compile(): it calls the module it was made for
         return None
     elif isinstance(value, torch.Tensor) and not value.is_leaf and id(value) not in memo:

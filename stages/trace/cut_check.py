@@ -25,8 +25,11 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.errors import OutOfMemory
 from stages.trace.capture.calls import Capture, Ground, tensors_of
 from stages.trace.capture.dispatch_capture import by_dispatch, record
+from stages.trace.capture.inventory import Inventory
+from stages.trace.capture.model_state import Snapshot, set_training
+from stages.trace.capture.recorder import Watch
 from stages.trace.capture.source_lines import line_of_error, short_path
-from stages.trace.check.copies import Cuts, Networks, as_dtype, samples
+from stages.trace.check.copies import Cuts, Networks, as_dtype, outlines, samples
 from stages.trace.check.expected import Promises
 from stages.trace.check.followers import (
     Course,
@@ -52,6 +55,8 @@ class CutCheck:
     """
 
     model: nn.Module
+    inventory: Inventory
+    snapshot: Snapshot
     inputs: tuple[Any, ...]
     traced: Capture | None = None
     in_training: Capture | None = None
@@ -74,9 +79,9 @@ class CutCheck:
 
         Without `values` the calls it makes are compared, their numbers and shapes, and no results.
         """
-        networks = Networks(self.model, graph, cuts)
-        found = self._without_values(networks.small, self.traced, promises) or self._without_values(
-            networks.small, self.in_training, None
+        networks = Networks(self.model, self.inventory, graph, cuts)
+        found = self._without_values(networks, self.traced, promises) or self._without_values(
+            networks, self.in_training, None
         )
         if found is None and (values or self.traced is None):
             found = self._outputs(networks)
@@ -85,9 +90,9 @@ class CutCheck:
         closer = None
         # float32 adds up in another order once channels are gone; in float64 only mistakes are left
         for dtype, tolerance in ((None, _ROUGH), (torch.float64, _EXACT)):
-            # made anew: `silence` has used up the weights of those before
+            # made anew: `both` has used up the weights of those before
             closer = self._call_by_call(
-                Networks(self.model, graph, cuts, dtype), promises, dtype, tolerance
+                Networks(self.model, self.inventory, graph, cuts, dtype), promises, tolerance
             )
             if closer is None or not closer.by_value:
                 break
@@ -95,25 +100,41 @@ class CutCheck:
         return found if closer is not None and closer.in_copy else closer
 
     def _without_values(
-        self, small: nn.Module, traced: Capture | None, promises: Promises | None
+        self, networks: Networks, traced: Capture | None, promises: Promises | None
     ) -> Deviation | None:
         if traced is None:
             return None
         follower = ShapeFollower(traced.calls, traced.dead, promises)
-        training = traced is self.in_training
+        training, inputs = traced is self.in_training, as_dtype(self.inputs)
+        # a model that cannot be copied is refused, and no deviation
+        network = networks.outline() if traced.ground is Ground.META else networks.small
         try:
-            inputs = as_dtype(self.inputs)
-            by_dispatch(small, inputs, ground=traced.ground, training=training, watch=follower)
+            if traced.ground is Ground.META:
+                self._run_outline(network, inputs, follower, training=training)
+            else:
+                by_dispatch(
+                    network, inputs, ground=traced.ground, training=training, watch=follower
+                )
         except (Exception, Stopped) as error:
             return _of_error(error, follower.failed_site)
         return follower.left_out()
 
+    def _run_outline(
+        self, network: nn.Module, inputs: tuple[Any, ...], watch: Watch, *, training: bool
+    ) -> None:
+        """Run a copy that is thrown away afterwards."""
+        set_training(network, training)
+        try:
+            record(network, outlines(inputs), Ground.META, watch)
+        finally:
+            self.snapshot.restore()  # classes and files may keep what forward computed
+
     def _outputs(self, networks: Networks) -> Deviation | None:
-        silenced = networks.silence()
+        small, silenced = networks.both()
         try:
             # the silenced network chooses the sample: what then fails on it is the cut's fault
             expected = self._on_sample(lambda inputs: _run(silenced, inputs))
-            found = _run(networks.small, as_dtype(self.samples[0]))
+            found = _run(small, as_dtype(self.samples[0]))
         except Exception as error:
             return _of_error(error, "")
         return other_outputs(expected, found, _ROUGH)
@@ -122,10 +143,10 @@ class CutCheck:
         self,
         networks: Networks,
         promises: Promises | None,
-        dtype: torch.dtype | None,
         tolerance: float,
     ) -> Deviation | None:
-        silenced, failed_site = networks.silence(), ""
+        small, silenced = networks.both()
+        failed_site = ""
 
         def set_course(inputs: tuple[Any, ...]) -> tuple[Course, list[torch.Tensor]]:
             course = Course(self.traced.calls if self.traced is not None else None, promises)
@@ -133,15 +154,15 @@ class CutCheck:
             return course, record(silenced, inputs, Ground.REAL, course)[1]
 
         try:
-            course, expected = self._on_sample(set_course, dtype)
+            course, expected = self._on_sample(set_course, networks.dtype)
             if course.infinite is not None:
                 return course.infinite
             dead = self.traced.dead if self.traced is not None else frozenset()
             follower = Follower(course, dead, tolerance)
-            inputs = as_dtype(self.samples[0], dtype)
+            inputs = as_dtype(self.samples[0], networks.dtype)
             torch.manual_seed(0)
             try:
-                found = record(networks.small, inputs, Ground.REAL, follower)[1]
+                found = record(small, inputs, Ground.REAL, follower)[1]
             finally:  # the site is wanted where it raises
                 failed_site = follower.failed_site
         except (Exception, Stopped) as error:

@@ -5,7 +5,7 @@ dimension).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -92,11 +92,13 @@ def _group(state: Pass, settled: Settled, slots: list[Vector], widths: list[Vect
     key = settled.frozen.astype(np.uint64) * np.uint64(GOLDEN_GAMMA) + settled.inexact.astype(
         np.uint64
     )
+    hashes: dict[bytes, tuple[Vector, int]] = {}  # a batch norm's slots all have the same labels
     for position, labels in enumerate([*slots, *widths]):
+        _, before = hashes.get(alike := labels.tobytes(), (labels, 0))
+        hashes[alike] = labels, before + splitmix64(position * GOLDEN_GAMMA)
+    for labels, total in hashes.values():
         # .at, since a unit may own several slices; the sums wrap at 2**64, as those of hashes may
-        np.add.at(
-            key, settled.roots[labels[labels > 0]], np.uint64(splitmix64(position * GOLDEN_GAMMA))
-        )
+        np.add.at(key, settled.roots[labels[labels > 0]], np.uint64(total % 2**64))
     first = np.full(count, np.iinfo(np.int64).max)
     for position, producer in enumerate(state.labels.producers):
         labels = state.labels.slots[producer]
@@ -120,18 +122,13 @@ def _groups(
     state: Pass, settled: Settled, slots: list[tuple[tuple[str, int], Vector]], grouping: Grouping
 ) -> list[ChannelGroup]:
     members: list[list[Member]] = [[] for _ in grouping.sizes]
+    known: dict[bytes, list[tuple[int, tuple[int, ...]]]] = {}
     for (name, dim), labels in slots:
-        where = np.flatnonzero(labels > 0)
-        units = settled.roots[labels[where]]
-        key = grouping.group[units] * 2**32 + grouping.rank[units]
-        # units of no group come first
-        order = np.argsort(key, kind="stable")[np.count_nonzero(key < 0) :]
-        owner, indices = key[order] >> 32, where[order].tolist()
-        ends = np.append(np.flatnonzero(owner[1:] != owner[:-1]) + 1, len(owner))
-        start = 0
-        for stop in ends.tolist() if len(owner) else ():
-            members[owner[start]].append(Member(name, dim, tuple(indices[start:stop])))
-            start = stop
+        alike = labels.tobytes()  # a batch norm's slots all have the same labels
+        if alike not in known:
+            known[alike] = list(_owned(settled, labels, grouping))
+        for group, indices in known[alike]:
+            members[group].append(Member(name, dim, indices))
     representative = np.full(len(grouping.sizes), 0)
     # backwards, so that the first of a group is written last
     units = np.flatnonzero(grouping.group >= 0)[::-1]
@@ -164,6 +161,23 @@ def _groups(
             )
         )
     return groups
+
+
+def _owned(
+    settled: Settled, labels: Vector, grouping: Grouping
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Groups that own some of these slices, and which, unit by unit."""
+    where = np.flatnonzero(labels > 0)
+    units = settled.roots[labels[where]]
+    key = grouping.group[units] * 2**32 + grouping.rank[units]
+    # units of no group come first
+    order = np.argsort(key, kind="stable")[np.count_nonzero(key < 0) :]
+    owner, indices = key[order] >> 32, where[order].tolist()
+    ends = np.append(np.flatnonzero(owner[1:] != owner[:-1]) + 1, len(owner))
+    start = 0
+    for stop in ends.tolist() if len(owner) else ():
+        yield int(owner[start]), tuple(indices[start:stop])
+        start = stop
 
 
 def _follow(

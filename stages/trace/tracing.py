@@ -89,7 +89,9 @@ class _Tracing:
         self.batch = (
             max(first.shape[0], 1) if isinstance(first, torch.Tensor) and first.dim() else 1
         )
-        self.check = CutCheck(self.model, self.inputs, *self.captures)
+        self.check = CutCheck(
+            self.model, self.inventory, self.snapshot, self.inputs, *self.captures
+        )
 
     def graph(self) -> ChannelGraph:
         """Settle how every ambiguous size is read, then freeze what still does not survive a cut.
@@ -167,7 +169,7 @@ class _Tracing:
         # a guess is made under one reading
         follows = {**self.follows, **dict.fromkeys(sites, ()), **dict.fromkeys(sites[:1], guess)}
         state = label(
-            self.model, self.captures, readings, self.problems, self.open_statistics, follows
+            self.inventory, self.captures, readings, self.problems, self.open_statistics, follows
         )
         graph, settled = build(state, self.captured.inputs, self.names, self.batch)
         return Labelled(state, graph.with_frozen(self.frozen), settled)

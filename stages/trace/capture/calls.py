@@ -52,6 +52,12 @@ class Call:
     module: str
     line: str
 
+    @cached_property
+    def refs(self) -> tuple[Ref, ...]:
+        """What it reads, in the order of its arguments."""
+        leaves = flatten((self.args, self.kwargs))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, Ref))
+
     @property
     def where(self) -> str:
         """Operator, module path and source line, for reasons."""
@@ -130,8 +136,7 @@ class Capture:
         for position in reversed(range(len(self.calls))):
             call = self.calls[position]
             if call.index in needed or call.acts:
-                read = flatten((call.args, call.kwargs))
-                needed |= {leaf.index for leaf in read if isinstance(leaf, Ref)}
+                needed |= {ref.index for ref in call.refs}
             else:
                 found.add(position)
         return frozenset(found)

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from stages.trace.capture import meta_shapes
-from stages.trace.capture.calls import Capture, Ground, Input, Ref, flatten, tensors_of
+from stages.trace.capture.calls import Capture, Ground, Input, Ref, tensors_of
 from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.model_state import Snapshot, preserved, set_training
 from stages.trace.capture.own_code import may_branch_on_sizes
@@ -103,7 +103,7 @@ def _used_inputs(recorder: Recorder, outputs: tuple[Ref, ...]) -> Iterator[Input
     """Inputs that some call reads; an unused parameter constrains nothing."""
     read = {ref.index for ref in outputs}
     for call in recorder.calls:
-        read |= {leaf.index for leaf in flatten((call.args, call.kwargs)) if isinstance(leaf, Ref)}
+        read |= {ref.index for ref in call.refs}
     return (source for source in recorder.inputs if source.index in read or source.kind == "input")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -22,7 +21,7 @@ def other_path(expected: Call, call: Call) -> str:
     """Why `call` is not the same step of forward; "" when it is, whatever its sizes."""
     if (expected.target, expected.line) != (call.target, call.line):
         return f"takes another path, {call.name} for {expected.name}"
-    if list(_refs(expected)) != list(_refs(call)):
+    if expected.refs != call.refs:
         return f"{call.name} reads another tensor"
     return ""
 
@@ -55,16 +54,6 @@ def other_blocks(expected: Call, call: Call) -> str:
 def _block(call: Call) -> float:
     groups = call.args[1] if len(call.args) > 1 else call.kwargs["num_groups"]
     return (call.shapes[0] or (0, 0))[1] / groups
-
-
-def _refs(call: Call) -> Iterator[Ref]:
-    waiting: list[Any] = [*call.args, *call.kwargs.values()]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Ref):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            waiting.extend(value)
 
 
 @cache

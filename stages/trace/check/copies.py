@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from pipeline.channels.graph import ChannelGraph, Keep, Place
 from pipeline.channels.rebuild import rebuild
+from stages.trace.capture import meta_shapes
 from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.model_state import set_training
 
@@ -81,44 +83,70 @@ class Cuts:
 
 
 class Networks:
-    """The two networks to compare, in eval mode, with weights that hide nothing.
-
-    The small one is made at once; the silenced one, which uses up the weights, on request.
-    """
+    """The two networks to compare, in eval mode, with weights that hide nothing."""
 
     def __init__(
-        self, model: nn.Module, graph: ChannelGraph, cuts: Cuts, dtype: torch.dtype | None = None
+        self,
+        model: nn.Module,
+        inventory: Inventory,
+        graph: ChannelGraph,
+        cuts: Cuts,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.model, self.graph, self.cuts = model, graph, cuts
-        inventory = Inventory(model)
-        whole, buffers = inventory.stored, inventory.buffers
-        before, now = graph.removed_slices(cuts.large), graph.removed_slices(cuts.small)
-        places = _Places(whole, before, now)
-        large = dict(whole)
-        for (name, dim), stay in places.left_first():
-            large[name] = large[name].detach().index_select(dim, stay.to(large[name].device))
-        self.large = {n: _exercised(t, whole[n], n, dtype) for n, t in large.items()}
-        # forward may write into buffers; weights are shared until `silence` writes zeros
-        small = {name: t.clone() if name in buffers else t for name, t in self.large.items()}
-        for (name, dim), stay in places.left_then():
-            small[name] = small[name].index_select(dim, stay.to(small[name].device))
-        kept = graph.divisors  # zeroed, they would be divided by
-        self._zeros = [
-            (place, zero)
-            for place, zero in places.zeros()
-            # `propagate.zeros` takes for granted that buffers are not silenced
-            if place[0] not in buffers and place not in kept
-        ]
-        self.small = rebuild(model, small, graph.widths_after(cuts.small))
-        set_training(self.small, False)
+        self.model, self.graph, self.cuts, self.dtype = model, graph, cuts, dtype
+        self.stored, self.buffers = inventory.stored, inventory.buffers
+        self.before = graph.removed_slices(cuts.large)
+        self.now = graph.removed_slices(cuts.small)
 
-    def silence(self) -> nn.Module:
-        """The large network without what the second cut takes; to be called once."""
-        for (name, dim), zero in self._zeros:
-            self.large[name].index_fill_(dim, zero.to(self.large[name].device), 0)
-        silenced = rebuild(self.model, self.large, self.graph.widths_after(self.cuts.large))
-        set_training(silenced, False)
-        return silenced
+    def outline(self) -> nn.Module:
+        """The small network on tensors without values or device."""
+        shapes = {name: list(tensor.shape) for name, tensor in self.stored.items()}
+        for (name, dim), gone in self.now.items():
+            shapes[name][dim] -= len(gone)
+        whole = self.stored.keys() - {name for name, _ in self.now}
+        like = {
+            name: meta_shapes.like(tensor, None if name in whole else tuple(shapes[name]))
+            for name, tensor in self.stored.items()
+        }
+        return self._built({name: _converted(t, self.dtype) for name, t in like.items()})
+
+    @cached_property
+    def small(self) -> nn.Module:
+        """What the second cut leaves."""
+        # forward may write into buffers; weights are shared until `both` writes zeros
+        small = {n: t.clone() if n in self.buffers else t for n, t in self._large.items()}
+        for (name, dim), stay in self._places.left_then():
+            small[name] = small[name].index_select(dim, stay.to(small[name].device))
+        return self._built(small)
+
+    def both(self) -> tuple[nn.Module, nn.Module]:
+        """The small network, and the large one without what the second cut takes; only once."""
+        small = self.small  # made of weights that are overwritten now
+        kept = self.graph.divisors  # zeroed, they would be divided by
+        for place, zero in self._places.zeros():
+            # `propagate.zeros` takes for granted that buffers are not silenced
+            if place[0] not in self.buffers and place not in kept:
+                tensor = self._large[place[0]]
+                tensor.index_fill_(place[1], zero.to(tensor.device), 0)
+        return small, self._built(self._large, self.cuts.large)
+
+    @cached_property
+    def _places(self) -> _Places:
+        return _Places(self.stored, self.before, self.now)
+
+    @cached_property
+    def _large(self) -> dict[str, torch.Tensor]:
+        large = dict(self.stored)
+        # rows first: they lie together
+        for (name, dim), stay in sorted(self._places.left_first(), key=lambda left: left[0][1]):
+            large[name] = large[name].detach().index_select(dim, stay.to(large[name].device))
+        return {n: _exercised(t, self.stored[n], n, self.dtype) for n, t in large.items()}
+
+    def _built(self, tensors: Mapping[str, torch.Tensor], keep: Keep | None = None) -> nn.Module:
+        widths = self.graph.widths_after(self.cuts.small if keep is None else keep)
+        built = rebuild(self.model, tensors, widths, self.stored)
+        set_training(built, False)
+        return built
 
 
 class _Places:
@@ -132,12 +160,13 @@ class _Places:
     """
 
     def __init__(self, whole: Mapping[str, torch.Tensor], before: Removed, now: Removed) -> None:
-        known: dict[tuple[int, bytes, bytes], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        known: dict[tuple[int, int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._found = {}
         none = np.zeros(0, dtype=np.int64)
         for place, gone in now.items():
             first = before.get(place, none)
-            key = whole[place[0]].shape[place[1]], first.tobytes(), gone.tobytes()
+            # by identity: a graph names the same array
+            key = whole[place[0]].shape[place[1]], id(first), id(gone)
             if key not in known:  # a batch norm's tensors all lose the same slices
                 known[key] = self._numbered(key[0], first, gone)
             self._found[place] = known[key]
@@ -172,6 +201,11 @@ def samples(inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     if any(_is_large(leaf) for leaf in inputs):
         found.append(tree_map(_noise(generator, _SMALL_IMAGE), inputs))
     return [*found, tree_map(_noise(generator, None), inputs), inputs]
+
+
+def outlines(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs without values or device."""
+    return tree_map(lambda v: meta_shapes.like(v) if torch.is_tensor(v) else v, inputs)
 
 
 def as_dtype(inputs: tuple[Any, ...], dtype: torch.dtype | None = None) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from torch import fx, nn
+from torch import fx
 
 from stages.trace.capture.calls import Call, flatten
 from stages.trace.capture.inventory import Inventory
@@ -60,7 +60,7 @@ class Pass:
     calls with the values that pass.
     """
 
-    model: nn.Module
+    inventory: Inventory
     readings: Mapping[str, Reading]
     problems: Mapping[str, str]
     open_statistics: bool = False
@@ -77,10 +77,9 @@ class Pass:
     zeros: Zeros = field(init=False)
 
     def __post_init__(self) -> None:
-        inventory = Inventory(self.model)
-        self.modules, self.buffers = inventory.modules, set(inventory.buffers)
+        self.modules, self.buffers = self.inventory.modules, set(self.inventory.buffers)
         self.graphs = Graphs(self.modules)
-        self.stored = {name: tuple(tensor.shape) for name, tensor in inventory.stored.items()}
+        self.stored = {name: tuple(t.shape) for name, t in self.inventory.stored.items()}
 
     @property
     def reading(self) -> Reading:
@@ -258,8 +257,9 @@ class Pass:
         use.products.append((times, extents))
 
     def _use_of(self, weight: Parameter, type_: str, **layout: Any) -> Use:
-        module = self.modules.get(self._holder(weight), self.model)
-        kind = type_ if module is self.model else type(module).__name__
+        module = self.modules.get(self._holder(weight))
+        whole = module is None or module is self.modules[""]
+        kind = type_ if whole else type(module).__name__
         return self.uses.setdefault(weight.name, Use(kind, weight.name, **layout))
 
     def _whole(self, weight: Parameter) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from stages.trace.capture.calls import Call, Capture, Ref, flatten
+from stages.trace.capture.inventory import Inventory
 from stages.trace.capture.operators import arguments_of
 from stages.trace.propagate.attributes import Follow
 from stages.trace.propagate.label_pass import Pass
@@ -28,7 +28,7 @@ from stages.trace.rules import rule_for
 
 
 def label(
-    model: nn.Module,
+    inventory: Inventory,
     captures: Iterable[Capture],
     readings: Mapping[str, Reading],
     problems: Mapping[str, str],
@@ -39,7 +39,7 @@ def label(
 
     Only the multiplications of the first one are counted.
     """
-    state = Pass(model, readings, problems, open_statistics, follows)
+    state = Pass(inventory, readings, problems, open_statistics, follows)
     for position, captured in enumerate(captures):
         state.counting = position == 0
         values: dict[int, Any] = {}

@@ -95,6 +95,9 @@ class Labels:
         self, parameter: str, dim: int, size: int, indices: Vector | None, labels: Vector
     ) -> None:
         """Let `labels` own the slices `indices` of a parameter, or all; owned ones are tied."""
+        if indices is None and (parameter, dim) not in self.slots and labels.shape == (size,):
+            self.slots[parameter, dim] = labels.copy()
+            return
         slot = self.slot(parameter, dim, size)
         if indices is None:
             self.tie(slot, labels)
@@ -119,13 +122,11 @@ class Labels:
     def owned(self, parameter: str, dim: int, size: int, indices: Vector | None) -> Vector:
         """Labels of slices of a parameter, new ones where they have none."""
         slot = self.slot(parameter, dim, size)
-        if indices is None:
-            indices = np.arange(size)
-        missing = indices[slot[indices] == 0]
+        known = np.arange(size) if indices is None else np.unique(indices)
+        missing = known[slot[known] == 0]
         if missing.size:
-            missing = np.unique(missing)
-            slot[missing] = self.fresh(len(missing))
-        return slot[indices].copy()
+            slot[missing] = self.fresh(missing.size)
+        return slot.copy() if indices is None else slot[indices]
 
     def pin(self, parameter: str, reason: str, dim: int | None = None) -> None:
         """Whatever owns slices of this parameter, or of one dimension of it, must stay."""

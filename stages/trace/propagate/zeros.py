@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from stages.trace.capture.calls import Call, Ref, flatten
+from stages.trace.capture.calls import Call, Ref
 from stages.trace.capture.operators import aliases, writes
 from stages.trace.propagate.label_values import Activation, Parameter
 
@@ -77,7 +77,7 @@ class Zeros:
             self._follow(self._ahead.pop())
 
     def _follow(self, call: Call) -> None:
-        refs = [leaf for leaf in flatten((call.args, call.kwargs)) if isinstance(leaf, Ref)]
+        refs = call.refs
         if refs and self._leaves_zeros(call, refs):
             self._zero.add(call.index)
         if not refs or not isinstance(call.target, torch._ops.OpOverload):
@@ -95,7 +95,7 @@ class Zeros:
         shared = {other for other, place in self._memory.items() if place == memory}
         self._zero -= shared | {memory}
 
-    def _leaves_zeros(self, call: Call, refs: list[Ref]) -> bool:
+    def _leaves_zeros(self, call: Call, refs: tuple[Ref, ...]) -> bool:
         name = call.name.removesuffix("_")
         if name in OF_ONE:
             return refs[0].index in self._zero
