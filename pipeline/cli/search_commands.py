@@ -95,7 +95,7 @@ def compare(
     recover_seeds = min(seeds, distill_seeds or seeds) if distill else 0
     request = ComparisonRequest(names, seeds, recover_seeds, trials, distill_images)
     running.execute(
-        settings, str(file), folder, last="trace", resume_command=f"rlp search compare {config}"
+        settings, str(file), folder, last="rotate", resume_command=f"rlp search compare {config}"
     )
     with store.lock(folder), running.user_modules(settings, str(file)):
         session = RunComparison(folder, settings, distill=_distiller(settings), note=console.note)

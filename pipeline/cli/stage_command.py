@@ -27,8 +27,8 @@ _Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="pretrain, trace, search, prune, distill, export, benchmark or report; "
-        "round-1/search for that round.",
+        help="pretrain, trace, rotate, search, prune, reconstruct, distill, export, benchmark or "
+        "report; round-1/search for that round.",
     ),
 ]
 _Config = Annotated[str | None, typer.Option("--config", metavar="CONFIG", help="A YAML config.")]

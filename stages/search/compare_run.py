@@ -71,7 +71,7 @@ class Compared:
 
 
 class RunComparison:
-    """Compares strategies in a run folder that holds `pretrain/` and `trace/`.
+    """Compares strategies in a run folder that holds `trace/` and `rotate/`.
 
     Args:
         distill: recovers a cut network.
@@ -84,7 +84,7 @@ class RunComparison:
         self.folder, self.config, self.distill, self.note = folder, config, distill, note
         kind = document("graph")
         graph = ChannelGraph.from_dict(kind.read(folder / kind.maker / kind.file))
-        self.network = Network(load_model(folder / "pretrain"), graph)
+        self.network = Network(load_model(folder / "rotate"), graph)
 
     def run(self, request: ComparisonRequest) -> Compared:
         """Search and recover; what a comparison asked for before has found is not repeated.
@@ -148,14 +148,14 @@ class RunComparison:
     def _subject(self, request: ComparisonRequest) -> dict[str, Any]:
         """What finished runs may be reused for: all they depend on but strategy and seed."""
         sections = self.config.model_dump(
-            mode="json", include={"seed", "model", "data", "search", "distill", "trace"}
+            mode="json", include={"seed", "model", "data", "search", "distill", "trace", "rotate"}
         )
         for name in ("strategy", "trials", "workers"):
             sections["search"].pop(name)
         return {
             "version": VERSION,
             "settings": sections,
-            "weights": sha256_file(self.folder / "pretrain" / "model.safetensors"),
+            "weights": sha256_file(self.folder / "rotate" / "model.safetensors"),
             "trials": request.trials or self.config.search.trials,
             "images": request.distill_images,
         }

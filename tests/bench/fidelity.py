@@ -3,7 +3,7 @@
     python tests/bench/fidelity.py CONFIG [--run-dir DIR] [--set KEY=VALUE]... [--candidates 24]
     [--steps 100]
 
-CONFIG's run must hold `pretrain/` and `trace/` (`rlp pipeline run CONFIG --until trace`).
+CONFIG's run must hold `trace/` and `rotate/` (`rlp pipeline run CONFIG --until rotate`).
 Candidates on the budget, near the warm start of the default strategy (where a search spends its
 time) and anywhere. Each is trained for many steps of distillation on train images drawn anew, and
 then scored on as many as 4,000 images of the search split; Spearman's rank correlation with that,
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     file = find_config(options.config)
     config, run = load_config(file, options.set), options.run_dir or default_run_dir(file)
-    model = load_model(run / "pretrain").to(memory_format=torch.channels_last)
+    model = load_model(run / "rotate").to(memory_format=torch.channels_last)
     network = Network(model, ChannelGraph.from_json((run / "trace" / "graph.json").read_text()))
     with all_cores():
         splits = load_splits(config.data, seed=config.seed)

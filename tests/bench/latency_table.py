@@ -3,7 +3,7 @@
     python tests/bench/latency_table.py CONFIG [--run-dir DIR] [--set KEY=VALUE]... [--fresh 50]
     [--out FILE]
 
-CONFIG's run must hold `pretrain/` and `trace/` (`rlp pipeline run CONFIG --until trace`). The table
+CONFIG's run must hold `trace/` and `rotate/` (`rlp pipeline run CONFIG --until rotate`). The table
 is fitted to `search.latency_samples` timed candidates, as a search with a latency budget does; then
 fresh ones are timed that it has not seen: half of all sizes, half on the budget where the search
 looks for its plan. The error is
@@ -38,7 +38,7 @@ def pose(options: argparse.Namespace) -> tuple[SearchProblem, CandidateTimer]:
     latency = ["search.budget={latency: 0.5}", f"search.latency_samples={options.samples}"]
     config = load_config(file, [*options.set, *latency])
     run = options.run_dir or default_run_dir(file)
-    model = load_model(run / "pretrain").to(memory_format=torch.channels_last)
+    model = load_model(run / "rotate").to(memory_format=torch.channels_last)
     graph = ChannelGraph.from_json((run / "trace" / "graph.json").read_text())
     splits, settings = load_splits(config.data, seed=config.seed), config.search
     example, _ = splits.search.take(2, seed=config.seed)

@@ -24,9 +24,9 @@ REQUEST = ComparisonRequest(["random", "uniform"], seeds=2, recover_seeds=1, dis
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose network is the trained one."""
     model, graph, splits = trained()
-    for name in ("pretrain", "trace"):
+    for name in ("rotate", "trace"):
         (tmp_path / name).mkdir()
-    (tmp_path / "pretrain" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "rotate" / "model.safetensors").write_bytes(b"weights")
     document("graph").write(tmp_path / "trace" / "graph.json", graph.to_dict())
     monkeypatch.setattr(module, "load_model", lambda folder: model)
     monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
