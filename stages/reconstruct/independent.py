@@ -9,6 +9,7 @@ cheaper.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,14 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.channels.branch import Branch
 from pipeline.channels.graph import ChannelGraph, Keep
 from pipeline.channels.rebuild import named_tensors, slice_tensors
+from stages.reconstruct.branch_means import BranchMeans, Shifts
 from stages.reconstruct.forward import Forward, Listener, Use, survey
 from stages.reconstruct.least_squares import System, best_ridge
 from stages.reconstruct.operators import LinearMap, read
 from stages.reconstruct.patches import Sampling, joined, patches
 
 MAX_BYTES = 4 << 30
+BRANCH_IMAGES = 256  # that means are taken over; there is a run for every branch
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Moments:
     Attributes:
         layers: by the name of the weight, those whose inputs can be cut.
         left_alone: {weight: why it is not reconstructed although its inputs can be cut}.
+        shifts: {branch: how means behind it move when it goes}, see `measure_branches`.
     """
 
     def __init__(
@@ -114,6 +119,16 @@ class Moments:
         with torch.no_grad(), gather:
             model(*inputs)
         self.layers = gather.layers
+        self.shifts: dict[str, Shifts] = {}
+
+    def measure_branches(
+        self, model: nn.Module, inputs: Tensor | tuple[Any, ...], images: int = BRANCH_IMAGES
+    ) -> None:
+        """Let means make up for branches that go, from now on: a run of the model for each."""
+        inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
+        forward = survey(model, tuple(item[:2] for item in inputs))
+        some = tuple(item[: min(images, forward.affordable(MAX_BYTES))] for item in inputs)
+        self.shifts = dict(BranchMeans(model, self.graph, some, forward).each())
 
     @property
     def refitted(self) -> list[str]:
@@ -122,18 +137,31 @@ class Moments:
         for layer in self.layers.values():
             mean = layer.use.norm.mean if layer.use.norm is not None else ""
             found += [name for name in (layer.use.bias or mean,) if name]
-        return found
+        for shifts in self.shifts.values():
+            found += shifts
+        return list(dict.fromkeys(found))
 
     def tensors_after(self, keep: Keep) -> dict[str, Tensor]:
         """All tensors that the cut and its reconstruction change, by canonical name, at their size
-        after the cut.
+        after the cut. Those of branches of which nothing is kept are not among them.
         """
+        going = self.graph.dropped(keep)
+        left = {name: t for name, t in self.tensors.items() if not _held(going, name)}
         changed = slice_tensors(self.tensors, self.graph, keep)
+        changed = {name: tensor for name, tensor in changed.items() if name in left}
         removed = self.graph.removed_slices(keep)
         for name, layer in self.layers.items():
             out_dim = layer.op.out_dim
+            if name not in left:
+                continue
             if (gone := removed.get((name, 1 - out_dim))) is not None:
                 self._reconstruct(layer, gone, removed.get((name, out_dim)), changed)
+        for branch in going:
+            for name, shift in self.shifts.get(branch.id, {}).items():
+                if name in left:
+                    stays = np.delete(np.arange(len(shift)), removed.get((name, 0), []))
+                    own = shift[torch.from_numpy(stays).to(shift.device)]
+                    changed[name] = changed.get(name, self.tensors[name]) + own
         return changed
 
     def _reconstruct(
@@ -162,6 +190,10 @@ class Moments:
             mean = changed.get(use.norm.mean, self.tensors[use.norm.mean])
             # minus: a batch norm subtracts its mean
             changed[use.norm.mean] = mean - fall
+
+
+def _held(going: Sequence[Branch], name: str) -> bool:
+    return any(branch.holds(name) for branch in going)
 
 
 class _Gather(Listener):

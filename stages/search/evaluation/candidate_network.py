@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from pipeline.channels.branch import Zeros
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import named_tensors, set_widths, slice_tensors
+from pipeline.channels.surgery import stand_ins
 from stages.search.evaluation.small_convolutions import use_small_convolutions
 
 Keep = Mapping[str, Sequence[int]]
@@ -56,9 +58,11 @@ class CandidateNetwork:
         self._widths = [
             width for width in graph.widths if any(group in ids for group, _ in width.follows)
         ]
+        self._replaced: dict[str, nn.Module] = {}
 
     def resize(self, keep: Keep, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
-        """The network as `prune(model, graph, ChannelPlan(keep))` would be, until the next call.
+        """The network as `prune(model, graph, ChannelPlan.of(graph, keep))` would be, until the
+        next call.
 
         Args:
             tensors: what a reconstruction of this cut gives, by canonical name at its new size;
@@ -80,7 +84,20 @@ class CandidateNetwork:
             (self._modules[width.module], width.attribute, width.value - width.lost(removed))
             for width in self._widths
         )
+        self._drop(keep)
         return self.network
+
+    def _drop(self, keep: Keep) -> None:
+        """Put stand-ins where branches go, and the modules of the candidate before back."""
+        places = self._replaced
+        self._replaced = {}
+        if going := self._graph.dropped(keep):
+            zeros = stand_ins(self._graph, going, keep)
+            self._replaced = {path: self._modules[path] for path in zeros}
+            places = {**places, **{path: Zeros(*shape) for path, shape in zeros.items()}}
+        for path, module in places.items():
+            parent, _, name = path.rpartition(".")
+            self._modules[parent]._modules[name] = module
 
 
 def _slots(network: nn.Module, wanted: Mapping[str, Tensor]) -> dict[str, list[_Slot]]:

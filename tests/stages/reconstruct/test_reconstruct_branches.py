@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.channels.rebuild import rebuild
 from stages.prune import ChannelPlan, prune
 from stages.reconstruct import Reconstruction, reconstruct_layers
+from stages.reconstruct.independent import Moments
 from stages.trace import ChannelGraph, trace
 from tests.stages.reconstruct.twin_nets import norm
 
@@ -116,3 +118,36 @@ def test_the_rest_may_be_cut_as_well(net: nn.Module, graph: ChannelGraph, x: Ten
         torch.equal(tensor, again.state_dict()[name])
         for name, tensor in done.model.state_dict().items()
     )
+
+
+def by_moments(
+    net: nn.Module, graph: ChannelGraph, moments: Moments, plan: ChannelPlan
+) -> nn.Module:
+    small = prune(net, graph, plan)
+    return rebuild(small, moments.tensors_after(plan.kept_of(graph)), ())
+
+
+def test_means_make_up_for_a_branch_that_is_a_constant(x: Tensor) -> None:
+    torch.manual_seed(0)
+    net = Trunk().eval()
+    nn.init.zeros_(net.blocks[1].n2.weight)
+    graph = trace(net, x[:1])
+    moments, plan = Moments(net, graph, x), ChannelPlan({}, {}, ("blocks.1",))
+    before = error(net, by_moments(net, graph, moments, plan), x)
+    moments.measure_branches(net, x)
+    assert error(net, by_moments(net, graph, moments, plan), x) < 1e-2 * before
+    assert "head.bias" in moments.refitted
+
+
+@pytest.mark.parametrize("drop", [("blocks.0",), ("blocks.1",), ("blocks.0", "blocks.1")])
+def test_means_make_up_for_a_part_of_any_branch(
+    net: nn.Module, graph: ChannelGraph, x: Tensor, drop: tuple[str, ...]
+) -> None:
+    """Whatever else is cut: shifts are sliced as what they are added to."""
+    even = ChannelPlan.uniform(graph, 0.3).keep
+    gone = {group for name in drop for group in graph.removable[name].groups}
+    for keep in ({}, {group: units for group, units in even.items() if group not in gone}):
+        plan, moments = ChannelPlan(keep, {}, drop), Moments(net, graph, x)
+        before = error(net, by_moments(net, graph, moments, plan), x)
+        moments.measure_branches(net, x)
+        assert error(net, by_moments(net, graph, moments, plan), x) < before
