@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.channels import graph_text
-from pipeline.channels.branch import Branch, branch_from_json
+from pipeline.channels.branch import Branch, StandIn, branch_from_json
 from pipeline.channels.group import ChannelGroup, UnitSlices
 from pipeline.channels.layer_cost import LayerCost, layer_from_json
 from pipeline.errors import ArtifactError, Hint
@@ -180,6 +180,22 @@ class ChannelGraph:
         return {
             place: parts[0] if len(parts) == 1 else np.concatenate(parts)
             for place, parts in removed.items()
+        }
+
+    def stand_ins(self, going: Iterable[Branch], keep: Keep) -> dict[str, StandIn]:
+        """What takes the places of branches; zeros are as wide as `keep` leaves the trunk."""
+        lost = {place: len(gone) for place, gone in self.removed_slices(keep).items()}
+        found: dict[str, StandIn] = {}
+        for branch in going:
+            found |= dict.fromkeys(branch.modules, (0, ()))
+            for path, stride, name, dim in branch.endings:
+                width = self.parameters[name][dim] - lost.get((name, dim), 0) if name else 0
+                found[path] = width, stride
+        # of a branch within a branch nothing is left to stand in for
+        return {
+            path: zeros
+            for path, zeros in found.items()
+            if not any(path.startswith(f"{other}.") for other in found)
         }
 
     def widths_after(self, keep: Keep) -> Iterator[tuple[str, str, int]]:

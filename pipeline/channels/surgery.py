@@ -4,13 +4,11 @@ input.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import nn
 
-from pipeline.channels.branch import Branch, StandIn, put_in_place
-from pipeline.channels.graph import ChannelGraph, Keep
+from pipeline.channels.branch import put_in_place
+from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.rebuild import named_tensors, rebuild, slice_tensors
 from pipeline.errors import ArtifactError
@@ -30,24 +28,7 @@ def cut(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:
     _check(model, graph, plan)
     changed = slice_tensors(named_tensors(model), graph, plan.keep)
     small = rebuild(model, changed, graph.widths_after(plan.keep))
-    return put_in_place(small, stand_ins(graph, plan.branches(graph), plan.keep))
-
-
-def stand_ins(graph: ChannelGraph, going: Iterable[Branch], keep: Keep) -> dict[str, StandIn]:
-    """What `put_in_place` puts where branches were; zeros are as wide as the trunk that is left."""
-    lost = {place: len(gone) for place, gone in graph.removed_slices(keep).items()}
-    found: dict[str, StandIn] = {}
-    for branch in going:
-        found |= dict.fromkeys(branch.modules, (0, ()))
-        for path, stride, name, dim in branch.endings:
-            width = graph.parameters[name][dim] - lost.get((name, dim), 0) if name else 0
-            found[path] = width, stride
-    # of a branch within a branch nothing is left to stand in for
-    return {
-        path: zeros
-        for path, zeros in found.items()
-        if not any(path.startswith(f"{other}.") for other in found)
-    }
+    return put_in_place(small, graph.stand_ins(plan.branches(graph), plan.keep))
 
 
 def mask(model: nn.Module, graph: ChannelGraph, plan: ChannelPlan) -> nn.Module:

@@ -11,16 +11,11 @@ Measured by one run without the branch, in which each mean follows before the ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.channels.branch import Branch
-from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.plan import ChannelPlan
-from pipeline.channels.surgery import cut
 from stages.reconstruct.forward import Forward, Listener, Use
 from stages.reconstruct.operators import LinearMap, Norm, read
 
@@ -29,16 +24,14 @@ Shifts = dict[str, Tensor]
 
 
 class BranchMeans:
-    """The shifts of every branch of one network, each measured alone.
+    """What means of one network are, and how they move in the same network without a branch.
 
     Args:
         model: in eval mode. inputs: a batch of images, or of several inputs.
     """
 
-    def __init__(
-        self, model: nn.Module, graph: ChannelGraph, inputs: tuple[Any, ...], forward: Forward
-    ) -> None:
-        self.model, self.graph, self.inputs = model, graph, inputs
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], forward: Forward) -> None:
+        self.inputs = inputs
         single = {use.name for use in forward.uses if forward.turns(use.name) == 1}
         self.uses = {use.name: use for use in forward.uses if use.name in single}
         listener = _Means(model, self.uses)
@@ -46,16 +39,11 @@ class BranchMeans:
             model(*inputs)
         self.wanted = listener.found
 
-    def each(self) -> Iterator[tuple[str, Shifts]]:
-        """(branch, its shifts) of all branches that may go, in graph order."""
-        for branch in self.graph.removable.values():
-            yield branch.id, self._without(branch)
-
-    def _without(self, branch: Branch) -> Shifts:
-        small = cut(self.model, self.graph, ChannelPlan({}, {}, (branch.id,))).eval()
-        listener = _Follow(small, self.uses, self.wanted)
+    def shifts(self, without: nn.Module) -> Shifts:
+        """Of a network without a branch, in eval mode."""
+        listener = _Follow(without, self.uses, self.wanted)
         with torch.no_grad(), listener:
-            small(*self.inputs)
+            without(*self.inputs)
         return listener.shifts
 
 

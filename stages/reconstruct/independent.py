@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.channels.branch import Branch
+from pipeline.channels.branch import Branch, put_in_place
 from pipeline.channels.graph import ChannelGraph, Keep
-from pipeline.channels.rebuild import named_tensors, slice_tensors
+from pipeline.channels.rebuild import named_tensors, rebuild, slice_tensors
 from stages.reconstruct.branch_means import BranchMeans, Shifts
 from stages.reconstruct.forward import Forward, Listener, Use, survey
 from stages.reconstruct.least_squares import System, best_ridge
@@ -128,7 +128,10 @@ class Moments:
         inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
         forward = survey(model, tuple(item[:2] for item in inputs))
         some = tuple(item[: min(images, forward.affordable(MAX_BYTES))] for item in inputs)
-        self.shifts = dict(BranchMeans(model, self.graph, some, forward).each())
+        means = BranchMeans(model, some, forward)
+        for name, branch in self.graph.removable.items():
+            without = put_in_place(rebuild(model, {}, ()), self.graph.stand_ins([branch], {}))
+            self.shifts[name] = means.shifts(without)
 
     @property
     def refitted(self) -> list[str]:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from pipeline.channels.branch import Zeros
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import named_tensors, set_widths, slice_tensors
-from pipeline.channels.surgery import stand_ins
 from stages.search.evaluation.small_convolutions import use_small_convolutions
 
 Keep = Mapping[str, Sequence[int]]
@@ -92,7 +91,7 @@ class CandidateNetwork:
         places = self._replaced
         self._replaced = {}
         if going := self._graph.dropped(keep):
-            zeros = stand_ins(self._graph, going, keep)
+            zeros = self._graph.stand_ins(going, keep)
             self._replaced = {path: self._modules[path] for path in zeros}
             places = {**places, **{path: Zeros(*shape) for path, shape in zeros.items()}}
         for path, module in places.items():
