@@ -4,11 +4,13 @@
     [--steps 100]
 
 CONFIG's run must hold `trace/` and `rotate/` (`rlp pipeline run CONFIG --until rotate`).
-Candidates on the budget, near the warm start of the default strategy (where a search spends its
-time) and anywhere. Each is trained for many steps of distillation on train images drawn anew, and
-then scored on as many as 4,000 images of the search split; Spearman's rank correlation with that,
-of: the importance of what is cut, a rung, both together (predicted by least squares from the other
-candidates), and the score after 0 steps and after the search's own.
+Candidates on the budget, near the solution of the loss table (where a search spends its time) and
+anywhere. Each is reconstructed layer by layer on train images, trained for many steps of
+distillation on others, and then scored on as many as 4,000 images of the search split. Spearman's
+rank correlation with that, of: what the table predicts, the importance of what is cut, a rung of a
+search, this and the table together (predicted by least squares from the other candidates), and the
+score as cut, reconstructed from the original's moments, and trained for 16 steps without and after
+that.
 """
 
 from __future__ import annotations
@@ -16,23 +18,42 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from pipeline.channels.plan import ChannelPlan
+from pipeline.channels.surgery import cut
 from pipeline.cli.running import default_run_dir
 from pipeline.config.load import find_config, load_config
 from pipeline.config.schema import Config
 from pipeline.data import Splits, load_splits
 from pipeline.models import load_model
 from pipeline.training.machine import all_cores
-from stages.search import Evaluator, Network, SearchProblem
-from stages.search.evaluation import ScoreModel
+from stages.reconstruct import reconstruct
+from stages.search import (
+    Evaluator,
+    InProcess,
+    LossTable,
+    Network,
+    Search,
+    SearchProblem,
+    Tabulation,
+)
+from stages.search.evaluation import SCORES, ScoreModel
+from stages.search.evaluation.short_distillation import distill, distill_batches
 from stages.search.space.ranking import Removal
 from stages.trace import ChannelGraph
 
-NEAR = 0.5  # logits, about the spread of the policy
+NEAR = 0.3  # logits: neighbours among which a search has to choose
+WAYS: dict[str, dict[str, Any]] = {
+    "as cut": {"reconstruct": False},
+    "trained": {"reconstruct": False, "distill_steps": 16},
+    "reconstructed and trained": {"distill_steps": 16},
+}
+"""How else candidates may be scored: changes of the config's search."""
 
 
 def main() -> None:
@@ -52,63 +73,72 @@ def main() -> None:
     with all_cores():
         splits = load_splits(config.data, seed=config.seed)
         problem = posed(network, splits, config)
+        entries = Search(InProcess(problem.table_evaluator()))
+        table = Tabulation(problem.space, config.search.table.widths, entries)()
         ways = {
             "rung": problem.evaluator,
-            "as cut": posed(network, splits, config, distill_steps=0).evaluator,
-            "trained": problem.evaluator,
+            "reconstructed": problem.evaluator,
+            **{
+                name: posed(network, splits, config, **changes).evaluator
+                for name, changes in WAYS.items()
+            },
         }
-        target = target_evaluator(problem, network, splits, config, options.steps)
-        warm, rng = problem.strategy("rl", trials=1).state()["mean"], np.random.default_rng(0)
-        rows: list[dict[str, float]] = []
+        aim = Target(problem, splits, config, options.steps)
+        warm = problem.strategy("rl", trials=1, table=table).state()["mean"]
+        rng, rows = np.random.default_rng(0), list[dict[str, float]]()
         for centre, spread in ((warm, NEAR), (0 * warm, 1.0)):
             for _ in range(options.candidates):
                 counts = problem.projector.logits(centre + spread * rng.standard_normal(len(warm)))
-                rows.append(known(problem, ways, counts) | {"target": target(counts).score})
+                rows.append(known(problem, ways, table, counts) | {"target": aim(counts)})
                 print(f"{len(rows)} of {2 * options.candidates}", end="\r", flush=True)
     for kind, part in (
-        ("near the warm start", slice(options.candidates)),
+        ("near the table's solution", slice(options.candidates)),
         ("near it and anywhere", slice(None)),
     ):
         print(f"{kind}: rank correlation with the score after {options.steps} steps")
-        aim = [row["target"] for row in rows[part]]
-        for name, values in columns(rows[part]).items():
-            print(f"  {name}: {spearmanr(values, aim).statistic:.2f}")
-    for name in ("rung", "as cut", "trained"):
+        target = [row["target"] for row in rows[part]]
+        for name, values in columns(rows[part], list(ways)).items():
+            print(f"  {name}: {spearmanr(values, target).statistic:.2f}")
+    for name in ways:
         print(f"{name}: {1e3 * np.median([row[f'{name} s'] for row in rows]):.0f} ms a candidate")
 
 
-def posed(network: Network, splits: Splits, config: Config, **changes: int) -> SearchProblem:
+def posed(network: Network, splits: Splits, config: Config, **changes: Any) -> SearchProblem:
     """The config's search with some of its settings changed, widths in multiples of 8."""
     settings = config.search.model_copy(update=changes)
     return SearchProblem.build(network, splits, settings, config.seed, align=8)
 
 
-def target_evaluator(
-    problem: SearchProblem, network: Network, splits: Splits, config: Config, steps: int
-) -> Evaluator:
-    """Scores the same candidates after many steps on train images drawn anew."""
-    rules, seed = config.search.evaluation, config.seed + 1
-    x, _ = splits.train.take(steps * rules.step_images, seed=seed)
-    scored, labels = splits.search.take(4000, seed=seed)
-    return Evaluator(
-        network.model,
-        network.graph,
-        problem.ranking,
-        teacher=network.model,
-        fit=x.split(256),
-        x=scored.contiguous(memory_format=torch.channels_last),
-        y=labels,
-        score=config.search.score,
-        steps=steps,
-        rules=rules,
-    )
+class Target:
+    """Score of a candidate after the recovery that a pipeline gives its plan, cut short."""
+
+    def __init__(self, problem: SearchProblem, splits: Splits, config: Config, steps: int) -> None:
+        self.problem, self.rules, self.steps = problem, config.search.evaluation, steps
+        seed, model = config.seed + 1, problem.network.model
+        self.images, _ = splits.train.take(1024, seed=seed)
+        x, _ = splits.train.take(steps * self.rules.step_images, seed=seed)
+        self.batches = distill_batches(model, x.split(256), self.rules.step_images)
+        scored, self.labels = splits.search.take(4000, seed=seed)
+        self.scored = scored.contiguous(memory_format=torch.channels_last).split(256)
+        self.score = SCORES[config.search.score]
+
+    def __call__(self, counts: np.ndarray) -> float:
+        model, graph = self.problem.network.model, self.problem.network.graph
+        plan = ChannelPlan(self.problem.ranking.keep(counts), {})
+        student = reconstruct(cut(model, graph, plan), model, graph, plan, self.images).eval()
+        if self.steps:
+            distill(student, self.batches, self.steps, self.rules, ())
+        with torch.inference_mode():
+            parts = [(student(part), model(part)) for part in self.scored]
+            given, wanted = (torch.cat(list(logits)) for logits in zip(*parts, strict=True))
+            return float(self.score(given, wanted, self.labels).mean())
 
 
 def known(
-    problem: SearchProblem, ways: dict[str, Evaluator], counts: np.ndarray
+    problem: SearchProblem, ways: dict[str, Evaluator], table: LossTable, counts: np.ndarray
 ) -> dict[str, float]:
     """What a search can know of a candidate, and the seconds each takes."""
-    row = {"removed": Removal(problem.importance)(counts)}
+    row = {"importance": Removal(problem.importance)(counts), "table": table(counts)}
     for name, evaluator in ways.items():
         never = (float("inf"),) * len(evaluator.rungs) if name == "rung" else ()
         start = time.process_time()
@@ -117,18 +147,20 @@ def known(
     return row
 
 
-def columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
-    found = {name: [row[name] for row in rows] for name in ("rung", "as cut", "trained")}
-    cut = [row["removed"] for row in rows]
+def columns(rows: list[dict[str, float]], ways: list[str]) -> dict[str, list[float]]:
+    found = {name: [row[name] for row in rows] for name in ways}
+    lost = [row["table"] for row in rows]
     both = []
-    for at, row in enumerate(rows):  # from the others' trained scores, as a search has them
+    for at, row in enumerate(rows):  # from the others' scores, as a search has them
         others = [
-            [*values[:at], *values[at + 1 :]] for values in (found["rung"], cut, found["trained"])
+            [*values[:at], *values[at + 1 :]]
+            for values in (found["rung"], lost, found["reconstructed"])
         ]
-        both.append(ScoreModel.fit(*others).predict(row["rung"], row["removed"]))
+        both.append(ScoreModel.fit(*others).predict(row["rung"], row["table"]))
     return {
-        "removed importance": [-value for value in cut],
-        "rung and removed importance": both,
+        "importance": [-row["importance"] for row in rows],
+        "table": [-value for value in lost],
+        "rung and table": both,
         **found,
     }
 
