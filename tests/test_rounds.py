@@ -152,10 +152,12 @@ def test_each_round_starts_from_the_one_before_and_learns_from_the_original(
     home, _ = finished
     inputs = {
         place: json.loads((home / "run" / place / "manifest.json").read_text())["inputs"]
-        for place in ("trace", "search", "prune", "distill", "round-1/search")
+        for place in ("trace", "rotate", "search", "prune", "distill", "round-1/search")
     }
-    for place in ("trace", "search", "prune"):
+    for place in ("trace", "rotate"):
         assert "round-1/distill/model.safetensors" in inputs[place]
+    for place in ("search", "prune"):
+        assert "rotate/model.safetensors" in inputs[place]
     assert "pretrain/model.safetensors" in inputs["distill"]
     assert "round-1/distill/model.safetensors" not in inputs["distill"]
     assert {"pretrain/model.safetensors", "round-1/trace/graph.json"} <= set(inputs["search"])
