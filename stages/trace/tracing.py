@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,13 +128,8 @@ class _Tracing:
             deviation = self._deviation_of_all(labelled)
             draw = self.draw
             if deviation is None:
-                opened = self._opened(labelled)
-                if opened is labelled or not self.frozen:
-                    return opened
-                self.frozen.clear()  # for want of that reading, perhaps
-            elif not self._settle(labelled, deviation) and not self._drop_guess(
-                labelled, deviation
-            ):
+                return self._opened(labelled)
+            if not self._settle(labelled, deviation) and not self._drop_guess(labelled, deviation):
                 # `_settle` and `_drop_guess` have drawn others meanwhile
                 self.draw = draw
                 self._freeze_culprits(labelled, deviation)
@@ -161,10 +156,15 @@ class _Tracing:
             return [by_dispatch(self.model, self.inputs, training=True, snapshot=self.snapshot)]
         return []
 
-    def _label(self, *sites: str, reading: Reading = Reading.FIXED, guess: Guess = ()) -> Labelled:
-        """The network as it is read now, but for sites that are read otherwise; the first of them
-        with a guess.
-        """
+    def _label(
+        self,
+        *sites: str,
+        reading: Reading = Reading.FIXED,
+        guess: Guess = (),
+        frozen: Mapping[str, str] | None = None,
+    ) -> Labelled:
+        """The network as it is now, but for sites that are read otherwise, the first by a guess."""
+        frozen = self.frozen if frozen is None else frozen
         readings = {**self.readings, **dict.fromkeys(sites, reading)}
         # a guess is made under one reading
         follows = {**self.follows, **dict.fromkeys(sites, ()), **dict.fromkeys(sites[:1], guess)}
@@ -172,7 +172,7 @@ class _Tracing:
             self.inventory, self.captures, readings, self.problems, self.open_statistics, follows
         )
         graph, settled = build(state, self.captured.inputs, self.names, self.batch)
-        return Labelled(state, graph.with_frozen(self.frozen), settled)
+        return Labelled(state, graph.with_frozen(frozen), settled)
 
     def _deviation_of_all(self, labelled: Labelled) -> Deviation | None:
         """What goes wrong when all groups are cut, by further draws where sizes were
@@ -298,6 +298,8 @@ class _Tracing:
                 if not self._deviation_of_all(other):
                     self.readings |= dict.fromkeys(sites, Reading.OUTER)
                     self.follows[site] = guess
+                    thawed = [group.id for group in other.graph.prunable]
+                    self.frozen = {k: v for k, v in self.frozen.items() if k not in thawed}
                     return other
         return None
 
@@ -314,9 +316,11 @@ class _Tracing:
             return
         yield sites, (), first
         for guess in guesses(first.state, site):
-            other = self._label(*sites, reading=Reading.OUTER, guess=guess)
-            if other.opens_more_than(labelled):
-                yield sites, guess, other
+            # what is frozen may be so for want of this guess
+            for frozen in ({}, self.frozen) if self.frozen else ({},):
+                other = self._label(*sites, reading=Reading.OUTER, guess=guess, frozen=frozen)
+                if other.opens_more_than(labelled):
+                    yield sites, guess, other
 
     def _freeze_culprits(self, labelled: Labelled, deviation: Deviation) -> None:
         """Groups that forward does not follow for a reason no site shows, such as a size read
