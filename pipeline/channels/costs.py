@@ -87,7 +87,7 @@ class ProductCost:
         factor, outputs, output_fixed, inputs, input_fixed = (
             np.array(column) for column in zip(*terms, strict=True)
         )
-        dropping = Dropping.of(graph, ids, names)
+        dropping = Dropping.of(graph.removable, graph.whole_branches, ids, names)
         return cls(metric, factor, inputs, outputs, input_fixed, output_fixed, dropping)
 
     def of(self, counts: Counts) -> float:

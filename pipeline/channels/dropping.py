@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.channels.branch import Branch
 from pipeline.channels.counts import Array, Counts
-from pipeline.channels.graph import ChannelGraph
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,26 @@ class Dropping:
     terms: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
 
     @classmethod
-    def of(cls, graph: ChannelGraph, ids: Sequence[str], names: Sequence[str]) -> Dropping:
-        """For counts of the groups `ids`, and terms of the layers or tensors `names`."""
-        found = graph.removable
-        groups = {branch.id: inside for inside, branch in graph.whole_branches.items()}
-        inside = np.zeros((len(found), len(ids)), dtype=bool)
-        for row, name in enumerate(found):
-            if groups.get(name, frozenset(["?"])) <= set(ids):
+    def of(
+        cls,
+        removable: Mapping[str, Branch],
+        whole: Mapping[frozenset[str], Branch],
+        ids: Sequence[str],
+        names: Sequence[str],
+    ) -> Dropping:
+        """For counts of the groups `ids`, and terms of the layers or tensors `names`.
+
+        Args:
+            removable, whole: of the graph: `ChannelGraph.removable` and `whole_branches`.
+        """
+        groups = {branch.id: inside for inside, branch in whole.items()}
+        inside = np.zeros((len(removable), len(ids)), dtype=bool)
+        for row, name in enumerate(removable):
+            if name in groups and groups[name] <= set(ids):
                 inside[row] = [group in groups[name] for group in ids]
-        terms = [[branch.holds(name) for name in names] for branch in found.values()]
-        return cls(
-            tuple(found), inside, np.array(terms, dtype=bool).reshape(len(found), len(names))
-        )
+        terms = [[branch.holds(name) for name in names] for branch in removable.values()]
+        shape = len(removable), len(names)
+        return cls(tuple(removable), inside, np.array(terms, dtype=bool).reshape(shape))
 
     def left(self, counts: Counts, drop: Collection[str] = ()) -> Array | float:
         """1 for a term that is left and 0 for one that has gone, (..., T) for counts (..., G).

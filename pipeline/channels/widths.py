@@ -11,12 +11,13 @@ where `fixed` slices belong to no unit of these groups.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.channels.counts import Array, Counts
+from pipeline.channels.dropping import Dropping
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.layer_cost import Extent, LayerCost
 
@@ -85,6 +86,7 @@ class LayerWidths:
         out_fixed, into_fixed: (T,) channels that no group adds.
         pixels: (T,) positions at which the weight is applied.
         rest: (T,) product of the weight's other dimensions.
+        dropping: which layers go with a branch.
     """
 
     names: tuple[str, ...]
@@ -95,6 +97,7 @@ class LayerWidths:
     into_fixed: Array
     pixels: Array
     rest: Array
+    dropping: Dropping = field(default_factory=Dropping)
 
     @classmethod
     def of(cls, graph: ChannelGraph, ids: Sequence[str]) -> LayerWidths:
@@ -110,9 +113,11 @@ class LayerWidths:
             rows.append(
                 (out.per_unit, into.per_unit, out.fixed, into.fixed, float(layer.positions), rest)
             )
-        columns = (np.array(column) for column in zip(*rows, strict=True))
+        columns: Any = (np.array(column) for column in zip(*rows, strict=True))
         kinds = tuple(_kind(graph.parameters[layer.weight], layer) for layer in layers)
-        return cls(tuple(layer.name for layer in layers), kinds, *columns)
+        names = tuple(layer.name for layer in layers)
+        dropping = Dropping.of(graph.removable, graph.whole_branches, ids, names)
+        return replace(cls(names, kinds, *columns), dropping=dropping)
 
 
 def weighted_layers(graph: ChannelGraph) -> list[LayerCost]:

@@ -63,6 +63,9 @@ class LatencyCost:
         step = steps[group]
         out = self._rounded(raw[:half][layer] + step * more_out)
         into = self._rounded(raw[half:][layer] + step * more_in)
+        # a branch that has gone does not come back by one of its groups
+        left = self.widths.dropping.left(counts)
+        per_mac, per_out = per_mac * left, per_out * left
         before = both[:half] * (both[half:] * per_mac + per_out)
         after = out * (into * per_mac[layer] + per_out[layer])
         change = np.bincount(group, after - before[layer], len(counts))
@@ -119,7 +122,8 @@ class LatencyCost:
     def _sizes(self, counts: NDArray[np.int64]) -> tuple[Array, Array]:
         """Output width and output x input width of every layer, (..., T), for counts (..., G)."""
         both = self._rounded(counts @ self._matrix + self._fixed)
-        out = both[..., : len(self.widths.names)]
+        # nothing of a branch without units costs time, not even what is as wide as the trunk
+        out = both[..., : len(self.widths.names)] * self.widths.dropping.left(counts)
         return out, out * both[..., len(self.widths.names) :]
 
     @cached_property
