@@ -43,6 +43,15 @@ def _without_further_files(config: Config, parts: Parts) -> Parts:
     return parts
 
 
+def _recovery_too(config: Config, parts: Parts) -> Parts:
+    """Within a drop of accuracy, what recovery is expected to bring counts."""
+    if config.search.budget.accuracy_drop is None:
+        return parts
+    trained = config.distill.mode != "bn_only" and config.distill.epochs != 0
+    of_recovery = {"reconstruct": config.reconstruct.model_dump(mode="json"), "trained": trained}
+    return {**parts, **of_recovery}
+
+
 STAGES = (
     Stage(
         "pretrain",
@@ -76,6 +85,8 @@ STAGES = (
         uses_data=True,
         uses_round=True,
         memory_key="search.images",
+        version=2,
+        narrow=_recovery_too,
     ),
     Stage(
         "prune",
@@ -132,6 +143,7 @@ STAGES = (
             "rotation",
             "plan",
             "search",
+            "front",
             "trials",
             "cut",
             "reconstruction",
@@ -141,7 +153,7 @@ STAGES = (
             "benchmark",
         ),
         every_round=("search", "cut", "distillation"),
-        version=3,
+        version=4,
     ),
 )
 

@@ -1,4 +1,6 @@
-"""`rlp search compare`: strategies at equal evaluations, then equal distillation, in one table."""
+"""`rlp search compare`: strategies at equal evaluations, then equal distillation, in one table.
+`rlp search front`: what every budget costs in accuracy.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.common import SetOption, command
+from pipeline.errors import Hint, Interrupted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
     from stages.search.compare_run import Distill
 
 app = typer.Typer(
-    help="Compare search strategies at equal budgets.", no_args_is_help=True, rich_markup_mode=None
+    help="The front over all budgets; strategies at equal budgets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 _KEYS = (
@@ -31,7 +36,7 @@ _KEYS = (
 
 @app.callback()
 def _root() -> None:
-    """Compare search strategies at equal budgets."""
+    """The front over all budgets; strategies at equal budgets."""
 
 
 _Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")]
@@ -62,7 +67,53 @@ _DistillImages = Annotated[
         help="Recover on a class-balanced draw of so many train images.",
     ),
 ]
+_Measured = Annotated[
+    int,
+    typer.Option("--measured", min=0, max=1000, help="Plans reconstructed and scored."),
+]
 _RunDir = Annotated[Path | None, typer.Option("--run-dir", metavar="DIR", help="Run to work in.")]
+_FRONT_KEYS = ("kind", "schema_version", "run", "file", "metric", "original", "points")
+
+
+@command(app, "front", keys=_FRONT_KEYS)
+def front(
+    config: _Config,
+    measured: _Measured = 10,
+    run_dir: _RunDir = None,
+    sets: SetOption = None,
+) -> dict[str, Any]:
+    """The most accurate plan for each of two dozen budgets; some are cut, reconstructed and scored,
+    and the others' accuracy is predicted from them.
+
+    Nothing is trained. Costs are in what search.budget names, whatever its value; accuracies are on
+    the search split. Typing the same command again continues where it stopped.
+    """
+    from pipeline import console
+    from pipeline.cli import running
+    from pipeline.cli.search_table import show_front
+    from pipeline.config.load import find_config, load_config
+    from pipeline.run import store
+    from pipeline.run.artifacts import document
+    from stages.search.front_run import RunFront
+
+    file = find_config(config)
+    settings, folder = load_config(file, sets or ()), run_dir or running.default_run_dir(file)
+    options = {"--run-dir": str(run_dir) if run_dir else None, "--measured": str(measured)}
+    again = running.as_typed(["search", "front", config], options, sets or ())
+    running.execute(settings, str(file), folder, last="rotate", resume_command=str(again))
+    watcher = console.RunWatcher()
+    with store.lock(folder), running.user_modules(settings, str(file)):
+        watcher.watch("front")
+        try:
+            body = RunFront(folder, settings, watcher).run(measured)
+        except KeyboardInterrupt as error:
+            raise Interrupted(hint=Hint("resume with: ", again)) from error
+        finally:
+            watcher.close()
+    kind = document("front")
+    doc = {**kind.stamp(body), "run": str(folder), "file": str(folder / kind.file)}
+    show_front(doc)
+    return doc
 
 
 @command(app, "compare", keys=_KEYS)

@@ -1,8 +1,10 @@
-"""What `rlp search compare` prints: the table, paired differences, the rank correlation."""
+"""What `rlp search compare` prints: the table, paired differences, the rank correlation; and the
+table of `rlp search front`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import console
@@ -77,4 +79,29 @@ def _correlation(doc: Document) -> str:
     return (
         f"rank correlation of search score and recovered accuracy: {value:.2f} over "
         f"{count} candidates (p = {p:.3f}){verdict}"
+    )
+
+
+def show_front(doc: Document) -> None:
+    """The document of a front, for people."""
+    timed = doc["metric"] == "latency"
+    costs = ("macs", "params", *(("latency",) if timed else ()))
+    head = ("budget", "MACs", "parameters", *(("latency",) if timed else ()))
+    head += ("loss, nats", "accuracy", "", "points lost")
+    rows = [_point(point, doc["original"], costs) for point in doc["points"]]
+    console.table(head, rows, right=tuple(name for name in head if name))
+    console.say("accuracies are on the search split, after least squares and without training")
+    console.say(f"front  {doc['file']}")
+
+
+def _point(point: Document, original: Document, costs: Sequence[str]) -> tuple[object, ...]:
+    """Shares of the original's costs; latency is one already."""
+    shares = (point[cost] / original.get(cost, 1) for cost in costs)
+    return (
+        f"{point['budget']:.1%}",
+        *(f"{share:.1%}" for share in shares),
+        f"{point['loss']:.4f}",
+        f"{point['accuracy']:.2%}",
+        "measured" if point["measured"] else "predicted",
+        f"{100 * (original['accuracy'] - point['accuracy']):.2f}",
     )

@@ -138,7 +138,7 @@ def _drop_rival_budgets(data: dict[str, Any], written: set[tuple[str, ...]]) -> 
     budget = data.get("search", {}).get("budget") if isinstance(data.get("search"), dict) else None
     if chosen and isinstance(budget, dict):
         for key in Budget.model_fields:
-            if key not in chosen:
+            if key not in chosen and chosen != {"of"}:
                 budget.pop(key, None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.data import DataConfig
 from pipeline.config.search import SearchConfig
@@ -222,3 +222,9 @@ class Config(Section):
     """Stage benchmark."""
     report: ReportConfig = ReportConfig()
     """Stage report."""
+
+    @model_validator(mode="after")
+    def _one_round_within_a_drop(self) -> Config:
+        if self.search.budget.accuracy_drop is not None and self.rounds > 1:
+            raise ValueError("search.budget.accuracy_drop is for a single round: give rounds: 1")
+        return self

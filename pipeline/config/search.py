@@ -8,9 +8,14 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.section import Fraction, Section
 
+ACCURACY_DROP = "accuracy_drop"
+BUDGETS = ("macs", "params", "latency", "latency_ms", ACCURACY_DROP)
+
 
 class Budget(Section):
-    """What the small network may cost, as a fraction of the base; exactly one key."""
+    """What the small network may cost, as a fraction of the base, or how much accuracy it may lose;
+    exactly one key, `of` aside.
+    """
 
     macs: Fraction | None = None
     """Multiply-accumulates of one image."""
@@ -20,19 +25,33 @@ class Budget(Section):
     """Latency in onnxruntime at `search.latency_batch`, `_threads` and `_provider`."""
     latency_ms: float | None = Field(None, gt=0, le=1e6)
     """The same in milliseconds instead of as a fraction."""
+    accuracy_drop: float | None = Field(None, gt=0, lt=100)
+    """Percentage points of accuracy on the search split that it may lose: the cheapest network
+    within it is looked for. Where distillation follows, it is expected to bring half of what is
+    missing back."""
+    of: Literal["latency", "macs", "params"] | None = None
+    """What is cheap then; absent: latency."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Budget:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("give exactly one of macs, params, latency, latency_ms")
+            raise ValueError(f"give exactly one of {', '.join(BUDGETS)}")
+        if self.of is not None and self.accuracy_drop is None:
+            raise ValueError("of goes with accuracy_drop only")
         return self
 
     @property
     def given(self) -> tuple[str, float]:
         """The one key and its value."""
-        values = ((name, getattr(self, name)) for name in type(self).model_fields)
+        values = ((name, getattr(self, name)) for name in BUDGETS)
         return next((name, value) for name, value in values if value is not None)
+
+    @property
+    def metric(self) -> str:
+        """What is to be small: "macs", "params" or "latency"."""
+        costs = {"macs": self.macs, "params": self.params}
+        return next((key for key, value in costs.items() if value), self.of or "latency")
 
 
 class PolicyConfig(Section):
@@ -134,7 +153,7 @@ class SearchConfig(Section):
     """What proposes candidates: a learned policy, the solution of the loss tables, RL-Pruner's
     policy as published, CMA-ES, chance, or no search at all."""
     budget: Budget = Budget(macs=0.5)
-    """What the pruned network may cost, as a fraction of the base."""
+    """What the pruned network may cost, as a fraction of the base, or may lose."""
     trials: int = Field(100, ge=1, le=100_000)
     """Candidates scored."""
     align: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8

@@ -127,6 +127,14 @@ _KINDS: tuple[Kind, ...] = (
         "curve, controls and best of the search",
         {"budget": dict, "base": dict, "best": dict, "strategies": _LIST, "groups": _LIST},
     ),
+    Document(
+        "front",
+        "search",
+        ("front.json",),
+        64 * _MB,
+        "what every budget costs in accuracy: plans from the loss table, measured or predicted",
+        {"metric": str, "original": dict, "points": _LIST},
+    ),
     Kind("pruned_model", "prune", _NETWORK, 4096 * _MB, "the network after the cut"),
     Document(
         "cut",

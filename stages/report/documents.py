@@ -23,6 +23,7 @@ class RunDocuments:
     rotation: Document
     plan: Document
     search: Document
+    front: Document
     trials: Sequence[Document]
     cut: Document
     reconstruction: Document

@@ -20,6 +20,7 @@ def render(
     summary: Document,
     *,
     run_name: str,
+    config_name: str,
     device: str,
     commands: str,
     versions: Mapping[str, str],
@@ -28,6 +29,7 @@ def render(
 
     Args:
         summary: `summary.json`, whose numbers the page repeats.
+        config_name: of the file, as it was typed.
         device: processor that the run was computed on.
         commands: what makes the run again and checks it.
         versions: of packages, by name.
@@ -51,7 +53,7 @@ def render(
         fingerprint=f"Machine {machine['id']}: {machine['system']}.",
         plots=_plots(found),
         **_timing(found, summary),
-        **_cut_and_search(found),
+        **_cut_and_search(found, config_name),
     )
 
 
@@ -71,7 +73,7 @@ def _timing(found: RunDocuments, summary: Document) -> dict[str, Any]:
     }
 
 
-def _cut_and_search(found: RunDocuments) -> dict[str, Any]:
+def _cut_and_search(found: RunDocuments, config_name: str) -> dict[str, Any]:
     groups = found.graph["groups"]
     return {
         "channels": search.channel_sentence(found.search, found.graph),
@@ -84,6 +86,8 @@ def _cut_and_search(found: RunDocuments) -> dict[str, Any]:
         "strategies": search.strategy_rows(found.search),
         "score_unit": search.unit_of(found.search),
         "latency_sentence": search.latency_sentence(found.search),
+        "drop_sentence": search.drop_sentence(found.search),
+        "drop_missed": search.drop_missed(found.search, found.distillation, config_name),
         "recovery_sentence": recovery.recovery_sentence(found.reconstruction, found.distillation),
     }
 
@@ -94,6 +98,7 @@ def _plots(found: RunDocuments) -> dict[str, str]:
         "widths": search_figures.keep_plot(found.rounds),
         "search": search_figures.search_plot(found.rounds),
         "pareto": search_figures.pareto_plot(found.search, found.trials),
+        "front": search_figures.front_plot(found.front, found.search, found.reconstruction),
         "latency": search_figures.latency_plot(found.search),
         "distillation": recovery.recovery_plot(found.distillation),
     }

@@ -12,9 +12,10 @@ from pipeline.run.store import write_bytes
 from stages.report.documents import RoundDocuments, RunDocuments
 from stages.report.page import render
 from stages.report.summary import summarise
+from stages.report.views.search import drop_missed
 
 _OF_ROUND = ("search", "cut", "distillation")
-_JSON = ("graph", "rotation", "plan", *_OF_ROUND, "reconstruction", "parity", "benchmark")
+_JSON = ("graph", "rotation", "plan", "front", *_OF_ROUND, "reconstruction", "parity", "benchmark")
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -36,10 +37,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
         found,
         summary,
         run_name=ctx.run_name,
+        config_name=ctx.config_name,
         device=device(),
         commands=_commands(ctx),
         versions=versions(),
     )
+    if missed := drop_missed(found.search, found.distillation, ctx.config_name):
+        ctx.warn(missed)
     ctx.write("summary", summary)
     write_bytes(ctx.out / "report.html", page.encode())
     speedup = summary["speedup"]

@@ -38,7 +38,7 @@ class RoundBudget:
 
 def resolve_budget(
     key: str,
-    value: float,
+    value: float | None,
     round: Round,
     space: Space,
     costs: Mapping[str, Cost],
@@ -48,6 +48,7 @@ def resolve_budget(
     """From the setting `search.budget.KEY=VALUE`.
 
     Args:
+        value: None: no limit but the cost of the whole network.
         costs: by metric, of the network that the round starts from.
         original: by metric, what the network before any cut costs.
         calibration: where the budget is latency.
@@ -60,6 +61,9 @@ def resolve_budget(
         at_start = cost.of(space.sizes)
     else:
         cost, of_original, at_start = calibration.table, 1.0, calibration.start.fraction
+    if value is None:
+        return RoundBudget(cost.metric, 1.0, 1.0, Projector.fraction(space, cost, 1.0))
+    if calibration is not None:
         value = _latency_fraction(key, value, calibration.start.original_seconds)
     asked = round.share(value)
     # earlier rounds meet their budgets by a block or two, so what is left is not what was asked

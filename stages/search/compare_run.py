@@ -18,6 +18,7 @@ from pipeline.config.schema import Config
 from pipeline.data.images import balanced_indices
 from pipeline.data.load import load_splits
 from pipeline.data.splits import Splits
+from pipeline.errors import Hint, UsageError
 from pipeline.models.files import load_model
 from pipeline.run.artifacts import document
 from pipeline.run.store import sha256_file
@@ -127,6 +128,11 @@ class RunComparison:
 
     def _problem(self, splits: Splits, calibrator: Calibrator) -> SearchProblem:
         settings, network = self.config.search, self.network
+        if settings.budget.accuracy_drop is not None:
+            raise UsageError(
+                "strategies are compared at equal cost, search.budget.accuracy_drop is none",
+                hint=Hint.set("search.budget.macs", 0.5),
+            )
         align = settle_alignment(settings, network.graph, note=self.note).align
         return SearchProblem.build(
             network, splits, settings, self.config.seed, align=align, calibrate=calibrator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.channels.costs import CostModel, ProductCost
 from pipeline.channels.counts import Cost, Counts
 from pipeline.channels.graph import ChannelGraph
-from pipeline.config.search import SearchConfig
+from pipeline.config.search import ACCURACY_DROP, SearchConfig
 from pipeline.data.images import Images
 from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Refused, UsageError
@@ -113,6 +113,7 @@ class SearchProblem:
         round: Round = ONLY_ROUND,
         original: Network | None = None,
         calibrate: Calibrate | None = None,
+        unlimited: bool = False,
     ) -> SearchProblem:
         """Resolve everything; puts the models in eval mode.
 
@@ -120,6 +121,8 @@ class SearchProblem:
             align: `search.align`, settled where that says "auto".
             original: the network before any cut; absent in the first round, which starts from it.
             calibrate: what times candidates where latency is the budget.
+            unlimited: leave the budget at the cost of the whole network, as it is for a drop of
+                accuracy until plans were measured.
         Raises:
             Refused: the network has no prunable group.
             UsageError: the budget cannot be met, or asks for nothing. The first round says so for
@@ -140,8 +143,12 @@ class SearchProblem:
         ordered, importance = _ranked(network, (x, y), settings.criterion, moments)
         ranking = Ranking.of(space, ordered)
         key, value = settings.budget.given
+        metric = settings.budget.metric
+        limit: float | None = value
+        if unlimited or key == ACCURACY_DROP:
+            key, limit = metric, None
         calibration = None
-        if key not in costs:  # only timing tells what a share of the latency is
+        if metric not in costs:  # only timing tells what a share of the latency is
             if calibrate is None:
                 raise ValueError("a latency budget needs `calibrate`")
             calibration = calibrate(space, ranking, costs["macs"])
@@ -152,7 +159,7 @@ class SearchProblem:
             align=align,
             network=network,
             original=counted,
-            budget=resolve_budget(key, value, round, space, costs, counted.costs, calibration),
+            budget=resolve_budget(key, limit, round, space, costs, counted.costs, calibration),
             costs=MappingProxyType(costs),
             importance=tuple(importance[name].double().numpy() for name in space.ids),
             ranking=ranking,
@@ -208,6 +215,25 @@ class SearchProblem:
         return STRATEGIES[name](
             Task(self.projector, self.importance, chosen, trials, self.settings, table, start)
         )
+
+    def within(self, share: float) -> SearchProblem:
+        """The same problem with a budget of `share` of what the network of this round costs."""
+        limit = share * self.projector.cost.of(self.space.sizes)
+        budget = replace(
+            self.budget,
+            asked=self.of_original(share),
+            share=share,
+            projector=self.projector.with_limit(limit),
+        )
+        return replace(self, budget=budget)
+
+    def of_original(self, share: float) -> float:
+        """A share of what the network of this round costs, as one of the original's cost."""
+        if self.calibration is not None:
+            return share * self.calibration.start.fraction
+        metric = self.budget.metric
+        at_start = self.costs[metric].of(self.space.sizes)
+        return share * at_start / self.original.costs[metric]
 
     def exact_costs(self, counts: Counts) -> dict[str, int]:
         """MACs and parameters of counts (G,)."""

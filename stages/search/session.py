@@ -17,6 +17,11 @@ from stages.search.evaluation import CONSTANTS as OF_EVALUATION
 from stages.search.evaluation.evaluator import Evaluator
 from stages.search.evaluation.executor import Executor, InProcess, Pool
 from stages.search.evaluation.trial import Trial, finalists, ranked
+from stages.search.front import CONSTANTS as OF_FRONT
+from stages.search.front.choice import Choice, allowed_drop
+from stages.search.front.fronts import FrontMaker
+from stages.search.front.points import FRONT
+from stages.search.front.summary import choose, drop_part, search_front, sentence, share_of
 from stages.search.latency import CONSTANTS as OF_LATENCY
 from stages.search.latency.alignment import SettledAlignment, settle_alignment
 from stages.search.latency.calibration import Calibrator
@@ -38,10 +43,13 @@ from stages.search.tabulate import TABLE, Tabulation
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the stage writes: plan.json, search.json, and numbers for terminal and manifest."""
+    """What the stage writes: plan.json, search.json, front.json, and numbers for terminal and
+    manifest.
+    """
 
     plan: ChannelPlan
     document: Document
+    front: Document
     numbers: dict[str, Any]
 
 
@@ -112,6 +120,10 @@ class SearchSession:
             )
             phases: dict[str, list[Trial]] = {}
             table, phases[TABLE] = self._table(problem)
+            choice: Choice | None = None
+            if self.settings.budget.accuracy_drop is not None:
+                choice, phases[FRONT] = self._within_drop(problem, table)
+                problem = problem.within(share_of(problem, choice))
             search = self._search(problem, self._executor(problem.evaluator, stack), table)
             for name in CONTROLS:
                 control = problem.strategy(name, trials=1, table=table)
@@ -126,7 +138,7 @@ class SearchSession:
                 f"{search.mismatched} recorded trials were not those asked for again, "
                 "and were repeated"
             )
-        return self._result(problem, phases, strategy, table, calibrator.timer)
+        return self._result(problem, phases, strategy, table, choice, calibrator.timer)
 
     def _tell_of_journal(self) -> None:
         """What was found of an interrupted search."""
@@ -185,6 +197,18 @@ class SearchSession:
         if search.mismatched:
             self.ctx.warn(f"{search.mismatched} recorded entries of the loss table were repeated")
         return table, tabulation.trials
+
+    def _within_drop(self, problem: SearchProblem, table: LossTable) -> tuple[Choice, list[Trial]]:
+        """The smallest budget within `search.budget.accuracy_drop`, and the trials that say so."""
+        ctx = self.ctx
+        maker = FrontMaker.journalled(
+            problem, table, self.splits, ctx.config.reconstruct, self.journal, ctx.progress,
+            self._check,
+        )  # fmt: skip
+        asked = self.settings.budget.given[1]
+        choice = choose(maker, asked, allowed_drop(asked, ctx.config.distill))
+        ctx.note(sentence(problem, choice))
+        return choice, maker.trials
 
     def _search(self, problem: SearchProblem, executor: Executor, table: LossTable) -> Search:
         total = 1 if self.settings.strategy in CONTROLS else self.settings.trials
@@ -263,6 +287,7 @@ class SearchSession:
         phases: dict[str, list[Trial]],
         strategy: Strategy,
         table: LossTable,
+        choice: Choice | None,
         timer: CandidateTimer | None,
     ) -> SearchResult:
         best = (ranked(phases[FINALISTS]) or ranked(phases[self.settings.strategy]))[0]
@@ -272,12 +297,15 @@ class SearchSession:
         constants = {
             **OF_EVALUATION,
             **OF_TABLES,
+            **(OF_FRONT if choice else {}),
             **OF_STRATEGIES.get(self.settings.strategy, {}),
             **(OF_LATENCY if problem.calibration else {}),
         }
         summary = Summary(problem, phases, best, findings, constants)
         document = summary.document()
         document["table"] = table_part(problem, table, best)
+        if choice is not None:
+            document["budget"]["accuracy_drop"] = drop_part(choice)
         if problem.calibration is not None and timer is not None:
             document["latency"] = latency_part(problem, problem.calibration, timer, best)
         if self.alignment.document is not None:
@@ -286,7 +314,8 @@ class SearchSession:
             name: [round(float(value), 6) for value in values]
             for name, values in strategy.state().items()
         }
-        return SearchResult(summary.plan(), document, _numbers(problem, document, best))
+        front = search_front(problem, table, phases, choice)
+        return SearchResult(summary.plan(), document, front, _numbers(problem, document, best))
 
 
 def _numbers(problem: SearchProblem, document: Document, best: Trial) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from stages.search.session import SearchSession, settle
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Distribute the budget; writes plan.json, trials.jsonl and search.json.
+    """Distribute the budget; writes plan.json, trials.jsonl, search.json and front.json.
 
     Interrupted and started again, it continues at its last trial and ends with the same plan.
 
@@ -33,7 +33,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
         original's costs.
     Raises:
         UsageError: the budget cannot be met, or asks for nothing.
-        Refused: nothing can be pruned, or no finalist measured within a latency budget.
+        Refused: nothing can be pruned, no finalist measured within a latency budget, or no plan
+            within a drop of accuracy.
     """
     network = original = _network(ctx.input("rotated_model"), ctx.read("graph"))
     if not ctx.round.first:
@@ -48,6 +49,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     ctx.write("plan", found.plan.to_dict(), layout)
     write_bytes(ctx.out / TRIALS.file, journal.path.read_bytes())
     ctx.write("search", found.document)
+    ctx.write("front", found.front)
     return found.numbers
 
 

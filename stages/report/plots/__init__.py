@@ -7,6 +7,7 @@ from stages.report.plots.recovery import distillation_curve
 from stages.report.plots.search import (
     CostPanel,
     Curve,
+    front,
     front_of,
     pareto,
     predicted_against_measured,
@@ -22,6 +23,7 @@ __all__ = [
     "KeptGroup",
     "alignment",
     "distillation_curve",
+    "front",
     "front_of",
     "keep_ratios",
     "pareto",

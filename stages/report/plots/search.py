@@ -21,6 +21,7 @@ from stages.report.plots.drawing import (
 )
 
 Point = tuple[float, float]
+_STAR: Any = {"color": ORANGE, "markeredgecolor": INK, "markeredgewidth": 0.5, "markersize": 12}
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,7 @@ def _cost_panel(axes: Any, panel: CostPanel, low: float) -> None:
     control = {"color": "none", "markeredgecolor": ORANGE, "markersize": 6}
     for (name, (cost, score)), marker in zip(panel.controls.items(), MARKERS, strict=False):
         axes.plot(cost, max(score, low), marker, label=name, **control)
-    star = {"color": ORANGE, "markeredgecolor": INK, "markeredgewidth": 0.5, "markersize": 12}
-    axes.plot(*panel.chosen, "*", label="chosen", **star)
+    axes.plot(*panel.chosen, "*", label="chosen", **_STAR)
     if panel.limit is not None:
         axes.axvline(panel.limit, color=INK, linewidth=0.8, linestyle="--", label="budget")
 
@@ -143,6 +143,31 @@ def _window(scores: Sequence[float], controls: Iterable[float]) -> Point:
     # A few outliers are cut off early; a control further down is worth seeing, up to a point.
     low = min(max(ranked[0], median - 3 * spread), lowest_control)
     return (low, high) if high > low else (low - 1, high + 1)
+
+
+@styled
+def front(
+    measured: Sequence[Point], predicted: Sequence[Point], chosen: Point | None, label: str
+) -> str:
+    """Accuracy in per cent against cost: measured points filled, predicted ones hollow, the plan
+    marked.
+
+    Args:
+        label: of the cost's axis, with its unit.
+    """
+    figure, axes = one_panel(7.5, 3.1)
+    points(axes, sorted([*measured, *predicted]), "-", color=BLUE, linewidth=1)
+    if predicted:
+        hollow = {"color": BLUE, "markerfacecolor": "white", "markersize": 4.5}
+        points(axes, predicted, "o", label="predicted", **hollow)
+    if measured:
+        points(axes, measured, "o", color=BLUE, markersize=5, label="measured")
+    if chosen is not None:
+        axes.plot(*chosen, "*", label="the plan", **_STAR)
+    axes.set_xlabel(label)
+    axes.set_ylabel("accuracy on search, %")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return svg(figure)
 
 
 @styled

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.errors import Command, Set
 from stages.report.documents import Document, RoundDocuments
 from stages.report.views.wording import counted
 
@@ -39,6 +40,39 @@ def search_sentence(search: Document) -> str:
         f"budget {budget['asked']:.0%} of the base's {_METRICS[budget['metric']]}{got}. "
         f"Accuracy of the chosen cut {state}: {best['accuracy']:.2%} on the search split, "
         f"the base {search['base']['accuracy']:.2%}."
+    )
+
+
+def drop_sentence(search: Document) -> str:
+    """How a budget within a drop of accuracy was found; empty where it was given."""
+    drop = search["budget"].get("accuracy_drop")
+    if not drop:
+        return ""
+    expected = ""
+    if drop["allowed"] > drop["asked"]:
+        expected = f", so {drop['allowed']:g} before distillation, expected to bring half back"
+    return (
+        f"The budget is the smallest of {len(drop['measured'])} whose plan, reconstructed, stays "
+        f"within the drop of accuracy asked for: {drop['asked']:g} points on the search split"
+        f"{expected}."
+    )
+
+
+def drop_missed(search: Document, distill: Document, config_name: str) -> str:
+    """What was lost in the end, and what to type, where that is more than
+    `search.budget.accuracy_drop`; else empty.
+    """
+    drop = search["budget"].get("accuracy_drop")
+    if not drop:
+        return ""
+    lost = 100 * (drop["original"] - distill["search_accuracy"]["final"])
+    if lost <= drop["asked"] + 1e-9:
+        return ""
+    smaller = Set("search.budget.accuracy_drop", float(f"{drop['asked'] ** 2 / lost:.2g}"))
+    again = Command("pipeline", "run", config_name).with_settings(smaller)
+    return (
+        f"The final network loses {lost:.2f} points on the search split, "
+        f"more than the {drop['asked']:g} asked for: {again}"
     )
 
 

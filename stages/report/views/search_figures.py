@@ -102,6 +102,35 @@ def _cost_panel(
     )
 
 
+_COSTS = {
+    "macs": "MACs, % of the original's",
+    "params": "parameters, % of the original's",
+    "latency": "latency, % of the original's",
+}
+
+
+def front_plot(front: Document, search: Document, reconstruction: Document) -> str:
+    """What every budget costs in accuracy, and the plan as it was reconstructed; empty below two
+    points.
+    """
+    metric, points = front["metric"], front["points"]
+    if len(points) < 2:
+        return ""
+    whole = front["original"].get(metric, 1.0)
+    measured, predicted = (
+        [
+            (100 * point[metric] / whole, 100 * point["accuracy"])
+            for point in points
+            if point["measured"] is kind
+        ]
+        for kind in (True, False)
+    )
+    spent = search["budget"]["realised"][metric]["fraction"]
+    reached = reconstruction["accuracy"].get("reconstructed")
+    plan = None if reached is None else (100 * spent, 100 * reached)
+    return plots.front(measured, predicted, plan, _COSTS[metric])
+
+
 def latency_plot(search: Document) -> str:
     """Prediction against measurement of candidates timed after the fit; empty below two."""
     found = search.get("latency")

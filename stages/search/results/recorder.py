@@ -74,6 +74,8 @@ class TableRecorder(Recorder):
         total: entries there will be at most; it may fall as they are measured.
     """
 
+    what = "widths measured for the loss table"
+
     def expect(self, total: int) -> None:
         """There will be `total` entries at most."""
         self.total = total
@@ -83,6 +85,10 @@ class TableRecorder(Recorder):
 
     def _report(self, trial: Trial) -> None:
         self.done += 1
-        self.progress(
-            self.done, self.total, what="widths measured for the loss table", eta_s=self._eta()
-        )
+        self.progress(self.done, self.total, what=self.what, eta_s=self._eta())
+
+
+class FrontRecorder(TableRecorder):
+    """The same for plans of the front."""
+
+    what = "plans reconstructed and measured"

@@ -20,9 +20,11 @@ ARROWS = {
     "engine": {"space", "evaluation", "strategies"},
     "tabulate": {"space", "evaluation", "tables", "engine"},
     "results": {"space", "evaluation", "latency", "tables", "problem"},
-    "session": {*ROOMS, "budget", "problem", "engine", "tabulate"},
+    "front": {"space", "evaluation", "tables", "problem", "engine", "results"},
+    "session": {*ROOMS, "budget", "problem", "engine", "tabulate", "front"},
     "compare": {*ROOMS, "budget", "problem", "engine", "tabulate"},
     "compare_run": {*ROOMS, "budget", "problem", "engine", "tabulate", "compare"},
+    "front_run": {*ROOMS, "budget", "problem", "engine", "tabulate", "front"},
     "stage": {*ROOMS, "budget", "problem", "engine", "tabulate", "session"},
 }
 

@@ -1,0 +1,124 @@
+"""Fronts as documents, and what a search within a drop of accuracy came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.errors import Hint, Refused
+from stages.search.evaluation.trial import Trial
+from stages.search.front.choice import Choice, least_within
+from stages.search.front.fronts import FrontMaker, completed
+from stages.search.front.points import FRONT, FrontPoint
+from stages.search.problem import SearchProblem
+from stages.search.tables.loss_table import LossTable
+from stages.search.tables.solver import descend
+
+
+def front_document(
+    problem: SearchProblem, points: Sequence[FrontPoint], accuracy: float
+) -> dict[str, Any]:
+    """`front.json`; budgets and latency are fractions of the original's.
+
+    Args:
+        accuracy: of the original, as a fraction.
+    """
+    return {
+        "metric": problem.budget.metric,
+        "original": {"accuracy": accuracy, **problem.original.costs},
+        "points": [_row(problem, point) for point in points],
+    }
+
+
+def _row(problem: SearchProblem, point: FrontPoint) -> dict[str, Any]:
+    costs = problem.all_costs(point.counts)
+    return {
+        "budget": problem.of_original(point.share),
+        "metric": problem.budget.metric,
+        "macs": costs["macs"],
+        "params": costs["params"],
+        "latency": costs.get("latency"),
+        "loss": point.loss,
+        "accuracy": point.accuracy,
+        "measured": point.measured,
+        "keep": problem.space.as_dict(point.counts),
+    }
+
+
+def search_front(
+    problem: SearchProblem,
+    table: LossTable,
+    phases: Mapping[str, Sequence[Trial]],
+    choice: Choice | None,
+) -> dict[str, Any]:
+    """`front.json` of a search, from what it knows anyway.
+
+    Accuracies are predicted from the plans that were measured for a drop of accuracy; without one,
+    from those of all candidates as they were scored.
+    """
+    accuracy = choice.original if choice else problem.evaluator.of_original()[1]
+    known = [
+        (table(trial.candidate.counts), trial.outcome.accuracy)
+        for name, trials in phases.items()
+        for trial in trials
+        if name != FRONT and not trial.outcome.stopped
+    ]
+    maker = FrontMaker(problem, table)
+    whole = replace(maker.point(1.0, descend), accuracy=accuracy, measured=choice is not None)
+    points = [whole, *maker.points(solver=descend), *(choice.measured if choice else ())]
+    return front_document(problem, completed(points, known), accuracy)
+
+
+def choose(maker: FrontMaker, asked: float, allowed: float) -> Choice:
+    """The smallest budget whose plan loses at most `allowed` points once it is reconstructed.
+
+    Raises:
+        Refused: every plan that was measured loses more.
+    """
+    original = maker.whole().accuracy or 0.0
+
+    def measure(share: float) -> FrontPoint:
+        return maker.measured([maker.point(share)])[0]
+
+    choice = least_within(measure, maker.least, original, asked, allowed)
+    if choice.chosen is None:
+        mildest = max(choice.measured, key=lambda point: point.cost)
+        lost = 100 * (original - (mildest.accuracy or 0.0))
+        raise Refused(
+            f"search.budget.accuracy_drop={asked:g}: even {mildest.share:.0%} of the "
+            f"{maker.problem.budget.metric} costs {lost:.2f} points before distillation, "
+            f"{allowed:g} allowed",
+            hint=Hint.set("search.budget.accuracy_drop", round(asked * lost / allowed + 0.05, 1)),
+        )
+    return choice
+
+
+def share_of(problem: SearchProblem, choice: Choice) -> float:
+    """The chosen plan's cost as a fraction of the whole network's."""
+    assert choice.chosen is not None
+    return choice.chosen.cost / problem.projector.cost.of(problem.space.sizes)
+
+
+def sentence(problem: SearchProblem, choice: Choice) -> str:
+    """What was chosen, for people."""
+    assert choice.chosen is not None
+    lost = 100 * (choice.original - (choice.chosen.accuracy or 0.0))
+    return (
+        f"{problem.of_original(share_of(problem, choice)):.1%} of the original's "
+        f"{problem.budget.metric} is the smallest of {len(choice.measured)} budgets within "
+        f"{choice.allowed:g} points before distillation: {lost:.2f} points lost"
+    )
+
+
+def drop_part(choice: Choice) -> dict[str, Any]:
+    """Part `accuracy_drop` of the budget in `search.json`: points asked and allowed before
+    distillation; accuracies as fractions of the search split.
+    """
+    points = sorted(choice.measured, key=lambda point: point.cost)
+    return {
+        "asked": choice.asked,
+        "allowed": choice.allowed,
+        "original": choice.original,
+        "measured": [{"share": point.share, "accuracy": point.accuracy} for point in points],
+    }
