@@ -21,10 +21,13 @@ The rooms, and what each may import (held by tests/stages/search/test_search_roo
     tabulate     measures the tables                             space, evaluation, tables, engine
     results      journal, plan, `search.json`, comparisons;      space, evaluation, latency,
                  knows no strategy                               tables, problem
+    front        what every budget costs in accuracy;            space, evaluation, tables,
+                 knows no journal                                problem, engine
     session      one search in a run                             all above
-    compare      strategies at equal evaluations                 all above but session
-    compare_run  the same in a run                               all above but session
-    stage        reads and writes the artefacts                  all but compare
+    compare      strategies at equal evaluations                 all above but session, front
+    compare_run  the same in a run                               all above but session, front
+    front_run    the front in a run                              all above but session, compare
+    stage        reads and writes the artefacts                  all but compare, front_run
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ from stages.search.engine import Search
 from stages.search.evaluation.evaluator import Evaluator
 from stages.search.evaluation.executor import InProcess, Pool
 from stages.search.evaluation.trial import Outcome, Trial
+from stages.search.front import FrontPoint
+from stages.search.front.fronts import FrontMaker
+from stages.search.front_run import RunFront
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.results.journal import Journal
@@ -53,6 +59,8 @@ __all__ = [
     "ComparisonRequest",
     "Distill",
     "Evaluator",
+    "FrontMaker",
+    "FrontPoint",
     "InProcess",
     "Journal",
     "LossTable",
@@ -61,6 +69,7 @@ __all__ = [
     "Pool",
     "Projector",
     "RunComparison",
+    "RunFront",
     "Search",
     "SearchProblem",
     "Space",

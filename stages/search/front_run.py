@@ -22,14 +22,14 @@ from pipeline.run.store import sha256_file
 from pipeline.training.machine import all_cores
 from stages.search.engine import Search
 from stages.search.evaluation.executor import InProcess
+from stages.search.front.document import front_document
 from stages.search.front.fronts import BUDGETS, FrontMaker
 from stages.search.front.points import Known
-from stages.search.front.summary import front_document
 from stages.search.latency.alignment import settle_alignment
 from stages.search.latency.calibration import Calibrator
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.journal import Journal
-from stages.search.results.recorder import TableRecorder
+from stages.search.results.recorder import FrontRecorder, TableRecorder
 from stages.search.tables.loss_table import LossTable
 from stages.search.tabulate import Tabulation
 
@@ -75,9 +75,11 @@ class RunFront:
                     calibrate=calibrator, unlimited=True,
                 )  # fmt: skip
             table, known = self._table(problem, journal)
-            maker = FrontMaker.journalled(
-                problem, table, splits, self.config.reconstruct, journal, self.reporter.progress
-            )
+            recorder = FrontRecorder(problem, journal, self.reporter.progress, 0)
+            maker = FrontMaker.reconstructing(
+                problem, table, splits, self.config.reconstruct, recorded=journal.trials,
+                on_trial=recorder, expect=recorder.expect,
+            )  # fmt: skip
             points = maker.front(maker.points(BUDGETS, on_point=self._on_point), measured, known)
         body = front_document(problem, points, maker.trials[0].outcome.accuracy)
         kind = document("front")

@@ -29,7 +29,7 @@ from stages.search.latency.measured_budget import MeasuredBudget
 from stages.search.latency.timer import CandidateTimer, StartLatency, time_start
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.journal import Journal
-from stages.search.results.recorder import Recorder, TableRecorder
+from stages.search.results.recorder import FrontRecorder, Recorder, TableRecorder
 from stages.search.results.scratch import ALIGNMENT, START_LATENCY, Scratch
 from stages.search.results.summary import FINALISTS, Document, Summary, latency_part, table_part
 from stages.search.space.candidate import Candidate
@@ -201,9 +201,10 @@ class SearchSession:
     def _within_drop(self, problem: SearchProblem, table: LossTable) -> tuple[Choice, list[Trial]]:
         """The smallest budget within `search.budget.accuracy_drop`, and the trials that say so."""
         ctx = self.ctx
-        maker = FrontMaker.journalled(
-            problem, table, self.splits, ctx.config.reconstruct, self.journal, ctx.progress,
-            self._check,
+        recorder = FrontRecorder(problem, self.journal, ctx.progress, 0)
+        maker = FrontMaker.reconstructing(
+            problem, table, self.splits, ctx.config.reconstruct, recorded=self.journal.trials,
+            on_trial=recorder, expect=recorder.expect, check=self._check,
         )  # fmt: skip
         asked = self.settings.budget.given[1]
         choice = choose(maker, asked, allowed_drop(asked, ctx.config.distill))

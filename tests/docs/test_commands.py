@@ -112,6 +112,7 @@ def test_the_lines_are_found() -> None:
         "rlp pipeline run configs/quickstart.yaml --until lunch",
         "rlp stage find --run artifacts/quickstart",
         "rlp search compare configs/quickstart.yaml --strategies rl,luck",
+        "rlp search front configs/quickstart.yaml --measured many",
         "rlp bench a.onnx b.onnx --batch many",
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +23,6 @@ from stages.search.front.points import (
     undominated,
 )
 from stages.search.problem import SearchProblem
-from stages.search.results.journal import Journal
-from stages.search.results.recorder import FrontRecorder, OnProgress
 from stages.search.space.candidate import Candidate
 from stages.search.space.projection import Projector
 from stages.search.tables.loss_table import LossTable
@@ -34,6 +32,7 @@ BUDGETS = 24
 """Budgets that plans are made for, the whole network among them."""
 
 Solver = Callable[[LossTable, Projector], Counts]
+OnTrial = Callable[[Trial, bool], None]
 
 
 @dataclass
@@ -57,27 +56,40 @@ class FrontMaker:
         self.trials: list[Trial] = []
 
     @classmethod
-    def journalled(
+    def reconstructing(
         cls,
         problem: SearchProblem,
         table: LossTable,
         splits: Splits,
         settings: ReconstructConfig,
-        journal: Journal,
-        progress: OnProgress,
+        *,
+        recorded: Mapping[tuple[str, int], Trial],
+        on_trial: OnTrial,
+        expect: Callable[[int], None],
         check: Callable[[], None] = lambda: None,
     ) -> FrontMaker:
-        """One that reconstructs plans as stage reconstruct would, and keeps what it measured.
+        """One that reconstructs plans as stage reconstruct would.
 
         Args:
+            recorded, on_trial: see `Search`.
             check: called between layers and plans; raises to stop.
         """
-        recorder = FrontRecorder(problem, journal, progress, 0)
-        evaluator = ReconstructedAccuracy.of(problem, splits, settings, check)
-        search = Search(
-            InProcess(evaluator), recorded=journal.trials, on_trial=recorder, check=check
+        images = None
+        if settings.images:
+            images, _ = splits.train.take(settings.images, seed=problem.seed)
+        network, limit = problem.network, settings.memory_mb << 20
+        evaluator = ReconstructedAccuracy(
+            network.model,
+            network.graph,
+            problem.ranking,
+            images,
+            splits.search,
+            seed=problem.seed,
+            max_bytes=limit,
+            check=check,
         )
-        return cls(problem, table, search, recorder.expect)
+        search = Search(InProcess(evaluator), recorded=recorded, on_trial=on_trial, check=check)
+        return cls(problem, table, search, expect)
 
     @property
     def least(self) -> float:
@@ -158,11 +170,12 @@ def completed(points: Sequence[FrontPoint], known: Sequence[Known] = ()) -> list
     """The front of these points, every one with an accuracy.
 
     Args:
-        points: the whole network, measured, and others.
+        points: the whole network, with its accuracy, and others.
         known: what is predicted from where no other was measured.
     """
     front = undominated(points)
-    best = max((one.accuracy or 0.0 for one in points), default=0.0)
     smaller = [(p.loss, p.accuracy or 0.0) for p in front if p.measured and p.loss > 0]
-    # not the whole network's own: a plan that happens to be better takes that off the front
+    whole = [point.accuracy or 0.0 for point in points if point.loss <= 0]
+    # a plan that happens to be better than the whole network takes that off the front
+    best = max([*whole, *(accuracy for _, accuracy in smaller)])
     return predicted(front, [(0.0, best), *(smaller or known)])

@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.channels.counts import Counts
+from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.surgery import cut
-from pipeline.config.schema import ReconstructConfig
 from pipeline.data.images import Images
-from pipeline.data.splits import Splits
 from pipeline.training.evaluate import accuracy
 from pipeline.training.machine import best_device
 from stages.reconstruct.engine import reconstruct_layers
 from stages.search.evaluation.trial import Outcome
-from stages.search.problem import SearchProblem
+from stages.search.space.ranking import Ranking
 
 Check = Callable[[], None]
 
@@ -26,52 +25,47 @@ class ReconstructedAccuracy:
     """What executors run: counts in, accuracy on the whole search split out, as score too.
 
     Args:
+        model, graph: the whole network.
+        ranking: which units stay.
         images: (N, C, H, W) of the train split; None: plans are measured as they are cut.
         check: called between layers; raises to stop.
     """
 
     def __init__(
         self,
-        problem: SearchProblem,
+        model: nn.Module,
+        graph: ChannelGraph,
+        ranking: Ranking,
         images: Tensor | None,
         search: Images,
+        *,
+        seed: int,
         max_bytes: int,
         check: Check = lambda: None,
     ) -> None:
-        self.problem, self.images, self.search = problem, images, search
+        self.model, self.graph, self.ranking = model, graph, ranking
+        self.images, self.search, self.seed = images, search, seed
         self.max_bytes, self.check = max_bytes, check
-
-    @classmethod
-    def of(
-        cls,
-        problem: SearchProblem,
-        splits: Splits,
-        settings: ReconstructConfig,
-        check: Check = lambda: None,
-    ) -> ReconstructedAccuracy:
-        """With the images and the memory that stage reconstruct takes."""
-        images = None
-        if settings.images:
-            images, _ = splits.train.take(settings.images, seed=problem.seed)
-        return cls(problem, images, splits.search, settings.memory_mb << 20, check)
 
     def __call__(self, counts: Counts, thresholds: Sequence[float] = ()) -> Outcome:
         """Cut, reconstruct and score counts (G,); there are no rungs."""
-        start, problem = time.perf_counter(), self.problem
-        model, graph = problem.network.model, problem.network.graph
-        plan = ChannelPlan(problem.ranking.keep(counts), {})
-        network = cut(model, graph, plan).to(best_device())
-        if self.images is not None and (counts < problem.space.sizes).any():
+        start = time.perf_counter()
+        plan = ChannelPlan(self.ranking.keep(counts), {})
+        network = cut(self.model, self.graph, plan).to(best_device())
+        if self.images is not None and self._cuts(plan):
             network = reconstruct_layers(
                 network,
-                model,
-                graph,
+                self.model,
+                self.graph,
                 plan,
                 self.images,
-                seed=problem.seed,
+                seed=self.seed,
                 max_bytes=self.max_bytes,
                 progress=lambda done, total: self.check(),
             ).model
         found = accuracy(network, self.search)
         seconds = time.perf_counter() - start
         return Outcome(found, (), found, len(self.search), False, seconds)
+
+    def _cuts(self, plan: ChannelPlan) -> bool:
+        return any(len(units) < self.graph[group].size for group, units in plan.keep.items())

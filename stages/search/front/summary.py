@@ -1,4 +1,4 @@
-"""Fronts as documents, and what a search within a drop of accuracy came to."""
+"""The front that a search leaves, and what a search within a drop of accuracy came to."""
 
 from __future__ import annotations
 
@@ -9,41 +9,12 @@ from typing import Any
 from pipeline.errors import Hint, Refused
 from stages.search.evaluation.trial import Trial
 from stages.search.front.choice import Choice, least_within
+from stages.search.front.document import front_document
 from stages.search.front.fronts import FrontMaker, completed
 from stages.search.front.points import FRONT, FrontPoint
 from stages.search.problem import SearchProblem
 from stages.search.tables.loss_table import LossTable
 from stages.search.tables.solver import descend
-
-
-def front_document(
-    problem: SearchProblem, points: Sequence[FrontPoint], accuracy: float
-) -> dict[str, Any]:
-    """`front.json`; budgets and latency are fractions of the original's.
-
-    Args:
-        accuracy: of the original, as a fraction.
-    """
-    return {
-        "metric": problem.budget.metric,
-        "original": {"accuracy": accuracy, **problem.original.costs},
-        "points": [_row(problem, point) for point in points],
-    }
-
-
-def _row(problem: SearchProblem, point: FrontPoint) -> dict[str, Any]:
-    costs = problem.all_costs(point.counts)
-    return {
-        "budget": problem.of_original(point.share),
-        "metric": problem.budget.metric,
-        "macs": costs["macs"],
-        "params": costs["params"],
-        "latency": costs.get("latency"),
-        "loss": point.loss,
-        "accuracy": point.accuracy,
-        "measured": point.measured,
-        "keep": problem.space.as_dict(point.counts),
-    }
 
 
 def search_front(

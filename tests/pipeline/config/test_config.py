@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.config.load import all_paths, build_config, find_config, load_config, schema_text
 from pipeline.config.schema import Config
+from pipeline.config.search import Budget
 from pipeline.errors import UsageError
 
 
@@ -94,6 +95,22 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         (
             "search:\n  budget:\n    macs: 0.5\n    latency: 0.5\n",
             "c.yaml:2: search.budget: give exactly one of macs, params, latency",
+        ),
+        (
+            "search: {budget: {macs: 0.5, accuracy_drop: 0.5}}\n",
+            "c.yaml:1: search.budget: give exactly one of macs, params, latency, latency_ms, accur",
+        ),
+        (
+            "search: {budget: {accuracy_drop: -0.5}}\n",
+            "c.yaml:1: search.budget.accuracy_drop: input should be greater than 0, got -0.5",
+        ),
+        (
+            "search: {budget: {macs: 0.5, of: params}}\n",
+            "c.yaml:1: search.budget: of goes with accuracy_drop only",
+        ),
+        (
+            "rounds: 2\nsearch: {budget: {accuracy_drop: 0.5}}\n",
+            "c.yaml: config: search.budget.accuracy_drop is for a single round",
         ),
         (
             "search: {budget: {}}\n",
@@ -206,6 +223,23 @@ def test_budget_by_set_replaces_the_files(tmp_path: Path) -> None:
     assert (budget.macs, budget.params) == (None, 0.4)
     with pytest.raises(UsageError, match="exactly one"):
         load_config(tmp_path / "c.yaml", ["search.budget.params=0.4", "search.budget.macs=0.4"])
+
+
+def test_what_is_to_be_cheap_within_a_drop_of_accuracy_may_be_set_alone(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("search: {budget: {accuracy_drop: 0.5}}\n")
+    budget = load_config(tmp_path / "c.yaml", ["search.budget.of=macs"]).search.budget
+    assert (budget.given, budget.metric) == (("accuracy_drop", 0.5), "macs")
+    budget = load_config(tmp_path / "c.yaml", ["search.budget.params=0.4"]).search.budget
+    assert (budget.given, budget.metric) == (("params", 0.4), "params")
+
+
+@pytest.mark.parametrize(
+    ("given", "metric"),
+    [({"latency_ms": 2}, "latency"), ({"latency": 0.5}, "latency"), ({"macs": 0.5}, "macs"),
+     ({"accuracy_drop": 1}, "latency")],
+)  # fmt: skip
+def test_every_budget_says_what_is_to_be_small(given: dict[str, float], metric: str) -> None:
+    assert Budget.model_validate(given).metric == metric
 
 
 def test_fault_of_the_file_is_not_blamed_on_set(tmp_path: Path) -> None:

@@ -86,6 +86,16 @@ def search_document() -> dict[str, Any]:
     }
 
 
+def front_document() -> dict[str, Any]:
+    """A front.json by latency: three points, the cheapest one predicted."""
+    rows = zip((0.2, 0.5, 1.0), (0.6, 0.8, 0.9), (False, True, True), strict=True)
+    points = [
+        {"latency": cost, "accuracy": accuracy, "measured": measured}
+        for cost, accuracy, measured in rows
+    ]
+    return {"metric": "latency", "original": {"accuracy": 0.9, "macs": 1000}, "points": points}
+
+
 def trials(search: dict[str, Any]) -> list[dict[str, Any]]:
     """Its trials.jsonl: the header, a timing, and four candidates of 4, 8, 10 and 6 channels."""
     head: list[dict[str, Any]] = [

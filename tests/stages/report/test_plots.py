@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from report_documents import trials
+from report_documents import front_document, trials
 
 from stages.report import plots
 from stages.report.documents import RoundDocuments
@@ -29,6 +29,7 @@ def test_plots_take_the_colour_of_the_page(search: dict[str, Any]) -> None:
         figures.search_plot([RoundDocuments(search, {}, {})]),
         figures.pareto_plot(search, trials(search)),
         figures.latency_plot(search),
+        figures.front_plot(front_document(), search, {"accuracy": {"reconstructed": 0.8}}),
     ):
         assert "currentColor" in plot
         assert plots.INK not in plot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from report_documents import trials
+from report_documents import front_document, trials
 
 from stages.report import plots
 from stages.report.views import search as sentences
@@ -54,3 +54,51 @@ def test_error_of_the_latency_table_is_said(search: dict[str, Any]) -> None:
     assert "predicted 49.0% of the base's latency, measured 50.0%, 50.0% allowed" in text
     del search["latency"]
     assert sentences.latency_sentence(search) == figures.latency_plot(search) == ""
+
+
+def test_the_front_fills_what_was_measured_and_marks_the_plan(
+    search: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(plots, "front", lambda *given: seen.extend(given) or "svg")
+    reached = {"accuracy": {"original": 0.9, "cut": 0.3, "reconstructed": 0.79}}
+    assert figures.front_plot(front_document(), search, reached) == "svg"
+    measured, predicted, plan, label = seen
+    assert [cost for cost, _ in measured] == [50.0, 100.0]
+    assert predicted == [(20.0, 60.0)]
+    assert plan == pytest.approx((49.0, 79.0))
+    assert label.startswith("latency")
+
+
+def test_a_front_of_one_point_is_no_plot(search: dict[str, Any]) -> None:
+    front = front_document()
+    front["points"] = front["points"][:1]
+    assert figures.front_plot(front, search, {"accuracy": {"cut": 0.3}}) == ""
+
+
+def within(search: dict[str, Any], asked: float, allowed: float) -> dict[str, Any]:
+    search["budget"]["accuracy_drop"] = {
+        "asked": asked, "allowed": allowed, "original": 0.9, "measured": [{}] * 6,
+    }  # fmt: skip
+    return search
+
+
+def test_a_drop_of_accuracy_is_said_with_what_distillation_is_to_bring(
+    search: dict[str, Any],
+) -> None:
+    assert sentences.drop_sentence(search) == ""
+    assert "so 1 before distillation" in sentences.drop_sentence(within(search, 0.5, 1.0))
+    assert "distillation" not in sentences.drop_sentence(within(search, 0.5, 0.5))
+
+
+def test_a_missed_drop_is_said_with_the_command_that_asks_for_less(
+    search: dict[str, Any],
+) -> None:
+    def missed(final: float) -> str:
+        return sentences.drop_missed(search, {"search_accuracy": {"final": final}}, "my.yaml")
+
+    assert missed(0.1) == "", "no drop was asked for"
+    within(search, 2.0, 4.0)
+    assert missed(0.88) == ""
+    assert missed(0.86).startswith("The final network loses 4.00 points on the search split")
+    assert missed(0.86).endswith("rlp pipeline run my.yaml --set search.budget.accuracy_drop=1")

@@ -20,7 +20,7 @@ ARROWS = {
     "engine": {"space", "evaluation", "strategies"},
     "tabulate": {"space", "evaluation", "tables", "engine"},
     "results": {"space", "evaluation", "latency", "tables", "problem"},
-    "front": {"space", "evaluation", "tables", "problem", "engine", "results"},
+    "front": {"space", "evaluation", "tables", "problem", "engine"},
     "session": {*ROOMS, "budget", "problem", "engine", "tabulate", "front"},
     "compare": {*ROOMS, "budget", "problem", "engine", "tabulate"},
     "compare_run": {*ROOMS, "budget", "problem", "engine", "tabulate", "compare"},

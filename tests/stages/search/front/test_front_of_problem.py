@@ -14,9 +14,9 @@ from pipeline.channels.surgery import cut
 from pipeline.training.evaluate import accuracy
 from stages.reconstruct import reconstruct
 from stages.search import InProcess, Search, Tabulation
+from stages.search.front.document import front_document
 from stages.search.front.fronts import FrontMaker
 from stages.search.front.measuring import ReconstructedAccuracy
-from stages.search.front.summary import front_document
 from stages.search.problem import SearchProblem
 from stages.search.tables.loss_table import LossTable
 
@@ -33,11 +33,16 @@ def table(ready: SearchProblem) -> LossTable:
     return Tabulation(ready.space, 2, Search(InProcess(ready.table_evaluator())))()
 
 
+def evaluator(ready: SearchProblem, *, images: int = 64) -> ReconstructedAccuracy:
+    model, graph, splits = trained()
+    x = splits.train.take(images, seed=0)[0] if images else None
+    return ReconstructedAccuracy(
+        model, graph, ready.ranking, x, splits.search, seed=0, max_bytes=BYTES
+    )
+
+
 def maker(ready: SearchProblem, table: LossTable) -> FrontMaker:
-    _, _, splits = trained()
-    x, _ = splits.train.take(64, seed=0)
-    evaluator = ReconstructedAccuracy(ready, x, splits.search, BYTES)
-    return FrontMaker(ready, table, Search(InProcess(evaluator)))
+    return FrontMaker(ready, table, Search(InProcess(evaluator(ready))))
 
 
 def test_plans_keep_their_budgets_and_reach_from_end_to_end(
@@ -70,7 +75,7 @@ def test_without_images_a_plan_is_measured_as_it_is_cut(ready: SearchProblem) ->
     model, graph, splits = trained()
     counts = ready.projector.logits(np.zeros(len(ready.space)))
     plan = ChannelPlan(ready.ranking.keep(counts), {})
-    found = ReconstructedAccuracy(ready, None, splits.search, BYTES)(counts)
+    found = evaluator(ready, images=0)(counts)
     assert found.accuracy == accuracy(cut(model, graph, plan), splits.search)
 
 
