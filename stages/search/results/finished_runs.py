@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.run.store import read_json, write_json
-from stages.search.latency.timer import Measurement
+from stages.search.latency.measurement import Measurement
 from stages.search.results.comparison import StrategyRun
 from stages.search.space.candidate import CountsKey
 

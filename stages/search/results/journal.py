@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.run.artifacts import TRIALS
 from pipeline.run.store import append_bytes, read_bytes, write_bytes
 from stages.search.evaluation.trial import Outcome, Trial
-from stages.search.latency.timer import Measurement
+from stages.search.latency.measurement import Measurement
 from stages.search.space.candidate import Candidate, CountsKey
 
 _LATENCY = "latency"

@@ -14,6 +14,7 @@ import stages.search.compare_run as module
 import stages.search.latency.calibration as calibration
 from pipeline.config.schema import Config
 from pipeline.data import Splits
+from pipeline.errors import UsageError
 from pipeline.run.artifacts import document
 from stages.search import Compared, ComparisonRequest, RunComparison
 
@@ -97,6 +98,12 @@ def test_under_a_latency_budget_the_best_is_fitted_to_measured_time(
     again, _, _ = compared(folder, request, budget={"latency": 0.6})
     assert again.comparison.runs == found.comparison.runs
     assert timings == [], "the table is the same, from the same timings"
+
+
+def test_a_drop_of_accuracy_is_no_equal_cost(folder: Path) -> None:
+    with pytest.raises(UsageError, match="compared at equal cost") as error:
+        compared(folder, budget={"accuracy_drop": 1})
+    assert "search.budget.macs=0.5" in error.value.hint
 
 
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
