@@ -60,13 +60,11 @@ class Branch:
 
     def holds(self, name: str) -> bool:
         """Whether a module, or a tensor by its name, lies in what goes."""
-        while name and name not in self._within:
-            name = name.rpartition(".")[0]
-        return bool(name)
+        return name in self.modules or name.startswith(self._inside)
 
     @cached_property
-    def _within(self) -> frozenset[str]:
-        return frozenset(self.modules)
+    def _inside(self) -> tuple[str, ...]:
+        return tuple(f"{path}." for path in self.modules)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; what is empty is left out."""

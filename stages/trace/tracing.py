@@ -120,7 +120,8 @@ class _Tracing:
         for site in labelled.collapsed_sites():
             labelled = self._by_whole_groups(labelled, site)
         graph = labelled.graph
-        return replace(graph, branches=branches(self.model, self.inputs, self.captures, graph))
+        found = branches(self.model, self.inputs, self.captures, graph, self.snapshot)
+        return replace(graph, branches=found)
 
     def _settled(self, labelled: Labelled) -> Labelled:
         """The network under readings and guesses that hold."""

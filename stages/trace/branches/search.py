@@ -13,16 +13,22 @@ from pipeline.channels.graph import ChannelGraph
 from stages.trace.branches.finding import Candidate, candidates, found_of
 from stages.trace.branches.trials import tried
 from stages.trace.capture.calls import Capture, Ground
+from stages.trace.capture.model_state import Snapshot
 
 
 def branches(
-    model: nn.Module, inputs: tuple[Any, ...], captures: Sequence[Capture], graph: ChannelGraph
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    captures: Sequence[Capture],
+    graph: ChannelGraph,
+    snapshot: Snapshot,
 ) -> tuple[Branch, ...]:
     """Those that may go, and those that must stay with the reason why, in the order of their sums.
 
     Args:
         captures: of eval mode, and of training mode where that computes more: what may go is read
             by nothing else in either.
+        snapshot: of the model, which runs with stand-ins in place of its modules.
     """
     first = captures[0]
     if first.ground is Ground.EXPORT:  # its calls cannot be listened to again
@@ -34,7 +40,7 @@ def branches(
         found = [one for one in found if one.modules in known]
     names = _names(found)
     given = [found_of(one, graph, name) for one, name in zip(found, names, strict=True)]
-    return tuple(tried(model, inputs, first, graph, given))
+    return tuple(tried(model, inputs, first, graph, given, snapshot))
 
 
 def _names(found: Sequence[Candidate]) -> list[str]:

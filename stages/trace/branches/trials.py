@@ -15,12 +15,13 @@ from torch import nn
 
 from pipeline.channels.branch import Branch, Ending, Zeros, replace_modules
 from pipeline.channels.graph import ChannelGraph
-from pipeline.channels.rebuild import named_tensors, rebuild
 from stages.trace.branches.finding import Found
 from stages.trace.branches.flow import Flow
 from stages.trace.branches.silence import Stays
 from stages.trace.capture.calls import Call, Capture, Ref
 from stages.trace.capture.dispatch_capture import by_dispatch
+from stages.trace.capture.model_state import Snapshot, preserved
+from stages.trace.capture.recorder import Watch
 from stages.trace.check.followers import Stopped
 from stages.trace.propagate.zeros import CONVOLUTIONS
 
@@ -37,10 +38,11 @@ def tried(
     capture: Capture,
     graph: ChannelGraph,
     found: Sequence[Found],
+    snapshot: Snapshot,
 ) -> list[Branch]:
     """The branches with their endings as they must be; those that forward needs get a reason."""
     branches = {number: one.branch for number, one in enumerate(found)}
-    trial = _Trial(model, inputs, capture, graph)
+    trial = _Trial(model, inputs, capture, graph, snapshot)
     for level in _levels(found):
         problem = trial.problem(level.values())
         for number, one in level.items():
@@ -70,9 +72,15 @@ class _Trial:
     """Runs of one network without some of its branches; `seen` is what their last modules read."""
 
     def __init__(
-        self, model: nn.Module, inputs: tuple[Any, ...], capture: Capture, graph: ChannelGraph
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        capture: Capture,
+        graph: ChannelGraph,
+        snapshot: Snapshot,
     ) -> None:
         self.model, self.inputs, self.capture, self.graph = model, inputs, capture, graph
+        self.snapshot = snapshot
         self.seen: dict[str, Shape] = {}
 
     def problem(self, found: Collection[Found]) -> str:
@@ -83,12 +91,12 @@ class _Trial:
             for path, shape in one.shapes.items()
         }
         others = {path: Zeros() for one in found for path in one.branch.modules}
-        # parameters that share their memory with the model's: nothing writes into them
-        small = rebuild(self.model, named_tensors(self.model), ())
-        replace_modules(small, {**others, **probes})
         watch = _Watch(self.capture, found)
         try:
-            by_dispatch(small, self.inputs, ground=self.capture.ground, watch=watch)
+            # of the user's own network: a copy for each trial would take longer than the run
+            with preserved(self.model, self.snapshot):
+                replace_modules(self.model, {**others, **probes})
+                self._run(watch)
             watch.ended()
         except Stopped as stopped:
             return f"without it, {stopped.deviation}"
@@ -96,6 +104,15 @@ class _Trial:
             text = (str(error).strip() or type(error).__name__).splitlines()[0]
             return f"forward does not run without it: {text}"
         return ""
+
+    def _run(self, watch: Watch) -> None:
+        by_dispatch(
+            self.model,
+            self.inputs,
+            ground=self.capture.ground,
+            watch=watch,
+            snapshot=self.snapshot,
+        )
 
     def settled(self, one: Found) -> Branch:
         """The branch, its zeros as large as they must be."""

@@ -58,6 +58,11 @@ class Call:
         leaves = flatten((self.args, self.kwargs))
         return tuple(leaf for leaf in leaves if isinstance(leaf, Ref))
 
+    @cached_property
+    def moves(self) -> dict[Any, Any]:
+        """Where channels go in it: what a rule finds out once for all labellings."""
+        return {}
+
     @property
     def where(self) -> str:
         """Operator, module path and source line, for reasons."""

@@ -32,7 +32,9 @@ def result(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Te
         return None
     if name in _KEEP:
         return first if name.endswith("_") else like(first)
-    return _FORMULAS[name](*args) if name in _FORMULAS and not kwargs else None
+    if name in _FORMULAS and (not kwargs or kwargs == _NOT_PINNED):
+        return _FORMULAS[name](*args)
+    return None
 
 
 def _convolution(
@@ -45,27 +47,55 @@ def _convolution(
     groups: int = 1,
 ) -> torch.Tensor | None:
     """⌊(size + 2·padding − dilation·(kernel − 1) − 1) / stride⌋ + 1 along both edges."""
-    if (
-        x.dim() != 4
-        or weight.dim() != 4
-        or any(len(option) != 2 for option in (stride, padding, dilation))
-    ):
+    size, kernel = x.shape, weight.shape
+    if len(size) != 4 or len(kernel) != 4:
         return None
-    fits = x.shape[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0
-    if (
-        isinstance(padding, str)
-        or not fits
-        or not _same_type(x, weight)
-        or not _fits(bias, weight.shape[0])
-    ):
+    if size[1] != kernel[1] * groups or kernel[0] % groups:
         return None
-    edges = [
-        (size + 2 * pad - hole * (kernel - 1) - 1) // step + 1
-        for size, pad, hole, kernel, step in zip(
-            x.shape[2:], padding, dilation, weight.shape[2:], stride, strict=True
-        )
-    ]
-    return like(x, (x.shape[0], weight.shape[0], *edges)) if min(edges) > 0 else None
+    if not _same_type(x, weight) or not _fits(bias, kernel[0]):
+        return None
+    edges = _edges(size, kernel[2:], stride, padding, dilation)
+    return like(x, (size[0], kernel[0], *edges)) if edges else None
+
+
+def _pooled(
+    x: torch.Tensor,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = (0, 0),
+    dilation: Any = (1, 1),
+    ceil_mode: bool = False,
+) -> torch.Tensor | None:
+    size = x.shape
+    if len(size) != 4 or ceil_mode or len(kernel) != 2 or len(padding) != 2:
+        return None
+    if any(2 * pad > edge for pad, edge in zip(padding, kernel, strict=True)):
+        return None
+    edges = _edges(size, kernel, stride or kernel, padding, dilation)
+    return like(x, (size[0], size[1], *edges)) if edges else None
+
+
+def _averaged(
+    x: torch.Tensor, kernel: Any, stride: Any = (), padding: Any = (0, 0), *rest: Any
+) -> torch.Tensor | None:
+    # whether padding counts and what is divided by changes no shape
+    return _pooled(x, kernel, stride, padding, (1, 1), bool(rest and rest[0]))
+
+
+def _edges(size: Any, kernel: Any, *options: Any) -> tuple[int, int] | None:
+    """Height and width of what a window that slides over a map gives; None where PyTorch must be
+    asked, as for `padding="same"`.
+    """
+    if any(len(option) != 2 for option in options):
+        return None
+    stride, padding, dilation = options
+    if isinstance(padding, str):
+        return None
+    height, width = (
+        (size[d + 2] + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1
+        for d in (0, 1)
+    )
+    return (height, width) if height > 0 and width > 0 else None
 
 
 def _linear(
@@ -81,16 +111,46 @@ def _linear(
 
 
 def _elementwise(x: torch.Tensor, other: Any, *rest: Any) -> torch.Tensor | None:
-    # numbers and other dtypes may promote the result: PyTorch knows the rules
-    if rest or not isinstance(other, torch.Tensor) or not _same_type(x, other):
+    # integers and other dtypes may promote the result: PyTorch knows the rules
+    if rest:
         return None
-    if x.shape == other.shape:
+    if type(other) in (int, float):
+        return like(x) if x.is_floating_point() else None
+    if not isinstance(other, torch.Tensor) or not _same_type(x, other):
+        return None
+    if not x.is_floating_point():  # integers that are divided are none
+        return None
+    one, two = x.shape, other.shape
+    if one == two:
         return like(x)
-    if x.dim() != other.dim() or any(
-        a != b and 1 not in (a, b) for a, b in zip(x.shape, other.shape, strict=True)
+    if len(one) != len(two) or any(
+        a != b and 1 not in (a, b) for a, b in zip(one, two, strict=True)
     ):
         return None
-    return like(x, tuple(b if a == 1 else a for a, b in zip(x.shape, other.shape, strict=True)))
+    return like(x, tuple(b if a == 1 else a for a, b in zip(one, two, strict=True)))
+
+
+def _in_place(x: torch.Tensor, other: Any, *rest: Any) -> torch.Tensor | None:
+    if rest or not x.is_floating_point():
+        return None
+    if type(other) in (int, float):
+        return x
+    if not isinstance(other, torch.Tensor) or not _same_type(x, other):
+        return None
+    return x if x.shape == other.shape else None
+
+
+def _over_dims(x: torch.Tensor, dims: Any = None, keepdim: bool = False) -> torch.Tensor | None:
+    """A mean or a sum."""
+    count = x.dim()
+    if not count or not x.is_floating_point() or any(type(dim) is not int for dim in dims or ()):
+        return None
+    gone = {dim % count for dim in dims} if dims else set(range(count))
+    if dims and (len(gone) != len(dims) or not all(-count <= dim < count for dim in dims)):
+        return None
+    if keepdim:
+        return like(x, tuple(1 if d in gone else size for d, size in enumerate(x.shape)))
+    return like(x, tuple(size for d, size in enumerate(x.shape) if d not in gone))
 
 
 def _pooled_to(x: torch.Tensor, size: Any) -> torch.Tensor | None:
@@ -99,6 +159,10 @@ def _pooled_to(x: torch.Tensor, size: Any) -> torch.Tensor | None:
         if x.dim() == 4 and len(size) == 2 and None not in size
         else None
     )
+
+
+def _of_size(x: torch.Tensor, size: Any) -> torch.Tensor:
+    return like(x, tuple(size))
 
 
 def _cat(tensors: Any, dim: int = 0) -> torch.Tensor | None:
@@ -129,6 +193,7 @@ def _fits(bias: torch.Tensor | None, size: int) -> bool:
     return bias is None or tuple(bias.shape) == (size,)
 
 
+_NOT_PINNED = {"pin_memory": False}  # what functions that make tensors are always given
 # in training a batch norm also writes its statistics: without values there is nothing to write
 _KEEP = {
     f"{name}{suffix}"
@@ -140,7 +205,12 @@ _KEEP = {
 _FORMULAS: dict[str, Callable[..., torch.Tensor | None]] = {
     "conv2d": _convolution,
     "linear": _linear,
-    "add": _elementwise,
-    "mul": _elementwise,
+    **dict.fromkeys(("add", "sub", "mul", "div"), _elementwise),
+    **dict.fromkeys(("add_", "sub_", "mul_", "div_"), _in_place),
+    **dict.fromkeys(("mean", "sum"), _over_dims),
+    "max_pool2d": _pooled,
+    "avg_pool2d": _averaged,
     "adaptive_avg_pool2d": _pooled_to,
+    "zeros_like": like,
+    "new_zeros": _of_size,
 }

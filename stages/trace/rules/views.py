@@ -8,6 +8,8 @@ tried (OUTER), and then the site keeps its channels (FIXED).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -20,6 +22,7 @@ from stages.trace.propagate.label_values import (
     Move,
     Parameter,
     Result,
+    Vector,
     along,
     varying_dims,
 )
@@ -28,25 +31,54 @@ from stages.trace.propagate.readings import Reading
 _DIMS = ("dim", "dims", "dimension", "dim1", "dim2")
 
 
-def moved(state: Pass, value: Argument, move: Move) -> Result:
-    """`move` applied to the labels of an activation, or to the coordinates of a parameter."""
+@dataclass(frozen=True)
+class _Moved:
+    """Where channels are after a move: `ids` along `dim`, and which of them are tied."""
+
+    shape: tuple[int, ...]
+    dim: int | None
+    ids: Vector
+    tied: tuple[Vector, Vector] | None = None
+
+
+def moved(state: Pass, value: Argument, move: Move, *, fixed: bool = False) -> Result:
+    """`move` applied to the labels of an activation, or to the coordinates of a parameter.
+
+    A `fixed` move is the same whenever the network is labelled, and is remembered.
+    """
     if isinstance(value, Parameter):
         return value.moved_by(move, state.call.shapes[0] or ())
-    labels = move(value.expanded())
     if value.dim is None:
-        return Activation(tuple(labels.shape), None, value.vector)
-    dims = varying_dims(labels)
-    if len(dims) > 1:
+        return Activation(tuple(move(value.expanded()).shape), None, value.vector)
+    # numbers from 0 on, equal where labels are: those are other ones in every labelling
+    labels, ids = np.unique(value.vector, return_inverse=True)
+    key = value.dim, value.shape, ids.tobytes(), state.reading
+    found = state.call.moves.get(key)
+    if found is None:
+        found = _move(Activation(value.shape, value.dim, ids + 1), move, state.reading)
+        if fixed:
+            state.call.moves[key] = found
+    if found.tied is not None:
         state.labels.split_sites[state.call.site] = None
-        dims, labels = _split(state, labels, dims, state.reading)
+        state.labels.tie(labels[found.tied[0]], labels[found.tied[1]])
+    return Activation(found.shape, found.dim, labels[found.ids])
+
+
+def _move(value: Activation, move: Move, reading: Reading) -> _Moved:
+    """Where the labels of an activation, which count from 1, come to lie."""
+    labels = move(value.expanded())
+    dims, tied = varying_dims(labels), None
+    if len(dims) > 1:
+        dims, labels, pairs = _split(labels, dims, reading)
+        tied = pairs[0] - 1, pairs[1] - 1
     if not dims:
-        return Activation(tuple(labels.shape), None, labels.reshape(-1)[:1].numpy())
-    return Activation(tuple(labels.shape), dims[0], along(labels, dims[0]))
+        return _Moved(tuple(labels.shape), None, labels.reshape(-1)[:1].numpy() - 1, tied)
+    return _Moved(tuple(labels.shape), dims[0], along(labels, dims[0]) - 1, tied)
 
 
 def _split(
-    state: Pass, labels: torch.Tensor, dims: list[int], reading: Reading
-) -> tuple[list[int], torch.Tensor]:
+    labels: torch.Tensor, dims: list[int], reading: Reading
+) -> tuple[list[int], torch.Tensor, tuple[Vector, Vector]]:
     """Channels spread over several dimensions: keep one, tie equal positions along the others."""
     kept = dims[0] if reading is Reading.OUTER else dims[-1]
     first = labels
@@ -62,21 +94,21 @@ def _split(
                 narrowed.select(dim, 0).unsqueeze(dim),
                 small.select(dim, 0).unsqueeze(dim),
             )
-    state.labels.tie(narrowed.contiguous().numpy(), small.contiguous().numpy())
-    return ([kept] if labels.shape[kept] > 1 else []), first
+    tied = narrowed.contiguous().numpy(), small.contiguous().numpy()
+    return ([kept] if labels.shape[kept] > 1 else []), first, tied
 
 
 def view(state: Pass, bound: Bound) -> Result:
     """view, reshape, unflatten: splits and merges dimensions by given sizes."""
     value, shape = bound["self"], state.call.shapes[0]
     assert shape is not None
-    return moved(state, value, lambda labels: labels.reshape(shape))
+    return moved(state, value, lambda labels: labels.reshape(shape), fixed=True)
 
 
 def same_op(state: Pass, bound: Bound) -> Result:
     """The operator is run as it is; no size of it can depend on the channels."""
     target, rest = state.call.target, list(bound.items())[1:]
-    return moved(state, bound["self"], lambda labels: target(labels, **dict(rest)))
+    return moved(state, bound["self"], lambda labels: target(labels, **dict(rest)), fixed=True)
 
 
 def along_others(state: Pass, bound: Bound) -> Result:
@@ -101,7 +133,7 @@ def expand(state: Pass, bound: Bound) -> Result:
         and value.shape != shape
     ):
         return state.stuck([value], "its only channel is broadcast over a given size")
-    return moved(state, value, lambda labels: labels.expand(shape))
+    return moved(state, value, lambda labels: labels.expand(shape), fixed=True)
 
 
 def index(state: Pass, bound: Bound) -> Result:
