@@ -59,7 +59,7 @@ class PolicyConfig(Section):
 
     batch: int = Field(8, ge=1, le=10_000)
     """Candidates between two updates."""
-    # around the table's solution 0.25 found more than 0.12 and 0.4 did (MobileNetV2, CIFAR-10)
+    # the best of single runs around the table's solution; not yet compared over seeds
     start_spread: float = Field(0.25, gt=0, le=8)
     """Spread at the beginning: keep ratio 0.5 varies between about 0.44 and 0.56."""
     least_spread: float = Field(0.05, gt=0, le=8)
