@@ -49,9 +49,10 @@ def test_there_is_one_for_each_network_of_the_paper() -> None:
 def test_whole_chain(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sets = [word for key, value in FEW.items() for word in ("--set", f"{key}={value}")]
     run = tmp_path / "run"
-    code = main(["pipeline", "run", f"configs/{name}", "--run-dir", str(run), "--json", *sets])
+    with pytest.raises(SystemExit) as ended:
+        main(["pipeline", "run", f"configs/{name}", "--run-dir", str(run), "--json", *sets])
     out = capfd.readouterr()
-    assert code == 0, out.err
+    assert ended.value.code == 0, out.err
     summary = json.loads(out.out)
-    asked = json.loads((run / "search.json").read_text())["budget"]["asked"]
+    asked = json.loads((run / "search" / "search.json").read_text())["budget"]["asked"]
     assert summary["final"]["macs"] <= asked * summary["base"]["macs"]
