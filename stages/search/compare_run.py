@@ -115,11 +115,10 @@ class RunComparison:
         return Compared(found, problem, len(images.train))
 
     def _calibrator(self, splits: Splits, finished: FinishedRuns) -> Calibrator:
-        example, _ = splits.search.take(2, seed=self.config.seed)  # torch.export specialises on 1
         return Calibrator(
             self.network.model,
             self.network.graph,
-            example,
+            splits.search,
             self.config.search,
             self.config.seed,
             known=finished.measured,

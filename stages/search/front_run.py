@@ -102,11 +102,10 @@ class RunFront:
         return table, [(table(one.candidate.counts), one.outcome.accuracy) for one in trials]
 
     def _calibrator(self, splits: Splits, journal: Journal) -> Calibrator:
-        example, _ = splits.search.take(2, seed=self.config.seed)  # torch.export specialises on 1
         return Calibrator(
             self.network.model,
             self.network.graph,
-            example,
+            splits.search,
             self.config.search,
             self.config.seed,
             known=journal.measured,

@@ -137,21 +137,14 @@ class SearchProblem:
             "params": ProductCost.params(network.graph, space.ids),
         }
         x, y = splits.train.take(settings.fit_images, seed=seed)
-        moments = None
-        if settings.reconstruct or settings.criterion == OBS:
-            moments = Moments(network.model, network.graph, x, seed=seed)
+        moments = _moments(network, settings, x, seed)
         ordered, importance = _ranked(network, (x, y), settings.criterion, moments)
-        ranking = Ranking.of(space, ordered)
-        key, value = settings.budget.given
-        metric = settings.budget.metric
-        limit: float | None = value
-        if unlimited or key == ACCURACY_DROP:
-            key, limit = metric, None
-        calibration = None
-        if metric not in costs:  # only timing tells what a share of the latency is
+        ranking, calibration = Ranking.of(space, ordered), None
+        if settings.budget.metric not in costs:  # only timing tells what a share of the latency is
             if calibrate is None:
                 raise ValueError("a latency budget needs `calibrate`")
             calibration = calibrate(space, ranking, costs["macs"])
+        key, limit = _limit(settings, unlimited)
         return cls(
             settings=settings,
             seed=seed,
@@ -276,6 +269,21 @@ def _space(graph: ChannelGraph, settings: SearchConfig, align: int, counted: Ori
             hint=Hint.command("inspect", "graph.json", says="says why"),
         )
     return space
+
+
+def _moments(network: Network, settings: SearchConfig, images: Tensor, seed: int) -> Moments | None:
+    """What reconstruction and `obs` need, where one of them is asked for."""
+    if settings.reconstruct or settings.criterion == OBS:
+        return Moments(network.model, network.graph, images, seed=seed)
+    return None
+
+
+def _limit(settings: SearchConfig, unlimited: bool) -> tuple[str, float | None]:
+    """The budget's key and value; None where it is to be as large as the network."""
+    key, value = settings.budget.given
+    if unlimited or key == ACCURACY_DROP:
+        return settings.budget.metric, None
+    return key, value
 
 
 def _ranked(

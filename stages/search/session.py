@@ -152,11 +152,10 @@ class SearchSession:
             self.ctx.note(f"{len(self.journal.trials)} trials recovered from the journal")
 
     def _calibrator(self) -> Calibrator:
-        example, _ = self.splits.search.take(2, seed=self.ctx.seed)  # torch.export specialises on 1
         return Calibrator(
             self.network.model,
             self.network.graph,
-            example,
+            self.splits.search,
             self.settings,
             self.ctx.seed,
             known=self.journal.measured,

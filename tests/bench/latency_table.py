@@ -41,11 +41,10 @@ def pose(options: argparse.Namespace) -> tuple[SearchProblem, CandidateTimer]:
     model = load_model(run / "rotate").to(memory_format=torch.channels_last)
     graph = ChannelGraph.from_json((run / "trace" / "graph.json").read_text())
     splits, settings = load_splits(config.data, seed=config.seed), config.search
-    example, _ = splits.search.take(2, seed=config.seed)
     calibrator = Calibrator(
         model,
         graph,
-        example,
+        splits.search,
         settings,
         config.seed,
         known={},

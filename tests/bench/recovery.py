@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from torch import nn
 
 from pipeline.config.load import find_config, load_config
 from pipeline.config.schema import Config, DistillConfig
-from pipeline.data import Images, describe, load_splits, load_test
+from pipeline.data import Images, Splits, describe, load_splits, load_test
 from pipeline.models import adopt_weights, build_model, find_weights, load_weights
 from pipeline.run import store
 from pipeline.training import Callbacks, Fit, Objective, Recipe, accuracy, fit
@@ -123,6 +124,65 @@ class Rows:
         return row
 
 
+def rows_file(path: Path, config: Config, plan: ChannelPlan) -> Rows:
+    """Of exactly this network, plan, data and training."""
+    return Rows(
+        path,
+        {
+            "config": config.model_dump(
+                mode="json", include={"seed", "data", "model", "reconstruct", "distill"}
+            ),
+            "plan": plan.to_json(),
+            "weights": store.sha256_file(find_weights(config.model.weights or "")),
+            "data": describe(config.data).sha256,
+            "torch": torch.__version__,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Recoveries:
+    """One network, one cut, and everything that is tried on it."""
+
+    config: Config
+    teacher: nn.Module
+    graph: ChannelGraph
+    plan: ChannelPlan
+    splits: Splits
+    test: Images
+
+    def row(self, mode: str, seed: int) -> dict[str, Any]:
+        """Recover a fresh cut in one way; the test split is read last."""
+        student = prune(self.teacher, self.graph, self.plan)
+        if mode.startswith("reconstruct"):
+            images, _ = self.splits.train.take(self.config.reconstruct.images, seed=seed)
+            student = reconstruct(student, self.teacher, self.graph, self.plan, images, seed=seed)
+        found: dict[str, Any] = {}
+        if mode in ("cut", "reconstruct"):
+            found["search_accuracy"] = accuracy(student, self.splits.search)
+        else:
+            found = self._trained(student, mode.removeprefix(RECONSTRUCTED), seed)
+        return {**found, "test_accuracy": accuracy(student, self.test)}
+
+    def _trained(self, student: nn.Module, mode: str, seed: int) -> dict[str, Any]:
+        section = self.config.distill.model_copy(update={"mode": mode})
+        train = trainer(self.config, section, seed)
+        found = recover(student, self.teacher, self.splits, section, seed=seed, train=train)
+        return {"search_accuracy": found.final, "kept": found.kept}
+
+
+def show(name: str, rows: list[dict[str, Any]], base: float) -> None:
+    """One line of the table."""
+    scores = [100 * row["test_accuracy"] for row in rows]
+    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    each = " ".join(f"{score:.2f}" for score in scores)
+    mean, seconds = statistics.mean(scores), statistics.mean(row["seconds"] for row in rows)
+    print(
+        f"{name:<24}{each:<32}{f'{mean:.2f}{spread}':>16}{100 * base - mean:>14.2f}{seconds:>7.0f}",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -143,39 +203,9 @@ def main() -> None:
         graph = trace(teacher, splits.train.take(2, seed=0)[0])
         plan = uniform_plan(graph, config.search.budget.macs or 0.5, config.search.align)
         section, card = config.distill, describe(config.data)
-        rows = Rows(
-            options.out or Path("artifacts") / f"recovery-{file.stem}.json",
-            {
-                "config": config.model_dump(
-                    mode="json", include={"seed", "data", "model", "reconstruct", "distill"}
-                ),
-                "plan": plan.to_json(),
-                "weights": store.sha256_file(find_weights(config.model.weights or "")),
-                "data": card.sha256,
-                "torch": torch.__version__,
-            },
-        )
-
-        def row(mode: Any, seed: int) -> dict[str, Any]:
-            student = prune(teacher, graph, plan)
-            if mode.startswith("reconstruct"):
-                images, _ = splits.train.take(config.reconstruct.images, seed=seed)
-                student = reconstruct(student, teacher, graph, plan, images, seed=seed)
-            if mode in ("cut", "reconstruct"):
-                return {
-                    "test_accuracy": accuracy(student, test),
-                    "search_accuracy": accuracy(student, splits.search),
-                }
-            chosen = section.model_copy(update={"mode": mode.removeprefix(RECONSTRUCTED)})
-            found = recover(
-                student, teacher, splits, chosen, seed=seed, train=trainer(config, chosen, seed)
-            )
-            return {
-                "test_accuracy": accuracy(student, test),
-                "search_accuracy": found.final,
-                "kept": found.kept,
-            }
-
+        path = options.out or Path("artifacts") / f"recovery-{file.stem}.json"
+        rows = rows_file(path, config, plan)
+        recoveries = Recoveries(config, teacher, graph, plan, splits, test)
         base = rows.get("base", 0, lambda: {"test_accuracy": accuracy(teacher, test)})[
             "test_accuracy"
         ]
@@ -197,19 +227,8 @@ def main() -> None:
         )
         for mode, name in MODES.items():
             seeds = 1 if mode == "cut" else options.seeds
-            found = [rows.get(mode, seed, partial(row, mode, seed)) for seed in range(seeds)]
-            scores = [100 * done["test_accuracy"] for done in found]
-            spread = f" ± {statistics.stdev(scores):.2f}" if seeds > 1 else ""
-            each = " ".join(f"{score:.2f}" for score in scores)
-            mean, seconds = (
-                statistics.mean(scores),
-                statistics.mean(done["seconds"] for done in found),
-            )
-            print(
-                f"{name:<24}{each:<32}{f'{mean:.2f}{spread}':>16}"
-                f"{100 * base - mean:>14.2f}{seconds:>7.0f}",
-                flush=True,
-            )
+            make = partial(recoveries.row, mode)
+            show(name, [rows.get(mode, n, partial(make, n)) for n in range(seeds)], base)
 
 
 if __name__ == "__main__":

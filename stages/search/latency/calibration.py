@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.channels.counts import Cost
 from pipeline.channels.graph import ChannelGraph
 from pipeline.config.search import SearchConfig
+from pipeline.data.images import Images
 from stages.search.latency.fitting import fit_latency
 from stages.search.latency.measurement import Measurement, StartLatency
 from stages.search.latency.table import Calibration
@@ -59,7 +60,7 @@ class Calibrator:
 
     Args:
         model, graph: the uncut network.
-        example: (N, C, H, W) input to export with.
+        images: of which some are exported with.
         known, on_measure: of the timer, see `CandidateTimer`.
         progress: called with (done, total) after every candidate.
         start: gives the latency of the uncut network against the original's; absent in the first
@@ -73,7 +74,7 @@ class Calibrator:
         self,
         model: nn.Module,
         graph: ChannelGraph,
-        example: Tensor,
+        images: Images,
         settings: SearchConfig,
         seed: int,
         *,
@@ -82,7 +83,8 @@ class Calibrator:
         progress: Callable[[int, int], None] = lambda done, total: None,
         start: Callable[[CandidateTimer], StartLatency] | None = None,
     ) -> None:
-        self.model, self.graph, self.example = model, graph, example
+        self.model, self.graph = model, graph
+        self.example, _ = images.take(2, seed=seed)  # torch.export specialises on 1
         self.settings, self.seed, self.progress, self.start = settings, seed, progress, start
         self.known, self.on_measure = known, on_measure
         self.timer: CandidateTimer | None = None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from search_nets import trained
 
 from pipeline.channels.widths import LayerWidths
@@ -49,3 +50,15 @@ class MadeUpTimer(CandidateTimer):
         fraction = float(made_up(counts[None], widths, whole, 8)[0])
         off = 1.03 if int(counts.sum()) // 8 % 3 == 0 else 0.99
         return Measurement(fraction * off, fraction * off * 1e-3, 1e-3)
+
+
+def made_run(root: Path, module: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder for `module`, whose network is the trained one."""
+    model, graph, splits = trained()
+    for name in ("rotate", "trace"):
+        (root / name).mkdir()
+    (root / "rotate" / "model.safetensors").write_bytes(b"weights")
+    document("graph").write(root / "trace" / "graph.json", graph.to_dict())
+    monkeypatch.setattr(module, "load_model", lambda folder: model)
+    monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
+    return root

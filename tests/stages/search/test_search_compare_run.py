@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from search_nets import trained
-from search_stages import MadeUpTimer
+from search_stages import MadeUpTimer, made_run
 
 import stages.search.compare_run as module
 import stages.search.latency.calibration as calibration
 from pipeline.config.schema import Config
 from pipeline.data import Splits
 from pipeline.errors import UsageError
-from pipeline.run.artifacts import document
 from stages.search import Compared, ComparisonRequest, RunComparison
 
 REQUEST = ComparisonRequest(["random", "uniform"], seeds=2, recover_seeds=1, distill_images=64)
@@ -24,14 +22,7 @@ REQUEST = ComparisonRequest(["random", "uniform"], seeds=2, recover_seeds=1, dis
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose network is the trained one."""
-    model, graph, splits = trained()
-    for name in ("rotate", "trace"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "rotate" / "model.safetensors").write_bytes(b"weights")
-    document("graph").write(tmp_path / "trace" / "graph.json", graph.to_dict())
-    monkeypatch.setattr(module, "load_model", lambda folder: model)
-    monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
-    return tmp_path
+    return made_run(tmp_path, module, monkeypatch)
 
 
 def compared(

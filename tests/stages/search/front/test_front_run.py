@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_nets import trained
-from search_stages import MadeUpTimer
+from search_stages import MadeUpTimer, made_run
 
 import stages.search.front_run as module
 import stages.search.latency.calibration as calibration
@@ -32,15 +31,8 @@ class Stopping(SilentReporter):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose network is the trained one."""
-    model, graph, splits = trained()
-    for name in ("rotate", "trace"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "rotate" / "model.safetensors").write_bytes(b"weights")
-    document("graph").write(tmp_path / "trace" / "graph.json", graph.to_dict())
-    monkeypatch.setattr(module, "load_model", lambda folder: model)
-    monkeypatch.setattr(module, "load_splits", lambda config, seed: splits)
     monkeypatch.setattr(module, "BUDGETS", 8)
-    return tmp_path
+    return made_run(tmp_path, module, monkeypatch)
 
 
 def front(folder: Path, measured: int = 3, after: int = 0, **search: Any) -> dict[str, Any]:
