@@ -46,6 +46,16 @@ class Auxiliary(Small):
         return (logits, self.aux(features.mean((2, 3)))) if self.training else logits
 
 
+def used_norm(channels: int) -> nn.BatchNorm2d:
+    """A batch norm in use: statistics and weights away from their defaults."""
+    layer = nn.BatchNorm2d(channels)
+    layer.running_mean.normal_()
+    layer.running_var.uniform_(0.5, 2)
+    nn.init.uniform_(layer.weight, 0.5, 1.5)
+    nn.init.normal_(layer.bias)
+    return layer
+
+
 def small_net() -> Small:
     """With norms that are not those of a fresh network."""
     torch.manual_seed(0)

@@ -66,9 +66,12 @@ def undominated(points: Sequence[FrontPoint]) -> list[FrontPoint]:
     accuracy; cheapest first. Of equal plans the measured one stays.
     """
     front: list[FrontPoint] = []
-    best = -1.0
-    for point in sorted(points, key=lambda one: (one.cost, one.loss, not one.measured)):
+    best, measured = -1.0, {point.key for point in points if point.measured}
+    for point in sorted(points, key=lambda one: (one.cost, one.loss)):
         if front and point.loss >= front[-1].loss:
+            continue
+        # a plan that lost by its measured accuracy must not come back as a predicted one
+        if not point.measured and point.key in measured:
             continue
         if point.measured and point.accuracy is not None:
             if point.accuracy <= best:

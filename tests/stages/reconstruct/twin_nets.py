@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from channel_nets import used_norm as norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,16 +31,6 @@ def copied(layer: nn.Module, dim: int = 0) -> nn.Module:
                 even = torch.arange(0, tensor.shape[along], 2)
                 values = tensor.index_select(along, even)
                 tensor.index_copy_(along, even + 1, values)
-    return layer
-
-
-def norm(channels: int) -> nn.Module:
-    """A batch norm in use: statistics and weights away from their defaults."""
-    layer = nn.BatchNorm2d(channels)
-    layer.running_mean.normal_()
-    layer.running_var.uniform_(0.5, 2)
-    nn.init.uniform_(layer.weight, 0.5, 1.5)
-    nn.init.normal_(layer.bias)
     return layer
 
 

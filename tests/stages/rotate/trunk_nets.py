@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from channel_nets import used_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,13 +26,8 @@ class Net(nn.Module):
 
 
 def norm(channels: int = WIDTH) -> nn.BatchNorm2d:
-    """A batch norm in use: statistics and weights away from their defaults."""
-    layer = nn.BatchNorm2d(channels)
-    layer.running_mean.normal_()
-    layer.running_var.uniform_(0.5, 2)
-    nn.init.uniform_(layer.weight, 0.5, 1.5)
-    nn.init.normal_(layer.bias)
-    return layer
+    """A batch norm in use."""
+    return used_norm(channels)
 
 
 def conv(into: int, out: int, kernel: int = 3, **settings: object) -> nn.Conv2d:

@@ -42,6 +42,13 @@ def test_of_equal_plans_the_measured_one_stays() -> None:
     assert undominated(both) == undominated(both[::-1]) == both[1:]
 
 
+def test_a_plan_that_lost_by_its_measured_accuracy_does_not_come_back_predicted() -> None:
+    """The whole network is measured, and planned for the largest budget as well."""
+    better, whole = point(0.8, 0.2, 0.91), point(1.0, 0.0, 0.9)
+    assert undominated([better, whole, point(1.0, 0.0)]) == [better]
+    assert completed([whole, better, point(1.0, 0.0)]) == [better]
+
+
 def test_predictions_go_through_what_is_known_and_stay_at_its_ends() -> None:
     known = [(0.0, 0.9), (1.0, 0.8), (4.0, 0.5)]
     points = [point(1.0, 0.0), point(0.5, 1.0), point(0.4, 2.0), point(0.1, 9.0)]
