@@ -185,13 +185,14 @@ class OutOfMemory(EnvironmentProblem):
 
     @staticmethod
     def said_by(error: BaseException) -> bool:
-        """Whether Python ran out of it, or torch, which says so in words: CUDA's or its CPU
-        allocator's.
+        """Whether Python ran out of it, or torch, which says so in words: CUDA's, its
+        libraries' or its CPU allocator's.
         """
         if not isinstance(error, RuntimeError):
             return isinstance(error, MemoryError)
         text = str(error).lower()
-        return "out of memory" in text or "can't allocate memory" in text
+        said = ("out of memory", "can't allocate memory", "_status_alloc_failed")
+        return any(words in text for words in said)
 
 
 class Locked(RlpError):

@@ -12,12 +12,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fake_run
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Decoded images go to a folder of the session's own, never to the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where torch sees none."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if wanting and not torch.cuda.is_available():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="torch sees no GPU"))
 
 
 @pytest.fixture

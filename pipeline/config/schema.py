@@ -195,6 +195,9 @@ class Config(Section):
 
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Seeds splits, initialisation, data order and search."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")
+    """What torch computes on: auto, which is the GPU where torch sees one, cpu, cuda, or cuda:1 and
+    so on. Files are the same wherever they were computed; onnxruntime's providers are set apart."""
     rounds: int = Field(1, ge=1, le=20)
     """How often search, prune and distill are repeated, the budget shared out geometrically; 1:
     all in one cut."""

@@ -70,7 +70,8 @@ class Images:
 
     def subset(self, indices: Tensor) -> Images:
         """The images at `indices` (M,) int64 of this set, in that order; shares the pixels."""
-        rows = indices if self._rows is None else self._rows[indices]
+        # these are on the CPU at all times, whatever the pixels are on
+        rows = indices.cpu() if self._rows is None else self._rows[indices.cpu()]
         return Images(self._pixels, self.labels[indices], self.classes, self.mean, self.std, rows)
 
     def numbered(self) -> Images:
@@ -81,6 +82,8 @@ class Images:
 
     def to(self, device: torch.device | str) -> Images:
         """The same images with their pixels on `device`; batches then come from there."""
+        if self._pixels.device == torch.device(device):
+            return self
         # the rows of this split alone: a device's memory is small
         pixels = self._pixels if self._rows is None else self._pixels[self._rows]
         return Images(pixels.to(device), self.labels.to(device), self.classes, self.mean, self.std)
@@ -137,8 +140,8 @@ class Images:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(indices, pixels)`, pixels (B, H, W, C) uint8, cropped and flipped as asked."""
         for indices in chunks:
-            rows = indices.to(self._pixels.device)
-            pixels = self._pixels[rows if self._rows is None else self._rows[rows]]
+            rows = indices if self._rows is None else self._rows[indices]
+            pixels = self._pixels[rows.to(self._pixels.device)]
             yield indices, crop_and_flip(pixels, augment, generator) if generator else pixels
 
     def _normalise(self, pixels: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:

@@ -18,6 +18,10 @@ class Splits:
     train: Images
     search: Images
 
+    def to(self, device: torch.device) -> Splits:
+        """Both with their pixels on `device`."""
+        return Splits(self.train.to(device), self.search.to(device))
+
 
 def carve(images: Images, fraction: float, seed: int) -> Splits:
     """Hold out `fraction` of every class of `images`, drawn by `seed`, as the search split.

@@ -18,7 +18,7 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, OutOfMemory
 from pipeline.run import store
 from pipeline.run.documents import Sealed
 from pipeline.training.loop import Callbacks, Fit, Stopped, fit
-from pipeline.training.machine import best_device
+from pipeline.training.machine import device_for
 from pipeline.training.objectives import Objective
 from pipeline.training.recipe import Recipe
 from pipeline.training.state import Checkpoint
@@ -89,7 +89,7 @@ def fit_resumable(
     objective: Objective | None = None,
     section: str = "pretrain",
 ) -> Fit:
-    """`fit` on the GPU, if there is one, with checkpoints in `ctx.work`.
+    """`fit` on the config's device, with checkpoints in `ctx.work`.
 
     The model is trained in place and comes back on the CPU.
 
@@ -104,18 +104,14 @@ def fit_resumable(
     identity = {**belongs_to, "recipe": recipe.as_dict(), "seed": ctx.seed}
     keeper = CheckpointFolder(ctx.work, identity)
     resume = _resume(ctx, keeper)
-    device = best_device()
-    train, search = (
-        # on the CPU it would copy a split that shares its pixels
-        part if device.type == "cpu" else part.to(device)
-        for part in (splits.train, splits.search)
-    )
+    device = device_for(ctx.config.device)
+    seen = splits.to(device)
     try:
         with _advice(ctx, recipe, section):
             return fit(
                 model.to(device),
-                train,
-                search,
+                seen.train,
+                seen.search,
                 recipe,
                 seed=ctx.seed,
                 objective=objective,
@@ -142,7 +138,8 @@ def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
         if not OutOfMemory.said_by(error):
             raise
         raise EnvironmentProblem(
-            f"out of memory on {best_device()} with {recipe.batch_size} images a step",
+            f"out of memory on {device_for(ctx.config.device)} "
+            f"with {recipe.batch_size} images a step",
             hint=Hint.set(f"{section}.batch_size", max(2, recipe.batch_size // 2)),
         ) from error
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -86,10 +87,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **package_versions(_PACKAGES)}
 
 
-@cache
 def device() -> str:
-    """The processor, in words."""
-    return cpu_name()
+    """The processor, in words, and the GPU where this process has used one."""
+    torch = sys.modules.get("torch")  # a command that only looks at a run does without
+    if torch is None or not torch.cuda.is_initialized():
+        return cpu_name()
+    return f"{cpu_name()}, {torch.cuda.get_device_name()}"
 
 
 def write_manifest(

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import EnvironmentProblem, Hint
 from pipeline.system import usable_cores
 from pipeline.training.objectives import Objective
 
@@ -52,9 +53,35 @@ def all_cores() -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def best_device() -> torch.device:
-    """The GPU when torch sees one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_for(setting: str) -> torch.device:
+    """The device that the config's `device` names; for "auto" the GPU where torch sees one.
+
+    Raises:
+        EnvironmentProblem: torch sees no such GPU.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if setting == "auto":
+        setting = "cuda" if count else "cpu"
+    chosen = torch.device(setting)
+    if chosen.type == "cpu":
+        return chosen
+    if (chosen.index or 0) >= count:
+        there = f"{count} GPU{'s' * (count > 1)}" if count else "no GPU"
+        raise EnvironmentProblem(
+            f"device: {setting} was asked for, and torch {torch.__version__} sees {there}",
+            hint=Hint.set("device", "auto", "takes what is there"),
+        )
+    # with a number, as tensors have it: they are compared
+    return torch.device("cuda", chosen.index or 0)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Convolutions on a GPU round as float32 does, not as TF32: what is fitted, compared or proved
+    would be off by a thousandth.
+    """
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
 
 
 def autocast(

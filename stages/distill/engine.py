@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.channels.rebuild import rebuild
 from pipeline.data.augment import Augment
-from pipeline.training.evaluate import accuracy, reestimate_batchnorm
+from pipeline.training.evaluate import accuracy, device_of, reestimate_batchnorm
 from pipeline.training.loop import Fit
-from pipeline.training.machine import best_device
 from pipeline.training.objectives import Objective, cached_teacher_loss, cross_entropy, distillation
 
 if TYPE_CHECKING:
@@ -138,8 +137,8 @@ def training_objective(
 
 def teacher_logits(teacher: nn.Module, images: Images) -> Tensor:
     """Logits (N, classes) float32 of all `images`, in order, unaugmented; leaves the teacher be."""
-    device = best_device()
-    copied = rebuild(teacher, {}, ()).to(device).eval()
+    device = device_of(teacher)
+    copied = rebuild(teacher, {}, ()).eval()
     with torch.inference_mode():
         logits = torch.cat([copied(x.to(device)).float() for x, _ in images.batches(256)])
     return logits.clone()  # made outside inference mode: autograd may save it

@@ -16,7 +16,7 @@ from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.training.loop import Fit
-from pipeline.training.machine import all_cores
+from pipeline.training.machine import all_cores, device_for
 from pipeline.training.objectives import Objective
 from pipeline.training.recipe import Recipe
 from stages.distill.engine import Recovery, recover
@@ -39,8 +39,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """
     section = ctx.config.distill
     student_folder, teacher_folder = ctx.input("reconstructed_model"), ctx.original("base_model")
-    student, teacher = load_model(student_folder), load_model(teacher_folder)
-    splits = load_splits(ctx.config.data, seed=ctx.seed)
+    device = device_for(ctx.config.device)
+    student, teacher = (load_model(at).to(device) for at in (student_folder, teacher_folder))
+    splits = load_splits(ctx.config.data, seed=ctx.seed).to(device)
     belongs_to = _identity(ctx, student_folder, teacher_folder)
 
     def recipe(epochs: int) -> Recipe:
@@ -54,7 +55,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     with all_cores():
         recovery = recover(student, teacher, splits, section, seed=ctx.seed, train=train)
-    save_model(student, ctx.out, input_shape=ctx.data_card.image_shape)
+    save_model(student.cpu(), ctx.out, input_shape=ctx.data_card.image_shape)
     ctx.write("distillation", _document(recovery, recipe(recovery.epochs), section.mode, ctx.seed))
     return {
         "teacher": recovery.teacher,

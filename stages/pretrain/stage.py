@@ -20,7 +20,7 @@ from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.training.evaluate import accuracy
-from pipeline.training.machine import all_cores, best_device
+from pipeline.training.machine import all_cores, device_for
 from pipeline.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -80,9 +80,11 @@ def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
     assert name is not None
     path = find_weights(name)
     adopt_weights(model, load_weights(path), name)
+    device = device_for(ctx.config.device)
     with all_cores():
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        score = accuracy(model, splits.search)
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        score = accuracy(model, splits.search.to(device))
+        model.to("cpu")
     ctx.note(f"{name}: {score:.2%} on the search split")
     if seen := _seen_search_images(ctx, path):
         ctx.warn(
@@ -111,7 +113,7 @@ def _train(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
         "recipe": recipe.as_dict(),
         "seed": ctx.seed,
         "precision": fitted.precision,
-        "device": best_device().type,
+        "device": device_for(ctx.config.device).type,
         "search_accuracy": fitted.best_accuracy,
         "best_epoch": fitted.best_epoch,
         "steps": fitted.steps,

@@ -20,7 +20,7 @@ from pipeline.errors import Hint, Set, UsageError
 from pipeline.models.files import load_model, save_model
 from pipeline.run.stage import StageContext
 from pipeline.training.evaluate import accuracy
-from pipeline.training.machine import all_cores, best_device
+from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.reconstruct.engine import (
     LEAST_IMAGES,
     Reconstruction,
@@ -45,9 +45,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """
     pruned = load_model(ctx.input("pruned_model"))
     original = load_model(ctx.input("rotated_model"))
-    splits = load_splits(ctx.config.data, seed=ctx.seed)
+    device = device_for(ctx.config.device)
+    splits = load_splits(ctx.config.data, seed=ctx.seed).to(device)
+    for model in (pruned, original):
+        model.to(device)
     done: Reconstruction | None = None
-    with all_cores():
+    with all_cores(), exact_float32():
         if ctx.config.reconstruct.images:
             done = _reconstruct(ctx, pruned, original, splits)
         networks = {"original": original, "cut": pruned}
@@ -64,8 +67,6 @@ def _reconstruct(
 ) -> Reconstruction:
     settings = ctx.config.reconstruct
     images, _ = splits.train.take(settings.images, seed=ctx.seed)
-    for model in (pruned, original):
-        model.to(best_device())
     graph = ChannelGraph.from_dict(ctx.read("graph"))
     plan = ChannelPlan.from_dict(ctx.read("plan"))
     with _settings_named(settings):

@@ -11,7 +11,7 @@ from pipeline.channels.graph import ChannelGraph
 from pipeline.data.load import load_splits
 from pipeline.models.files import load_model, save_model
 from pipeline.run.stage import StageContext
-from pipeline.training.machine import all_cores, best_device
+from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.rotate.engine import Rotation, rotate_trunks
 
 
@@ -30,11 +30,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """
     model, rotation = load_model(ctx.input("base_model")), None
     if ctx.config.rotate.images:
-        with all_cores():
+        with all_cores(), exact_float32():
             splits = load_splits(ctx.config.data, seed=ctx.seed)
             images, _ = splits.train.take(ctx.config.rotate.images, seed=ctx.seed)
             graph = ChannelGraph.from_dict(ctx.read("graph"))
-            rotation = rotate_trunks(model.to(best_device()), graph, images)
+            rotation = rotate_trunks(model.to(device_for(ctx.config.device)), graph, images)
             model = rotation.model
     save_model(model.cpu(), ctx.out, input_shape=ctx.data_card.image_shape)
     ctx.write("rotation", _document(rotation))

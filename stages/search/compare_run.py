@@ -22,7 +22,7 @@ from pipeline.errors import Hint, UsageError
 from pipeline.models.files import load_model
 from pipeline.run.artifacts import document
 from pipeline.run.store import sha256_file
-from pipeline.training.machine import all_cores
+from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.compare import Fitter, Recover, compare_strategies
 from stages.search.latency.alignment import settle_alignment
 from stages.search.latency.calibration import Calibrator
@@ -85,7 +85,8 @@ class RunComparison:
         self.folder, self.config, self.distill, self.note = folder, config, distill, note
         kind = document("graph")
         graph = ChannelGraph.from_dict(kind.read(folder / kind.maker / kind.file))
-        self.network = Network(load_model(folder / "rotate"), graph)
+        self.device = device_for(config.device)
+        self.network = Network(load_model(folder / "rotate").to(self.device), graph)
 
     def run(self, request: ComparisonRequest) -> Compared:
         """Search and recover; what a comparison asked for before has found is not repeated.
@@ -96,8 +97,8 @@ class RunComparison:
         """
         finished = FinishedRuns(self.folder / ".work", self._subject(request))
         again = range(min(request.seeds, request.recover_seeds))
-        with all_cores():
-            splits = load_splits(self.config.data, seed=self.config.seed)
+        with all_cores(), exact_float32():
+            splits = load_splits(self.config.data, seed=self.config.seed).to(self.device)
             images = _fewer(splits, request.distill_images, self.config.seed)
             with self._calibrator(splits, finished) as calibrator:
                 problem = self._problem(splits, calibrator)

@@ -19,7 +19,7 @@ from pipeline.models.files import load_model
 from pipeline.run.artifacts import TRIALS, document
 from pipeline.run.stage import Reporter, SilentReporter
 from pipeline.run.store import sha256_file
-from pipeline.training.machine import all_cores
+from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.engine import Search
 from stages.search.evaluation.executor import InProcess
 from stages.search.front.document import front_document
@@ -53,7 +53,8 @@ class RunFront:
         kind = document("graph")
         graph = ChannelGraph.from_dict(kind.read(folder / kind.maker / kind.file))
         model = load_model(folder / "rotate")
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = device_for(config.device)
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = Network(model, graph)
 
     def run(self, measured: int) -> dict[str, Any]:
@@ -67,8 +68,8 @@ class RunFront:
         settings = self.config.search
         align = settle_alignment(settings, self.network.graph, note=self.reporter.note).align
         journal = self._journal(align)
-        with all_cores():
-            splits = load_splits(self.config.data, seed=self.config.seed)
+        with all_cores(), exact_float32():
+            splits = load_splits(self.config.data, seed=self.config.seed).to(self.device)
             with self._calibrator(splits, journal) as calibrator:
                 problem = SearchProblem.build(
                     self.network, splits, settings, self.config.seed, align=align,

@@ -18,6 +18,7 @@ from pipeline.data.images import Images
 from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Refused, UsageError
 from pipeline.run.rounds import ONLY_ROUND, Round
+from pipeline.training.evaluate import device_of
 from stages.prune.importance import completed, rank_channels
 from stages.reconstruct.independent import Moments
 from stages.reconstruct.units import rank_units
@@ -136,7 +137,7 @@ class SearchProblem:
             "macs": ProductCost.macs(network.graph, space.ids),
             "params": ProductCost.params(network.graph, space.ids),
         }
-        x, y = splits.train.take(settings.fit_images, seed=seed)
+        x, y = _on(network.model, *splits.train.take(settings.fit_images, seed=seed))
         moments = _moments(network, settings, x, seed)
         ordered, importance = _ranked(network, (x, y), settings.criterion, moments)
         ranking, calibration = Ranking.of(space, ordered), None
@@ -244,6 +245,7 @@ class SearchProblem:
 
     def _evaluator(self, images: int, steps: int, score: str | None = None) -> Evaluator:
         x, y = _scoring_images(self.search_images, images, self.seed)
+        x, y = _on(self.network.model, x, y)
         return Evaluator(
             self.network.model,
             self.network.graph,
@@ -257,6 +259,12 @@ class SearchProblem:
             steps=steps,
             rules=self.settings.evaluation,
         )
+
+
+def _on(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and labels on the device of `model`; streamed ones come from the CPU."""
+    device = device_of(model)
+    return x.to(device), y.to(device)
 
 
 def _space(graph: ChannelGraph, settings: SearchConfig, align: int, counted: Original) -> Space:

@@ -175,7 +175,8 @@ class SearchSession:
         return found
 
     def _executor(self, evaluator: Evaluator, stack: ExitStack) -> Executor:
-        if self.settings.workers == 1:
+        # a GPU is kept busy by one process, and several would share its memory
+        if self.settings.workers == 1 or evaluator.x.device.type != "cpu":
             return InProcess(evaluator)
         return stack.enter_context(Pool(evaluator, self.settings.workers))
 

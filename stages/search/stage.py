@@ -16,7 +16,7 @@ from pipeline.models.files import load_model
 from pipeline.run.artifacts import TRIALS
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file, write_bytes
-from pipeline.training.machine import all_cores
+from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.problem import Network
 from stages.search.results.journal import Journal
 from stages.search.results.scratch import Scratch
@@ -36,14 +36,15 @@ def run(ctx: StageContext) -> dict[str, Any]:
         Refused: nothing can be pruned, no finalist measured within a latency budget, or no plan
             within a drop of accuracy.
     """
-    network = original = _network(ctx.input("rotated_model"), ctx.read("graph"))
+    device = device_for(ctx.config.device)
+    network = original = _network(ctx.input("rotated_model"), ctx.read("graph"), device)
     if not ctx.round.first:
-        original = _network(ctx.original("base_model"), ctx.read_original("graph"))
+        original = _network(ctx.original("base_model"), ctx.read_original("graph"), device)
     scratch = Scratch(ctx.work)
     alignment = settle(ctx, original.graph, scratch)
     journal = Journal.open(ctx.work / TRIALS.file, _header(ctx, network, alignment.align))
-    with all_cores():
-        splits = load_splits(ctx.config.data, seed=ctx.seed)
+    with all_cores(), exact_float32():
+        splits = load_splits(ctx.config.data, seed=ctx.seed).to(device)
         session = SearchSession(ctx, network, original, splits, alignment, journal, scratch)
         found = session.run()
     ctx.write("plan", found.plan.to_dict(), layout)
@@ -53,9 +54,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
     return found.numbers
 
 
-def _network(folder: Path, graph: dict[str, Any]) -> Network:
+def _network(folder: Path, graph: dict[str, Any], device: torch.device) -> Network:
     model = load_model(folder)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(model, ChannelGraph.from_dict(graph))
 
 

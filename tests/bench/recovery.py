@@ -35,7 +35,7 @@ from pipeline.data import Images, Splits, describe, load_splits, load_test
 from pipeline.models import adopt_weights, build_model, find_weights, load_weights
 from pipeline.run import store
 from pipeline.training import Callbacks, Fit, Objective, Recipe, accuracy, fit
-from pipeline.training.machine import all_cores
+from pipeline.training.machine import all_cores, device_for
 from stages.distill import recover
 from stages.prune import ChannelPlan, CostModel, prune
 from stages.reconstruct import reconstruct
@@ -59,7 +59,7 @@ def teacher_of(config: Config) -> nn.Module:
     if config.model.weights is None:
         sys.exit("give --set model.weights=FILE: the table is about recovering a trained network")
     adopt_weights(model, load_weights(find_weights(config.model.weights)), config.model.weights)
-    return model.eval()
+    return model.eval().to(device_for(config.device))
 
 
 def uniform_plan(graph: ChannelGraph, fraction: float, align: int) -> ChannelPlan:
@@ -75,7 +75,7 @@ def uniform_plan(graph: ChannelGraph, fraction: float, align: int) -> ChannelPla
 def trainer(
     config: Config, section: DistillConfig, seed: int
 ) -> Callable[[nn.Module, Objective, Images, int], Fit]:
-    splits = load_splits(config.data, seed=config.seed)
+    splits = load_splits(config.data, seed=config.seed).to(device_for(config.device))
     tell = Callbacks(
         progress=lambda done, total, **f: print(
             f"  {section.mode} seed {seed}: step {done}/{total} loss {f['loss']:.3f}, "
@@ -195,11 +195,10 @@ def main() -> None:
     file = Path(find_config(options.config))
     config = load_config(file, options.set)
     with all_cores() as threads:
-        teacher, splits, test = (
-            teacher_of(config),
-            load_splits(config.data, seed=config.seed),
-            load_test(config.data),
-        )
+        device = device_for(config.device)
+        teacher = teacher_of(config)
+        splits = load_splits(config.data, seed=config.seed).to(device)
+        test = load_test(config.data).to(device)
         graph = trace(teacher, splits.train.take(2, seed=0)[0])
         plan = uniform_plan(graph, config.search.budget.macs or 0.5, config.search.align)
         section, card = config.distill, describe(config.data)

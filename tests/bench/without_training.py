@@ -33,6 +33,7 @@ from pipeline.config.search import Budget  # noqa: E402
 from pipeline.data import Splits, load_splits  # noqa: E402
 from pipeline.run.rounds import ONLY_ROUND  # noqa: E402
 from pipeline.training import accuracy  # noqa: E402
+from pipeline.training.evaluate import device_of  # noqa: E402
 from pipeline.training.machine import all_cores  # noqa: E402
 from stages.prune import ChannelPlan, prune  # noqa: E402
 from stages.reconstruct import reconstruct  # noqa: E402
@@ -130,6 +131,7 @@ def main() -> None:
     with all_cores() as threads:
         model = teacher_of(config).to(memory_format=torch.channels_last)
         splits = load_splits(config.data, seed=config.seed)
+        splits = splits.to(device_of(model))
         graph = trace(model, splits.train.take(2, seed=0)[0])
         bench = Bench(config, model, graph, splits, options.align, not options.as_is)
         whole = accuracy(model, splits.search)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.channels.branch import Zeros
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import named_tensors, set_widths, slice_tensors
+from pipeline.training.evaluate import device_of
 from stages.search.evaluation.small_convolutions import use_small_convolutions
 
 Keep = Mapping[str, Sequence[int]]
@@ -51,7 +52,8 @@ class CandidateNetwork:
         self._uncut = {name: uncut[name] for name in dict.fromkeys([*members, *refitted])}
         # gradients are wanted only in the copy of it that is distilled
         self.network = copy.deepcopy(model).requires_grad_(False)
-        use_small_convolutions(self.network)
+        if device_of(model).type == "cpu":
+            use_small_convolutions(self.network)
         self._slots = _slots(self.network, self._uncut)
         self._modules = dict(self.network.named_modules(remove_duplicate=False))
         self._widths = [

@@ -13,7 +13,6 @@ from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.surgery import cut
 from pipeline.data.images import Images
 from pipeline.training.evaluate import accuracy
-from pipeline.training.machine import best_device
 from stages.reconstruct.engine import reconstruct_layers
 from stages.search.evaluation.trial import Outcome
 from stages.search.space.ranking import Ranking
@@ -51,7 +50,7 @@ class ReconstructedAccuracy:
         """Cut, reconstruct and score counts (G,); there are no rungs."""
         start = time.perf_counter()
         plan = ChannelPlan(self.ranking.keep(counts), {})
-        network = cut(self.model, self.graph, plan).to(best_device())
+        network = cut(self.model, self.graph, plan)
         if self.images is not None and self._cuts(plan):
             network = reconstruct_layers(
                 network,

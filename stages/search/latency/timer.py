@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.channels.counts import Counts
 from pipeline.channels.graph import ChannelGraph
+from pipeline.channels.rebuild import rebuild
 from pipeline.config.search import SearchConfig
 from stages.benchmark.latency import LatencyWorker
 from stages.export.exporter import export_proto
@@ -106,7 +107,8 @@ class CandidateTimer:
             Refused: the exported graph cannot be sliced.
         """
         if self._slicer is None:
-            self._slicer = OnnxSlicer(export_proto(self.model, self.example), self.graph)
+            model = rebuild(self.model, {}, ()).cpu()  # the search goes on where it is
+            self._slicer = OnnxSlicer(export_proto(model, self.example.cpu()), self.graph)
         return self._slicer.slice_bytes(keep)
 
     def _keep(self, key: CountsKey, measurement: Measurement) -> Measurement:

@@ -1,0 +1,191 @@
+"""Original against final ONNX file on a GPU: CUDA, and TensorRT where it loads, fp32 and fp16.
+
+    python -P tests/bench/gpu_latency.py [ORIGINAL.onnx FINAL.onnx]... [--runs FOLDER]
+        [--batches 1,32,256] [--providers cuda,tensorrt] [--seconds 0.6] [--json FILE]
+
+Inputs and outputs stay on the GPU (IO binding). Both files are timed in turn, a slot each, so that
+what disturbs one disturbs the other; a ratio is of the medians, its interval a bootstrap over the
+slots. fp16 files keep fp32 inputs and outputs (onnxruntime's converter), and how far their answers
+are from fp32 is in the row. A provider that leaves any convolution to the CPU is refused: its row
+says so. `--runs`: every run below FOLDER that was exported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+SLOTS, WARM = 12, 5  # slots a file; calls before the first
+HEAVY = ("Conv", "FusedConv", "Gemm", "MatMul", "FusedGemm")
+
+
+class Refused(Exception):
+    """The provider does not run the file, or not all of it."""
+
+
+def load_libraries() -> None:
+    """What torch brings of CUDA and cuDNN: onnxruntime finds it once it is loaded."""
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+
+
+def fp16(path: Path) -> bytes:
+    """The file with weights and arithmetic in fp16, inputs and outputs in fp32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+    return model.SerializeToString()
+
+
+class Timed:
+    """A session with its inputs and outputs on the GPU."""
+
+    def __init__(self, data: bytes, provider: str, batch: int, cache: Path) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        settings = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
+        wanted = (PROVIDERS[provider], settings if provider == "tensorrt" else {})
+        # no CPU beside it would refuse shapes, which are computed there; nodes are looked at below
+        self.session = ort.InferenceSession(
+            data, options, providers=[wanted, "CPUExecutionProvider"]
+        )
+        if PROVIDERS[provider] not in self.session.get_providers():
+            raise Refused(f"{PROVIDERS[provider]} does not load; {self.session.get_providers()} do")
+        given = self.session.get_inputs()[0]
+        shape = [batch, *given.shape[1:]]
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        self.binding = self.session.io_binding()
+        self.value = ort.OrtValue.ortvalue_from_numpy(x, "cuda", 0)
+        self.binding.bind_ortvalue_input(given.name, self.value)
+        self.binding.bind_output(self.session.get_outputs()[0].name, "cuda", 0)
+
+    def answers(self) -> np.ndarray:
+        self.session.run_with_iobinding(self.binding)
+        return self.binding.copy_outputs_to_cpu()[0]
+
+    def seconds(self, calls: int) -> float:
+        """Of one call, over `calls` of them; onnxruntime waits for each."""
+        began = time.perf_counter()
+        for _ in range(calls):
+            self.session.run_with_iobinding(self.binding)
+        return (time.perf_counter() - began) / calls
+
+
+def placed(data: bytes, provider: str, cache: Path) -> None:
+    """Refuse what leaves a convolution or a product to the CPU, as the profile of a call says."""
+    options = ort.SessionOptions()
+    options.enable_profiling, options.log_severity_level = True, 3
+    options.profile_file_prefix = str(cache / "profile")
+    chosen = [PROVIDERS[provider], "CPUExecutionProvider"]
+    session = ort.InferenceSession(data, options, providers=chosen)
+    given = session.get_inputs()[0]
+    session.run(None, {given.name: np.zeros([1, *given.shape[1:]], np.float32)})
+    file = Path(session.end_profiling())
+    events = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    left = {
+        event["args"]["op_name"] for event in events
+        if event.get("args", {}).get("provider") == "CPUExecutionProvider"
+    }  # fmt: skip
+    if found := sorted(left & set(HEAVY)):
+        raise Refused(f"{PROVIDERS[provider]} leaves {', '.join(found)} to the CPU")
+
+
+def compared(one: Timed, other: Timed, seconds: float) -> dict[str, Any]:
+    """Milliseconds of both, and original / final with a 95 % interval."""
+    for timed in (one, other):
+        timed.seconds(WARM)
+    calls = max(1, int(seconds / SLOTS / max(timed.seconds(3) for timed in (one, other))))
+    slots = np.array([[one.seconds(calls), other.seconds(calls)] for _ in range(SLOTS)])
+    rng = np.random.default_rng(0)
+    picks = slots[rng.integers(SLOTS, size=(2000, SLOTS))]
+    medians = np.median(picks, axis=1)
+    low, high = np.percentile(medians[:, 0] / medians[:, 1], [2.5, 97.5])
+    base, final = (statistics.median(column) for column in slots.T)
+    return {
+        "original_ms": 1e3 * base, "final_ms": 1e3 * final, "speedup": base / final,
+        "interval": [float(low), float(high)], "calls": calls * SLOTS,
+    }  # fmt: skip
+
+
+def rows(
+    pairs: list[tuple[str, Path, Path]], options: Any, cache: Path
+) -> Iterator[dict[str, Any]]:
+    """One for each pair, provider, precision and batch."""
+    for name, original, final in pairs:
+        for provider in options.providers.split(","):
+            for precision in ("fp32", "fp16"):
+                at = {"network": name, "provider": provider, "precision": precision}
+                try:
+                    files = [
+                        path.read_bytes() if precision == "fp32" else fp16(path)
+                        for path in (original, final)
+                    ]
+                    placed(files[1], provider, cache)
+                    for batch in map(int, options.batches.split(",")):
+                        both = [Timed(data, provider, batch, cache) for data in files]
+                        row = {**at, "batch": batch, **compared(*both, options.seconds)}
+                        if precision == "fp16":
+                            row["largest_difference"] = _apart(
+                                final, both[1], provider, batch, cache
+                            )
+                        yield row
+                except Exception as error:  # whatever a provider raises is the row
+                    yield {**at, "refused": f"{type(error).__name__}: {error}"[:300]}
+
+
+def _apart(final: Path, half: Timed, provider: str, batch: int, cache: Path) -> float:
+    """Of fp16's answers from fp32's, over the largest of these."""
+    wanted = Timed(final.read_bytes(), provider, batch, cache).answers()
+    return float(np.abs(half.answers() - wanted).max() / np.abs(wanted).max())
+
+
+def pairs_of(options: Any) -> list[tuple[str, Path, Path]]:
+    files = [Path(file) for file in options.files]
+    found = [(final.stem, base, final) for base, final in zip(files[::2], files[1::2], strict=True)]
+    if options.runs:
+        for folder in sorted(options.runs.iterdir()):
+            base, final = (folder / "export" / f"{name}.onnx" for name in ("base", "model"))
+            if base.exists() and final.exists():
+                found.append((folder.name, base, final))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--runs", type=Path)
+    parser.add_argument("--batches", default="1,32,256")
+    parser.add_argument("--providers", default="cuda,tensorrt")
+    parser.add_argument("--seconds", type=float, default=0.6, help="of both files, a setting")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path("artifacts/tensorrt"))
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    load_libraries()
+    pairs, found = pairs_of(options), []
+    print(f"onnxruntime {ort.__version__}, {ort.get_available_providers()}; {len(pairs)} pairs")
+    for row in rows(pairs, options, options.cache):
+        found.append(row)
+        print(json.dumps(row), flush=True)
+        if options.json:
+            document = {"onnxruntime": ort.__version__, "rows": found}
+            options.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return 0 if any("speedup" in row for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,338 @@
+"""All that a GPU is wanted for, side by side within minutes: `make gpu`; on a CPU, tiny: `--dry`.
+
+    python -P tests/bench/gpu_run.py --out DIR [--dry] [--minutes 7] [--only JOB,JOB]
+        [--data CIFAR10] [--weights FOLDER] [--photos FOLDER]
+
+Each job is a process of its own with a log, DIR/logs/JOB.log; DIR/gpu.json is written anew every
+few seconds from what the jobs have finished, so a run that is cut off leaves its rows. At the
+deadline what still runs is ended. Jobs whose files are not there (weights, photographs) are left
+out, and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BENCH = Path(__file__).resolve().parent
+ROOT = BENCH.parents[1]
+TICK = 1.0  # seconds between two looks at the jobs
+RLP = (sys.executable, "-c", "from pipeline.cli import main; main()")
+
+NETWORKS = {  # config, share of the MACs that is left (RL-Pruner's), batch, seconds of training
+    "densenet121": ("densenet121", 0.61, 256, 150),
+    "googlenet": ("googlenet", 0.46, 256, 150),
+    "vgg19": ("vgg19", 0.56, 512, 120),
+    "resnet56": ("resnet56", 0.49, 512, 150),
+    "mobilenet_v3_large": ("mobilenet_v3_large", 0.67, 512, 150),
+}
+FEW = (  # every line runs, nothing is learned
+    "data.train_limit=120", "data.test_limit=20", "pretrain.batch_size=54", "search.trials=2",
+    "search.images=10", "search.fit_images=32", "search.finalists=1", "search.table.widths=1",
+    "prune.images=1", "reconstruct.images=32", "rotate.images=32", "distill.batch_size=54",
+    "distill.bn_images=54", "pretrain.epochs=1", "distill.epochs=1", "export.images=8",
+)  # fmt: skip
+
+
+@dataclass
+class Job:
+    """One process.
+
+    Attributes:
+        heavy: takes a good part of the GPU. rank: smaller begins earlier.
+        needs: files without which it is left out.
+    """
+
+    name: str
+    command: list[str]
+    rank: int
+    heavy: bool = True
+    threads: int = 1
+    needs: tuple[Path, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie."""
+
+    out: Path
+    data: Path
+    weights: Path
+    photos: Path
+    dry: bool
+
+    @property
+    def images(self) -> list[str]:
+        if self.dry:
+            return ["data.source=embedded", "data.root=null", *FEW]
+        return ["data.source=cifar10", f"data.root={self.data}"]
+
+
+DRY = (
+    "resnet56_published_0", "mobilenet_cifar", "recovery", "compare_resnet20_cifar",
+    "breadth_torchvision",
+)  # fmt: skip
+"""One of every kind that needs no files."""
+
+
+def jobs_of(places: Places) -> list[Job]:
+    """All of them, in the order in which they begin."""
+    found = [_trained(places, name, rank) for rank, name in enumerate(NETWORKS)]
+    found += [_resnet56(places, seed, 5 if seed == 0 else 20 + seed) for seed in range(3)]
+    found += [_mobilenet(places), _recovery(places), _photographs(places)]
+    found += [_compare(places, name) for name in ("resnet20_cifar", "mobilenet_cifar")]
+    found += [_breadth(places, "timm"), _breadth(places, "torchvision")]
+    return sorted(found, key=lambda job: job.rank)
+
+
+def _network(places: Places, name: str, config: str, sets: list[str], **options: Any) -> list[str]:
+    words = [word for value in (*places.images, *sets) for word in ("--set", value)]
+    timed = [] if places.dry else [f"--{key}={value}" for key, value in options.items()]
+    folder = places.out / "runs" / name
+    command = [sys.executable, str(BENCH / "gpu_network.py"), str(ROOT / "configs" / config)]
+    row = places.out / "rows" / f"{name}.json"
+    return [*command, "--row", str(row), "--run-dir", str(folder), "--export", *timed, *words]
+
+
+def _trained(places: Places, name: str, rank: int) -> Job:
+    config, left, batch, seconds = NETWORKS[name]
+    sets = [f"search.budget.macs={left}"]
+    if not places.dry:
+        sets += [
+            f"pretrain.batch_size={batch}", f"distill.batch_size={batch}",
+            "pretrain.precision=bf16", "distill.precision=bf16",
+            f"pretrain.lr={0.2 if batch > 256 else 0.1}",
+            "pretrain.warmup=0.25", "pretrain.schedule=linear", "distill.lr=0.02",
+            "search.trials=40", "search.table.widths=4",
+        ]  # fmt: skip
+    command = _network(places, name, f"rlpruner/{config}.yaml", sets, train=seconds, distill=60)
+    return Job(name, command, rank)
+
+
+def _resnet56(places: Places, seed: int, rank: int) -> Job:
+    """From published weights, trained a little further on these images."""
+    weights, name = places.weights / "resnet56_cifar10.safetensors", f"resnet56_published_{seed}"
+    sets = [f"seed={seed}", "search.budget.macs=0.47", f"pretrain.init={weights}"]
+    if places.dry:
+        sets.pop()
+    else:
+        sets += [
+            "data.mean=[0.485, 0.456, 0.406]", "data.std=[0.229, 0.224, 0.225]",
+            "pretrain.lr=0.02", "pretrain.label_smoothing=0.0", "pretrain.batch_size=256",
+            "pretrain.precision=bf16", "distill.batch_size=256", "distill.precision=bf16",
+            "distill.lr=0.02", "search.trials=60", "search.table.widths=6",
+        ]  # fmt: skip
+    command = _network(places, name, "rlpruner/resnet56.yaml", sets, train=60, distill=120)
+    return Job(name, command, rank, needs=() if places.dry else (weights,))
+
+
+def _mobilenet(places: Places) -> Job:
+    sets = ["search.budget.latency=null", "search.budget.macs=0.25"]
+    if places.dry:
+        sets += ["model.weights=null"]
+    else:
+        sets += ["distill.epochs=20", "search.trials=150", "distill.precision=bf16"]
+    return Job(
+        "mobilenet_cifar", _network(places, "mobilenet_cifar", "mobilenet_cifar.yaml", sets), 6
+    )
+
+
+def _recovery(places: Places) -> Job:
+    weights = places.weights / "resnet20_cifar10.safetensors"
+    sets = [*places.images, "search.budget.macs=0.475", f"distill.epochs={1 if places.dry else 2}"]
+    if places.dry:
+        weights = ROOT / "pretrained_model" / "mobilenet_v2_fashion_mnist_original.safetensors"
+        config = ROOT / "configs" / "quickstart.yaml"
+    else:
+        config = ROOT / "configs" / "resnet20_cifar.yaml"
+        sets += [f"model.weights={weights}"]
+    command = [sys.executable, str(BENCH / "recovery.py"), str(config)]
+    command += ["--seeds", "1" if places.dry else "3"]
+    command += ["--out", str(places.out / "rows" / "recovery.json")]
+    command += [word for value in sets for word in ("--set", value)]
+    return Job("recovery", command, 10, needs=(weights,))
+
+
+def _photographs(places: Places) -> Job:
+    weights = places.photos / "efficientnet_lite0.pth"
+    files = [places.photos / f"{name}.parquet" for name in ("train", "other")]
+    command = [sys.executable, str(BENCH / "efficientnet_without_labels.py"), str(weights)]
+    command += [*map(str, files), "--json", str(places.out / "rows" / "efficientnet.json")]
+    if places.dry:
+        command += ["--left", "0.8", "--seeds", "1", "--images", "8", "--others", "8"]
+    return Job("efficientnet", command, 11, threads=2, needs=(weights, *files))
+
+
+def _compare(places: Places, config: str) -> Job:
+    names = "rl,table,evolution,random,uniform,global-taylor,rlpruner"
+    sets = [*places.images, "search.budget.latency=null", "search.budget.macs=0.34"]
+    run = places.out / "runs" / f"compare_{config}"
+    command = [*RLP, "search", "compare", str(ROOT / "configs" / f"{config}.yaml")]
+    if places.dry:
+        names, sets = "rl,table,uniform", [*sets, "model.weights=null"]
+    command += ["--strategies", names, "--seeds", "2" if places.dry else "5"]
+    command += ["--trials", "2" if places.dry else "30", "--no-distill", "--run-dir", str(run)]
+    command += ["--json", *(word for value in sets for word in ("--set", value))]
+    return Job(f"compare_{config}", command, 12, heavy=False)
+
+
+def _breadth(places: Places, which: str) -> Job:
+    file = places.out / "rows" / f"breadth_{which}.json"
+    command = [sys.executable, str(BENCH / "breadth.py"), f"--{which}", "--json", str(file)]
+    if which == "torchvision":
+        command += ["--reconstruct", "--size", "96"]
+    if places.dry:
+        command += ["--only", "resnet18", "--cuts", "half"]
+    else:
+        command += ["--workers", "5" if which == "timm" else "2", "--resume"]
+    return Job(f"breadth_{which}", command, 30, heavy=False)
+
+
+class Board:
+    """The jobs, those that run, and gpu.json.
+
+    Args:
+        heavy: jobs on the GPU at a time. all: jobs at a time.
+    """
+
+    def __init__(self, out: Path, jobs: list[Job], heavy: int, most: int) -> None:
+        self.out, self.waiting, self.heavy, self.most = out, list(jobs), heavy, most
+        self.running: list[Job] = []
+        self.ended: list[Job] = []
+        self.began = time.monotonic()
+        for name in ("logs", "rows", "runs"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+
+    def run(self, seconds: float) -> None:
+        """Until all are done, or for so long."""
+        while (self.waiting or self.running) and time.monotonic() - self.began < seconds:
+            self._start()
+            time.sleep(TICK)
+            for job in list(self.running):
+                if job.process and (code := job.process.poll()) is not None:
+                    self._finish(job, "failed" if code else "done")
+            self.write()
+        for stop in (signal.SIGTERM, signal.SIGKILL):
+            self._signal(stop)
+        for job in list(self.running):
+            self._finish(job, "cut off")
+        self.write()
+
+    def _start(self) -> None:
+        for job in list(self.waiting):
+            heavy = sum(one.heavy for one in self.running)
+            if len(self.running) >= self.most or (job.heavy and heavy >= self.heavy):
+                continue
+            self.waiting.remove(job)
+            missing = [str(path) for path in job.needs if not path.exists()]
+            if missing:
+                job.facts = {"status": "left out", "missing": missing}
+                self.ended.append(job)
+                continue
+            job.began = time.monotonic()
+            log = (self.out / "logs" / f"{job.name}.log").open("wb")
+            threads = str(job.threads)
+            job.process = subprocess.Popen(
+                job.command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONPATH": _python_path()},
+            )  # fmt: skip
+            self.running.append(job)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for job in self.running:
+            if job.process and job.process.poll() is None:
+                os.killpg(job.process.pid, number)
+        until = time.monotonic() + 8
+        while time.monotonic() < until and any(
+            job.process and job.process.poll() is None for job in self.running
+        ):
+            time.sleep(0.2)
+
+    def _finish(self, job: Job, status: str) -> None:
+        self.running.remove(job)
+        code = job.process.poll() if job.process else None
+        job.facts = {
+            "status": status, "exit_code": code, "seconds": round(time.monotonic() - job.began, 1)
+        }  # fmt: skip
+        self.ended.append(job)
+        print(f"{time.monotonic() - self.began:6.1f} s  {job.name}: {status}", flush=True)
+
+    def write(self) -> None:
+        """What there is, whole at any time."""
+        rows = {}
+        for path in sorted((self.out / "rows").glob("*.json")):
+            try:
+                rows[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:  # being written
+                continue
+        jobs = {job.name: job.facts for job in self.ended}
+        jobs |= {job.name: {"status": "running"} for job in self.running}
+        jobs |= {job.name: {"status": "waiting"} for job in self.waiting}
+        document = {
+            "kind": "gpu", "schema_version": 1, "environment": environment(), "jobs": jobs,
+            "seconds": round(time.monotonic() - self.began, 1), "rows": rows,
+        }  # fmt: skip
+        passing = self.out / "gpu.part"
+        passing.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        os.replace(passing, self.out / "gpu.json")
+
+
+def environment() -> dict[str, Any]:
+    there = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if there else None,
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def _python_path() -> str:
+    before = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join(part for part in (str(ROOT), str(BENCH), before) if part)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--dry", action="store_true", help="tiny, on the images in the package")
+    parser.add_argument("--minutes", type=float, default=7.0)
+    parser.add_argument("--only", default="", help="jobs, with commas between")
+    parser.add_argument("--heavy", type=int, default=8, help="GPU jobs at a time")
+    parser.add_argument("--jobs", type=int, default=12, help="jobs at a time")
+    parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
+    parser.add_argument("--weights", type=Path, default=Path("weights"))
+    parser.add_argument("--photos", type=Path, default=Path("photos"))
+    options = parser.parse_args(arguments)
+    folders = (options.out, options.data, options.weights, options.photos)
+    places = Places(*(folder.resolve() for folder in folders), options.dry)
+    wanted = {name for name in options.only.split(",") if name}
+    chosen = wanted or (set(DRY) if options.dry else set())
+    jobs = [job for job in jobs_of(places) if not chosen or job.name in chosen]
+    if unknown := wanted - {job.name for job in jobs}:
+        parser.error(f"no such job: {', '.join(sorted(unknown))}")
+    board = Board(places.out, jobs, options.heavy, options.jobs)
+    board.run(60 * options.minutes)
+    bad = [job.name for job in board.ended if job.facts["status"] == "failed"]
+    print(f"{places.out / 'gpu.json'}: {len(board.ended)} jobs, {len(bad)} failed {' '.join(bad)}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

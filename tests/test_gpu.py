@@ -1,0 +1,73 @@
+"""The device checks on a real GPU, and on one that is none; what a config may ask for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import device_checks
+import pytest
+import torch
+
+from pipeline.config.schema import Config
+from pipeline.errors import EnvironmentProblem, OutOfMemory
+from pipeline.training import machine
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("check", device_checks.CHECKS, ids=lambda check: check.__name__)
+def test_what_is_computed_on_a_gpu(check: device_checks.Check) -> None:
+    device_checks.exactly(check, torch.device("cuda", 0))
+
+
+@pytest.mark.gpu
+def test_a_whole_run_on_a_gpu(tmp_path: Path) -> None:
+    device_checks.check_pipeline(torch.device("cuda", 0), tmp_path, "benchmark")
+
+
+@pytest.mark.slow
+def test_nothing_is_left_on_the_cpu(tmp_path: Path) -> None:
+    """In a process of its own: torch keeps a device that was made up."""
+    done = subprocess.run(
+        [sys.executable, "tests/pretended_run.py", str(tmp_path)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    wanted = [check.__name__ for check in device_checks.CHECKS]
+    assert done.stdout.split() == [*wanted, "check_pipeline"]
+
+
+def test_auto_takes_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.device_for("cpu") == torch.device("cpu")
+    for count, found in ((0, "cpu"), (2, "cuda:0")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda count=count: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert str(machine.device_for("auto")) == found
+    assert str(machine.device_for("cuda:1")) == "cuda:1"
+    with pytest.raises(EnvironmentProblem, match="cuda:2 was asked for") as refused:
+        machine.device_for("cuda:2")
+    assert "--set device=auto" in refused.value.hint
+
+
+@pytest.mark.parametrize("wrong", ["gpu", "cuda:", "CUDA", "cuda:x", ""])
+def test_a_device_that_there_is_not(wrong: str) -> None:
+    with pytest.raises(ValueError, match="device"):
+        Config(device=wrong)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 20.00 MiB",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_full_gpu_is_out_of_memory(text: str) -> None:
+    assert OutOfMemory.said_by(RuntimeError(text))
+    assert not OutOfMemory.said_by(RuntimeError("CUDA error: an illegal memory access"))
