@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 # torch comes first and pinned: an unpinned torch pulls gigabytes of CUDA libraries.
 TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test smoke lint bench breadth schema docs clean
+.PHONY: help setup demo test smoke lint bench breadth gpu gpu-dry schema docs clean
 
 help:            ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/'
 
 setup: $(STAMP)  ## build .venv from the pinned constraints
 
@@ -39,6 +39,12 @@ bench: setup     ## our speed against the usual alternatives, ratios in one run
 
 breadth: setup   ## every CNN of torchvision, and of timm where installed: traced, cut, compared
 	$(BIN)/python tests/bench/breadth.py $(BREADTH)
+
+gpu: setup       ## all that a GPU is wanted for, side by side, in minutes; GPU="--data DIR --weights DIR"
+	$(BIN)/python -P tests/bench/gpu_run.py --out artifacts/gpu $(GPU)
+
+gpu-dry: setup   ## the same on the CPU, tiny
+	$(BIN)/python -P tests/bench/gpu_run.py --out artifacts/gpu-dry --dry $(GPU)
 
 schema: setup    ## regenerate configs/schema.json
 	$(BIN)/rlp config schema > configs/schema.json

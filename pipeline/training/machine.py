@@ -80,8 +80,12 @@ def exact_float32() -> Iterator[None]:
     """Convolutions on a GPU round as float32 does, not as TF32: what is fitted, compared or proved
     would be off by a thousandth.
     """
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
         yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def autocast(

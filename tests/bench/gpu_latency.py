@@ -1,7 +1,7 @@
 """Original against final ONNX file on a GPU: CUDA, and TensorRT where it loads, fp32 and fp16.
 
     python -P tests/bench/gpu_latency.py [ORIGINAL.onnx FINAL.onnx]... [--runs FOLDER]
-        [--batches 1,32,256] [--providers cuda,tensorrt] [--seconds 0.6] [--json FILE]
+        [--batches 1,32,256] [--providers cuda,tensorrt] [--seconds 0.4] [--json FILE]
 
 Inputs and outputs stay on the GPU (IO binding). Both files are timed in turn, a slot each, so that
 what disturbs one disturbs the other; a ratio is of the medians, its interval a bootstrap over the
@@ -30,6 +30,15 @@ SLOTS, WARM = 12, 5  # slots a file; calls before the first
 HEAVY = ("Conv", "FusedConv", "Gemm", "MatMul", "FusedGemm")
 
 
+def wanted(provider: str, cache: Path) -> tuple[str, dict[str, Any]]:
+    """A provider and its options."""
+    if provider == "tensorrt":
+        how = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
+        return PROVIDERS[provider], how
+    # trying every algorithm for every shape would take minutes
+    return PROVIDERS[provider], {"cudnn_conv_algo_search": "HEURISTIC"}
+
+
 class Refused(Exception):
     """The provider does not run the file, or not all of it."""
 
@@ -49,24 +58,22 @@ def fp16(path: Path) -> bytes:
 
 
 class Timed:
-    """A session with its inputs and outputs on the GPU."""
+    """A session whose inputs and outputs stay on the GPU."""
 
-    def __init__(self, data: bytes, provider: str, batch: int, cache: Path) -> None:
+    def __init__(self, data: bytes, provider: str, cache: Path) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        settings = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
-        wanted = (PROVIDERS[provider], settings if provider == "tensorrt" else {})
-        # no CPU beside it would refuse shapes, which are computed there; nodes are looked at below
-        self.session = ort.InferenceSession(
-            data, options, providers=[wanted, "CPUExecutionProvider"]
-        )
+        chosen = [wanted(provider, cache), "CPUExecutionProvider"]
+        self.session = ort.InferenceSession(data, options, providers=chosen)
         if PROVIDERS[provider] not in self.session.get_providers():
             raise Refused(f"{PROVIDERS[provider]} does not load; {self.session.get_providers()} do")
+
+    def bind(self, batch: int) -> None:
+        """Images of one call from now on."""
         given = self.session.get_inputs()[0]
-        shape = [batch, *given.shape[1:]]
-        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        x = np.random.default_rng(0).standard_normal([batch, *given.shape[1:]])
         self.binding = self.session.io_binding()
-        self.value = ort.OrtValue.ortvalue_from_numpy(x, "cuda", 0)
+        self.value = ort.OrtValue.ortvalue_from_numpy(x.astype(np.float32), "cuda", 0)
         self.binding.bind_ortvalue_input(given.name, self.value)
         self.binding.bind_output(self.session.get_outputs()[0].name, "cuda", 0)
 
@@ -87,7 +94,7 @@ def placed(data: bytes, provider: str, cache: Path) -> None:
     options = ort.SessionOptions()
     options.enable_profiling, options.log_severity_level = True, 3
     options.profile_file_prefix = str(cache / "profile")
-    chosen = [PROVIDERS[provider], "CPUExecutionProvider"]
+    chosen = [wanted(provider, cache), "CPUExecutionProvider"]
     session = ort.InferenceSession(data, options, providers=chosen)
     given = session.get_inputs()[0]
     session.run(None, {given.name: np.zeros([1, *given.shape[1:]], np.float32)})
@@ -119,43 +126,42 @@ def compared(one: Timed, other: Timed, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rows(
-    pairs: list[tuple[str, Path, Path]], options: Any, cache: Path
-) -> Iterator[dict[str, Any]]:
+def rows(pairs: list[tuple[str, Path, Path]], options: Any) -> Iterator[dict[str, Any]]:
     """One for each pair, provider, precision and batch."""
-    for name, original, final in pairs:
+    for name, *files in pairs:
         for provider in options.providers.split(","):
+            whole: Timed | None = None
             for precision in ("fp32", "fp16"):
                 at = {"network": name, "provider": provider, "precision": precision}
                 try:
-                    files = [
-                        path.read_bytes() if precision == "fp32" else fp16(path)
-                        for path in (original, final)
-                    ]
-                    placed(files[1], provider, cache)
+                    data = [f.read_bytes() if precision == "fp32" else fp16(f) for f in files]
+                    placed(data[1], provider, options.cache)
+                    both = [Timed(one, provider, options.cache) for one in data]
+                    whole = whole or both[1]
                     for batch in map(int, options.batches.split(",")):
-                        both = [Timed(data, provider, batch, cache) for data in files]
-                        row = {**at, "batch": batch, **compared(*both, options.seconds)}
-                        if precision == "fp16":
-                            row["largest_difference"] = _apart(
-                                final, both[1], provider, batch, cache
-                            )
-                        yield row
+                        yield {
+                            **at,
+                            "batch": batch,
+                            **timed_at(batch, *both, whole, options.seconds),
+                        }
                 except Exception as error:  # whatever a provider raises is the row
                     yield {**at, "refused": f"{type(error).__name__}: {error}"[:300]}
 
 
-def _apart(final: Path, half: Timed, provider: str, batch: int, cache: Path) -> float:
-    """Of fp16's answers from fp32's, over the largest of these."""
-    wanted = Timed(final.read_bytes(), provider, batch, cache).answers()
-    return float(np.abs(half.answers() - wanted).max() / np.abs(wanted).max())
+def timed_at(batch: int, one: Timed, other: Timed, whole: Timed, seconds: float) -> dict[str, Any]:
+    """Both at one size, and how far the final's answers are from those in fp32."""
+    for timed in {one, other, whole}:
+        timed.bind(batch)
+    apart = np.abs(other.answers() - whole.answers()).max() / np.abs(whole.answers()).max()
+    return {**compared(one, other, seconds), "from_fp32": float(apart)}
 
 
 def pairs_of(options: Any) -> list[tuple[str, Path, Path]]:
     files = [Path(file) for file in options.files]
     found = [(final.stem, base, final) for base, final in zip(files[::2], files[1::2], strict=True)]
     if options.runs:
-        for folder in sorted(options.runs.iterdir()):
+        folders = sorted(options.runs.iterdir(), key=lambda folder: (len(folder.name), folder.name))
+        for folder in folders:
             base, final = (folder / "export" / f"{name}.onnx" for name in ("base", "model"))
             if base.exists() and final.exists():
                 found.append((folder.name, base, final))
@@ -170,7 +176,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--batches", default="1,32,256")
     parser.add_argument("--providers", default="cuda,tensorrt")
-    parser.add_argument("--seconds", type=float, default=0.6, help="of both files, a setting")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of both files, a setting")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cache", type=Path, default=Path("artifacts/tensorrt"))
     options = parser.parse_args()
@@ -178,7 +184,7 @@ def main() -> int:
     load_libraries()
     pairs, found = pairs_of(options), []
     print(f"onnxruntime {ort.__version__}, {ort.get_available_providers()}; {len(pairs)} pairs")
-    for row in rows(pairs, options, options.cache):
+    for row in rows(pairs, options):
         found.append(row)
         print(json.dumps(row), flush=True)
         if options.json:

@@ -19,7 +19,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ RLP = (sys.executable, "-c", "from pipeline.cli import main; main()")
 NETWORKS = {  # config, share of the MACs that is left (RL-Pruner's), batch, seconds of training
     "densenet121": ("densenet121", 0.61, 256, 150),
     "googlenet": ("googlenet", 0.46, 256, 150),
-    "vgg19": ("vgg19", 0.56, 512, 120),
+    "vgg19": ("vgg19", 0.56, 512, 100),
     "resnet56": ("resnet56", 0.49, 512, 150),
     "mobilenet_v3_large": ("mobilenet_v3_large", 0.67, 512, 150),
 }
@@ -145,7 +147,10 @@ def _mobilenet(places: Places) -> Job:
     if places.dry:
         sets += ["model.weights=null"]
     else:
-        sets += ["distill.epochs=20", "search.trials=150", "distill.precision=bf16"]
+        sets += [
+            "distill.epochs=20", "search.trials=150", "distill.precision=bf16",
+            "distill.batch_size=256", "distill.lr=0.06",
+        ]  # fmt: skip
     return Job(
         "mobilenet_cifar", _network(places, "mobilenet_cifar", "mobilenet_cifar.yaml", sets), 6
     )
@@ -196,7 +201,7 @@ def _breadth(places: Places, which: str) -> Job:
     if which == "torchvision":
         command += ["--reconstruct", "--size", "96"]
     if places.dry:
-        command += ["--only", "resnet18", "--cuts", "half"]
+        command += ["--only", "resnet18", "--cuts", "0.5"]
     else:
         command += ["--workers", "5" if which == "timm" else "2", "--resume"]
     return Job(f"breadth_{which}", command, 30, heavy=False)
@@ -255,7 +260,8 @@ class Board:
     def _signal(self, number: signal.Signals) -> None:
         for job in self.running:
             if job.process and job.process.poll() is None:
-                os.killpg(job.process.pid, number)
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.killpg(job.process.pid, number)
         until = time.monotonic() + 8
         while time.monotonic() < until and any(
             job.process and job.process.poll() is None for job in self.running
@@ -291,6 +297,7 @@ class Board:
         os.replace(passing, self.out / "gpu.json")
 
 
+@cache
 def environment() -> dict[str, Any]:
     there = torch.cuda.is_available()
     return {

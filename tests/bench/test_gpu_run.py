@@ -1,0 +1,58 @@
+"""The jobs of `make gpu`: side by side, cut off at the deadline, with the rows that were done."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent)]
+
+import gpu_network  # noqa: E402
+import gpu_run  # noqa: E402
+from gpu_run import Board, Job  # noqa: E402
+
+
+def _job(name: str, code: str, **facts: object) -> Job:
+    return Job(name, [sys.executable, "-c", code], 0, **facts)  # type: ignore[arg-type]
+
+
+def test_a_run_that_is_cut_off_leaves_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_run, "TICK", 0.05)
+    row = tmp_path / "rows" / "quick.json"
+    jobs = [
+        _job("quick", f"open({str(row)!r}, 'w').write('[1]')"),
+        _job("wrong", "raise SystemExit(3)"),
+        _job("slow", "import time; time.sleep(600)"),
+        _job("none", "", needs=(tmp_path / "absent",)),
+        _job("late", "", heavy=True),
+    ]
+    board = Board(tmp_path, jobs, heavy=1, most=2)
+    board.run(2.0)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    status = {name: job["status"] for name, job in found["jobs"].items()}
+    assert status["none"] == "left out"
+    assert status["quick"] == "done"
+    assert status["wrong"] == "failed"
+    assert found["jobs"]["wrong"]["exit_code"] == 3
+    assert status["slow"] == "cut off"  # one heavy job at a time
+    assert status["late"] == "waiting"
+    assert found["rows"]["quick"] == [1]
+
+
+@pytest.mark.slow
+def test_one_network_dry(tmp_path: Path) -> None:
+    code = gpu_run.main(
+        ["--out", str(tmp_path), "--dry", "--only", "mobilenet_cifar", "--minutes", "9"]
+    )
+    log = (tmp_path / "logs" / "mobilenet_cifar.log").read_text()
+    assert code == 0, log[-2000:]
+    row = json.loads((tmp_path / "gpu.json").read_text())["rows"]["mobilenet_cifar"]
+    assert row["done"]
+    assert row["macs"]["after"] <= 0.25 * row["macs"]["before"]
+    assert set(row["stages"]) == {*gpu_network.STAGES, "export"}
+    assert row["test_accuracy"]["images"] == 20
