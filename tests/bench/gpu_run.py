@@ -188,7 +188,8 @@ def _compare(places: Places, config: str) -> Job:
     run = places.out / "runs" / f"compare_{config}"
     command = [*RLP, "search", "compare", str(ROOT / "configs" / f"{config}.yaml")]
     if places.dry:
-        names, sets = "rl,table,uniform", [*sets, "model.weights=null"]
+        names = "rl,table,uniform"
+        sets += ["model.weights=null", "data.mean=null", "data.std=null"]
     command += ["--strategies", names, "--seeds", "2" if places.dry else "5"]
     command += ["--trials", "2" if places.dry else "30", "--no-distill", "--run-dir", str(run)]
     command += ["--json", *(word for value in sets for word in ("--set", value))]
