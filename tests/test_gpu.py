@@ -30,16 +30,16 @@ def test_a_whole_run_on_a_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_left_on_the_cpu(tmp_path: Path) -> None:
+def test_nothing_is_left_on_the_cpu() -> None:
     """In a process of its own: torch keeps a device that was made up."""
     done = subprocess.run(
-        [sys.executable, "tests/pretended_run.py", str(tmp_path)],
+        [sys.executable, "tests/pretended_run.py"],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
-        capture_output=True, text=True, timeout=900,
+        capture_output=True, text=True, timeout=550,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     wanted = [check.__name__ for check in device_checks.CHECKS]
-    assert done.stdout.split() == [*wanted, "check_pipeline"]
+    assert done.stdout.split() == wanted
 
 
 def test_auto_takes_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
