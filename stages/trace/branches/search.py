@@ -11,7 +11,8 @@ from torch import nn
 from pipeline.channels.branch import Branch
 from pipeline.channels.graph import ChannelGraph
 from stages.trace.branches.finding import Candidate, candidates, found_of
-from stages.trace.branches.trials import tried
+from stages.trace.branches.needed import settled
+from stages.trace.branches.trials import Trial
 from stages.trace.capture.calls import Capture, Ground
 from stages.trace.capture.model_state import Snapshot
 
@@ -40,7 +41,7 @@ def branches(
         found = [one for one in found if one.modules in known]
     names = _names(found)
     given = [found_of(one, graph, name) for one, name in zip(found, names, strict=True)]
-    return tuple(tried(model, inputs, first, graph, given, snapshot))
+    return tuple(settled(Trial(model, inputs, first, graph, snapshot), given))
 
 
 def _names(found: Sequence[Candidate]) -> list[str]:

@@ -5,10 +5,10 @@ What else it does must be what it did: the same operators, with results of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -32,43 +32,14 @@ _STAND_INS = {"new_zeros", "zeros_like"}  # what these call
 Shape = tuple[int, ...]
 
 
-def tried(
-    model: nn.Module,
-    inputs: tuple[Any, ...],
-    capture: Capture,
-    graph: ChannelGraph,
-    found: Sequence[Found],
-    snapshot: Snapshot,
-) -> list[Branch]:
-    """The branches with their endings as they must be; those that forward needs get a reason."""
-    branches = {number: one.branch for number, one in enumerate(found)}
-    trial = _Trial(model, inputs, capture, graph, snapshot)
-    for level in _levels(found):
-        problem = trial.problem(level.values())
-        for number, one in level.items():
-            # together they fail if one of them does
-            alone = problem and trial.problem([one])
-            branches[number] = one.stays(alone).branch if alone else trial.settled(one)
-    return list(branches.values())
+class Problem(NamedTuple):
+    """What goes wrong without some branches, and the position of the first call that is missed."""
+
+    text: str
+    position: int
 
 
-def _levels(found: Sequence[Found]) -> Iterator[dict[int, Found]]:
-    """Branches that may be taken out together: none within another."""
-    left = {number: one for number, one in enumerate(found) if one.branch.removable}
-    while left:
-        outer = {
-            n: one for n, one in left.items() if not any(_within(one, o) for o in left.values())
-        }
-        yield outer
-        left = {n: one for n, one in left.items() if n not in outer}
-
-
-def _within(one: Found, other: Found) -> bool:
-    inner, outer = one.candidate.calls, other.candidate.calls
-    return inner < outer or (inner == outer and one.candidate.addition < other.candidate.addition)
-
-
-class _Trial:
+class Trial:
     """Runs of one network without some of its branches; `seen` is what their last modules read."""
 
     def __init__(
@@ -83,8 +54,8 @@ class _Trial:
         self.snapshot = snapshot
         self.seen: dict[str, Shape] = {}
 
-    def problem(self, found: Collection[Found]) -> str:
-        """What goes wrong without these; "" where nothing does."""
+    def problem(self, found: Collection[Found]) -> Problem | None:
+        """What goes wrong without these."""
         probes = {
             path: _Probe(shape, partial(self.seen.__setitem__, path))
             for one in found
@@ -99,11 +70,11 @@ class _Trial:
                 self._run(watch)
             watch.ended()
         except Stopped as stopped:
-            return f"without it, {stopped.deviation}"
+            return Problem(f"without it, {stopped.deviation}", watch.position)
         except Exception as error:
             text = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return f"forward does not run without it: {text}"
-        return ""
+            return Problem(f"forward does not run without it: {text}", watch.position)
+        return None
 
     def _run(self, watch: Watch) -> None:
         by_dispatch(
@@ -164,14 +135,19 @@ class _Watch:
         within = frozenset().union(*(one.candidate.calls for one in found))
         left = [
             # shapes within a branch may be others: what it makes is not looked at
-            (call, position not in within)
+            (position, call, position not in within)
             for position, call in enumerate(capture.calls)
             if not any(branch.holds(call.module) for branch in gone)
         ]
-        self.waiting = left[::-1]
+        self.waiting, self.end = left[::-1], len(capture.calls)
+
+    @property
+    def position(self) -> int:
+        """Of the call that comes next."""
+        return self.waiting[-1][0] if self.waiting else self.end
 
     def seen(self, call: Call, results: Sequence[Any]) -> None:
-        expected, compared = self.waiting[-1] if self.waiting else (None, False)
+        _, expected, compared = self.waiting[-1] if self.waiting else (0, None, False)
         if call.name in _STAND_INS and (expected is None or expected.name != call.name):
             return
         if expected is None:
@@ -188,7 +164,7 @@ class _Watch:
     def ended(self) -> None:
         """Raises Stopped where something is missing."""
         if self.waiting:
-            call = self.waiting[-1][0]
+            call = self.waiting[-1][1]
             raise Stopped(f"forward leaves out {call.name}", call)
 
 
