@@ -8,7 +8,7 @@ from functools import cached_property
 
 from pipeline.channels.branch import Branch, Ending
 from pipeline.channels.graph import ChannelGraph
-from stages.trace.branches.flow import Flow
+from stages.trace.branches.flow import Flow, upwards
 from stages.trace.branches.silence import Silencing, Stays
 from stages.trace.capture.calls import Capture, Ref
 
@@ -84,15 +84,9 @@ def _calls_by_module(flow: Flow) -> dict[str, set[int]]:
     found: dict[str, set[int]] = {}
     for position, call in enumerate(flow.calls):
         if position not in flow.dead:
-            for path in _upwards(call.module):
+            for path in upwards(call.module):
                 found.setdefault(path, set()).add(position)
     return found
-
-
-def _upwards(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = path.rpartition(".")[0]
 
 
 def _outermost(
@@ -101,7 +95,7 @@ def _outermost(
     """{call: the outermost module around it that makes no other calls}; others make it."""
     found = {}
     for position in calls:
-        own = [p for p in _upwards(flow.calls[position].module) if of_module[p] <= calls]
+        own = [p for p in upwards(flow.calls[position].module) if of_module[p] <= calls]
         if own:
             found[position] = own[-1]
     return found
@@ -160,9 +154,9 @@ def _check(candidate: Candidate, branch: Branch, graph: ChannelGraph) -> None:
         raise Stays("it reads what the other side is not computed from")
     if flow.writes_outside(calls):
         raise Stays("it may write into memory that others read")
-    for index, source in flow.inputs.items():
-        if source.name and branch.holds(source.name) and not flow.readers[index] <= calls:
-            raise Stays(f"{source.name} is read elsewhere as well")
+    for index in sorted({index for path in branch.modules for index in flow.held.get(path, ())}):
+        if not flow.readers[index] <= calls:
+            raise Stays(f"{flow.inputs[index].name} is read elsewhere as well")
     for alias, name in graph.aliases.items():
         if branch.holds(alias) != branch.holds(name):
             raise Stays(f"{name} is {alias} as well")

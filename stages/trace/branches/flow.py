@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
+from functools import cached_property
 from heapq import heappop, heappush
 
 import torch
@@ -38,6 +39,15 @@ class Flow:
         for ref in (*capture.outputs, *capture.written):
             if ref.index in self.maker:  # buffers that stay as they were are no results
                 self.readers[ref.index].add(OUTSIDE)
+
+    @cached_property
+    def held(self) -> dict[str, list[int]]:
+        """{module: indices of the tensors whose names lie in it}."""
+        found: dict[str, list[int]] = {}
+        for index, source in self.inputs.items():
+            for path in upwards(source.name):
+                found.setdefault(path, []).append(index)
+        return found
 
     def shape(self, ref: Ref) -> tuple[int, ...] | None:
         if ref.index in self.inputs:
@@ -118,3 +128,10 @@ _ACTIVATION = Input(OUTSIDE, "input", "", None)
 def _refs(call: Call) -> Iterator[Ref]:
     leaves = flatten((call.args, call.kwargs))
     return (leaf for leaf in leaves if isinstance(leaf, Ref))
+
+
+def upwards(path: str) -> Iterator[str]:
+    """The path of a module, and of every module around it but the network."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]

@@ -37,34 +37,35 @@ def _within(one: Found, other: Found) -> bool:
 
 
 def _needed(trial: Trial, found: Mapping[int, Found]) -> dict[int, str]:
-    """{number: what goes wrong without it alone}.
+    """{number: what goes wrong without it}.
 
     Together they fail if one of them does. A run that fails ends where it does, and the branch
-    that began last before that is the first suspect, so that each branch that must stay mostly
-    costs two runs, and all that may go together cost one.
+    that began last before that is the suspect: it is needed if the others get further. So all that
+    may go cost one run together, and each that must stay mostly one more.
     """
     left, needed = dict(found), dict[int, str]()
-    while left and (problem := trial.problem(left.values())):
-        if len(left) == 1:
-            return needed | dict.fromkeys(left, problem.text)
-        number = max(left, key=lambda n: _begins(left[n], problem.position))
-        suspect = {number: left.pop(number)}
-        alone = trial.problem(suspect.values())
-        if not alone:
-            for half in _halves(left):
-                needed |= _needed(trial, half)
-            return needed
-        needed[number] = alone.text
-    return needed
+    problem = trial.problem(left.values())
+    while problem and len(left) > 1:
+        number = _suspect(left, problem.position)
+        suspect = left.pop(number)
+        before, problem = problem, trial.problem(left.values())
+        if problem and problem.position <= before.position:  # one of the others does the same
+            alone = trial.problem([suspect])
+            if not alone:
+                return needed | _needed_in_halves(trial, left)
+            before = alone
+        needed[number] = before.text
+    return needed | (dict.fromkeys(left, problem.text) if problem else {})
 
 
-def _begins(one: Found, before: int) -> tuple[bool, int]:
-    """Sorts branches by where they begin, those that begin before a position last."""
-    first = min(one.candidate.calls)
-    return first < before, first if first < before else -first
+def _suspect(found: Mapping[int, Found], position: int) -> int:
+    """The branch that began last before this position, or else the one that begins first."""
+    first = {number: min(one.candidate.calls) for number, one in found.items()}
+    before = [number for number in found if first[number] < position]
+    return max(before, key=first.__getitem__) if before else min(first, key=first.__getitem__)
 
 
-def _halves(found: Mapping[int, Found]) -> list[dict[int, Found]]:
-    items = list(found.items())
-    middle = len(items) // 2
-    return [dict(half) for half in (items[:middle], items[middle:])]
+def _needed_in_halves(trial: Trial, found: Mapping[int, Found]) -> dict[int, str]:
+    items, middle = list(found.items()), len(found) // 2
+    halves = [dict(half) for half in (items[:middle], items[middle:]) if half]
+    return {number: text for half in halves for number, text in _needed(trial, half).items()}

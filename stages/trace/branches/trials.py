@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from pipeline.channels.branch import Branch, Ending, Zeros, replace_modules
+from pipeline.channels.branch import Branch, Ending, Zeros
 from pipeline.channels.graph import ChannelGraph
 from stages.trace.branches.finding import Found
-from stages.trace.branches.flow import Flow
+from stages.trace.branches.flow import Flow, upwards
 from stages.trace.branches.silence import Stays
 from stages.trace.capture.calls import Call, Capture, Ref
 from stages.trace.capture.dispatch_capture import by_dispatch
-from stages.trace.capture.model_state import Snapshot, preserved
-from stages.trace.capture.recorder import Watch
+from stages.trace.capture.model_state import Snapshot
 from stages.trace.check.followers import Stopped
 from stages.trace.propagate.zeros import CONVOLUTIONS
 
@@ -65,9 +64,14 @@ class Trial:
         watch = _Watch(self.capture, found)
         try:
             # of the user's own network: a copy for each trial would take longer than the run
-            with preserved(self.model, self.snapshot):
-                replace_modules(self.model, {**others, **probes})
-                self._run(watch)
+            by_dispatch(
+                self.model,
+                self.inputs,
+                ground=self.capture.ground,
+                watch=watch,
+                snapshot=self.snapshot,
+                instead={**others, **probes},
+            )
             watch.ended()
         except Stopped as stopped:
             return Problem(f"without it, {stopped.deviation}", watch.position)
@@ -75,15 +79,6 @@ class Trial:
             text = (str(error).strip() or type(error).__name__).splitlines()[0]
             return Problem(f"forward does not run without it: {text}", watch.position)
         return None
-
-    def _run(self, watch: Watch) -> None:
-        by_dispatch(
-            self.model,
-            self.inputs,
-            ground=self.capture.ground,
-            watch=watch,
-            snapshot=self.snapshot,
-        )
 
     def settled(self, one: Found) -> Branch:
         """The branch, its zeros as large as they must be."""
@@ -131,13 +126,13 @@ class _Watch:
     """Stops a run that does anything else than what is left without some branches."""
 
     def __init__(self, capture: Capture, found: Collection[Found]) -> None:
-        gone = [one.branch for one in found]
+        gone = {path for one in found for path in one.branch.modules}
         within = frozenset().union(*(one.candidate.calls for one in found))
         left = [
             # shapes within a branch may be others: what it makes is not looked at
             (position, call, position not in within)
             for position, call in enumerate(capture.calls)
-            if not any(branch.holds(call.module) for branch in gone)
+            if not any(path in gone for path in upwards(call.module))
         ]
         self.waiting, self.end = left[::-1], len(capture.calls)
 

@@ -8,7 +8,7 @@ real tensors and watches their values (`Watch`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pipeline.channels.branch import replace_modules
 from stages.trace.capture import meta_shapes
 from stages.trace.capture.calls import Capture, Ground, Input, Ref, tensors_of
 from stages.trace.capture.inventory import Inventory
@@ -34,11 +35,12 @@ def by_dispatch(
     training: bool = False,
     watch: Watch | None = None,
     snapshot: Snapshot | None = None,
+    instead: Mapping[str, nn.Module] | None = None,
 ) -> Capture:
     """The calls of one forward pass on tensors without values; `model` stays as it is.
 
     Any exception means: this way does not lead there, try another. A `snapshot` of the model, taken
-    before, saves the time for one.
+    before, saves the time for one. `instead` are modules that run in the places of its own.
     """
     # constants that forward holds stay real, and meet fake tensors
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -49,6 +51,7 @@ def by_dispatch(
         return fake.from_tensor(tensor.detach(), static_shapes=True)
 
     with preserved(model, snapshot) as state:
+        replace_modules(model, instead or {})
         inventory = Inventory(model)
         stand_ins = {id(tensor): like(tensor) for tensor in inventory.stored.values()}
         state.replace(stand_ins)
@@ -65,7 +68,10 @@ def record(
     watch: Watch | None = None,
     inventory: Inventory | None = None,
 ) -> tuple[Capture, list[torch.Tensor]]:
-    """Run `model` as it is, and note its calls; also returns what its output holds."""
+    """Run `model` as it is, and note its calls; also returns what its output holds.
+
+    With a `watch` the capture names no inputs.
+    """
     recorder = Recorder(inventory or Inventory(model), ground, watch)
     # all before the run: a tensor that is met unannounced counts as a constant
     for name, tensor in recorder.inventory.stored.items():
@@ -91,7 +97,8 @@ def record(
         raise Unsupported("an output is no tensor")
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     outputs = tuple(recorder.ref(leaf) for leaf in tensors)
-    inputs_used = tuple(_used_inputs(recorder, outputs))
+    # who watches has seen the calls
+    inputs_used = tuple(_used_inputs(recorder, outputs)) if watch is None else ()
     written, branches = tuple(recorder.in_buffers()), may_branch_on_sizes(recorder.codes)
     captured = Capture(
         inputs_used, tuple(recorder.calls), outputs, ground, written, branches=branches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ class Inventory:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = dict(model.named_modules())
+        self.modules = dict(_named_modules(model))
         self.paths = {id(module): path for path, module in self.modules.items()}
         self.parameters: dict[str, torch.Tensor] = {}
         self.buffers: dict[str, torch.Tensor] = {}
@@ -56,3 +56,20 @@ class Inventory:
                 if value is tensor:
                     return f"{path}.{name}" if path else name
         return ""
+
+
+def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """`named_modules`, which passes each module up through all that are around it."""
+    seen: set[int] = set()
+    waiting = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        prefix = f"{path}." if path else ""
+        inside = [
+            (prefix + name, child) for name, child in module._modules.items() if child is not None
+        ]
+        waiting += reversed(inside)
