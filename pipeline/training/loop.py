@@ -24,6 +24,7 @@ from pipeline.training.evaluate import accuracy, device_of
 from pipeline.training.machine import autocast
 from pipeline.training.objectives import Objective, cross_entropy
 from pipeline.training.recipe import Recipe, learning_rate
+from pipeline.training.small_convolutions import depthwise_sums
 from pipeline.training.state import Checkpoint, TrainState
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def fit(
     with ExitStack() as stack:
         stack.enter_context(machine.all_cores())
         stack.enter_context(torch.random.fork_rng())  # a caller's draws do not depend on our steps
+        if device_of(model).type == "cpu":
+            stack.enter_context(depthwise_sums(model))
         run = _Run(model, train, search, recipe, seed, objective, callbacks, resume)
         while run.state.epoch < recipe.epochs:
             run.epoch()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.training.small_convolutions import use_small_convolutions
+
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, x (B, C, H, W), y) -> scalar loss; y are classes (B,), or what the objective asks for."""
 
@@ -55,10 +57,15 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
     """`distillation_loss` from a teacher in eval mode that sees the same augmented batch."""
     # the caller's keeps its mode and its gradients
     teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+    asked_on: torch.device | None = None
 
     def objective(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        if next(teacher.parameters()).device != x.device:
-            teacher.to(x.device)
+        nonlocal asked_on
+        if asked_on != x.device:
+            asked_on = x.device
+            teacher.to(asked_on)
+            if asked_on.type == "cpu":
+                use_small_convolutions(teacher)
         with torch.no_grad():
             wanted = teacher(x)
         return distillation_loss(student(x), wanted, temperature, alpha=alpha, labels=y)

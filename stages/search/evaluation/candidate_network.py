@@ -16,7 +16,7 @@ from pipeline.channels.branch import Zeros
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import named_tensors, set_widths, slice_tensors
 from pipeline.training.evaluate import device_of
-from stages.search.evaluation.small_convolutions import use_small_convolutions
+from pipeline.training.small_convolutions import use_small_convolutions
 
 Keep = Mapping[str, Sequence[int]]
 """{group id: kept unit indices, ascending}."""

@@ -24,6 +24,7 @@ from pipeline.training import (
     fit,
     learning_rate,
 )
+from pipeline.training.small_convolutions import DepthwiseSum
 
 SEARCH = images(40, seed=9)
 
@@ -227,3 +228,25 @@ def test_learning_rate_rises_and_falls_to_nothing() -> None:
     assert all(a >= b for a, b in pairwise(rates[20:]))
     assert learning_rate(recipe(lr=1.0, warmup=0.0), 0, 100) == 1.0
     assert learning_rate(recipe(lr=1.0, warmup=1.0), 99, 100) == 1.0
+
+
+def test_depthwise_convolutions_train_in_the_quicker_form_and_are_what_they_were_after() -> None:
+    """Also where training ends by an exception."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=4, padding=1), nn.Conv2d(4, 4, 3, padding=1, groups=4),
+        nn.Flatten(), nn.LazyLinear(2),
+    )  # fmt: skip
+    model(next(images().batches(2))[0])
+    kinds, met = [type(module) for module in model], []
+
+    def watch(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        met.append(type(model[1]))
+        if len(met) == 3:
+            raise Stopped
+        return F.cross_entropy(model(x), y)
+
+    with pytest.raises(Stopped):
+        run(model, recipe(epochs=1), objective=watch)
+    assert met == [DepthwiseSum] * 3
+    assert [type(module) for module in model] == kinds

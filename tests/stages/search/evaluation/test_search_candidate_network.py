@@ -8,13 +8,13 @@ import pytest
 import torch
 from search_nets import even_counts, problem, random_counts, trained
 
-from stages.prune import ChannelPlan, prune
-from stages.search.evaluation.candidate_network import CandidateNetwork
-from stages.search.evaluation.small_convolutions import (
+from pipeline.training.small_convolutions import (
     DepthwiseSum,
     PointwiseProduct,
     use_small_convolutions,
 )
+from stages.prune import ChannelPlan, prune
+from stages.search.evaluation.candidate_network import CandidateNetwork
 
 
 def test_resizing_equals_prune_in_any_order_of_candidates() -> None:

@@ -1,12 +1,16 @@
-"""Convolutions that cost less than oneDNN's for the widths and maps that a search meets.
+"""Convolutions that cost less on a CPU than oneDNN's, for some widths and maps.
 
-Every candidate brings widths that oneDNN has not seen, and for each of them it compiles kernels,
-which takes longer than scoring 64 images. Matrix products need none.
+Every candidate of a search brings widths that oneDNN has not seen, and for each of them it compiles
+kernels, which takes longer than scoring 64 images. Matrix products need none. Depthwise
+convolutions of maps of a few pixels take oneDNN's backward pass as long as the rest of a small
+network.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +26,22 @@ def use_small_convolutions(network: nn.Module) -> None:
             module.__class__ = PointwiseProduct  # in place: names, weights and hooks stay
         elif _is_centred_depthwise(module):
             module.__class__ = DepthwiseSum
+
+
+@contextmanager
+def depthwise_sums(network: nn.Module) -> Iterator[None]:
+    """Train `network` on a CPU with quicker depthwise convolutions; afterwards it has its own.
+
+    The matrix products stay out: their backward pass is slower than oneDNN's.
+    """
+    found = [module for module in network.modules() if _is_centred_depthwise(module)]
+    for module in found:
+        module.__class__ = DepthwiseSum
+    try:
+        yield
+    finally:
+        for module in found:
+            module.__class__ = nn.Conv2d
 
 
 class PointwiseProduct(nn.Conv2d):
