@@ -91,7 +91,7 @@ def recover(
 
 
 def epochs_for(config: DistillConfig, *, missing: float) -> int:
-    """How long to train.
+    """How long to train; not at all where nothing is missing.
 
     Args:
         missing: search accuracy of the teacher less that of the student, a fraction.
@@ -101,7 +101,7 @@ def epochs_for(config: DistillConfig, *, missing: float) -> int:
     if config.epochs != "auto":
         return config.epochs
     wanted = math.ceil(EPOCHS_A_POINT * round(100 * missing, 6))
-    return min(MOST_EPOCHS, max(1, wanted))
+    return min(MOST_EPOCHS, max(0, wanted))
 
 
 def _settle_batchnorm(

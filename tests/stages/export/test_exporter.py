@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_export_flushes_what_training_left(tmp_path: Path) -> None:
 
 
 def test_weights_that_hooks_compute_are_exported(tmp_path: Path) -> None:
-    net = small()
+    net = copy.deepcopy(small())
     with pytest.warns(FutureWarning, match="weight_norm"):
         nn.utils.weight_norm(net.stem)
     net(X)  # the hook leaves a weight there that deepcopy refuses
@@ -163,7 +164,7 @@ def test_weights_that_hooks_compute_are_exported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exporter", ["torch.export", "torchscript"])
 def test_layers_that_are_never_reached_do_not_travel(exporter: str, tmp_path: Path) -> None:
-    net = small()
+    net = copy.deepcopy(small())
     net.spare = nn.Sequential(nn.Conv2d(7, 11, 3), nn.BatchNorm2d(11))
     net.register_parameter("alone", nn.Parameter(torch.randn(13, 3)))
     graph = trace(net, X)
@@ -173,3 +174,44 @@ def test_layers_that_are_never_reached_do_not_travel(exporter: str, tmp_path: Pa
     stored = onnx.load(tmp_path / "cut.onnx").graph.initializer
     assert stored
     assert not {11, 13} & {size for tensor in stored for size in tensor.dims}
+
+
+class ReadAgain(nn.Module):
+    """Adds what an activation may have written over."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.activation = nn.ReLU(inplace)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x - 1
+        self.activation(y)
+        return (y * 2).mean((2, 3))
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_activations_write_new_tensors_where_nobody_reads_the_old_one(
+    inplace: bool, tmp_path: Path
+) -> None:
+    net = ReadAgain(inplace)
+    expected = net(X.clone())
+    export_onnx(net, X, tmp_path / "net.onnx")
+    with Worker() as worker:
+        worker.open(tmp_path / "net.onnx")
+        np.testing.assert_allclose(worker.infer(X.numpy()), expected.numpy(), atol=1e-6)
+    assert net.activation.inplace is inplace
+
+
+def test_an_export_traces_no_write_in_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[bool] = []
+    real = torch_exporters._EXPORTERS["torch.export"]
+
+    def watched(model: nn.Module, *rest: object) -> onnx.ModelProto:
+        written.extend(module.inplace for module in model.modules() if hasattr(module, "inplace"))
+        return real(model, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(torch_exporters._EXPORTERS, "torch.export", watched)
+    export_onnx(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(inplace=True)), X, tmp_path / "a.onnx")
+    assert written == [False]
