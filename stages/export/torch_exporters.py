@@ -140,8 +140,9 @@ def _out_of_place(model: nn.Module, example: torch.Tensor) -> None:
 
 def _same(before: object, after: object) -> bool:
     """Whether two outputs are bitwise equal tensors; what is no tensor is not compared."""
-    both = isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)
-    return both and torch.equal(before, after)
+    if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
+        return torch.equal(before, after)
+    return False
 
 
 def _first_line(error: Exception) -> str:

@@ -95,7 +95,8 @@ def jobs_of(places: Places) -> list[Job]:
     """All of them, in the order in which they begin."""
     found = [_trained(places, name, rank) for rank, name in enumerate(NETWORKS)]
     found += [_resnet56(places, seed, 5 if seed == 0 else 20 + seed) for seed in range(3)]
-    found += [_mobilenet(places), _recovery(places), _photographs(places)]
+    found += [_mobilenet(places, left) for left in ((0.25,) if places.dry else (0.25, 0.2, 0.15))]
+    found += [_recovery(places), _photographs(places)]
     found += [_compare(places, name) for name in ("resnet20_cifar", "mobilenet_cifar")]
     found += [_breadth(places, "timm"), _breadth(places, "torchvision")]
     return sorted(found, key=lambda job: job.rank)
@@ -142,8 +143,9 @@ def _resnet56(places: Places, seed: int, rank: int) -> Job:
     return Job(name, command, rank, needs=() if places.dry else (weights,))
 
 
-def _mobilenet(places: Places) -> Job:
-    sets = ["search.budget.latency=null", "search.budget.macs=0.25"]
+def _mobilenet(places: Places, left: float) -> Job:
+    name = "mobilenet_cifar" if places.dry else f"mobilenet_cifar_{left}"
+    sets = ["search.budget.latency=null", f"search.budget.macs={left}"]
     if places.dry:
         sets += ["model.weights=null"]
     else:
@@ -151,9 +153,7 @@ def _mobilenet(places: Places) -> Job:
             "distill.epochs=20", "search.trials=150", "distill.precision=bf16",
             "distill.batch_size=256", "distill.lr=0.06",
         ]  # fmt: skip
-    return Job(
-        "mobilenet_cifar", _network(places, "mobilenet_cifar", "mobilenet_cifar.yaml", sets), 6
-    )
+    return Job(name, _network(places, name, "mobilenet_cifar.yaml", sets), 6)
 
 
 def _recovery(places: Places) -> Job:
