@@ -57,7 +57,10 @@ class Dropping:
         """
         if not self.branches or (not drop and counts.all()):  # nearly always
             return 1.0
-        kept = (counts[..., None, :] * self.inside).sum(-1)
-        gone = (kept == 0) & self.inside.any(-1)
-        gone = gone | np.array([name in drop for name in self.branches])
+        gone = self.gone(counts) | np.array([name in drop for name in self.branches])
         return 1.0 - (gone.astype(np.float64) @ self.terms > 0)
+
+    def gone(self, counts: Counts) -> NDArray[np.bool_]:
+        """(..., B): whether nothing is kept of a branch, for counts (..., G)."""
+        kept = (counts[..., None, :] * self.inside).sum(-1)
+        return np.asarray((kept == 0) & self.inside.any(-1))

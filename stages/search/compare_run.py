@@ -142,7 +142,8 @@ class RunComparison:
         model, graph = problem.network.model, problem.network.graph
 
         def recovered(counts: Counts, seed: int) -> float:
-            student = cut(model, graph, ChannelPlan(problem.ranking.keep(counts), {}))
+            plan = ChannelPlan.of(graph, problem.ranking.keep(counts))
+            student = cut(model, graph, plan)
             return self.distill(student, model, splits, seed)
 
         return recovered

@@ -269,7 +269,11 @@ def _on(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _space(graph: ChannelGraph, settings: SearchConfig, align: int, counted: Original) -> Space:
     space = Space.from_groups(
-        graph.groups, align=align, min_keep=settings.min_keep, original=counted.sizes
+        graph.groups,
+        align=align,
+        min_keep=settings.min_keep,
+        original=counted.sizes,
+        branches=graph.whole_branches if settings.branches else (),
     )
     if not len(space):
         raise Refused(
@@ -281,9 +285,12 @@ def _space(graph: ChannelGraph, settings: SearchConfig, align: int, counted: Ori
 
 def _moments(network: Network, settings: SearchConfig, images: Tensor, seed: int) -> Moments | None:
     """What reconstruction and `obs` need, where one of them is asked for."""
-    if settings.reconstruct or settings.criterion == OBS:
-        return Moments(network.model, network.graph, images, seed=seed)
-    return None
+    if not settings.reconstruct and settings.criterion != OBS:
+        return None
+    moments = Moments(network.model, network.graph, images, seed=seed)
+    if settings.reconstruct and settings.branches:
+        moments.measure_branches(network.model, images)
+    return moments
 
 
 def _limit(settings: SearchConfig, unlimited: bool) -> tuple[str, float | None]:

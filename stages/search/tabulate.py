@@ -17,7 +17,7 @@ from stages.search.tables.loss_table import LossTable
 from stages.search.tables.measure import Entry, measure_table
 
 TABLE = "table entries"
-"""Phase of the candidates that cut one group alone."""
+"""Phase of the candidates that cut one group alone, or lack one branch."""
 
 
 class Tabulation:
@@ -48,11 +48,7 @@ class Tabulation:
         return measure_table(self.space, self._losses, self.most)
 
     def _losses(self, entries: Sequence[Entry], further: int) -> list[float]:
-        rows = []
-        for group, width in entries:
-            counts = self.space.sizes.copy()
-            counts[group] = width
-            rows.append(counts)
+        rows = [self.space.moved(self.space.sizes, group, width) for group, width in entries]
         names = [self.space.ids[group] for group, _ in entries]
         trials = self._score(rows, names, further)
         # in later rounds the network that is cut is itself not the original

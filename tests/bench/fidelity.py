@@ -124,7 +124,7 @@ class Target:
 
     def __call__(self, counts: np.ndarray) -> float:
         model, graph = self.problem.network.model, self.problem.network.graph
-        plan = ChannelPlan(self.problem.ranking.keep(counts), {})
+        plan = ChannelPlan.of(graph, self.problem.ranking.keep(counts))
         student = reconstruct(cut(model, graph, plan), model, graph, plan, self.images).eval()
         if self.steps:
             distill(student, self.batches, self.steps, self.rules, ())

@@ -82,7 +82,7 @@ class Bench:
         for share in left:
             with clock.on("solution"):
                 counts = solve(table, within(problem, share).projector)
-                plan = ChannelPlan(problem.ranking.keep(counts))
+                plan = ChannelPlan.of(self.graph, problem.ranking.keep(counts))
             with clock.on("least squares"):
                 small = self._fitted(network, plan, seed)
             cost = problem.costs["macs"]

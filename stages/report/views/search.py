@@ -23,7 +23,9 @@ def channel_sentence(search: Document, graph: Document) -> str:
     after = sum(group["kept"] for group in search["groups"])
     frozen = sum(not group["prunable"] for group in graph["groups"])
     cut = f"{before - after:,} of {before:,} channels in {len(search['groups'])} groups were cut"
-    return f"{cut}; {frozen} group{'s are' if frozen != 1 else ' is'} frozen."
+    gone = sum(not group["kept"] for group in search["groups"])
+    branches = f", {gone} of them altogether with their residual branches" if gone else ""
+    return f"{cut}{branches}; {frozen} group{'s are' if frozen != 1 else ' is'} frozen."
 
 
 def search_sentence(search: Document) -> str:
@@ -127,8 +129,16 @@ def _round_row(name: str, one: RoundDocuments) -> dict[str, str]:
 
 def layer_rows(cut: Document) -> list[dict[str, str]]:
     """Every layer that multiplies: channels and MACs before and after."""
-    pairs = zip(cut["layers"]["before"], cut["layers"]["after"], strict=True)
-    return [_layer_row(before, after) for before, after in pairs if before["macs"]]
+    left = {row["name"]: row for row in cut["layers"]["after"]}
+    return [
+        _layer_row(before, left.get(before["name"], _NO_LAYER))
+        for before in cut["layers"]["before"]
+        if before["macs"]
+    ]
+
+
+# what is left of a layer that went with its branch
+_NO_LAYER = {"in_channels": 0, "out_channels": 0, "macs": 0}
 
 
 def _layer_row(before: Document, after: Document) -> dict[str, str]:

@@ -86,8 +86,9 @@ def _cost_panel(
     """Candidates by one metric, in multiples of `unit`."""
     top = next(row for row in search["strategies"] if row["strategy"] == search["strategy"])
     kept = [group["kept"] for group in search["groups"]]
-    # where trials lack its widths, the chosen strategy's best stands for the plan
-    plan = next((trial for trial in whole if trial["kept"] == kept), top)
+    # where trials lack its widths, the chosen strategy's best stands for the plan; groups that
+    # went in an earlier round come last, and are none of theirs
+    plan = next((trial for trial in whole if trial["kept"] == kept[: len(trial["kept"])]), top)
     budget = search["budget"]
     return CostPanel(
         label,

@@ -95,7 +95,7 @@ class FrontMaker:
     def least(self) -> float:
         """Cost of the smallest plan as a share of the whole."""
         space, cost = self.problem.space, self.problem.projector.cost
-        return cost.of(space.floors) / cost.of(space.sizes)
+        return cost.of(space.least) / cost.of(space.sizes)
 
     def points(
         self,

@@ -49,7 +49,7 @@ class ReconstructedAccuracy:
     def __call__(self, counts: Counts, thresholds: Sequence[float] = ()) -> Outcome:
         """Cut, reconstruct and score counts (G,); there are no rungs."""
         start = time.perf_counter()
-        plan = ChannelPlan(self.ranking.keep(counts), {})
+        plan = ChannelPlan.of(self.graph, self.ranking.keep(counts))
         network = cut(self.model, self.graph, plan)
         if self.images is not None and self._cuts(plan):
             network = reconstruct_layers(
@@ -67,4 +67,6 @@ class ReconstructedAccuracy:
         return Outcome(found, (), found, len(self.search), False, seconds)
 
     def _cuts(self, plan: ChannelPlan) -> bool:
-        return any(len(units) < self.graph[group].size for group, units in plan.keep.items())
+        return bool(plan.drop) or any(
+            len(units) < self.graph[group].size for group, units in plan.keep.items()
+        )

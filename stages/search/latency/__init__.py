@@ -8,6 +8,7 @@ from __future__ import annotations
 from stages.search.latency.alignment import SettledAlignment, settle_alignment
 from stages.search.latency.calibration import (
     LEAST_SHARE,
+    MOST_GONE,
     MOST_SHARE,
     Calibrator,
     calibrate,
@@ -29,6 +30,7 @@ CONSTANTS: dict[str, object] = {
     "table_ridges": list(RIDGES),
     "table_folds": FOLDS,
     "table_shares": [LEAST_SHARE, MOST_SHARE],
+    "table_branches_gone": MOST_GONE,
     "finalist_tries": TRIES,
     "finalist_aim": AIM,
     "finalist_times_longer": REMEASURED,

@@ -23,6 +23,7 @@ from stages.search.space.space import Space
 
 # of the uncut network's MACs, between which candidates for the table are drawn
 LEAST_SHARE, MOST_SHARE = 0.15, 0.95
+MOST_GONE = 0.6  # of the branches that may go, in every second of them
 
 
 def calibrate(
@@ -121,15 +122,20 @@ class Calibrator:
 def spread_out(space: Space, macs: Cost, count: int, seed: int) -> NDArray[np.int64]:
     """(count, G) candidates of all sizes and shapes to fit a latency table to.
 
-    Their MACs are spread evenly between 0.15 and 0.95 of the uncut network's.
+    Their MACs are spread evenly between 0.15 and 0.95 of the uncut network's; every second one then
+    loses some of the branches that may go.
     """
     rng = np.random.default_rng(seed)
-    uncut, least = macs.of(space.sizes), macs.of(space.floors)
+    uncut, least = macs.of(space.sizes), macs.of(space.least)
     lowest = max(LEAST_SHARE, least / uncut)
     # by chance, so that time passes over no trend in size, and folds of the fit are alike
     shares = np.linspace(lowest, MOST_SHARE, count)[rng.permutation(count)]
     rows = []
     for share in shares:
-        projector = Projector(space, macs, max(share * uncut, least))
+        projector = Projector(space, macs, max(share * uncut, least)).keeping_branches
         rows.append(projector.logits(rng.standard_normal(len(space))))
+    for place in range(1, count, 2):
+        going = rng.random(len(space.branches)) < rng.uniform(0, MOST_GONE)
+        for chosen in np.flatnonzero(going):
+            rows[place] = space.moved(rows[place], space.branches[chosen][0], 0)
     return np.array(rows, dtype=np.int64)

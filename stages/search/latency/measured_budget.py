@@ -66,6 +66,6 @@ class MeasuredBudget:
             if AIM * _CLOSE <= fraction / self.share <= 1:
                 break
             limit *= AIM * self.share / fraction
-            narrower = self.projector.with_limit(max(limit, cost.of(space.floors)))
+            narrower = self.projector.with_limit(max(limit, cost.of(space.least)))
             counts = narrower.logits(space.logits(wanted))  # from the start, or corrections add up
         return best

@@ -1,12 +1,14 @@
 """Latency of a candidate, predicted from its widths in microseconds.
 
-Prediction is a table with two coefficients a layer, fitted to candidates measured on this machine
-(stages/search/latency/fitting.py):
+Prediction is a table with two coefficients a layer and one a branch that may go, fitted to
+candidates measured on this machine (stages/search/latency/fitting.py):
 
     latency(k) / latency(uncut) = c + sum over layers l:  a_l * macs_l(k) / macs_l(uncut)
                                                         + b_l * out_l(k) / out_l(uncut)
+                                    + sum over branches:  d_b while it is there
 
-The first term is arithmetic, the second memory traffic and everything element-wise behind a layer.
+The first term is arithmetic, the second memory traffic and everything element-wise behind a layer,
+the third what the nodes of a branch take however narrow they are.
 Widths are rounded up to the runtime's channel block first. All coefficients are >= 0, so wider is
 never faster and a budget can be projected onto.
 """
@@ -18,6 +20,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from pipeline.channels.counts import Array, Counts
 from pipeline.channels.widths import LayerWidths
@@ -33,6 +36,7 @@ class LatencyCost:
         block: widths are rounded up to multiples of this.
         constant: the share that no width changes.
         arithmetic, traffic: (T,) shares a_l and b_l.
+        presence: (B,) shares d_b of the branches that may go.
         error: median absolute relative error of prediction on measured candidates left out of the
             fit.
     """
@@ -43,6 +47,7 @@ class LatencyCost:
     constant: float = 0.0
     arithmetic: Array = field(default_factory=lambda: np.zeros(0))
     traffic: Array = field(default_factory=lambda: np.zeros(0))
+    presence: Array = field(default_factory=lambda: np.zeros(0))
     error: float = float("nan")
     metric: str = "latency"
 
@@ -52,7 +57,8 @@ class LatencyCost:
     def each(self, counts: Counts) -> Array:
         out, macs = self._sizes(counts)
         per_mac, per_out = self._per_unit
-        return self.constant + macs @ per_mac + out @ per_out
+        there = self._there(counts) @ self.presence if len(self.presence) else 0.0
+        return self.constant + macs @ per_mac + out @ per_out + there
 
     def deltas(self, counts: Counts, steps: Counts) -> Array:
         """Only the layers that a group touches are looked at again."""
@@ -89,20 +95,31 @@ class LatencyCost:
         return self._sizes(self.uncut)
 
     def features(self, counts: NDArray[np.int64]) -> Array:
-        """One, then MACs, then output width of every layer: (B, 1 + 2T) for counts (B, G).
+        """One, then MACs, then output width of every layer, then 1 for every branch that is there:
+        (n, 1 + 2T + B) for counts (n, G).
 
         MACs and widths are shares of those of the uncut network.
         """
         out, macs = self._sizes(counts)
         uncut_out, uncut_macs = self._uncut_sizes
-        return np.concatenate(
-            [np.ones((len(counts), 1)), macs / uncut_macs, out / uncut_out], axis=1
-        )
+        one = np.ones((len(counts), 1))
+        parts = one, macs / uncut_macs, out / uncut_out, self._there(counts)
+        return np.concatenate(parts, axis=1)
+
+    def _there(self, counts: NDArray[np.int64]) -> Array:
+        """(..., B): 1 for every branch that may go and has not."""
+        return 1.0 - self.widths.dropping.gone(counts)[..., self._may_go].astype(np.float64)
+
+    @cached_property
+    def _may_go(self) -> NDArray[np.bool_]:
+        """Which of the branches the counts can drop."""
+        return np.asarray(self.widths.dropping.inside.any(-1))
 
     def kind_features(self, counts: NDArray[np.int64]) -> tuple[Array, Array]:
-        """The same summed by kind of layer, (B, 1 + 2K), and how a kind's share is spread.
+        """The same summed by kind of layer, (n, 1 + 2K), and how a kind's share is spread.
 
-        The spread is (1 + 2T, 1 + 2K): in proportion to the layers' MACs or output elements.
+        The spread is (1 + 2T + B, 1 + 2K): in proportion to the layers' MACs or output elements.
+        Branches, if any may go, are one kind more, spread by how many layers they have.
         """
         uncut_out, uncut_macs = self._uncut_sizes
         amounts = uncut_macs * self.widths.rest * self.widths.pixels, uncut_out * self.widths.pixels
@@ -117,6 +134,9 @@ class LatencyCost:
             rows = slice(1 + part * len(member), 1 + (part + 1) * len(member))
             columns = slice(1 + part * len(kinds), 1 + (part + 1) * len(kinds))
             spread[rows, columns] = shares / shares.sum(axis=0)
+        if self._may_go.any():
+            share = self.widths.dropping.terms[self._may_go].sum(-1).astype(np.float64)
+            spread = linalg.block_diag(spread, share[:, None] / share.sum())
         return self.features(counts) @ spread, spread
 
     def _sizes(self, counts: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -141,17 +161,18 @@ class LatencyCost:
         return np.where(widths > 1, np.ceil(widths / self.block) * self.block, widths)
 
     def coefficients(self) -> Array:
-        """(1 + 2T,): what `features` are multiplied by."""
-        return np.concatenate([[self.constant], self.arithmetic, self.traffic])
+        """(1 + 2T + B,): what `features` are multiplied by."""
+        return np.concatenate([[self.constant], self.arithmetic, self.traffic, self.presence])
 
     def with_coefficients(self, coefficients: Array) -> LatencyCost:
-        """The same layers with these (1 + 2T,) coefficients."""
+        """The same layers with these (1 + 2T + B,) coefficients."""
         count = len(self.widths.names)
         return replace(
             self,
             constant=float(coefficients[0]),
             arithmetic=coefficients[1 : 1 + count],
-            traffic=coefficients[1 + count :],
+            traffic=coefficients[1 + count : 1 + 2 * count],
+            presence=coefficients[1 + 2 * count :],
         )
 
 

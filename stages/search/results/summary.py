@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.channels.branch import stand_ins_of
 from pipeline.channels.plan import ChannelPlan
 from stages.search.evaluation.trial import Trial, ranked
 from stages.search.latency.table import Calibration
@@ -60,7 +61,8 @@ class Summary:
                 name: [size, kept] for name, size, kept in zip(names, sizes, counts, strict=True)
             },
         }
-        return ChannelPlan(problem.ranking.keep(best.candidate.counts), metadata)
+        keep = problem.ranking.keep(best.candidate.counts)
+        return ChannelPlan.of(problem.network.graph, keep, metadata)
 
     def document(self) -> Document:
         """`search.json` but for what only the session knows (timings, alignment, policy)."""
@@ -144,9 +146,15 @@ class Summary:
         return [original.get(name, size) for name, size in pairs]
 
     def _groups(self, tops: Mapping[str, Trial]) -> list[Document]:
-        """Units per group: in the original, after, and in the best of every strategy."""
+        """Units per group: in the original, after, and in the best of every strategy; groups that
+        went with their branches in an earlier round come last.
+        """
         names, best = self.problem.space.ids, self.best.candidate.counts
-        return [
+        earlier = [
+            {"id": name, "size": size, "kept": 0, "others": dict.fromkeys(tops, 0)}
+            for name, size in self._gone_before()
+        ]
+        now = [
             {
                 "id": name,
                 "size": size,
@@ -154,6 +162,16 @@ class Summary:
                 "others": {key: int(top.candidate.counts[place]) for key, top in tops.items()},
             }
             for place, (name, size) in enumerate(zip(names, self._sizes(), strict=True))
+        ]
+        return [*now, *earlier]
+
+    def _gone_before(self) -> list[tuple[str, int]]:
+        """Groups of the original, with their units, whose branches earlier rounds have dropped."""
+        zeros = stand_ins_of(self.problem.network.model)
+        return [
+            (name, size)
+            for name, size in self.problem.original.sizes.items()
+            if any(f"{name}.".startswith(f"{path}.") for path in zeros)
         ]
 
     def _pareto(self, trials: Sequence[Trial]) -> list[Document]:

@@ -5,6 +5,9 @@ sigmoid(logit + t)). The projection takes the largest t whose snapped counts fit
 adds single blocks, those furthest below their target first, until no further block fits. So every
 projected candidate is within the budget and within one block of it, and projecting a projected
 candidate changes nothing.
+
+A branch that may go is gone where its target is less than half of its floor, and comes back as t
+grows; filling up brings none back.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ class Projector:
         """Budget of `share` of the uncut cost.
 
         Raises:
-            UsageError: even all groups at their floors cost more.
+            UsageError: even the smallest counts cost more.
         """
         require_reachable(space, cost, share)
         return cls(space, cost, share * cost.of(space.sizes))
@@ -60,6 +63,23 @@ class Projector:
     def fits(self, counts: Counts) -> bool:
         """Whether these counts are within the budget."""
         return self.cost.of(counts) <= self._ceiling
+
+    @property
+    def keeping_branches(self) -> Projector:
+        """The same where no branch goes; itself where the budget cannot be met so."""
+        keeping = replace(self, space=replace(self.space, branches=()))
+        return keeping if self.space.branches and self.fits(self.space.floors) else self
+
+    def deltas(self, counts: Counts, steps: Counts) -> NDArray[np.float64]:
+        """As the cost's, (G,), for any group that alone takes a step, also one with which a branch
+        goes or comes back.
+        """
+        found, after = self.cost.deltas(counts, steps), counts + steps
+        crossing = np.flatnonzero((counts == 0) != (after == 0))
+        if len(crossing):
+            rows = [self.space.moved(counts, group, after[group]) for group in crossing]
+            found[crossing] = self.cost.each(np.array(rows)) - self.cost.of(counts)
+        return found
 
     @property
     def _ceiling(self) -> float:
@@ -91,7 +111,7 @@ class Projector:
         least, most = np.full((rows, 1), low), np.full((rows, 1), high)
         top, counts = snap(targets(most)), snap(targets(least))
         all_fit, any_fit = (self.cost.each(ends)[:, None] <= limit for ends in (top, counts))
-        counts = np.where(all_fit, top, np.where(any_fit, counts, self.space.floors))
+        counts = np.where(all_fit, top, np.where(any_fit, counts, self.space.least))
         # where everything fits, or nothing does, both ends meet and the bisection stands still
         least = np.where(all_fit, high, low)
         most = np.where(all_fit | any_fit, high, low)
@@ -137,9 +157,9 @@ def require_reachable(space: Space, cost: Cost, share: float) -> None:
     """Refuse a budget of `share` of the uncut cost that no candidate meets.
 
     Raises:
-        UsageError: even all groups at their floors cost more; names the smallest reachable share.
+        UsageError: even the smallest counts cost more; names the smallest reachable share.
     """
-    uncut, least = cost.of(space.sizes), cost.of(space.floors)
+    uncut, least = cost.of(space.sizes), cost.of(space.least)
     if least <= share * uncut * (1 + 1e-12):
         return
     reachable = np.ceil(least / uncut * 1000) / 1000

@@ -19,7 +19,7 @@ from stages.search.space.space import Space
 
 Vector = NDArray[np.float64]
 
-# logits at which strategies start: a group that is kept whole can still be moved
+# logit up to which strategies start: a group that is kept whole can still be moved
 START_LIMIT = 4.0
 
 
@@ -99,7 +99,7 @@ class Unlearning:
 
 def uniform_counts(task: Task) -> Counts:
     """The same keep ratio in every group, (G,)."""
-    return task.projector.logits(np.zeros(len(task.space)))
+    return task.projector.keeping_branches.logits(np.zeros(len(task.space)))
 
 
 def greedy_counts(task: Task) -> Counts:
@@ -115,10 +115,10 @@ def greedy_counts(task: Task) -> Counts:
     least = 1e-9 * projector.cost.of(space.sizes)
     while not projector.fits(counts):
         steps = space.down(counts)
-        saved = -projector.cost.deltas(counts, -steps)
+        saved = -projector.deltas(counts, -steps)
         able = np.flatnonzero(steps > 0)
         removed = space.sizes - counts
         lost = np.array([sums[g][removed[g] + steps[g]] - sums[g][removed[g]] for g in able])
         chosen = able[np.argmin(lost / np.maximum(saved[able], least))]
-        counts[chosen] -= steps[chosen]
+        counts = space.moved(counts, chosen, counts[chosen] - steps[chosen])
     return projector.logits(space.logits(counts))

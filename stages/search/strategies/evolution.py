@@ -20,7 +20,7 @@ class Evolution:
         self.task, section = task, task.settings.evolution
         self.warm = task.start
         self.cma = CMA(
-            mean=task.space.logits(self.warm).clip(-START_LIMIT, START_LIMIT),
+            mean=task.space.logits(self.warm).clip(max=START_LIMIT),
             sigma=section.spread,
             seed=task.seed,
             population_size=section.population,

@@ -47,7 +47,7 @@ class PolicyGradient:
         self.task, self.settings = task, task.settings.rl
         self.rng = np.random.default_rng(task.seed)
         self.warm = task.start
-        centre = task.space.logits(self.warm).clip(-START_LIMIT, START_LIMIT)
+        centre = task.space.logits(self.warm).clip(max=START_LIMIT)
         self.mean: Vector = centre - centre.mean()
         self.log_spread: Vector = np.full(len(centre), np.log(self.settings.start_spread))
         self.moments = np.zeros((2, 2, len(centre)))  # Adam's two, of mean and log spread
@@ -147,7 +147,7 @@ class PolicyGradient:
         """(count, G) actions around the best candidate's, by a share of the actor's spread."""
         extreme = self.settings.extreme
         best = np.array(max(self.seen, key=self.seen.__getitem__))
-        centre = self.task.space.logits(best).clip(-extreme, extreme)
+        centre = self.task.space.logits(best).clip(max=extreme)
         noise = self.rng.standard_normal((count, len(centre)))
         return centre - centre.mean() + share * np.exp(self.log_spread) * noise
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channels.counts import Array, Cost, Counts
+from pipeline.channels.counts import Array, Counts
 from stages.search.space.projection import Projector
 from stages.search.tables.loss_table import LossTable
 
@@ -47,10 +47,9 @@ def _meets(projector: Projector) -> NDArray[np.bool_]:
     alone, slack = cost.deltas(whole, steps), 1e-9 * cost.of(whole)
     found = np.zeros((len(space), len(space)), dtype=bool)
     for group in range(len(space)):
-        lowered = whole.copy()
-        lowered[group] = space.floors[group]
+        lowered = space.moved(whole, group, space.least[group])
         found[group] = np.abs(cost.deltas(lowered, steps) - alone) > slack
-    found |= found.T  # rounding to blocks may hide it one way
+    found |= found.T | space.mates  # rounding to blocks may hide it one way
     np.fill_diagonal(found, False)
     return found
 
@@ -74,28 +73,34 @@ def best_of_separable(
         counts: within the budget; they are what comes back where nothing is better.
         movable: groups that do not meet.
     """
-    low = counts.copy()
-    low[movable] = projector.space.floors[movable]
-    room = projector.limit - projector.cost.of(low)
+    low = counts
+    for group in movable:
+        low = projector.space.moved(low, group, projector.space.floors[group])
+    changes = [_changes(table, projector, low, int(group)) for group in movable]
+    room = projector.limit - projector.cost.of(low) - sum(cost[0] for cost, _ in changes)
+    room = max(room, 0.0)  # these counts are within the budget, but for round-off
     one = np.zeros(1)
     layers = [_Pairs(one, one, one.astype(np.int64), one.astype(np.int64))]
-    for group in movable:
-        added = _added(projector.cost, low, int(group), table.widths[group])
-        layers.append(_joined(layers[-1], added, table.losses[group], room))
-    found, at = low, len(layers[-1].cost) - 1  # the most expensive loses least
+    for cost, loss in changes:
+        layers.append(_joined(layers[-1], cost - cost[0], loss, room))
+    found, at = counts, len(layers[-1].cost) - 1  # the most expensive loses least
     for group, layer in zip(movable[::-1], layers[:0:-1], strict=True):
-        found[group] = table.widths[group][layer.width[at]]
+        found = projector.space.moved(found, group, table.widths[group][layer.width[at]])
         at = layer.before[at]
     better = projector.fits(found) and table(found) < table(counts)
     return found if better else counts
 
 
-def _added(cost: Cost, low: Counts, group: int, widths: Counts) -> Array:
-    """What each width of a group costs beyond its narrowest."""
-    rows = np.repeat(low[None], len(widths), axis=0)
-    rows[:, group] = widths
-    costs = cost.each(rows)
-    return costs - costs[0]
+def _changes(
+    table: LossTable, projector: Projector, low: Counts, group: int
+) -> tuple[Array, Array]:
+    """What each width of a group costs and loses beyond what its floor does, (widths,) each."""
+    widths, losses = table.widths[group], table.losses[group]
+    rows = np.array([projector.space.moved(low, group, width) for width in widths])
+    cost, loss = projector.cost.each(rows) - projector.cost.of(low), losses - losses[-1]
+    if not widths[0]:  # other groups may go with it
+        loss[0] = loss[1] + table(rows[0]) - table(rows[1])
+    return cost, loss
 
 
 def _joined(pairs: _Pairs, added: Array, losses: Array, room: float) -> _Pairs:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.channels.counts import Array, Counts
 from stages.search.space.projection import Projector
+from stages.search.space.space import Space
 from stages.search.tables.loss_table import LossTable
 
 CHECKED = 128  # promising exchanges whose true cost is asked for at once
@@ -45,20 +46,26 @@ def _best(table: LossTable, projector: Projector, counts: Counts) -> Counts | No
     saved, lost = np.append(nothing, down.cost), np.append(nothing, down.loss)
     gain = -up.loss[:, None] - lost
     cost = projector.cost.of(counts) + up.cost[:, None] + saved
-    apart = up.group[:, None] != np.append(-1, down.group)
+    together = projector.space.mates | np.eye(len(counts), dtype=bool)
+    apart = ~together[up.group[:, None], np.append(0, down.group)]
+    apart[:, 0] = True
     ups, downs = np.nonzero((gain > LEAST) & (cost <= limit * SURPLUS) & apart)
     order = np.argsort(-gain[ups, downs], kind="stable")
     for start in range(0, len(order), CHECKED):
         some = order[start : start + CHECKED]
-        rows = np.repeat(counts[None], len(some), axis=0)
-        here, narrower = np.arange(len(some)), downs[some] - 1
-        real = narrower >= 0
-        rows[here[real], down.group[narrower[real]]] = down.width[narrower[real]]
-        rows[here, up.group[ups[some]]] = up.width[ups[some]]
+        pairs = zip(ups[some], downs[some] - 1, strict=True)
+        rows = np.array([_exchanged(projector.space, counts, up, u, down, d) for u, d in pairs])
         fits = projector.cost.each(rows) <= limit * (1 + projector.slack)
         if fits.any():
             return rows[int(fits.argmax())]
     return None
+
+
+def _exchanged(space: Space, counts: Counts, up: _Moves, u: int, down: _Moves, d: int) -> Counts:
+    """Counts (G,) after move u of `up`, and d of `down` unless that is -1."""
+    if d >= 0:
+        counts = space.moved(counts, down.group[d], down.width[d])
+    return space.moved(counts, up.group[u], up.width[u])
 
 
 def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
@@ -67,6 +74,7 @@ def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
         [own.searchsorted(kept) for own, kept in zip(table.widths, counts, strict=True)]
     )
     last = np.array([len(own) - 1 for own in table.widths])
+    several = projector.space.mates.sum(0) > 1  # groups that others go with
     parts = []
     offsets = 2 ** np.arange(int(last.max()).bit_length() + 1)
     for offset in (*-offsets, *offsets):
@@ -76,8 +84,12 @@ def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
             for rows in (table.widths, table.losses)
         )
         now = np.array([row[at] for row, at in zip(table.losses, place, strict=True)])
-        cost = projector.cost.deltas(counts, widths - counts)
-        parts.append(_Moves(np.arange(len(counts)), widths, cost, losses - now))
+        cost = projector.deltas(counts, widths - counts)
+        loss = losses - now
+        for group in np.flatnonzero(several & ((counts == 0) != (widths == 0))):
+            moved = projector.space.moved(counts, group, widths[group])
+            loss[group] = table(moved) - table(counts)
+        parts.append(_Moves(np.arange(len(counts)), widths, cost, loss))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     moves = _Moves(*(np.concatenate(column) for column in columns))
     return moves.only(moves.width != counts[moves.group])

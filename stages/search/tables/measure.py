@@ -1,4 +1,6 @@
-"""Which widths are worth measuring: the narrowest, the middle, and halves where the curve bends."""
+"""Which widths are worth measuring: the narrowest, the middle, and halves where the curve bends;
+and every branch that may go, once.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,23 @@ def measure_table(space: Space, losses: Losses, most: int) -> LossTable:
 
     Args:
         losses: may be asked several times, for other entries each time.
-        most: at least 1.
+        most: at least 1; those with which a branch goes come on top.
     """
     widths = [space.widths(group) for group in range(len(space))]
-    curves = [_Curve(own, most) for own in widths]
-    while entries := [(g, w) for g, curve in enumerate(curves) for w in curve.wanted()]:
-        further = sum(curve.room for curve in curves)
-        for (group, width), loss in zip(entries, losses(entries, further), strict=True):
+    curves = [_Curve(own[own > 0], most) for own in widths]
+    gone: dict[Entry, float] = {}
+    while True:
+        entries = [(g, w) for g, curve in enumerate(curves) for w in curve.wanted()]
+        lacking = [] if gone else [(places[0], 0) for places in space.branches]
+        if not entries and not lacking:
+            break
+        further = len(lacking) + sum(curve.room for curve in curves)
+        found = losses([*lacking, *entries], further)
+        gone |= zip(lacking, found, strict=False)
+        for (group, width), loss in zip(entries, found[len(lacking) :], strict=True):
             curves[group].take(width, loss)
+    for (group, width), loss in gone.items():
+        curves[group].known[width] = loss
     return LossTable.of(widths, [curve.known for curve in curves])
 
 

@@ -3,7 +3,8 @@
 Losses add up over the groups, costs do not: a layer's cost is a product of the widths on both its
 sides. So the plan is found in steps, each by the true cost:
 
-    descend    from the whole network, always the step that loses least for what it saves
+    descend    from the whole network, always the step, or the branch, that loses least for what it
+               saves
     exact      a dynamic programme over groups that meet in no layer, the others held
     exchange   wider here for narrower there, until no pair of moves gains anything
 
@@ -31,7 +32,10 @@ ROUNDS = 8  # of exact and exchange; two or three are usual
 
 def solve(table: LossTable, projector: Projector) -> Counts:
     """Counts (G,) that fit the budget; never of more predicted loss than the uniform ones."""
-    starts = [descend(table, projector), projector.logits(np.zeros(len(projector.space)))]
+    keeping = projector.keeping_branches
+    starts = [descend(table, projector), keeping.logits(np.zeros(len(projector.space)))]
+    if keeping is not projector:
+        starts.append(descend(table.staying, keeping))
     return min((improve(table, projector, counts) for counts in starts), key=table)
 
 
@@ -49,7 +53,10 @@ def improve(table: LossTable, projector: Projector, counts: Counts) -> Counts:
 
 
 def descend(table: LossTable, projector: Projector) -> Counts:
-    """From the whole network along the lower convex hulls of the losses, into the budget."""
+    """From the whole network along the lower convex hulls of the losses, into the budget.
+
+    At every step a branch may go instead, and does not come back.
+    """
     space, cost = projector.space, projector.cost
     hulls = [_hull(*pair) for pair in zip(table.widths, table.losses, strict=True)]
     place = np.zeros(len(space), dtype=np.int64)
@@ -63,10 +70,29 @@ def descend(table: LossTable, projector: Projector) -> Counts:
             if best is None or rate[group] < best[0]:
                 best = float(rate[group]), group, skipped
         assert best is not None
+        going = _going(table, projector, counts, least)
+        if going is not None and going[0] < best[0]:
+            counts = going[1]
+            continue
         _, group, skipped = best
         place[group] = min(place[group] + skipped, len(hulls[group]) - 1)
         counts[group] = table.widths[group][hulls[group][place[group]]]
     return counts
+
+
+def _going(
+    table: LossTable, projector: Projector, counts: Counts, least: float
+) -> tuple[float, Counts] | None:
+    """The branch that loses least for what it saves: that rate, and counts (G,) without it."""
+    space, cost = projector.space, projector.cost
+    rows = [space.moved(counts, places[0], 0) for places in space.branches if counts[places[0]]]
+    if not rows:
+        return None
+    saved = cost.of(counts) - cost.each(np.array(rows))
+    lost = np.array([table(row) for row in rows]) - table(counts)
+    rate = lost / np.maximum(saved, least)
+    best = int(rate.argmin())
+    return float(rate[best]), rows[best]
 
 
 def _corners(
@@ -84,9 +110,10 @@ def _corners(
 
 
 def _hull(widths: Counts, losses: Array) -> NDArray[np.int64]:
-    """Places of the corners of the lower convex hull, from the whole group to the narrowest."""
+    """Places of the corners of the lower convex hull, from the whole group to its floor."""
     corners: list[int] = []
-    for here in range(len(widths) - 1, -1, -1):
+    floor = int(widths[0] == 0)
+    for here in range(len(widths) - 1, floor - 1, -1):
         while len(corners) > 1 and _above(widths, losses, corners[-2], corners[-1], here):
             corners.pop()
         corners.append(here)

@@ -35,6 +35,7 @@ def made_up(counts: np.ndarray, widths: LayerWidths, whole: np.ndarray, block: i
         out, into = k @ widths.out.T + widths.out_fixed, k @ widths.into.T + widths.into_fixed
         up = [np.where(w > 1, np.ceil(w / block) * block, w) for w in (out, into)]
         speed = np.where(np.array(widths.kinds) == "depthwise", 0.3, 1.0)
+        up[0] = up[0] * widths.dropping.left(k)  # a branch that has gone takes no time
         return (up[0] * up[1] * widths.rest * widths.pixels / speed).sum(axis=1)
 
     return 0.2 + 0.8 * macs(counts) / macs(whole[None])

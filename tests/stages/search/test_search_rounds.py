@@ -73,13 +73,13 @@ def test_floors_are_shares_of_the_original() -> None:
 
 def test_budget_that_a_later_round_cannot_meet_names_the_round() -> None:
     with pytest.raises(UsageError, match=r"round 2 of 2: search\.budget\.macs") as caught:
-        second({"macs": 0.25}, min_keep=0.49)
+        second({"macs": 0.25}, min_keep=0.49, branches=False)
     assert caught.value.hint.startswith("fewer rounds")
 
 
 def test_the_first_round_refuses_what_only_the_last_one_could_not_meet() -> None:
     model, graph, splits = trained()
-    settings = SearchConfig(images=100, fit_images=64, budget={"macs": 0.05})
+    settings = SearchConfig(images=100, fit_images=64, budget={"macs": 0.05}, branches=False)
     network = Network(model, graph)
     with pytest.raises(UsageError, match=r"^search\.budget\.macs=0\.05 cannot be met"):
         SearchProblem.build(network, splits, settings, 0, align=8, round=Round(1, 4))

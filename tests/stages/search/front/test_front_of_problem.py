@@ -52,7 +52,7 @@ def test_plans_keep_their_budgets_and_reach_from_end_to_end(
     points = made.points(6)
     whole = ready.projector.cost.of(ready.space.sizes)
     assert all(point.cost <= point.share * whole * (1 + 1e-9) for point in points)
-    assert points[0].counts.tolist() == ready.space.floors.tolist()
+    assert points[0].counts.tolist() == ready.space.least.tolist()
     assert points[-1].loss == 0
     assert all(ready.space.allows(point.counts) for point in points)
 
