@@ -161,7 +161,7 @@ class SearchConfig(Section):
     on this machine."""
     min_keep: float = Field(0.1, gt=0, le=1)
     """Least share of a group's channels that is kept, rounded up to the alignment."""
-    branches: bool = True
+    branches: bool = False
     """Whether residual branches may go altogether, as if `min_keep` did not hold for them."""
     images: int = Field(1000, ge=10, le=1_000_000)
     """Images of the search split that score a candidate."""

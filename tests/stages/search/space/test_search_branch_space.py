@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_nets import network
 from search_tasks import chain, residual
-from torch import nn, zeros
+from torch import zeros
 
 from stages.search.space import Projector, Space
 from stages.trace import trace
@@ -96,22 +96,6 @@ def test_a_group_wider_than_its_blocks_keeps_all_or_nothing() -> None:
     assert space.widths(1).tolist() == [0, 12]
     assert space.snap(np.array([16.0, 5.9, 48.0])).tolist() == [16, 0, 48]
     assert space.snap(np.array([16.0, 6.0, 48.0])).tolist() == [16, 12, 48]
-
-
-class Downsampling(nn.Module):
-    """Its shortcut is a convolution: without the branch something else would be left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 16, 3, 2, 1)
-        self.main = nn.Sequential(nn.Conv2d(16, 24, 3, 2, 1), nn.ReLU(), nn.Conv2d(24, 32, 1))
-        self.shortcut = nn.Conv2d(16, 32, 1, 2)
-        self.head = nn.Linear(32, 4)
-
-    def forward(self, x):  # type: ignore[no-untyped-def]
-        x = self.stem(x).relu()
-        x = (self.main(x) + self.shortcut(x)).relu()
-        return self.head(x.mean((2, 3)))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
