@@ -154,6 +154,10 @@ RULES = {
          "tanhshrink", "hardshrink", "softplus", "erf", "sub", "subtract", "multiply", "add",
          "square", "clip", "max_unpool2d", "max_unpool3d", "complex", "polar",
          "fake_quantize_per_tensor_affine"), pointwise),
+    **dict.fromkeys(  # which of them torch tags as element-wise differs from version to version
+        ("relu", "hardtanh", "hardsigmoid", "silu", "gelu", "elu", "celu", "selu", "mish",
+         "leaky_relu", "threshold", "tanh", "sigmoid", "clamp", "clamp_min", "clamp_max", "abs",
+         "neg", "exp", "pow", "sqrt", "mul", "div"), pointwise),
     **dict.fromkeys(
         ("zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "empty_like",
             "bernoulli"), like),
