@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipeline.channels.counts import Counts
 from pipeline.errors import Hint, Refused
 from stages.search.evaluation.trial import Trial
 from stages.search.front.choice import Choice, least_within
@@ -13,8 +14,9 @@ from stages.search.front.document import front_document
 from stages.search.front.fronts import FrontMaker, completed
 from stages.search.front.points import FRONT, FrontPoint
 from stages.search.problem import SearchProblem
+from stages.search.space.projection import Projector
 from stages.search.tables.loss_table import LossTable
-from stages.search.tables.solver import descend
+from stages.search.tables.solver import descent
 
 
 def search_front(
@@ -36,8 +38,13 @@ def search_front(
         if name != FRONT and not trial.outcome.stopped
     ]
     maker = FrontMaker(problem, table)
-    whole = replace(maker.point(1.0, descend), accuracy=accuracy, measured=choice is not None)
-    points = [whole, *maker.points(solver=descend), *(choice.measured if choice else ())]
+    path = list(descent(table, problem.projector))
+
+    def along(table: LossTable, projector: Projector) -> Counts:
+        return next(counts for counts in path if projector.fits(counts))
+
+    whole = replace(maker.point(1.0, along), accuracy=accuracy, measured=choice is not None)
+    points = [whole, *maker.points(solver=along), *(choice.measured if choice else ())]
     return front_document(problem, completed(points, known), accuracy)
 
 

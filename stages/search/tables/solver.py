@@ -53,31 +53,38 @@ def improve(table: LossTable, projector: Projector, counts: Counts) -> Counts:
 
 
 def descend(table: LossTable, projector: Projector) -> Counts:
-    """From the whole network along the lower convex hulls of the losses, into the budget.
+    """From the whole network along the lower convex hulls of the losses, into the budget."""
+    return next(counts for counts in descent(table, projector) if projector.fits(counts))
 
-    At every step a branch may go instead, and does not come back.
+
+def descent(table: LossTable, projector: Projector) -> Iterator[Counts]:
+    """The whole network, and counts (G,) after each step down, until no step saves anything.
+
+    They do not depend on the budget's size. At every step a branch may go instead, and does not
+    come back.
     """
     space, cost = projector.space, projector.cost
     hulls = [_hull(*pair) for pair in zip(table.widths, table.losses, strict=True)]
     place = np.zeros(len(space), dtype=np.int64)
     counts, least = space.sizes.copy(), 1e-9 * cost.of(space.sizes)
-    while not projector.fits(counts):
-        best: tuple[float, int, int] | None = None
+    while True:
+        yield counts.copy()
+        best = np.inf, 0, 0
         for steps, lost, skipped in _corners(table, hulls, place, counts):
             saved = -cost.deltas(counts, steps)
             rate = np.where(steps < 0, lost / np.maximum(saved, least), np.inf)
             group = int(rate.argmin())
-            if best is None or rate[group] < best[0]:
+            if rate[group] < best[0]:
                 best = float(rate[group]), group, skipped
-        assert best is not None
         going = _going(table, projector, counts, least)
         if going is not None and going[0] < best[0]:
             counts = going[1]
             continue
+        if best[0] == np.inf:
+            return
         _, group, skipped = best
         place[group] = min(place[group] + skipped, len(hulls[group]) - 1)
         counts[group] = table.widths[group][hulls[group][place[group]]]
-    return counts
 
 
 def _going(

@@ -15,7 +15,7 @@ from stages.search.space import Projector, Space
 from stages.search.tables import LossTable, solve
 from stages.search.tables.exact import best_of_separable, separable_sets
 from stages.search.tables.exchange import exchange
-from stages.search.tables.solver import descend
+from stages.search.tables.solver import descend, descent
 
 
 def made_up(space: Space, rng: np.random.Generator) -> LossTable:
@@ -100,3 +100,13 @@ def test_a_budget_that_only_the_floors_meet_gives_the_floors() -> None:
     table, projector = posed(3, coupled=True)
     tight = projector.with_limit(projector.cost.of(projector.space.floors))
     assert solve(table, tight).tolist() == projector.space.floors.tolist()
+
+
+def test_one_descent_passes_every_budget_on_its_way_to_the_floors() -> None:
+    table, projector = posed(5, coupled=True, groups=6)
+    path = list(descent(table, projector))
+    costs = [projector.cost.of(counts) for counts in path]
+    assert costs == sorted(costs, reverse=True)
+    assert path[0].tolist() == projector.space.sizes.tolist()
+    assert path[-1].tolist() == projector.space.floors.tolist()
+    assert any(counts.tolist() == descend(table, projector).tolist() for counts in path)
