@@ -59,7 +59,7 @@ def seconds_of_epoch(config: Config) -> float:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        float(loss)
+        float(loss.detach())
     a_step = (time.perf_counter() - began) / timed
     return 1.15 * a_step * (len(train) // size)
 

@@ -157,19 +157,13 @@ def _mobilenet(places: Places, left: float) -> Job:
 
 
 def _recovery(places: Places) -> Job:
-    weights = places.weights / "resnet20_cifar10.safetensors"
     sets = [*places.images, "search.budget.macs=0.475", f"distill.epochs={1 if places.dry else 2}"]
-    if places.dry:
-        weights = ROOT / "pretrained_model" / "mobilenet_v2_fashion_mnist_original.safetensors"
-        config = ROOT / "configs" / "quickstart.yaml"
-    else:
-        config = ROOT / "configs" / "resnet20_cifar.yaml"
-        sets += [f"model.weights={weights}"]
+    config = ROOT / "configs" / ("quickstart.yaml" if places.dry else "resnet20_cifar.yaml")
     command = [sys.executable, str(BENCH / "recovery.py"), str(config)]
     command += ["--seeds", "1" if places.dry else "3"]
     command += ["--out", str(places.out / "rows" / "recovery.json")]
     command += [word for value in sets for word in ("--set", value)]
-    return Job("recovery", command, 10, needs=(weights,))
+    return Job("recovery", command, 10)
 
 
 def _photographs(places: Places) -> Job:
