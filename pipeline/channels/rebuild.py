@@ -66,7 +66,11 @@ def rebuild(
         # exported programs hold a class that PyTorch has deprecated, and copying makes it anew
         warnings.filterwarnings("ignore", r".*\bLeafSpec\b.* is deprecated", FutureWarning)
         built = _copy_module(model, memo)
-    set_widths((built.get_submodule(path), attribute, value) for path, attribute, value in widths)
+    known: dict[str, nn.Module] = {}
+    for path, _, _ in (widths := list(widths)):
+        if path not in known:
+            known[path] = built.get_submodule(path)
+    set_widths((known[path], attribute, value) for path, attribute, value in widths)
     return built
 
 

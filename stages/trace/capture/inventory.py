@@ -18,7 +18,7 @@ class Inventory:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = dict(_named_modules(model))
+        self.modules = dict(named_modules(model))
         self.paths = {id(module): path for path, module in self.modules.items()}
         self.parameters: dict[str, torch.Tensor] = {}
         self.buffers: dict[str, torch.Tensor] = {}
@@ -58,8 +58,8 @@ class Inventory:
         return ""
 
 
-def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """`named_modules`, which passes each module up through all that are around it."""
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """As `nn.Module.named_modules`, which passes each module up through all that are around it."""
     seen: set[int] = set()
     waiting = [("", model)]
     while waiting:

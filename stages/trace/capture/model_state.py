@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.trace.capture.inventory import named_modules
 from stages.trace.capture.source_lines import inside_engine, inside_library
 
 _MAX_OBJECTS = 500_000  # a network that drags a data set along is not walked to its end
@@ -55,7 +56,8 @@ def set_training(
     A model may do more than set flags there, so one that is in the right mode is left alone.
     `modules` are those of the model, where they are known.
     """
-    if all(module.training == training for module in modules or model.modules()):
+    known = modules or (module for _, module in named_modules(model))
+    if all(module.training == training for module in known):
         return
     try:
         model.train(training)

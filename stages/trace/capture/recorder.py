@@ -26,6 +26,7 @@ from stages.trace.capture.source_lines import line_of, own_frames, running_line
 
 _FEW = 16  # elements of a constant that are remembered: `torch.tensor(x.shape[1])` is one
 _KEY = torch._C.DispatchKey.PreDispatch
+_OUTSIDE = "outside the model"
 _NUMBERS = frozenset({type(None), bool, int, float})
 
 
@@ -64,6 +65,7 @@ class Recorder(SchemaCheckMode):
         self._copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._constant_memory: dict[int, torch.Tensor] = {}
         self._count = 0
+        self._met: list[Ref] = []
         self._direct: list[Any] = []
 
     @classmethod
@@ -110,6 +112,9 @@ class Recorder(SchemaCheckMode):
         name = operator_name(func)
         if name.startswith("prim::"):  # device, layout: no values
             return func(*args, **kwargs)
+        if name == "index":
+            self._declare_indices(args[1])
+        met = self._met = []
         # before the call: an operator that works in place binds its argument to its result
         before, named = self._refs_in(args), self._refs_in(kwargs)
         # a snapshot keeps references only: values that forward overwrites must be copied in time
@@ -134,10 +139,11 @@ class Recorder(SchemaCheckMode):
             module=self.modules[-1] if self.modules else "",
             line=self._line(),
         )
+        vars(call)["refs"] = tuple(met)  # at hand here; `Call.refs` would search for them
         self.calls.append(call)
         for position, result in enumerate(results):
             if isinstance(result, torch.Tensor):
-                self._bind(result, Ref(index, position if several else None))
+                self._bind(result, Ref.known(index, position if several else None))
         if self.watch is not None:
             self.watch.seen(call, results)
         return out
@@ -174,10 +180,20 @@ class Recorder(SchemaCheckMode):
             with no_dispatch():  # a constant has values even among tensors that have none
                 numbers = tuple(flatten(tensor.detach().tolist()))
         self.inputs.append(Input(self._next(), kind, name, tuple(tensor.shape), numbers))
-        self._bind(tensor, Ref(self.inputs[-1].index))
+        self._bind(tensor, Ref.known(self.inputs[-1].index))
         if kind == "constant":
             # by memory: it may be written to through a view
             self._constant_memory[tensor.untyped_storage()._cdata] = tensor
+
+    def _declare_indices(self, indices: Any) -> None:
+        """A list of numbers in `x[:, [2, 0, 1]]` becomes a tensor without a call.
+
+        Without values, too, among meta tensors: long ones are not asked for their numbers.
+        """
+        for tensor in indices:
+            long = isinstance(tensor, torch.Tensor) and tensor.is_meta and tensor.numel() > _FEW
+            if long and id(tensor) not in self._refs and self._by_place(tensor) is None:
+                self.declare("constant", _OUTSIDE, tensor)
 
     def in_buffers(self) -> Iterator[Ref]:
         """Where the tensors come from that buffers hold now."""
@@ -196,7 +212,7 @@ class Recorder(SchemaCheckMode):
             if known is not None:
                 self._bind(value, known)
             elif not isinstance(value, FakeTensor) and not value.is_meta:
-                name = self.inventory.attribute(value) or "outside the model"
+                name = self.inventory.attribute(value) or _OUTSIDE
                 self.declare("constant", name, value)
             else:
                 raise Unsupported("a tensor that no recorded call made")
@@ -219,7 +235,8 @@ class Recorder(SchemaCheckMode):
         if kind in _NUMBERS:
             return tree
         if isinstance(tree, torch.Tensor):
-            return self.ref(tree)
+            self._met.append(ref := self.ref(tree))
+            return ref
         if kind is tuple or kind is list:
             return kind([self._refs_in(item) for item in tree])
         return {key: self._refs_in(item) for key, item in tree.items()} if kind is dict else tree
