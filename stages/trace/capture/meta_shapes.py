@@ -120,14 +120,30 @@ def _elementwise(x: torch.Tensor, other: Any, *rest: Any) -> torch.Tensor | None
         return None
     if not x.is_floating_point():  # integers that are divided are none
         return None
-    one, two = x.shape, other.shape
-    if one == two:
+    if x.shape == other.shape:
         return like(x)
-    if len(one) != len(two) or any(
-        a != b and 1 not in (a, b) for a, b in zip(one, two, strict=True)
-    ):
+    shape = _broadcast(x.shape, other.shape)
+    return None if shape is None else like(x, shape)
+
+
+def _broadcast(one: Any, two: Any) -> tuple[int, ...] | None:
+    count = max(len(one), len(two))
+    one, two = ((1,) * (count - len(shape)) + tuple(shape) for shape in (one, two))
+    if any(a != b and 1 not in (a, b) for a, b in zip(one, two, strict=True)):
         return None
-    return like(x, tuple(b if a == 1 else a for a, b in zip(one, two, strict=True)))
+    return tuple(b if a == 1 else a for a, b in zip(one, two, strict=True))
+
+
+def _matmul(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
+    """Of matrices, or of equally many of them."""
+    one, two = x.shape, other.shape
+    if len(one) != len(two) or len(one) < 2 or one[:-2] != two[:-2] or one[-1] != two[-2]:
+        return None
+    return like(x, (*one[:-1], two[-1])) if _same_type(x, other) else None
+
+
+def _of_float(x: torch.Tensor) -> torch.Tensor | None:
+    return like(x) if x.is_floating_point() else None  # of integers it gives floats
 
 
 def _in_place(x: torch.Tensor, other: Any, *rest: Any) -> torch.Tensor | None:
@@ -151,6 +167,23 @@ def _over_dims(x: torch.Tensor, dims: Any = None, keepdim: bool = False) -> torc
     if keepdim:
         return like(x, tuple(1 if d in gone else size for d, size in enumerate(x.shape)))
     return like(x, tuple(size for d, size in enumerate(x.shape) if d not in gone))
+
+
+def _variance(
+    x: torch.Tensor, dims: Any = None, unbiased: bool = True, keepdim: bool = False
+) -> torch.Tensor | None:
+    return _over_dims(x, dims, keepdim) if isinstance(dims, (list, tuple)) else None
+
+
+def _norm(
+    x: torch.Tensor, order: Any = 2, dims: Any = None, keepdim: bool = False, *rest: Any
+) -> torch.Tensor | None:
+    return None if rest else _over_dims(x, dims, keepdim)
+
+
+def _resized(x: torch.Tensor, size: Any, *rest: Any) -> torch.Tensor | None:
+    # by factors PyTorch rounds in its own way; another order of strides it keeps
+    return _pooled_to(x, size) if size is not None and x.is_contiguous() else None
 
 
 def _pooled_to(x: torch.Tensor, size: Any) -> torch.Tensor | None:
@@ -207,7 +240,12 @@ _FORMULAS: dict[str, Callable[..., torch.Tensor | None]] = {
     "linear": _linear,
     **dict.fromkeys(("add", "sub", "mul", "div"), _elementwise),
     **dict.fromkeys(("add_", "sub_", "mul_", "div_"), _in_place),
-    **dict.fromkeys(("mean", "sum"), _over_dims),
+    **dict.fromkeys(("mean", "sum", "amax", "amin"), _over_dims),
+    **dict.fromkeys(("sqrt", "rsqrt", "exp"), _of_float),
+    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), _resized),
+    "var": _variance,
+    "linalg_vector_norm": _norm,
+    "matmul": _matmul,
     "max_pool2d": _pooled,
     "avg_pool2d": _averaged,
     "adaptive_avg_pool2d": _pooled_to,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_nets import CASES
@@ -10,7 +12,7 @@ from torch import nn
 from stages.trace.capture import meta_shapes
 from stages.trace.capture.calls import Ground
 from stages.trace.capture.dispatch_capture import by_dispatch, record
-from stages.trace.capture.recorder import Recorder
+from stages.trace.capture.recorder import Recorder, Unsupported
 
 _KEY = torch._C.DispatchKey.PreDispatch
 _PYTHON = torch._C.DispatchKey.PythonDispatcher
@@ -49,3 +51,36 @@ def test_operators_run_without_decompositions(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(meta_shapes, "result", lambda *_: inside.append(included(_PYTHON)))
     by_dispatch(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), (torch.randn(1, 3, 4, 4),))
     assert inside == [False, False]
+
+
+class Shuffled(nn.Module):
+    """Positions in an order that is a plain list."""
+
+    def __init__(self, order: list[int]) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x):
+        return x[:, :, self.order]
+
+
+def test_a_long_list_as_an_index_is_read_without_values() -> None:
+    net, x = Shuffled([*range(1, 32), 0]), torch.randn(2, 3, 32)
+    without, fake = (by_dispatch(net, (x,), ground=ground) for ground in (Ground.META, Ground.FAKE))
+    index, last = without.calls[-1], fake.calls[-1]
+    assert (index.name, index.shapes) == (last.name, last.shapes)
+    assert {source.name for source in without.inputs} == {source.name for source in fake.inputs}
+
+
+def test_a_short_one_is_not_since_its_numbers_are_remembered() -> None:
+    net, x = Shuffled([2, 0, 1]), torch.randn(2, 3, 3)
+    with pytest.raises(Unsupported):
+        by_dispatch(net, (x,), ground=Ground.META)
+    constant = by_dispatch(net, (x,), ground=Ground.FAKE).inputs[-1]
+    assert constant.numbers == (2, 0, 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_call_reads_is_what_its_arguments_hold(name: str) -> None:
+    captured = by_dispatch(CASES[name].build(), (torch.randn(CASES[name].shape),))
+    assert [call.refs for call in captured.calls] == [replace(c).refs for c in captured.calls]
