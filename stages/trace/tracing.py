@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from stages.trace.capture.model_state import Snapshot, canonical_names, preserve
 from stages.trace.capture.quiet import collector_paused, quiet
 from stages.trace.capture.refusals import checked_inputs, unexpected
 from stages.trace.check.copies import Cuts
+from stages.trace.check.culprits import culprits
 from stages.trace.check.followers import Deviation
 from stages.trace.cut_check import CutCheck
 from stages.trace.grouping import build
@@ -126,10 +128,15 @@ class _Tracing:
     def _settled(self, labelled: Labelled) -> Labelled:
         """The network under readings and guesses that hold."""
         while True:
-            deviation = self._deviation_of_all(labelled)
-            draw = self.draw
+            before, draws = dict(self.readings), self._draws(labelled)
+            deviation = self._deviation_by(draws[:1], labelled)
             if deviation is None:
-                return self._opened(labelled)
+                more = self._opened(labelled)  # by all draws: the others of this one can wait
+                deviation = self._deviation_by(draws[1:], labelled) if more is labelled else None
+                if deviation is None:
+                    return more
+                self.readings = before
+            draw = self.draw
             if not self._settle(labelled, deviation) and not self._drop_guess(labelled, deviation):
                 # `_settle` and `_drop_guess` have drawn others meanwhile
                 self.draw = draw
@@ -175,13 +182,19 @@ class _Tracing:
         graph, settled = build(state, self.captured.inputs, self.names, self.batch)
         return Labelled(state, graph.with_frozen(frozen), settled)
 
-    def _deviation_of_all(self, labelled: Labelled) -> Deviation | None:
-        """What goes wrong when all groups are cut, by further draws where sizes were
-        guessed, and others where forward may take another way at other widths.
+    def _draws(self, labelled: Labelled) -> list[int]:
+        """Cuts to try, more of them where sizes were guessed, and others where forward may take
+        another way at other widths.
         """
-        ids = [group.id for group in labelled.graph.prunable]
         guessed = bool(labelled.state.followed or labelled.state.labels.pieces)
-        draws = [0] + [1, 2] * guessed + [3, 4] * self.captured.branches
+        return [0] + [1, 2] * guessed + [3, 4] * self.captured.branches
+
+    def _deviation_of_all(self, labelled: Labelled) -> Deviation | None:
+        return self._deviation_by(self._draws(labelled), labelled)
+
+    def _deviation_by(self, draws: Sequence[int], labelled: Labelled) -> Deviation | None:
+        """What goes wrong when all groups are cut by these draws."""
+        ids = [group.id for group in labelled.graph.prunable]
         for self.draw in draws:
             if found := self._deviation(labelled, ids):
                 return found
@@ -329,23 +342,6 @@ class _Tracing:
         """
         ids = [group.id for group in labelled.graph.prunable]
         quick = self._deviation(labelled, ids, values=False)
-        found = self._culprits(labelled, ids, quick or deviation, values=quick is None)
-        for group_id, problem in found.items():
+        check = partial(self._deviation, labelled, values=quick is None)  # quick: shapes differ
+        for group_id, problem in culprits(ids, quick or deviation, check).items():
             self.frozen[group_id] = f"{_NOT_FOLLOWED}: {problem}"
-
-    def _culprits(
-        self, labelled: Labelled, ids: list[str], deviation: Deviation, *, values: bool
-    ) -> dict[str, str]:
-        """Those of the groups that alone, or only together, do not survive a cut:
-        {group id: problem}. Runs without `values` are quick, and enough where shapes differ.
-        """
-        middle = len(ids) // 2
-        halves = [ids[:middle], ids[middle:]] if middle else []
-        problems = [self._deviation(labelled, half, values=values) for half in halves]
-        # another place may only need another reading, unless it hides this one
-        here = [problem for problem in problems if problem and problem.site == deviation.site]
-        found: dict[str, str] = {}
-        for half, problem in zip(halves, problems, strict=True):
-            if problem in here or (problem and not here):
-                found |= self._culprits(labelled, half, problem, values=values)
-        return found or dict.fromkeys(ids, str(deviation))

@@ -67,6 +67,19 @@ class Call:
         return tuple(leaf for leaf in leaves if isinstance(leaf, Ref))
 
     @cached_property
+    def bound(self) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Arguments by schema name, defaults filled in, and the names of those that hold Refs."""
+        known = arguments_of(self.target)
+        given = {str(place): value for place, value in enumerate(self.args)}
+        if isinstance(self.target, torch._ops.OpOverload):
+            positional = dict(zip((name for name, _ in known), self.args, strict=False))
+            named = {**self.kwargs, **positional}
+            given = {name: named.get(name, default) for name, default in known}
+        given = {name: _as_lists(value) for name, value in given.items()}
+        holding = (name for name, value in given.items() if _holds_ref(value))
+        return given, tuple(holding)
+
+    @cached_property
     def moves(self) -> dict[Any, Any]:
         """Where channels go in it: what a rule finds out once for all labellings."""
         return {}
@@ -159,6 +172,14 @@ def tensors_of(output: Any) -> list[torch.Tensor]:
     """All tensors of a nested model output, and its numbers as tensors."""
     leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, (torch.Tensor, int, float))]
     return [leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf) for leaf in leaves]
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _holds_ref(value: Any) -> bool:
+    return isinstance(value, Ref) or (isinstance(value, list) and any(map(_holds_ref, value)))
 
 
 def flatten(values: Any) -> list[Any]:

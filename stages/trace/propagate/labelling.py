@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from stages.trace.capture.calls import Call, Capture, Ref, flatten
 from stages.trace.capture.inventory import Inventory
-from stages.trace.capture.operators import arguments_of
 from stages.trace.propagate.attributes import Follow
 from stages.trace.propagate.label_pass import Pass
 from stages.trace.propagate.label_values import (
@@ -108,23 +106,15 @@ def _source(state: Pass, kind: str, name: str, shape: tuple[int, ...] | None) ->
 
 def _bind(call: Call, values: Mapping[int, Any]) -> Bound:
     """Arguments by schema name, defaults filled in, references resolved to values."""
-
-    def resolve(argument: Any) -> Any:
-        if isinstance(argument, Ref):
-            value = values[argument.index]
-            return value if argument.item is None else value[argument.item]
-        if isinstance(argument, (list, tuple)):
-            return [resolve(item) for item in argument]
-        return argument
-
-    if not isinstance(call.target, torch._ops.OpOverload):
-        return Bound((str(i), resolve(argument)) for i, argument in enumerate(call.args))
-    bound = Bound()
-    for position, (name, default) in enumerate(arguments_of(call.target)):
-        if position < len(call.args):
-            bound[name] = resolve(call.args[position])
-        elif name in call.kwargs:
-            bound[name] = resolve(call.kwargs[name])
-        else:
-            bound[name] = default
+    given, read = call.bound
+    bound = Bound(given)
+    for name in read:
+        bound[name] = _resolved(given[name], values)
     return bound
+
+
+def _resolved(argument: Any, values: Mapping[int, Any]) -> Any:
+    if isinstance(argument, Ref):
+        value = values[argument.index]
+        return value if argument.item is None else value[argument.item]
+    return [_resolved(item, values) for item in argument] if type(argument) is list else argument

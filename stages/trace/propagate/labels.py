@@ -171,12 +171,8 @@ def _components(count: int, ties: list[tuple[Vector, Vector]]) -> Vector:
         return roots
     one = np.concatenate([a for a, _ in ties])
     other = np.concatenate([b for _, b in ties])
+    left, right = one, other  # its own root is every label yet
     while True:
-        left, right = roots[one], roots[other]
-        open_ = left != right
-        if not open_.any():
-            return roots
-        one, other, left, right = one[open_], other[open_], left[open_], right[open_]
         # .at, since indexing would keep only one of several hooks of the same root
         np.minimum.at(roots, np.maximum(left, right), np.minimum(left, right))
         while True:
@@ -184,3 +180,8 @@ def _components(count: int, ties: list[tuple[Vector, Vector]]) -> Vector:
             if (jumped == roots).all():
                 break
             roots = jumped
+        left, right = roots[one], roots[other]
+        open_ = left != right
+        if not open_.any():
+            return roots
+        one, other, left, right = one[open_], other[open_], left[open_], right[open_]

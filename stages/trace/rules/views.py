@@ -51,7 +51,7 @@ def moved(state: Pass, value: Argument, move: Move, *, fixed: bool = False) -> R
     if value.dim is None:
         return Activation(tuple(move(value.expanded()).shape), None, value.vector)
     # numbers from 0 on, equal where labels are: those are other ones in every labelling
-    labels, ids = np.unique(value.vector, return_inverse=True)
+    labels, ids = _numbered(value.vector)
     key = value.dim, value.shape, ids.tobytes(), state.reading
     found = state.call.moves.get(key)
     if found is None:
@@ -62,6 +62,13 @@ def moved(state: Pass, value: Argument, move: Move, *, fixed: bool = False) -> R
         state.labels.split_sites[state.call.site] = None
         state.labels.tie(labels[found.tied[0]], labels[found.tied[1]])
     return Activation(found.shape, found.dim, labels[found.ids])
+
+
+def _numbered(vector: Vector) -> tuple[Vector, Vector]:
+    """As `np.unique` with its inverse; at once for new labels, which follow one another."""
+    if bool((vector[1:] - vector[:-1] == 1).all()):
+        return vector, np.arange(len(vector))
+    return np.unique(vector, return_inverse=True)
 
 
 def _move(value: Activation, move: Move, reading: Reading) -> _Moved:
