@@ -93,17 +93,18 @@ def _outermost(
     flow: Flow, calls: frozenset[int], of_module: Mapping[str, set[int]]
 ) -> dict[int, str]:
     """{call: the outermost module around it that makes no other calls}; others make it."""
-    found = {}
+    running: dict[str, list[int]] = {}
     for position in calls:
-        own = [p for p in upwards(flow.calls[position].module) if of_module[p] <= calls]
-        if own:
-            found[position] = own[-1]
+        running.setdefault(flow.calls[position].module, []).append(position)
+    found = {}
+    for path, positions in running.items():
+        if own := [p for p in upwards(path) if of_module[p] <= calls]:
+            found |= dict.fromkeys(positions, own[-1])
     return found
 
 
 def _stored(flow: Flow, calls: Iterable[int]) -> frozenset[str]:
-    names = (flow.stored(ref) for position in calls for ref in flow.reads[position])
-    return frozenset(name for name in names if name)
+    return frozenset().union(*(flow.names[position] for position in calls))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 
 import torch
 
-from stages.trace.capture.calls import Call, Capture, Input, Ref, flatten
+from stages.trace.capture.calls import Capture, Input, Ref
 
 OUTSIDE = -1
 """Position of whoever reads what the network returns or leaves in a buffer."""
@@ -31,7 +31,8 @@ class Flow:
         self.maker = {call.index: position for position, call in enumerate(capture.calls)}
         self.inputs: dict[int, Input] = {source.index: source for source in capture.inputs}
         self.dead = capture.dead
-        self.reads = [tuple(_refs(call)) for call in capture.calls]
+        self.reads = [call.refs for call in capture.calls]
+        self.names = [tuple(filter(None, map(self.stored, refs))) for refs in self.reads]
         self.readers: dict[int, set[int]] = defaultdict(set)
         for position, refs in enumerate(self.reads):
             for ref in refs if position not in self.dead else ():
@@ -123,11 +124,6 @@ class Flow:
 
 
 _ACTIVATION = Input(OUTSIDE, "input", "", None)
-
-
-def _refs(call: Call) -> Iterator[Ref]:
-    leaves = flatten((call.args, call.kwargs))
-    return (leaf for leaf in leaves if isinstance(leaf, Ref))
 
 
 def upwards(path: str) -> Iterator[str]:
