@@ -96,7 +96,7 @@ def _outermost(
     running: dict[str, list[int]] = {}
     for position in calls:
         running.setdefault(flow.calls[position].module, []).append(position)
-    found = {}
+    found: dict[int, str] = {}
     for path, positions in running.items():
         if own := [p for p in upwards(path) if of_module[p] <= calls]:
             found |= dict.fromkeys(positions, own[-1])

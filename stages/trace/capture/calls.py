@@ -90,7 +90,7 @@ class Call:
         inside = f" in {self.module}" if self.module else ""
         return f"{self.name}{inside} ({self.line})"
 
-    @property
+    @cached_property
     def site(self) -> str:
         """Source line and operator: what a decision about ambiguous sizes holds for."""
         return f"{self.line} {self.name}"
