@@ -192,7 +192,9 @@ class OutOfMemory(EnvironmentProblem):
             return isinstance(error, MemoryError)
         text = str(error).lower()
         said = ("out of memory", "can't allocate memory", "_status_alloc_failed")
-        return any(words in text for words in said)
+        # a library that finds no room for its handle may call that an error of its own
+        handle = ("cublascreate(", "cusolverdncreate(", "cusparsecreate(", "cudnncreate(")
+        return any(words in text for words in (*said, *handle))
 
 
 class Locked(RlpError):

@@ -150,10 +150,12 @@ def _problem(device: torch.device, **changes: object) -> SearchProblem:
 
 def check_candidates(device: torch.device) -> None:
     """Importance by both criteria, the score of a candidate with and without reconstruction."""
-    for changes in ({}, {"criterion": "obs"}, {"reconstruct": False, "distill_steps": 0}):
+    as_cut = {"criterion": "taylor", "reconstruct": False, "distill_steps": 0}
+    for changes in ({"criterion": "obs"}, as_cut):
         here, there = _problem(torch.device("cpu"), **changes), _problem(device, **changes)
         for one, other in zip(there.importance, here.importance, strict=True):
-            near(torch.from_numpy(np.asarray(one)), torch.from_numpy(np.asarray(other)))
+            # an inverse of moments is behind it, which widens round-off: 2.4e-3 on an H100
+            near(torch.from_numpy(np.asarray(one)), torch.from_numpy(np.asarray(other)), 1e-2)
         counts = np.maximum(here.space.floors, here.space.sizes // 2)
         here = replace(here, ranking=there.ranking)  # nearly equal units may change places
         scores = [problem.evaluator(counts, (-9.0,)) for problem in (there, here)]

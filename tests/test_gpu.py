@@ -66,8 +66,12 @@ def test_a_device_that_there_is_not(wrong: str) -> None:
         "CUDA out of memory. Tried to allocate 20.00 MiB",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`.",
     ],
 )
 def test_a_full_gpu_is_out_of_memory(text: str) -> None:
     assert OutOfMemory.said_by(RuntimeError(text))
     assert not OutOfMemory.said_by(RuntimeError("CUDA error: an illegal memory access"))
+    failed = "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnSpotrf(...)`"
+    assert not OutOfMemory.said_by(RuntimeError(failed))
