@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.surgery import cut
 from pipeline.cli import main
-from pipeline.config.schema import Config, DistillConfig
+from pipeline.config.schema import DistillConfig
 from pipeline.config.search import SearchConfig
 from pipeline.data import Images, Splits
 from pipeline.data.augment import Augment
-from pipeline.models.registry import build_model
+from pipeline.models.torchvision_shim import import_torchvision
 from pipeline.run import store
 from pipeline.training import Fit, Objective, accuracy, fit
 from pipeline.training.evaluate import reestimate_batchnorm
@@ -37,8 +37,8 @@ from stages.trace import ChannelGraph, trace
 NEAR = 2e-3  # of the largest value: sums in another order, over a few layers
 
 SEARCH = SearchConfig.model_validate(
-    {"budget": {"macs": 0.6}, "images": 64, "fit_images": 64, "trials": 4, "distill_steps": 2,
-     "table": {"widths": 2, "images": 64}, "align": 1}
+    {"budget": {"macs": 0.6}, "images": 32, "fit_images": 64, "trials": 2, "distill_steps": 1,
+     "table": {"widths": 1, "images": 64}, "align": 1}
 )  # fmt: skip
 
 
@@ -55,10 +55,11 @@ def splits(device: torch.device) -> Splits:
 
 
 def mobile() -> tuple[nn.Module, ChannelGraph]:
-    """A MobileNetV2 of 28 px in eval mode, whose trunks can be rotated; statistics of its own."""
-    source = {"source": "mobilenet_v2", "kwargs": {"width_mult": 0.25, "stem_stride": 2}}
+    """A short MobileNetV2 of 28 px in eval mode, whose trunk can be rotated; own statistics."""
+    stages = [[1, 16, 1, 2], [4, 24, 2, 2]]  # expansion, channels, blocks, stride
     torch.manual_seed(0)
-    model = build_model(Config(model=source).model, in_channels=1, num_classes=2).eval()
+    model = import_torchvision().models.MobileNetV2(2, 0.25, stages).eval()
+    model.features[0][0] = nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
@@ -166,10 +167,10 @@ def check_search(device: torch.device) -> None:
     """Table, its solution and a few trials, and a plan measured as fronts measure it."""
     problem = _problem(device)
     entries = Search(InProcess(problem.table_evaluator()))
-    table = Tabulation(problem.space, 2, entries)()
+    table = Tabulation(problem.space, 1, entries)()
     search = Search(InProcess(problem.evaluator), table)
-    trials = search.run("rl", problem.strategy("rl", trials=4, table=table), 4)
-    assert len(trials) == 4
+    trials = search.run("rl", problem.strategy("rl", trials=2, table=table), 2)
+    assert len(trials) == 2
     assert all(np.isfinite(trial.outcome.score) for trial in trials)
     measure = ReconstructedAccuracy(
         problem.network.model, problem.network.graph, problem.ranking, pictures(48),
