@@ -92,12 +92,22 @@ def _number(tensor: onnx.TensorProto) -> float:
 
 
 def _skip_sums(graph: onnx.GraphProto, zero: Collection[str], shapes: Shapes) -> bool:
-    """Let whoever reads a sum with zeros read what is left of it; whether there was any."""
+    """Let whoever reads a sum with zeros read what is left of it; whether there was any.
+
+    Of a ReLU that then follows another nothing is left either.
+    """
     instead: dict[str, str] = {}
+    rectified: set[str] = set()
     outputs, found = {value.name for value in graph.output}, False
     for node in graph.node:
+        of_sum = bool(node.input) and node.input[0] in instead
         for place, name in enumerate(node.input):
             node.input[place] = instead.get(name, name)
+        if node.op_type == "Relu":
+            if of_sum and node.input[0] in rectified and node.output[0] not in outputs:
+                instead[node.output[0]] = node.input[0]
+            else:
+                rectified.add(node.output[0])
         left = [name for name in node.input if name not in zero]
         if node.op_type != "Add" or len(left) != 1:
             continue

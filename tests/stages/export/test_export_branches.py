@@ -30,6 +30,8 @@ DROP = {
     "mobilenet_v2": ("features.3", "features.8", "features.9"),
     "resnet20": ("layer1.1", "layer2.0", "layer2.1"),
 }
+# ReLUs that would follow another one; that of layer2.0 follows a padded shortcut
+TWICE = {"mobilenet_v2": Counter(), "resnet20": Counter(Relu=2)}
 
 
 @pytest.fixture(scope="module", params=BLOCK)
@@ -65,7 +67,7 @@ def test_no_node_of_a_dropped_branch_is_exported(made) -> None:
     plan = plan_of(graph, DROP[name])
     small = prune(net, graph, plan)
     exported = export_proto(small, X[:1])
-    gone = Counter({op: 3 * count for op, count in BLOCK[name].items()})
+    gone = Counter({op: 3 * count for op, count in BLOCK[name].items()}) + TWICE[name]
     assert operators(exported) == operators(whole) - gone
     check_outputs(exported, small)
 
@@ -74,7 +76,7 @@ def test_no_node_of_a_dropped_branch_is_in_the_slice(made) -> None:
     name, net, graph, whole = made
     plan = plan_of(graph, DROP[name])
     sliced = slice_onnx(whole, graph, plan)
-    gone = Counter({op: 3 * count for op, count in BLOCK[name].items()})
+    gone = Counter({op: 3 * count for op, count in BLOCK[name].items()}) + TWICE[name]
     assert operators(sliced) == operators(whole) - gone
     held = [
         t.name for t in sliced.graph.initializer for b in plan.branches(graph) if b.holds(t.name)
@@ -145,6 +147,20 @@ def test_a_sum_with_zeros_goes_only_where_they_widen_nothing() -> None:
     assert [node.op_type for node in equal.graph.node] == ["Relu"]
     assert not equal.graph.initializer
     assert [node.op_type for node in wider.graph.node] == ["Expand", "Add", "Relu"]
+
+
+@pytest.mark.parametrize("before", ["Relu", "Neg"])
+def test_of_a_relu_that_then_follows_another_nothing_is_left(before: str) -> None:
+    proto = sum_of([2, 3], [2, 3])
+    for node in proto.graph.node:
+        node.input[:] = ["first" if name == "x" else name for name in node.input]
+    proto.graph.node.insert(0, helper.make_node(before, ["x"], ["first"]))
+    proto.graph.node.append(helper.make_node("Abs", ["z"], ["out"]))
+    proto.graph.output[0].name = "out"
+    remove_zeros(proto)
+    left = ["Relu", "Abs"] if before == "Relu" else ["Neg", "Relu", "Abs"]
+    assert [node.op_type for node in proto.graph.node] == left
+    onnx.checker.check_model(proto)
 
 
 def test_the_name_of_an_output_stays() -> None:
