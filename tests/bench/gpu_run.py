@@ -234,15 +234,16 @@ class Board:
 
     def _start(self) -> None:
         for job in list(self.waiting):
+            missing = [str(path) for path in job.needs if not path.exists()]
+            if missing:
+                self.waiting.remove(job)
+                job.facts = {"status": "left out", "missing": missing}
+                self.ended.append(job)
+                continue
             heavy = sum(one.heavy for one in self.running)
             if len(self.running) >= self.most or (job.heavy and heavy >= self.heavy):
                 continue
             self.waiting.remove(job)
-            missing = [str(path) for path in job.needs if not path.exists()]
-            if missing:
-                job.facts = {"status": "left out", "missing": missing}
-                self.ended.append(job)
-                continue
             job.began = time.monotonic()
             log = (self.out / "logs" / f"{job.name}.log").open("wb")
             threads = str(job.threads)
