@@ -92,7 +92,7 @@ def device() -> str:
     torch = sys.modules.get("torch")  # a command that only looks at a run does without
     if torch is None or not torch.cuda.is_initialized():
         return cpu_name()
-    return f"{cpu_name()}, {torch.cuda.get_device_name()}"
+    return f"{cpu_name()}, {torch.cuda.get_device_name(torch.cuda.current_device())}"
 
 
 def write_manifest(

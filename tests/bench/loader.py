@@ -191,7 +191,7 @@ def show(title: str, rows: list[Any], waiting: bool) -> None:
         )
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -205,8 +205,11 @@ def main() -> None:
         "--seconds", type=float, default=4.0, help="most seconds of a pass that are timed"
     )
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = _arguments()
     source = {"source": "auto", "root": args.root} if args.root else {"source": "embedded"}
     config = DataConfig(**source, train_limit=args.images)
     images = load_splits(config, seed=0).train
