@@ -50,6 +50,38 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+# what 8-bit products are multiplied with, and what it means that a processor has it
+_INT8_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "amx_int8": "AMX",
+    "asimddp": "ARM dot product",
+    "i8mm": "ARM I8MM",
+}
+_DOT_PRODUCTS = ("AVX-512 VNNI", "AVX-VNNI", "AMX", "ARM dot product", "ARM I8MM")
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the processor, as Linux names them; empty where it does not tell."""
+    for line in (read_line("/proc/cpuinfo") or "").splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def int8_features() -> list[str]:
+    """Those that make 8-bit arithmetic fast, in words: "AVX2", "AVX-512 VNNI" …"""
+    flags = cpu_flags()
+    return [name for flag, name in _INT8_FEATURES.items() if flag in flags]
+
+
+def has_dot_product(features: Iterable[str]) -> bool:
+    """Whether four 8-bit products are summed in 32 bits by one instruction."""
+    return any(name in _DOT_PRODUCTS for name in features)
+
+
 def memory_bytes() -> int | None:
     """Memory of the machine; None where the system does not tell."""
     try:

@@ -37,6 +37,15 @@ def _provider_too(config: Config, parts: Parts) -> Parts:
     return {**parts, "provider": config.benchmark.provider}
 
 
+def _setting_too(config: Config, parts: Parts) -> Parts:
+    """INT8 is timed at the first setting of the benchmark; when it is off, nothing matters."""
+    if config.quantize.mode == "off":
+        return {"quantize": {"mode": "off"}}
+    timed = {key: getattr(config.benchmark, key) for key in ("provider", "static_batch")}
+    first = {"batch": config.benchmark.batches[:1], "threads": config.benchmark.threads[:1]}
+    return {**parts, "timed": timed | {key: list(value) for key, value in first.items()}}
+
+
 def _without_further_files(config: Config, parts: Parts) -> Parts:
     """Further files count by content, wherever they lie."""
     parts["benchmark"].pop("against")
@@ -122,6 +131,15 @@ STAGES = (
         uses_data=True,
         memory_key="export.images",
         narrow=_provider_too,
+    ),
+    Stage(
+        "quantize",
+        "choose an INT8 scheme by measurement, or none",
+        sections=("quantize",),
+        reads=("onnx", "base_onnx", "data"),
+        uses_data=True,
+        memory_key="quantize.images",
+        narrow=_setting_too,
     ),
     Stage(
         "benchmark",

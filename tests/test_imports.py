@@ -15,9 +15,10 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
 # stages whose engines a stage may import, besides its own
 ENGINES = {
-    "search": {"trace", "prune", "reconstruct", "export", "benchmark"},
+    "search": {"trace", "prune", "reconstruct", "export", "quantize", "benchmark"},
     "prune": {"trace"},
     "rotate": {"trace", "reconstruct"},
+    "quantize": {"export", "benchmark"},
 }
 LONGEST_CHAIN = 12  # modules from the command line down to the last that imports none of ours
 UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")

@@ -156,6 +156,28 @@ class ExportConfig(Section):
     fails or parity does."""
 
 
+class QuantizeConfig(Section):
+    """INT8 files of base and final network: the scheme that is measured to be fast and accurate
+    here, or none, with the reason.
+    """
+
+    mode: Literal["auto", "int8", "off"] = "auto"
+    """`auto` delivers INT8 where it is measured faster and within `max_accuracy_drop`, and fp32
+    otherwise; `int8` fails rather than deliver fp32; `off` makes no INT8 file."""
+    max_accuracy_drop: float = Field(0.5, ge=0, le=100)
+    """Points of accuracy on the search split that INT8 may cost against the same network in
+    fp32."""
+    images: int = Field(256, ge=1, le=1_000_000)
+    """Images of the train split, without labels, from which the ranges of the activations are
+    taken."""
+    search_images: int = Field(5000, ge=1, le=1_000_000)
+    """Most images of the search split on which INT8 is compared with fp32."""
+    min_top1_agreement: float = Field(0.9, ge=0, le=1)
+    """Share of those images on which INT8 and fp32 must name the same class."""
+    max_output_error: float = Field(0.3, gt=0, le=100)
+    """Largest root-mean-square error of the outputs, relative to the spread of the fp32 outputs."""
+
+
 class BenchmarkConfig(Section):
     """Interleaved A/B latency in onnxruntime."""
 
@@ -221,6 +243,8 @@ class Config(Section):
     """Stage distill."""
     export: ExportConfig = ExportConfig()
     """Stage export."""
+    quantize: QuantizeConfig = QuantizeConfig()
+    """Stage quantize."""
     benchmark: BenchmarkConfig = BenchmarkConfig()
     """Stage benchmark."""
     report: ReportConfig = ReportConfig()

@@ -29,6 +29,7 @@ class Kind:
         files: a kind of several files is handed on as their folder, of one file as the file.
         max_bytes: what a file is refused above, before it is read.
         meaning: what it is, in a few words for people.
+        optional: its maker may leave it out; who reads it must do without.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Kind:
     files: tuple[str, ...]
     max_bytes: int
     meaning: str
+    optional: bool = field(default=False, kw_only=True)
 
     @property
     def file(self) -> str:

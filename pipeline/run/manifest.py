@@ -106,6 +106,8 @@ def write_manifest(
     outputs: dict[str, Any] = {}
     for kind in kinds_of(needs.stage):
         for name in kind.files:
+            if kind.optional and not os.path.lexists(folder / name):
+                continue
             size = store.check_regular(folder / name, kind.max_bytes)
             outputs[name] = {
                 "kind": kind.name,
@@ -205,14 +207,16 @@ def damaged_outputs(
     A missing file is simply made again; changed bytes are refused until someone says what to do.
     """
     found: dict[str, str] = {}
-    caps = {name: kind.max_bytes for kind in kinds_of(stage) for name in kind.files}
-    for name, max_bytes in caps.items():
+    described = {name: kind for kind in kinds_of(stage) for name in kind.files}
+    for name, kind in described.items():
         path, entry = run / stage / name, manifest["outputs"].get(name)
+        if entry is None and kind.optional:
+            continue
         if entry is None or not os.path.lexists(path):
             found.setdefault("missing", f"{path} is missing")
             continue
         try:
-            store.check_regular(path, max_bytes, single=True)
+            store.check_regular(path, kind.max_bytes, single=True)
             if sha256(path) != entry["sha256"]:
                 found.setdefault(
                     "changed", f"{path}: the bytes differ from those committed (sha256 mismatch)"

@@ -193,7 +193,8 @@ class Planner:
         inputs = {}
         for place, kind in stage.input_sources.values():
             for name in KINDS[kind].files:
-                inputs[f"{place}/{name}"] = made[place]["outputs"][name]["sha256"]
+                if name in made[place]["outputs"]:  # one that is optional may not be there
+                    inputs[f"{place}/{name}"] = made[place]["outputs"][name]["sha256"]
         recorded = manifest or {"data": "", "external": {}}
         data = (
             (recorded["data"] if self.data_sha256 is None else self.data_sha256)

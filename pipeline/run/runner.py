@@ -244,10 +244,8 @@ def _inputs(
 ) -> dict[str, tuple[Path, dict[str, str]]]:
     found = {}
     for key, (place, kind) in stage.input_sources.items():
-        found[key] = (
-            run / place,
-            {name: needs.inputs[f"{place}/{name}"] for name in KINDS[kind].files},
-        )
+        hashes = {name: needs.inputs.get(f"{place}/{name}") for name in KINDS[kind].files}
+        found[key] = (run / place, {name: known for name, known in hashes.items() if known})
     return found
 
 

@@ -104,6 +104,10 @@ class StageContext:
         files = described.files
         return folder / files[0] if len(files) == 1 else folder
 
+    def optional(self, kind: str) -> Path | None:
+        """The same of a kind that its maker may have left out; None where it did."""
+        return self.input(kind) if self.inputs[kind][1] else None
+
     def read(self, kind: str) -> dict[str, Any]:
         """The verified JSON document of this kind."""
         return document(kind).read(self.input(kind))

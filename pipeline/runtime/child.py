@@ -20,6 +20,8 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
+
 
 def _beside(name: str) -> Any:
     """A module of this folder: the folder itself is not importable in the child."""
@@ -43,6 +45,7 @@ class Child:
 
     def __init__(self) -> None:
         self.session: Any = None
+        self._quantization: Any = None
 
     def _open_session(self) -> Any:
         if self.session is None:
@@ -123,6 +126,36 @@ class Child:
     def describe(self, request: dict, payload: bytes | None) -> dict:
         """What a file says about itself, without a session and without reading its weights."""
         return _beside("graph_facts").describe(request["path"])
+
+    def prepare(self, request: dict, payload: bytes | None) -> dict:
+        """A float file made ready for quantising; payload back: the prepared graph."""
+        _beside("graph_facts").check_external_data(request["path"])
+        self._quantization = _beside("quantization").Quantization()
+        return {"payload": self._quantization.prepare(request["path"])}
+
+    def load(self, request: dict, payload: bytes | None) -> dict:
+        self._quantization.load(payload)
+        return {}
+
+    def watch(self, request: dict, payload: bytes | None) -> dict:
+        return {"bytes": self._quantization.watch(request["tensors"], request["threads"])}
+
+    def observe(self, request: dict, payload: bytes | None) -> dict:
+        x = np.frombuffer(payload or b"", np.float32).reshape(request["shape"])
+        self._quantization.observe(x)
+        return {}
+
+    def ranges(self, request: dict, payload: bytes | None) -> dict:
+        found, infinite = self._quantization.ranges(request["method"], request["percentile"])
+        return {"ranges": found, "infinite": infinite}
+
+    def quantize(self, request: dict, payload: bytes | None) -> dict:
+        graph, facts = self._quantization.quantize(request)
+        return {**facts, "payload": graph}
+
+    def saturates(self, request: dict, payload: bytes | None) -> dict:
+        module = _beside("quantization")
+        return {"saturates": module.saturates(request["activation"], request["weight"])}
 
     def close(self, request: dict, payload: bytes | None) -> dict:
         self.session = None

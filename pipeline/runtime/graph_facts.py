@@ -53,10 +53,8 @@ def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
 
 def _count_weights(proto: onnx.ModelProto, folder: str) -> tuple[int, int]:
     """Numbers in all constant tensors, and how many of them are denormal."""
-    tensors = list(proto.graph.initializer)
-    tensors += [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
     weights = denormals = 0
-    for tensor in tensors:
+    for tensor in _constants(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(tensor, folder)
             onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
@@ -66,6 +64,11 @@ def _count_weights(proto: onnx.ModelProto, folder: str) -> tuple[int, int]:
             tiny = np.abs(values) < np.finfo(values.dtype).tiny
             denormals += int(np.count_nonzero(tiny & (values != 0)))
     return weights, denormals
+
+
+def _constants(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    tensors = list(proto.graph.initializer)
+    return tensors + [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
 
 
 def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
@@ -92,6 +95,14 @@ def describe(path: str) -> dict[str, Any]:
         "metadata": {entry.key: entry.value for entry in proto.metadata_props},
         "layers": [[node.name, shapes.get(node.input[1], [])] for node in heavy],
     }
+
+
+def check_external_data(path: str) -> None:
+    """Raise ValueError unless all external data of the file are plain files of its own folder."""
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in _constants(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_external(tensor, os.path.dirname(os.path.abspath(path)))
 
 
 def _check_external(tensor: onnx.TensorProto, folder: str) -> None:

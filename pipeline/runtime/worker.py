@@ -24,7 +24,10 @@ from pipeline.system import file_type
 _CHILD = Path(__file__).with_name("child.py")
 _NO_MEMORY = ("bad allocation", "Failed to allocate")  # onnxruntime has no error of its own for it
 # commands whose failure is the file's fault
-_READS_THE_FILE = ("open", "check", "scan", "describe", "infer", "feed", "warm", "slot")
+_READS_THE_FILE = (
+    *("open", "check", "scan", "describe", "infer", "feed", "warm", "slot"),
+    *("prepare", "watch", "observe", "quantize"),
+)
 
 
 class Worker:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.system import (
     allowed_cores,
+    cpu_flags,
     cpu_name,
     cpu_quota,
     memory_bytes,
@@ -71,11 +72,8 @@ def cores(threads: int) -> list[int]:
 
 
 def _flags() -> list[str]:
-    for line in (read_line("/proc/cpuinfo") or "").splitlines():
-        if line.startswith(("flags", "Features")):
-            present = set(line.partition(":")[2].split())
-            return [flag for flag in _FLAGS if flag in present]
-    return []
+    present = cpu_flags()
+    return [flag for flag in _FLAGS if flag in present]
 
 
 def _temperature() -> float | None:

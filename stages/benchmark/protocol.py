@@ -100,8 +100,8 @@ class Samples:
 
 
 def measure(
-    a: Path,
-    b: Path,
+    a: Path | bytes,
+    b: Path | bytes,
     settings: Sequence[Setting],
     protocol: Protocol,
     *,
@@ -112,6 +112,7 @@ def measure(
     """Time A, B and A again at every setting; the three processes of a launch serve all settings.
 
     Args:
+        a, b: files, or serialised graphs.
         input_shape: sizes after the batch, for files that leave them open.
         flush_denormals: let the runtime treat denormal numbers as zero.
         progress: called after every setting of every launch; what it raises ends the measurement.
@@ -137,7 +138,7 @@ def measure(
 
 def _prepare(
     workers: Sequence[Worker],
-    files: Sequence[Path],
+    files: Sequence[Path | bytes],
     setting: Setting,
     samples: Samples,
     input_shape: Sequence[int] | None,

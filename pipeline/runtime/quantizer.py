@@ -1,0 +1,114 @@
+"""The parent's side of quantising: a child process that holds one float graph and calibrates it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.runtime.worker import Worker
+
+Ranges = Mapping[str, Sequence[float]]
+"""Lowest and highest value of an activation, by its name in the float graph."""
+
+
+@dataclass(frozen=True)
+class QuantizedGraph:
+    """An INT8 graph that a `Quantizer` made.
+
+    Attributes:
+        model: the serialised graph, with Q/DQ nodes.
+        tensors: activations that were given a scale, by their names in the float graph.
+        float_nodes: names of the nodes that compute and stayed float.
+    """
+
+    model: bytes
+    tensors: tuple[str, ...]
+    float_nodes: tuple[str, ...]
+
+
+class Quantizer(Worker):
+    """A child process that quantises with onnxruntime's tools; what crashes there kills it alone.
+
+    with Quantizer() as quantizer:
+        model = quantizer.prepare(path)
+        quantizer.watch(tensors)
+        quantizer.observe(images)
+        ranges, infinite = quantizer.ranges("minmax")
+        quantizer.quantize(…, ranges=ranges).model
+    """
+
+    def prepare(self, path: Path) -> bytes:
+        """The file in one piece, shapes inferred, batch norms folded, every node named.
+
+        Raises:
+            ArtifactError: no ONNX file of a float32 network, or quantised already.
+        """
+        self.subject = str(path)
+        return self._ask("prepare", path=str(path))["payload"]
+
+    def load(self, model: bytes) -> None:
+        """Take another float graph in the place of the prepared one, such as an equalised one."""
+        self._ask("load", model)
+
+    def watch(self, tensors: Sequence[str], *, threads: int = 0) -> int:
+        """Begin a calibration of these activations. Returns their bytes for one image."""
+        return self._ask("watch", tensors=list(tensors), threads=threads)["bytes"]
+
+    def observe(self, x: np.ndarray) -> None:
+        """Add a batch of images (N, C, H, W) float32 to the calibration."""
+        x = np.ascontiguousarray(x, np.float32)
+        self._ask("observe", x.tobytes(), shape=list(x.shape))
+
+    def ranges(
+        self, method: str, percentile: float = 0.0
+    ) -> tuple[dict[str, list[float]], list[str]]:
+        """Ranges of the watched activations, and names of those that were not finite.
+
+        Args:
+            method: "minmax" (mean of the batches' extremes), "percentile" or "entropy".
+            percentile: share of the values in percent that the range holds.
+        """
+        answer = self._ask("ranges", method=method, percentile=percentile)
+        return answer["ranges"], answer["infinite"]
+
+    def quantize(
+        self,
+        *,
+        activation: str,
+        weight: str,
+        per_channel: bool,
+        reduce_range: bool,
+        operators: Sequence[str],
+        exclude: Sequence[str] = (),
+        ranges: Ranges | None = None,
+    ) -> QuantizedGraph:
+        """An INT8 graph of the float one.
+
+        Args:
+            activation, weight: "uint8" or "int8".
+            reduce_range: 7 bits for the weights.
+            operators: types of nodes that are quantised.
+            exclude: names of nodes that stay float.
+            ranges: of the activations; None: some, for a graph that is only timed.
+        Raises:
+            ArtifactError: onnxruntime's quantiser refuses the graph or these ranges.
+        """
+        answer = self._ask(
+            "quantize",
+            activation=activation,
+            weight=weight,
+            per_channel=per_channel,
+            reduce_range=reduce_range,
+            operators=list(operators),
+            exclude=list(exclude),
+            ranges=None if ranges is None else {name: list(pair) for name, pair in ranges.items()},
+        )
+        lists = (tuple(answer[name]) for name in ("tensors", "float_nodes"))
+        return QuantizedGraph(answer["payload"], *lists)
+
+    def saturates(self, activation: str, weight: str) -> bool:
+        """Whether this machine's kernel for these types overflows 16 bits, by asking it."""
+        return self._ask("saturates", activation=activation, weight=weight)["saturates"]

@@ -1,0 +1,62 @@
+"""Which of the two is delivered, INT8 or fp32, and why: in one place, from what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.quantize.report import FP32, INT8, Score, Timing
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What INT8 may cost.
+
+    Attributes:
+        drop: points of accuracy.
+        top1_agreement: least share of the images on which INT8 and fp32 name the same class.
+        output_error: largest error of the outputs, relative to their spread.
+    """
+
+    drop: float = 0.5
+    top1_agreement: float = 0.9
+    output_error: float = 0.3
+
+    def problem(self, score: Score) -> str:
+        """What the score misses, in words; empty where nothing."""
+        on = f"on {score.images} images"
+        if not score.drop <= self.drop:  # and not `>`: NaN keeps no limit
+            what = "accuracy" if score.accuracy is not None else "agreement with fp32"
+            return f"INT8 loses {score.drop:.2f} points of {what} {on}, {self.drop:g} allowed"
+        if not score.top1_agreement >= self.top1_agreement:
+            share = f"{100 * score.top1_agreement:.1f} % {on}"
+            return (
+                f"INT8 and fp32 name the same class for {share}, "
+                f"{100 * self.top1_agreement:g} % needed"
+            )
+        if not score.output_error <= self.output_error:
+            return (
+                f"INT8 outputs are off by {score.output_error:.2g} of their spread {on}, "
+                f"{self.output_error:g} allowed"
+            )
+        return ""
+
+
+def choose(mode: str, score: Score, timing: Timing, allowance: Allowance) -> tuple[str, str]:
+    """("int8" or "fp32", the reason in one sentence).
+
+    Under `auto` INT8 must keep the allowance and be faster, its interval wholly above 1; under
+    `int8` it must keep the allowance.
+    """
+    problem = allowance.problem(score)
+    if problem:
+        return FP32, problem
+    assert timing.ci95 is not None
+    low, high = timing.ci95
+    measured = f"{timing.ratio:.2f}× ({low:.2f} to {high:.2f}) as fast as fp32"
+    if low > 1 or mode == INT8:
+        cost = f"{score.drop:+.2f} points" if score.accuracy is not None else "no labels"
+        return INT8, f"INT8 is {measured}; accuracy lost {cost} on {score.images} images"
+    slower = "slower here" if high < 1 else "no faster here that could be shown"
+    return FP32, f"INT8 is {slower}: {measured}"

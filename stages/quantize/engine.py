@@ -1,0 +1,218 @@
+"""From a float ONNX file to an INT8 one: schemes by their time, calibrators by their error.
+
+Not every combination is tried. The time of a graph depends on its types and not on its numbers, so
+each scheme is timed as a sketch that takes no calibration. On the fastest, calibrators are told
+apart by the error of the outputs on a few images. The best is scored on all of them; where it
+misses the allowance, the next scheme that is faster than fp32 is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import Hint, Key, Refused, Set
+from pipeline.run.store import write_bytes
+from pipeline.runtime.quantizer import QuantizedGraph
+from pipeline.system import int8_features
+from stages.benchmark.protocol import Setting
+from stages.export import check_file
+from stages.quantize.choice import AUTO, Allowance, choose
+from stages.quantize.images import Batches, Unlabelled
+from stages.quantize.report import FP32, INT8, QuantizeReport, Score, Tried
+from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme
+from stages.quantize.workbench import Progress, Workbench
+
+_LAST = "entropy"  # takes longer than all the others, and is tried where they are not enough
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph with what was measured of it."""
+
+    tried: Tried
+    graph: QuantizedGraph
+
+    @property
+    def ratio(self) -> float:
+        assert self.tried.timing is not None
+        return self.tried.timing.ratio
+
+    @property
+    def score(self) -> Score:
+        assert self.tried.score is not None
+        return self.tried.score
+
+
+def quantize_onnx(
+    path: Path | str,
+    out: Path | str,
+    calibration: Batches,
+    search: Batches | None = None,
+    *,
+    mode: str = AUTO,
+    allowance: Allowance | None = None,
+    images: int = 256,
+    search_images: int = 5000,
+    setting: Setting | None = None,
+    progress: Progress | None = None,
+) -> QuantizeReport:
+    """Write the INT8 form of `path` that is fastest here within the allowance to `out`.
+
+    `out` is written whenever there is an INT8 graph, also where fp32 is chosen: the report says
+    which one to deliver. `path` is opened in child processes and never changed.
+
+    Args:
+        calibration: images whose activations give the ranges; labels are not read.
+        search: labelled images that choices are made on; None: `calibration`, without its labels,
+            by agreement with fp32.
+        mode: "auto" or "int8"; the latter raises where INT8 misses the allowance.
+        images, search_images: most that are used of each.
+        setting: provider, batch and threads timed; one image on one thread of the CPU where None.
+        progress: told what begins.
+    Raises:
+        Refused: `mode` is "int8" and INT8 misses the allowance.
+        ArtifactError: `path` is no float32 ONNX classifier or quantised already; no images; or,
+            with `mode` "int8", onnxruntime cannot quantise it.
+        EnvironmentProblem: `out` cannot be written.
+    """
+    path, out, allowance = Path(path), Path(out), allowance or Allowance()
+    with Workbench(path, setting or Setting(), progress or (lambda what: None)) as bench:
+        speeds = speeds_of_schemes(bench, SCHEMES)
+        if not speeds:
+            report = _none(bench, (), f"INT8 could not be made of it: {bench.refusals[0]}")
+            return report if mode == AUTO else _insist(report)
+        tensors = sorted({name for one in speeds for name in one.graph.tensors})
+        bench.calibrate(tensors, calibration, images)
+        bench.score_on(search or Unlabelled(calibration), search_images)
+        tried = [one.tried for one in speeds]
+        best = _best(bench, speeds, allowance, tried)
+        if best is None:
+            report = _none(bench, tried, f"no INT8 graph runs here: {bench.refusals[-1]}")
+            return report if mode == AUTO else _insist(report)
+        report = _report(bench, mode, allowance, best, tried)
+        if mode == INT8 and report.chosen == FP32:
+            _insist(report)
+        data = best.graph.model
+        digest = write_bytes(out, data, check=partial(check_file, label=str(out)))
+        facts = {"name": out.name, "sha256": digest, "bytes": len(data), "opset": bench.opset}
+        return replace(report, file=facts)
+
+
+def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candidate]:
+    """Sketches of the schemes that onnxruntime can make, timed at a glance, fastest first."""
+    bench.tell("timing the schemes")
+    sketches: dict[bytes, tuple[Scheme, QuantizedGraph]] = {}
+    for scheme in schemes:
+        graph = bench.sketch(scheme)
+        if graph is not None:
+            sketches.setdefault(graph.model, (scheme, graph))  # two schemes may mean the same graph
+    timings = bench.look([graph.model for _, graph in sketches.values()])
+    found = [
+        Candidate(Tried(scheme, timing), graph)
+        for (scheme, graph), timing in zip(sketches.values(), timings, strict=True)
+        if timing is not None
+    ]
+    return sorted(found, key=lambda one: -one.ratio)  # stable: those alike stay in their order
+
+
+def _best(
+    bench: Workbench, speeds: Sequence[Candidate], allowance: Allowance, tried: list[Tried]
+) -> Candidate | None:
+    """The first scheme in order of speed whose best calibrator keeps the allowance; where none
+    does, the one that loses least.
+    """
+    missed: list[Candidate] = []
+    for speed in speeds:
+        if missed and speed.ratio <= 1:  # as slow as fp32, which loses nothing
+            break
+        found = _calibrated(bench, speed.tried.scheme, allowance, tried)
+        if found is None:
+            continue
+        if not allowance.problem(found.score):
+            return found
+        missed.append(found)
+    return min(missed, key=lambda one: one.score.drop, default=None)
+
+
+def _calibrated(
+    bench: Workbench, scheme: Scheme, allowance: Allowance, tried: list[Tried]
+) -> Candidate | None:
+    """The scheme with the calibrator of the smallest error, scored on all images."""
+    scheme = replace(scheme, reduce_range=bench.saturates(scheme))
+    quick = [one.name for one in CALIBRATORS if one.name != _LAST]
+    variants = [replace(scheme, calibrator=name) for name in quick]
+    variants.append(replace(scheme, per_channel=False))
+    best = _least_error(bench, variants, tried)
+    if best is None or not allowance.problem(best.score):
+        return best
+    again = _least_error(bench, [replace(scheme, calibrator=_LAST)], tried)
+    return min((best, again or best), key=lambda one: one.score.drop)
+
+
+def _least_error(
+    bench: Workbench, variants: Sequence[Scheme], tried: list[Tried]
+) -> Candidate | None:
+    """The variant whose outputs are nearest to those of fp32 on a few images, scored on all."""
+    screened = [found for scheme in variants if (found := _screened(bench, scheme))]
+    tried += [one.tried for one in screened]
+    if not screened:
+        return None
+    best = min(screened, key=lambda one: one.score.output_error)
+    bench.tell(f"scoring {best.tried.scheme}")
+    return replace(best, tried=replace(best.tried, score=bench.score(best.graph.model)))
+
+
+def _screened(bench: Workbench, scheme: Scheme) -> Candidate | None:
+    bench.tell(f"trying {scheme}")
+    graph = bench.quantize(scheme)
+    score = bench.screen(graph.model) if graph else None
+    return Candidate(Tried(scheme, score=score), graph) if graph and score else None
+
+
+def _report(
+    bench: Workbench, mode: str, allowance: Allowance, best: Candidate, tried: Sequence[Tried]
+) -> QuantizeReport:
+    """The best candidate timed with an interval, and what follows."""
+    bench.tell(f"timing {best.tried.scheme}")
+    timing = bench.time(best.graph.model)
+    chosen, reason = choose(mode, best.score, timing, allowance)
+    final = replace(best.tried, timing=timing)
+    return QuantizeReport(
+        chosen=chosen,
+        reason=reason,
+        best=final,
+        float_nodes=best.graph.float_nodes,
+        tried=(*tried, final),
+        **_facts(bench),
+    )
+
+
+def _none(bench: Workbench, tried: Sequence[Tried], reason: str) -> QuantizeReport:
+    """There is no INT8 graph."""
+    return QuantizeReport(chosen=FP32, reason=reason, tried=tuple(tried), **_facts(bench))
+
+
+def _facts(bench: Workbench) -> dict[str, Any]:
+    saturating = dict.fromkeys(scheme.name for scheme in SCHEMES if bench.saturates(scheme))
+    return {
+        "calibration": bench.calibration.to_dict() if bench.calibration else {},
+        "machine": {"features": int8_features(), "saturates": list(saturating)},
+        "seconds": dict(bench.seconds),
+    }
+
+
+def _insist(report: QuantizeReport) -> QuantizeReport:
+    """Raise Refused: INT8 was asked for and cannot be delivered."""
+    raise Refused(
+        report.reason,
+        hint=Hint(
+            "allow more with ",
+            Key("quantize.max_accuracy_drop"),
+            ", or deliver fp32 where INT8 does not pay: ",
+            Set("quantize.mode", AUTO),
+        ),
+    )

@@ -1,0 +1,112 @@
+"""INT8 against fp32 on the same images: accuracy lost, agreement, error of the outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.runtime.providers import CPU
+from pipeline.runtime.worker import Worker
+from stages.quantize.images import ArrayImages, Batches, first
+from stages.quantize.report import Score
+
+_BATCH = 64
+_SCREEN = 512  # images on which candidates are told apart: the error of outputs varies little
+_SCREEN_BYTES = 128 << 20
+_LARGEST = float(np.finfo(np.float64).max)  # what NaN and infinity count as, in plain JSON
+
+
+class Scorer:
+    """The fp32 network's outputs on the images of a choice, and INT8 graphs compared with them.
+
+    Args:
+        path: the fp32 file.
+        images: in an order whose beginning is a fair sample.
+        count: most images used.
+        fixed: the batch that the file has in its graph; None where it is free.
+    Raises:
+        ArtifactError: the file cannot be run on these images.
+    """
+
+    def __init__(
+        self,
+        path: Path | bytes,
+        images: Batches,
+        count: int,
+        *,
+        provider: str = CPU,
+        fixed: int | None = None,
+    ) -> None:
+        self._images, self._count = images, count
+        self._provider, self._batch, self._fixed = provider, fixed or _BATCH, fixed
+        kept: list[np.ndarray] = []
+        labels, outputs = [], []
+        with self._opened(path) as worker:
+            for x, y in first(images, count, self._batch):
+                outputs.append(self._infer(worker, x))
+                labels.append(y)
+                if len(kept) * self._batch < _SCREEN and len(kept) * x.nbytes < _SCREEN_BYTES:
+                    kept.append(x)
+        self.outputs = np.concatenate(outputs)
+        known = [y for y in labels if y is not None]
+        self.labels = np.concatenate(known) if len(known) == len(labels) else None
+        self._sample = ArrayImages(np.concatenate(kept))
+
+    def screen(self, model: Path | bytes) -> Score:
+        """On the few images that are kept in memory."""
+        return self._score(model, self._sample, len(self._sample.x))
+
+    def score(self, model: Path | bytes) -> Score:
+        """On all images."""
+        return self._score(model, self._images, self._count)
+
+    def _score(self, model: Path | bytes, images: Batches, count: int) -> Score:
+        with self._opened(model) as worker:
+            batches = first(images, count, self._batch)
+            found = np.concatenate([self._infer(worker, x) for x, _ in batches])
+        expected = self.outputs[: len(found)]
+        labels = None if self.labels is None else self.labels[: len(found)]
+        return compare(expected, found, labels)
+
+    def _opened(self, model: Path | bytes) -> Worker:
+        worker = Worker()
+        worker.open(model, provider=self._provider, threads=0)  # not timed: all cores
+        return worker
+
+    def _infer(self, worker: Worker, x: np.ndarray) -> np.ndarray:
+        missing = (self._fixed or len(x)) - len(x)
+        full = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
+        return worker.infer(full)[: len(x)].reshape(len(x), -1)
+
+
+def compare(expected: np.ndarray, found: np.ndarray, labels: np.ndarray | None) -> Score:
+    """One score from the outputs of fp32 and of INT8 (N, classes) and the classes (N,).
+
+    Without `labels` the drop is the share of images that the two name differently, which is the
+    most that the accuracy can have lost.
+    """
+    named, before = found.argmax(axis=1), expected.argmax(axis=1)
+    lost = (before != named).astype(float)
+    accuracy: tuple[float | None, float | None] = (None, None)
+    if labels is not None:
+        right, was_right = named == labels, before == labels
+        lost = was_right.astype(float) - right.astype(float)
+        accuracy = (float(right.mean()), float(was_right.mean()))
+    drop = 100 * float(lost.mean())
+    half = 196 * float(lost.std()) / len(lost) ** 0.5
+    return Score(
+        images=len(found),
+        accuracy=accuracy[0],
+        fp32_accuracy=accuracy[1],
+        drop=drop,
+        drop_ci95=(drop - half, drop + half),
+        top1_agreement=float((named == before).mean()),
+        output_error=_relative_error(expected.astype(np.float64), found.astype(np.float64)),
+    )
+
+
+def _relative_error(expected: np.ndarray, found: np.ndarray) -> float:
+    spread = float(expected.std()) or 1.0
+    error = float(np.sqrt(np.square(found - expected).mean())) / spread
+    return error if np.isfinite(error) else _LARGEST

@@ -1,0 +1,64 @@
+"""INT8 against fp32 by the clock: a look at every scheme, and an interval for the one chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.benchmark.intervals import percentiles, ratio_intervals, verdict
+from stages.benchmark.latency import LatencyWorker
+from stages.benchmark.protocol import Protocol, Setting, measure
+from stages.quantize.report import Timing
+
+_LOOK_SECONDS = 0.1  # of each side; the schemes differ by tens of percent
+_QUICK = Protocol(min_seconds=0.3, min_runs=40, launches=2, warm_limit=0.3)
+_THOROUGH = Protocol(min_seconds=1.0, min_runs=100, launches=4)
+
+
+class Looker:
+    """Ratios of fp32 to one model after the other, at a glance.
+
+    Args:
+        path: the fp32 file.
+        shape: one image's sizes, for a file that leaves them open.
+    """
+
+    def __init__(self, path: Path, setting: Setting, shape: tuple[int, ...] | None) -> None:
+        self._worker = LatencyWorker(
+            path,
+            provider=setting.provider,
+            batch=setting.batch,
+            threads=setting.threads,
+            input_shape=shape,
+        )
+
+    def __enter__(self) -> Looker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._worker.close()
+
+    def look(self, model: bytes) -> Timing:
+        """Without an interval. Raises ArtifactError for a model that does not run."""
+        return Timing(1 / self._worker.relative(model, min_time=_LOOK_SECONDS).fraction)
+
+
+def time_pair(path: Path, model: bytes, setting: Setting, shape: tuple[int, ...] | None) -> Timing:
+    """The ratio of fp32 to `model` with its interval, by the benchmark's protocol.
+
+    Quickly first; where the interval then holds 1 although INT8 looks faster, thoroughly.
+    """
+    timing = _measured(path, model, setting, shape, _QUICK)
+    assert timing.ci95 is not None
+    if timing.ratio > 1 >= timing.ci95[0]:
+        return _measured(path, model, setting, shape, _THOROUGH)
+    return timing
+
+
+def _measured(
+    path: Path, model: bytes, setting: Setting, shape: tuple[int, ...] | None, protocol: Protocol
+) -> Timing:
+    (samples,) = measure(path, model, [setting], protocol, input_shape=shape)
+    ratio, control = ratio_intervals(samples.ratios, samples.control)
+    p50 = [percentiles(calls)["p50"] or 0.0 for calls in samples.calls[:2]]
+    ci95 = (ratio.low, ratio.high)
+    return Timing(ratio.value, ci95, verdict(ratio, control), (p50[0], p50[1]))

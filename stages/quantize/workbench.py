@@ -1,0 +1,195 @@
+"""One float graph with all that it takes to quantise it, to score the result and to time it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from pipeline.errors import ArtifactError
+from pipeline.runtime.quantizer import QuantizedGraph, Quantizer
+from stages.benchmark.protocol import Setting
+from stages.quantize.calibration import Calibration, calibrate
+from stages.quantize.images import Batches
+from stages.quantize.report import Score, Timing
+from stages.quantize.schemes import OPERATORS, Scheme
+from stages.quantize.scoring import Scorer
+from stages.quantize.timing import Looker, time_pair
+
+Progress = Callable[[str], None]
+"""Called with what begins; what it raises ends the work."""
+
+
+class Workbench:
+    """What steps that choose have in common. Nothing here decides anything.
+
+        with Workbench(path, setting) as bench:
+            bench.calibrate(bench.sketch(scheme).tensors, train, 256)
+            bench.score_on(search, 5000)
+            graph = bench.quantize(scheme, exclude=["conv_3"])
+            bench.screen(graph.model).output_error, bench.time(graph.model).ratio
+
+    A graph that onnxruntime refuses is None, or has no score; `refusals` then says why.
+
+    Args:
+        path: the float file, which is only read, and in a child process.
+        setting: provider, batch and threads that models are timed at.
+        tell: told what begins.
+    Raises:
+        ArtifactError: no ONNX file of a float32 network, or quantised already.
+    """
+
+    def __init__(self, path: Path, setting: Setting, tell: Progress = lambda what: None) -> None:
+        self.path, self.setting, self.tell = path, setting, tell
+        self.seconds: dict[str, float] = {}
+        self.refusals: list[str] = []
+        self.calibration: Calibration | None = None
+        self.scorer: Scorer | None = None
+        self._saturates: dict[tuple[str, str], bool] = {}
+        tell(f"preparing {path.name}")
+        self._quantizer = Quantizer()
+        try:
+            with self.phase("prepare"):
+                self.float_graph = self._quantizer.prepare(path)
+        except BaseException:
+            self._quantizer.close()
+            raise
+        self._proto = onnx.ModelProto.FromString(self.float_graph)
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._quantizer.close()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add what it takes to `seconds`."""
+        begin = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begin
+
+    @property
+    def opset(self) -> int:
+        return next(e.version for e in self._proto.opset_import if e.domain in ("", "ai.onnx"))
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch that the file has in its graph; None where it is free."""
+        return self._sizes()[0]
+
+    @property
+    def image_shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) where the file says it."""
+        sizes = [size for size in self._sizes()[1:] if size]
+        return tuple(sizes) if len(sizes) == 3 else None
+
+    def _sizes(self) -> list[int | None]:
+        weights = {tensor.name for tensor in self._proto.graph.initializer}
+        inputs = [value for value in self._proto.graph.input if value.name not in weights]
+        return [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim]
+
+    def replace_float_graph(self, model: bytes) -> None:
+        """Quantise another graph of the same function from now on, such as an equalised one; it
+        must be calibrated anew.
+        """
+        self._quantizer.load(model)
+        self.float_graph, self.calibration = model, None
+        self._proto = onnx.ModelProto.FromString(model)
+
+    def calibrate(self, tensors: Sequence[str], images: Batches, count: int) -> Calibration:
+        """Take the ranges of these activations on the first `count` images."""
+        self.tell("calibrating")
+        with self.phase("calibrate"):
+            self.calibration = calibrate(self._quantizer, tensors, images, count, self.fixed_batch)
+        return self.calibration
+
+    def score_on(self, images: Batches, count: int) -> None:
+        """The images that graphs are compared with fp32 on; at most `count` of them."""
+        self.tell(f"fp32 on at most {count} images")
+        with self.phase("score"):
+            self.scorer = Scorer(self.path, images, count, fixed=self.fixed_batch)
+
+    def sketch(self, scheme: Scheme) -> QuantizedGraph | None:
+        """A graph as fast as the scheme's and of no use otherwise: ranges made up, one scale a
+        weight.
+        """
+        with self.phase("sketch"), self._refusable():
+            return self._make(scheme, per_channel=False)
+        return None
+
+    def quantize(self, scheme: Scheme, exclude: Sequence[str] = ()) -> QuantizedGraph | None:
+        """The INT8 graph by `scheme`, with the ranges that were taken.
+
+        Args:
+            exclude: names of nodes that stay float, besides those that see infinite values.
+        """
+        assert self.calibration is not None, "calibrate first"
+        ranges = self.calibration.ranges(scheme.calibrator)
+        left_out = dict.fromkeys([*exclude, *self.touching(self.calibration.infinite)])
+        with self.phase("quantize"), self._refusable():
+            return self._make(
+                scheme, per_channel=scheme.per_channel, exclude=list(left_out), ranges=ranges
+            )
+        return None
+
+    def _make(self, scheme: Scheme, **how: Any) -> QuantizedGraph:
+        return self._quantizer.quantize(
+            activation=scheme.activation,
+            weight=scheme.weight,
+            reduce_range=scheme.reduce_range,
+            operators=OPERATORS[scheme.operators],
+            **how,
+        )
+
+    @contextmanager
+    def _refusable(self) -> Iterator[None]:
+        """Note what onnxruntime refuses, and go on."""
+        try:
+            yield
+        except ArtifactError as error:
+            self.refusals.append(error.message)
+
+    def touching(self, tensors: Sequence[str]) -> list[str]:
+        """Names of the nodes that read or write one of these values."""
+        wanted = set(tensors)
+        nodes = self._proto.graph.node
+        return [node.name for node in nodes if wanted.intersection([*node.input, *node.output])]
+
+    def saturates(self, scheme: Scheme) -> bool:
+        """Whether this machine's kernel for these types overflows 16 bits, by asking it."""
+        types = (scheme.activation, scheme.weight)
+        if types not in self._saturates:
+            self._saturates[types] = self._quantizer.saturates(*types)
+        return self._saturates[types]
+
+    def look(self, models: Sequence[bytes]) -> list[Timing | None]:
+        """How much faster than fp32 each is, at a glance; None for one that does not run."""
+        found: list[Timing | None] = [None] * len(models)
+        with self.phase("look"), Looker(self.path, self.setting, self.image_shape) as looker:
+            for index, model in enumerate(models):
+                with self._refusable():
+                    found[index] = looker.look(model)
+        return found
+
+    def time(self, model: bytes) -> Timing:
+        """How much faster than fp32 it is, with an interval."""
+        with self.phase("time"):
+            return time_pair(self.path, model, self.setting, self.image_shape)
+
+    def screen(self, model: bytes) -> Score | None:
+        """Against fp32 on a few images."""
+        assert self.scorer is not None, "give it images to score on"
+        with self.phase("screen"), self._refusable():
+            return self.scorer.screen(model)
+        return None
+
+    def score(self, model: bytes) -> Score:
+        """Against fp32 on all images of the choice."""
+        assert self.scorer is not None, "give it images to score on"
+        with self.phase("score"):
+            return self.scorer.score(model)
