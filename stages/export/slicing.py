@@ -6,7 +6,8 @@
 
 Three things follow the widths besides weights: the bias a batch norm was folded into (named after
 the weight), the `group` of a depthwise convolution, and constant shapes of reshapes. Nodes of
-branches that the plan drops are left out, with the sums that they went into.
+branches that the plan drops are left out, with the sums that they went into. A graph that was
+quantised is cut in the same way, its scales and zero points with its weights.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pipeline.channels.graph import ChannelGraph, Keep, Place
 from pipeline.channels.plan import ChannelPlan
 from pipeline.errors import Refused
 from stages.export.naming import FOLDED_BIAS, TRANSPOSED
-from stages.export.zeros import remove_zeros, shapes_of
+from stages.export.quantized import follow, join_pairs, scaled, scales_of, themselves
+from stages.export.zeros import remove_unread, remove_zeros, shapes_of
 
 _HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _INSTEAD = "export the pruned network instead"
@@ -49,26 +51,43 @@ def slice_onnx(
 
 
 class OnnxSlicer:
-    """`slice_onnx` for many plans: what depends on the original alone is done once."""
+    """`slice_onnx` for many plans: what depends on the original alone is done once.
 
-    def __init__(self, original: onnx.ModelProto, graph: ChannelGraph) -> None:
+    Args:
+        original, graph: see `slice_onnx`.
+        quantized: the original in QDQ form, its nodes under their names: candidates are slices of
+            it instead. Raises Refused where that cannot be followed (`follow`).
+    """
+
+    def __init__(
+        self,
+        original: onnx.ModelProto,
+        graph: ChannelGraph,
+        quantized: onnx.ModelProto | None = None,
+    ) -> None:
         self.graph = graph
-        self._tensors = list(original.graph.initializer)
+        if quantized is None:
+            whole, self._followed = original, themselves(original)
+        else:  # it says nothing of the values behind its own nodes
+            whole = onnx.shape_inference.infer_shapes(quantized)
+            self._followed = follow(whole, original)
+        self._scales = {} if quantized is None else scales_of(whole)
+        self._tensors = list(whole.graph.initializer)
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._tensors}
         self._skeleton = onnx.ModelProto()
-        self._values = shapes_of(original)
-        self._skeleton.CopyFrom(original)  # without weights it is copied fast, once a candidate
+        self._values = shapes_of(whole)
+        self._skeleton.CopyFrom(whole)  # without weights it is copied fast, once a candidate
         del self._skeleton.graph.initializer[:]
         del self._skeleton.graph.value_info[:]  # sizes of the uncut graph
         self._sources = {
-            tensor.name: _sources(tensor.name, graph, original) for tensor in self._tensors
+            tensor.name: self._sources_of(tensor.name, original) for tensor in self._tensors
         }
         self._arrays = {
             t.name: numpy_helper.to_array(t) for t in self._tensors if self._sources[t.name]
         }
         self._made_by = {branch.id: self._outputs(branch) for branch in graph.branches}
-        _check_slices(original)
-        self._free_reshapes(original)
+        _check_slices(whole)
+        self._free_reshapes(whole)
         self._check_names(graph)
 
     def slice(self, keep: Keep, drop: Collection[str] = ()) -> onnx.ModelProto:
@@ -82,14 +101,17 @@ class OnnxSlicer:
         removed = self.graph.removed_slices(keep)
         result = onnx.ModelProto()
         result.CopyFrom(self._skeleton)
-        if going:
-            self._leave_out(result, going)
+        factors = self._leave_out(result, going) if going else {}
         read = {name for node in result.graph.node for name in node.input}
         shapes: dict[str, tuple[int, ...]] = {}
         for tensor in self._tensors:
             if tensor.name not in read:
                 continue
             cut = self._cut(tensor.name, removed)
+            if tensor.name in factors:
+                cut = scaled(
+                    self._arrays[tensor.name] if cut is None else cut, factors[tensor.name]
+                )
             if cut is None:
                 result.graph.initializer.add().CopyFrom(tensor)
             else:
@@ -113,17 +135,29 @@ class OnnxSlicer:
             for name in node.output
         }
 
-    def _parameter(self, name: str) -> str:
-        """The parameter that an initialiser was, or a name that is none."""
-        return name if name in self._shapes else ""
+    def _parameter(self, value: str) -> str:
+        """The parameter that a value is, or a name that is none."""
+        origin = self._followed.origins.get(self._followed.roots.get(value, value))
+        return origin.initializer if origin else ""
 
-    def _leave_out(self, result: onnx.ModelProto, going: Sequence[Branch]) -> None:
+    def _sources_of(self, name: str, original: onnx.ModelProto) -> Sources:
+        origin = self._followed.origins.get(name)
+        if origin is None:
+            return {}
+        of_origin = _sources(origin.initializer, self.graph, original)
+        return {own: of_origin[dim] for own, dim in origin.dims.items() if dim in of_origin}
+
+    def _leave_out(self, result: onnx.ModelProto, going: Sequence[Branch]) -> dict[str, float]:
+        """Remove branches; what some of the initialisers are to be multiplied by then."""
         # all that a branch makes may count as zeros: what is added is, and nothing else is read
         remove_zeros(result, {n for b in going for n in self._made_by[b.id]}, self._values)
+        factors = join_pairs(result.graph, self._scales)
+        remove_unread(result.graph)
         for branch in going:
             for node in result.graph.node:
                 if any(branch.holds(self._parameter(name)) for name in node.input):
                     raise Refused(f"{node.name}: the branch {branch.id} cannot be left out of it")
+        return factors
 
     def _check_keep(self, keep: Keep, gone: Collection[str]) -> None:
         for name, kept in keep.items():
@@ -147,10 +181,13 @@ class OnnxSlicer:
     def _fix_groups(self, result: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """A depthwise convolution has as many groups as inputs; other grouped ones keep theirs."""
         for node in result.graph.node:
-            if node.op_type not in ("Conv", "ConvTranspose") or node.input[1] not in shapes:
+            if node.op_type not in ("Conv", "ConvTranspose"):
+                continue
+            weight = self._followed.roots.get(node.input[1], "")
+            if weight not in shapes:
                 continue
             group = next((a for a in node.attribute if a.name == "group"), None)
-            old, new = self._shapes[node.input[1]], shapes[node.input[1]]
+            old, new = self._shapes[weight], shapes[weight]
             if group is None or group.i == 1:
                 continue
             one_input_each = old[1] == 1 if node.op_type == "Conv" else old[0] == group.i
@@ -182,9 +219,9 @@ class OnnxSlicer:
         """Refuse weights that carry no parameter's name: they could not be cut."""
         names = {*graph.parameters, *graph.aliases}
         for node in self._skeleton.graph.node:
-            if node.op_type not in _HEAVY or node.input[1] not in self._shapes:
+            weight = self._parameter(node.input[1]) if node.op_type in _HEAVY else ""
+            if not weight:
                 continue
-            weight = node.input[1]
             if not {weight, weight.removesuffix(TRANSPOSED)} & names:
                 raise Refused(
                     f"{node.name}: its weight {weight!r} has no parameter's name, "

@@ -19,7 +19,8 @@ _OF_FIRST = frozenset(
     {"Identity", "Relu", "LeakyRelu", "Elu", "Selu", "Gelu", "HardSwish", "Mish", "Tanh", "Erf",
      "Abs", "Neg", "Sqrt", "Cast", "CastLike", "Dropout", "Reshape", "Flatten", "Transpose",
      "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand", "Tile", "MaxPool", "AveragePool",
-     "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "Div"}
+     "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "Div",
+     "QuantizeLinear", "DequantizeLinear"}  # every range holds 0
 )  # fmt: skip
 _OF_ANY, _OF_ALL = frozenset({"Mul", "MatMul"}), frozenset({"Add", "Sub", "Concat"})
 
