@@ -33,6 +33,9 @@ def doctor(
         int,
         typer.Option("--threads", min=0, help="With --target: intra-op threads, 0 for all cores."),
     ] = 1,
+    precision: Annotated[
+        str, typer.Option("--precision", help="With --target: fp32, or int8 for quantised layers.")
+    ] = "fp32",
     refresh: Annotated[
         bool, typer.Option("--refresh", help="With --target: time again what is known already.")
     ] = False,
@@ -69,17 +72,20 @@ def doctor(
             EnvironmentProblem(problems[0], hint=bad[0]["hint"], details=problems[1:]), doc
         )
     if target:
-        doc["alignment"] = _alignment(provider, threads, refresh)
+        doc["alignment"] = _alignment(provider, threads, precision, refresh)
     return doc
 
 
-def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
+def _alignment(provider: str, threads: int, precision: str, refresh: bool) -> dict[str, Any]:
     """The sweep as a table: microseconds of one layer by width, what a multiple costs, and the
     one that pays.
     """
-    from pipeline.errors import Set
+    from pipeline.errors import Set, UsageError
+    from stages.benchmark.alignment import PRECISIONS
     from stages.benchmark.alignment_cache import cached_alignment
 
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}", hint=f"one of {', '.join(PRECISIONS)}")
     watcher = console.RunWatcher()
 
     def before() -> None:
@@ -88,6 +94,7 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
 
     try:
         found, known = cached_alignment(
+            precision=precision,
             provider=provider,
             threads=threads,
             refresh=refresh,
@@ -101,14 +108,14 @@ def _alignment(provider: str, threads: int, refresh: bool) -> dict[str, Any]:
     widths = sorted({row.channels for row in found.rows})
     table = [(width, *(f"{times[kind, width]:.1f}" for kind in kinds)) for width in widths]
     provider_name = found.provider.removesuffix("ExecutionProvider")
-    where = f"{provider_name}, {found.threads} thread(s), machine {found.machine}"
+    where = f"{precision}, {provider_name}, {found.threads} thread(s), machine {found.machine}"
     console.table(("channels", *(f"{kind} µs" for kind in kinds)), table, title=where)
     costs = [(multiple, f"{cost:.2f}×") for multiple, cost in found.cost.items()]
     console.table(
         ("multiple of", "time per channel against the best"), costs, right=("multiple of",)
     )
     console.say(
-        f"channel counts should be multiples of {found.multiple} here: "
+        f"channel counts should be multiples of {found.multiple} here in {precision}: "
         f"{Set('search.align', found.multiple)}"
     )
     if known:

@@ -2,6 +2,7 @@
 
 Runtimes block channels (8 or 16 at a time on most CPUs). A width off the block either leaves the
 fast layout or is padded up to it, so a network with fewer multiply-accumulates can be slower.
+INT8 kernels keep channels last and block otherwise, so they are a sweep of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stages.benchmark.probes import conv_chain
 WIDTHS = (30, 32, 36, 40, 44, 48, 56, 60, 62, 64, 72, 76, 80, 94, 96)
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 MIN_BLOCKS = 4  # a layer of fewer steps has no room left to choose a width
+PRECISIONS = ("fp32", "int8")
 _KINDS = {"conv 3x3": (3, False), "conv 1x1": (1, False), "depthwise 3x3": (3, True)}
 _REPEAT = 4  # equal layers in a row, so that entering and leaving the graph weigh little
 _NEAR = (0.6, 1.6)  # of a width: those that it could be rounded to instead
@@ -45,6 +47,7 @@ class Alignment:
         cost: for each multiple m, how much slower per channel the widths are that are multiples of
             m and of nothing larger in the list, against the best multiple (1.0 = as good as any).
         machine: id of the fingerprint it belongs to.
+        precision: "fp32" or "int8".
     """
 
     multiple: int
@@ -53,6 +56,7 @@ class Alignment:
     provider: str
     threads: int
     machine: str
+    precision: str = PRECISIONS[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` reads them back."""
@@ -70,7 +74,8 @@ class Alignment:
         if multiple != found["multiple"]:
             raise ValueError("the multiple is not what its own timings say")
         provider, threads = str(found["provider"]), int(found["threads"])
-        return cls(multiple, cost, rows, provider, threads, str(found["machine"]))
+        precision = str(found.get("precision", PRECISIONS[0]))
+        return cls(multiple, cost, rows, provider, threads, str(found["machine"]), precision)
 
     def for_widths(self, widths: Sequence[int]) -> int:
         """The multiple for layers this wide: halved until the median one has 4 steps or more.
@@ -86,6 +91,7 @@ class Alignment:
 
 def measure_alignment(
     *,
+    precision: str = PRECISIONS[0],
     provider: str = CPU,
     threads: int = 1,
     size: int = 14,
@@ -98,6 +104,7 @@ def measure_alignment(
     """Time 3×3, 1×1 and depthwise convolutions at every width; about five seconds.
 
     Args:
+        precision: "fp32" or "int8".
         size: height and width of the activations, in pixels.
         min_time: seconds that one graph is run for on each visit.
         repeats: visits of each width.
@@ -116,18 +123,19 @@ def measure_alignment(
             worker = stack.enter_context(LatencyWorker(provider=provider, threads=threads))
             timer = partial(worker.time, min_time=min_time)
         for done, (kind, width) in enumerate(order, start=1):
-            us = 1e6 * timer(_graph(kind, width, size)) / _REPEAT
+            us = 1e6 * timer(_graph(kind, width, size, precision)) / _REPEAT
             best[kind, width] = min(us, best.get((kind, width), us))  # other work only adds time
             if progress:
                 progress(done, len(order))
     rows = tuple(WidthTime(kind, width, us) for (kind, width), us in best.items())
     multiple, cost = alignment_of(rows)
-    return Alignment(multiple, cost, rows, provider, threads, fingerprint()["id"])
+    return Alignment(multiple, cost, rows, provider, threads, fingerprint()["id"], precision)
 
 
-def _graph(kind: str, width: int, size: int) -> bytes:
+def _graph(kind: str, width: int, size: int, precision: str) -> bytes:
     kernel, depthwise = _KINDS[kind]
-    return conv_chain(width, size, kernel=kernel, depthwise=depthwise, repeat=_REPEAT)
+    int8 = precision != PRECISIONS[0]
+    return conv_chain(width, size, kernel=kernel, depthwise=depthwise, repeat=_REPEAT, int8=int8)
 
 
 def alignment_of(

@@ -1,9 +1,9 @@
 """The channel multiple of this machine, measured once and kept.
 
-`~/.cache/rlp/alignment/<machine>-<provider>-<threads>t.json`: the key is the fingerprint of
-processor, limits and versions, so that another runtime is measured anew. The file carries its own
-hash; a damaged one, or one of another machine, is measured again. Without a folder to write to,
-nothing is kept and nothing fails.
+`~/.cache/rlp/alignment/<machine>-<provider>-<threads>t.json`, for INT8 `…t-int8.json`: the key is
+the fingerprint of processor, limits and versions, so that another runtime is measured anew. The
+file carries its own hash; a damaged one, or one of another machine, is measured again. Without a
+folder to write to, nothing is kept and nothing fails.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pipeline.run.documents import Sealed
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker, require_provider
 from pipeline.system import cache_folder
-from stages.benchmark.alignment import Alignment, measure_alignment
+from stages.benchmark.alignment import PRECISIONS, Alignment, measure_alignment
 from stages.benchmark.fingerprint import fingerprint, resolve_threads
 
+FP32 = PRECISIONS[0]
 _ALIGNMENT = Sealed("alignment", "", (), 1 << 20, "the channel multiple of a machine")
 # whatever reading a file may raise that is damaged, half-written or of another version
 _UNUSABLE = (RlpError, OSError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -27,6 +28,7 @@ _UNUSABLE = (RlpError, OSError, KeyError, TypeError, ValueError, AttributeError,
 
 def cached_alignment(
     *,
+    precision: str = FP32,
     provider: str = CPU,
     threads: int = 1,
     refresh: bool = False,
@@ -37,6 +39,7 @@ def cached_alignment(
     """The alignment that pays here, measured unless it is known; and whether it was known.
 
     Args:
+        precision: "fp32" or "int8".
         refresh: measure again, and keep that.
         before: called when something is to be measured.
         progress: called with (convolutions timed, all of them).
@@ -45,22 +48,25 @@ def cached_alignment(
         EnvironmentProblem: this onnxruntime lacks the provider.
     """
     name, count = find_provider(provider).name, resolve_threads(threads)
-    known = None if refresh else known_alignment(provider=name, threads=count)
+    setting = {"precision": precision, "provider": name, "threads": count}
+    known = None if refresh else known_alignment(**setting)
     if known is not None:
         return known, True
     with Worker() as worker:
         require_provider(worker, name)
     before()
-    found = measure(provider=name, threads=count, progress=progress)
-    _keep(found, _path(found.machine, name, count))
+    found = measure(**setting, progress=progress)
+    _keep(found, _path(found.machine, name, count, precision))
     return found, False
 
 
-def known_alignment(*, provider: str = CPU, threads: int = 1) -> Alignment | None:
+def known_alignment(
+    *, precision: str = FP32, provider: str = CPU, threads: int = 1
+) -> Alignment | None:
     """What was measured here before; None where nothing was, or the file is not to be trusted."""
     name, count = find_provider(provider).name, resolve_threads(threads)
     machine = fingerprint()["id"]
-    path = _path(machine, name, count)
+    path = _path(machine, name, count, precision)
     if path is None:
         return None
     try:
@@ -68,7 +74,8 @@ def known_alignment(*, provider: str = CPU, threads: int = 1) -> Alignment | Non
         found = Alignment.from_dict(kept["alignment"])
     except _UNUSABLE:
         return None
-    same = (found.machine, found.provider, found.threads) == (machine, name, count)
+    of = (found.machine, found.provider, found.threads, found.precision)
+    same = of == (machine, name, count, precision)
     return found if same else None  # a file may have been copied here under this machine's name
 
 
@@ -80,8 +87,10 @@ def _keep(found: Alignment, path: Path | None) -> None:
         _ALIGNMENT.write(path, {"alignment": found.to_dict()})
 
 
-def _path(machine: str, provider: str, threads: int) -> Path | None:
+def _path(machine: str, provider: str, threads: int, precision: str) -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    return folder / "alignment" / f"{machine}-{find_provider(provider).short}-{threads}t.json"
+    of = f"{machine}-{find_provider(provider).short}-{threads}t"
+    suffix = "" if precision == FP32 else f"-{precision}"
+    return folder / "alignment" / f"{of}{suffix}.json"

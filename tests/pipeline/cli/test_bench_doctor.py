@@ -110,12 +110,15 @@ def test_doctor_measures_the_target_once(
     assert rlp("doctor", "--json").json()["alignment"] is None
     first = rlp("doctor", "--target")
     assert first.code == 0
-    assert "should be multiples of 16" in first.out
+    assert "should be multiples of 16 here in fp32" in first.out
     assert "search.align=16" in first.out
     assert "about five seconds" in first.err
     again = rlp("doctor", "--target", "--json").json()["alignment"]
     assert (again["multiple"], again["known"]) == (16, True)
     assert rlp("doctor", "--target", "--refresh", "--json").json()["alignment"]["known"] is False
+    quantised = rlp("doctor", "--target", "--precision", "int8", "--json").json()["alignment"]
+    assert (quantised["precision"], quantised["known"]) == ("int8", False)
+    assert rlp("doctor", "--target", "--precision", "int4").code == 2
 
 
 def test_against_belongs_to_the_benchmark(rlp: fake_run.Rlp) -> None:

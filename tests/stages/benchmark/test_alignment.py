@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from pathlib import Path
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 
 from stages.benchmark.alignment import WIDTHS, WidthTime, alignment_of, measure_alignment
+from stages.benchmark.probes import conv_chain
 
 
 def blocked(block: int, penalty: float = 1.0) -> list[WidthTime]:
@@ -34,9 +40,11 @@ def test_a_machine_without_blocks_takes_any_width() -> None:
     assert alignment_of(blocked(1))[0] == 2  # the smallest multiple in the sweep
 
 
-def test_measures_every_kind_on_this_machine() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_measures_every_kind_on_this_machine(precision: str) -> None:
     ticks: list[tuple[int, int]] = []
     found = measure_alignment(
+        precision=precision,
         widths=(6, 8, 16),
         size=4,
         min_time=0.001,
@@ -48,6 +56,27 @@ def test_measures_every_kind_on_this_machine() -> None:
     }
     assert all(row.us > 0 for row in found.rows)
     assert found.multiple in found.cost
+    assert found.precision == precision
     assert ticks[-1] == (18, 18)
     assert len(found.machine) == 16
     assert json.loads(json.dumps(found.to_dict()))["cost"]
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_quantised_layers_run_as_integers_and_give_what_float_ones_give(
+    tmp_path: Path, depthwise: bool
+) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "run.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    x = np.random.default_rng(0).random((2, 16, 6, 6), dtype=np.float32)
+    one, other = (
+        ort.InferenceSession(conv_chain(16, 6, depthwise=depthwise, int8=int8), options).run(
+            None, {"input": x}
+        )[0]
+        for int8 in (False, True)
+    )
+    np.testing.assert_allclose(other, one, atol=0.05)
+    operators = Counter(node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node)
+    assert (operators["QLinearConv"], operators["Conv"]) == (4, 0)

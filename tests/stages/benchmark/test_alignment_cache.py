@@ -63,6 +63,27 @@ def test_another_number_of_threads_is_another_measurement(cache: Path) -> None:
     assert known_alignment(threads=2) is None
 
 
+def test_int8_is_another_measurement_of_quantised_layers(cache: Path) -> None:
+    graphs: list[onnx.ModelProto] = []
+
+    def measure(**setting: object) -> Alignment:
+        def seconds(graph: bytes) -> float:
+            graphs.append(onnx.load_from_string(graph))
+            return blocked_timer(32)(graph)
+
+        return measure_alignment(**setting, timer=seconds)  # type: ignore[arg-type]
+
+    cached_alignment(measure=Counted())
+    found, known = cached_alignment(measure=measure, precision="int8")
+    assert (found.multiple, found.precision, known) == (32, "int8", False)
+    assert known_alignment() != known_alignment(precision="int8") == found
+    assert {one.data_type for g in graphs for one in g.graph.initializer if len(one.dims) == 4} == {
+        onnx.TensorProto.INT8
+    }
+    (cache / f"{found.machine}-cpu-1t.json").replace(cache / f"{found.machine}-cpu-1t-int8.json")
+    assert known_alignment(precision="int8") is None
+
+
 @pytest.mark.parametrize(
     "damage",
     [
