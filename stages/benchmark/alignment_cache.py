@@ -48,14 +48,15 @@ def cached_alignment(
         EnvironmentProblem: this onnxruntime lacks the provider.
     """
     name, count = find_provider(provider).name, resolve_threads(threads)
-    setting = {"precision": precision, "provider": name, "threads": count}
-    known = None if refresh else known_alignment(**setting)
+    known = None
+    if not refresh:
+        known = known_alignment(precision=precision, provider=name, threads=count)
     if known is not None:
         return known, True
     with Worker() as worker:
         require_provider(worker, name)
     before()
-    found = measure(**setting, progress=progress)
+    found = measure(precision=precision, provider=name, threads=count, progress=progress)
     _keep(found, _path(found.machine, name, count, precision))
     return found, False
 

@@ -31,7 +31,7 @@ Sizes = Mapping[str, tuple[int, ...]]
 Numbers = Mapping[str, NDArray[Any]]
 
 
-class Origin(NamedTuple):
+class FloatTensor(NamedTuple):
     """A float initialiser, and which of its dimensions each own dimension is."""
 
     initializer: str
@@ -47,10 +47,10 @@ class Followed:
         roots: by value, the initialiser that it is, quantised and back or as it stands.
     """
 
-    origins: dict[str, Origin] = field(default_factory=dict)
+    origins: dict[str, FloatTensor] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
 
-    def add(self, name: str, origin: Origin) -> None:
+    def add(self, name: str, origin: FloatTensor) -> None:
         """Raises Refused for a tensor that came from two."""
         if self.origins.setdefault(name, origin) != origin:
             both = f"{self.origins[name].initializer} and {origin.initializer}"
@@ -60,7 +60,7 @@ class Followed:
 def themselves(original: onnx.ModelProto) -> Followed:
     """Of a float graph: every initialiser is its own."""
     dims = {tensor.name: range(len(tensor.dims)) for tensor in original.graph.initializer}
-    origins = {name: Origin(name, {dim: dim for dim in own}) for name, own in dims.items()}
+    origins = {name: FloatTensor(name, {dim: dim for dim in own}) for name, own in dims.items()}
     return Followed(origins, {name: name for name in origins})
 
 
@@ -107,13 +107,13 @@ def _follow_node(
         elif before.get(name) != sizes[root]:
             raise Refused(f"{node.name}: {root} is not as large as {name!r}", hint=INSTEAD)
         else:
-            found.add(root, Origin(name, {dim: dim for dim in range(len(sizes[root]))}))
+            found.add(root, FloatTensor(name, {dim: dim for dim in range(len(sizes[root]))}))
 
 
-def _of_outputs(node: onnx.NodeProto, own: onnx.NodeProto) -> Origin:
+def _of_outputs(node: onnx.NodeProto, own: onnx.NodeProto) -> FloatTensor:
     """Of a bias: the outputs of the weight."""
     turned = any(a.name == "transB" and a.i for a in node.attribute)
-    return Origin(own.input[1], {0: 0 if node.op_type == "Conv" or turned else 1})
+    return FloatTensor(own.input[1], {0: 0 if node.op_type == "Conv" or turned else 1})
 
 
 def _follow_scales(node: onnx.NodeProto, found: Followed, sizes: Sizes) -> None:
@@ -128,7 +128,7 @@ def _follow_scales(node: onnx.NodeProto, found: Followed, sizes: Sizes) -> None:
     axis = given.get("axis", 1) % max(1, len(shape))
     for name in node.input[1:]:
         if axis in origin.dims and sizes.get(name) == (shape[axis],):
-            found.add(name, Origin(origin.initializer, {0: origin.dims[axis]}))
+            found.add(name, FloatTensor(origin.initializer, {0: origin.dims[axis]}))
         elif np.prod(sizes.get(name, ())) != 1:
             raise Refused(f"{node.name}: {name} is not one number a channel", hint=INSTEAD)
 
