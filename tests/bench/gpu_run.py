@@ -39,6 +39,7 @@ NETWORKS = {  # config, share of the MACs that is left (RL-Pruner's), batch, sec
     "resnet56": ("resnet56", 0.49, 512, 150),
     "mobilenet_v3_large": ("mobilenet_v3_large", 0.67, 512, 150),
 }
+LEFT = {"macs": "0.34", "latency": "0.35"}  # budgets of the comparisons
 FEW = (  # every line runs, nothing is learned
     "data.train_limit=120", "data.test_limit=20", "pretrain.batch_size=54", "search.trials=2",
     "search.images=10", "search.fit_images=32", "search.finalists=1", "search.table.widths=1",
@@ -97,7 +98,11 @@ def jobs_of(places: Places) -> list[Job]:
     found += [_resnet56(places, seed, 5 if seed == 0 else 20 + seed) for seed in range(3)]
     found += [_mobilenet(places, left) for left in ((0.25,) if places.dry else (0.25, 0.2, 0.15))]
     found += [_recovery(places), _photographs(places)]
-    found += [_compare(places, name) for name in ("resnet20_cifar", "mobilenet_cifar")]
+    found += [
+        _compare(places, name, budget)
+        for name in ("resnet20_cifar", "mobilenet_cifar")
+        for budget in (("macs", "latency") if not places.dry else ("macs",))
+    ]
     found += [_breadth(places, "timm"), _breadth(places, "torchvision")]
     return sorted(found, key=lambda job: job.rank)
 
@@ -139,7 +144,7 @@ def _resnet56(places: Places, seed: int, rank: int) -> Job:
             "pretrain.precision=bf16", "distill.batch_size=256", "distill.precision=bf16",
             "distill.lr=0.02", "search.trials=60", "search.table.widths=6",
         ]  # fmt: skip
-    command = _network(places, name, "rlpruner/resnet56.yaml", sets, train=60, distill=120)
+    command = _network(places, name, "rlpruner/resnet56.yaml", sets, train=60, distill=240)
     return Job(name, command, rank, needs=() if places.dry else (weights,))
 
 
@@ -176,29 +181,31 @@ def _photographs(places: Places) -> Job:
     return Job("efficientnet", command, 11, threads=2, needs=(weights, *files))
 
 
-def _compare(places: Places, config: str) -> Job:
+def _compare(places: Places, config: str, budget: str) -> Job:
     names = "rl,table,evolution,random,uniform,global-taylor,rlpruner"
-    sets = [*places.images, "search.budget.latency=null", "search.budget.macs=0.34"]
-    run = places.out / "runs" / f"compare_{config}"
+    left = {"macs": "null", "latency": "null", budget: LEFT[budget]}
+    sets = [*places.images, *(f"search.budget.{key}={value}" for key, value in left.items())]
+    name = f"compare_{config}" + ("_latency" if budget == "latency" else "")
     command = [*RLP, "search", "compare", str(ROOT / "configs" / f"{config}.yaml")]
     if places.dry:
         names = "rl,table,uniform"
         sets += ["model.weights=null", "data.mean=null", "data.std=null"]
     command += ["--strategies", names, "--seeds", "2" if places.dry else "5"]
-    command += ["--trials", "2" if places.dry else "30", "--no-distill", "--run-dir", str(run)]
+    command += ["--trials", "2" if places.dry else "30", "--no-distill"]
+    command += ["--run-dir", str(places.out / "runs" / name)]
     command += ["--json", *(word for value in sets for word in ("--set", value))]
-    return Job(f"compare_{config}", command, 12, heavy=False)
+    return Job(name, command, 12, heavy=False)
 
 
 def _breadth(places: Places, which: str) -> Job:
     file = places.out / "rows" / f"breadth_{which}.json"
     command = [sys.executable, str(BENCH / "breadth.py"), f"--{which}", "--json", str(file)]
     if which == "torchvision":
-        command += ["--reconstruct", "--size", "96"]
+        command += ["--reconstruct", *(["--size", "96"] if places.dry else ["--cuts", "0.5"])]
     if places.dry:
         command += ["--only", "resnet18", "--cuts", "0.5"]
     else:
-        command += ["--workers", "5" if which == "timm" else "2", "--resume"]
+        command += ["--workers", "5" if which == "timm" else "4", "--resume"]
     return Job(f"breadth_{which}", command, 30, heavy=False)
 
 

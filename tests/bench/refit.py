@@ -29,14 +29,17 @@ def refit(model: nn.Module, graph: ChannelGraph, size: int) -> dict[str, float]:
         after over the error before; `seconds`; `peak_mib` of the process.
     """
     draw = torch.Generator().manual_seed(0)
-    images = torch.randn(FITTED + SEEN, 3, size, size, generator=draw)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images = torch.randn(FITTED + SEEN, 3, size, size, generator=draw).to(device)
     plan = ChannelPlan.uniform(graph, CUT)
     small = prune(model, graph, plan, check=False)  # the survey's own proofs say more
+    model, small = model.to(device), small.to(device)
     done = reconstruct_layers(small, model, graph, plan, images[:FITTED])
     fitted = [layer for layer in done.layers if layer.error_after is not None]
     pairs = [(layer.error_before or 0.0, layer.error_after or 0.0) for layer in fitted]
     other = images[FITTED:]
     whole = _outputs(model, other)
+    model.cpu()
     return {
         "cut": _error(_outputs(small, other), whole),
         "after": _error(_outputs(done.model, other), whole),
