@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def jobs_of(places: Places) -> list[Job]:
         for budget in (("macs", "latency") if not places.dry else ("macs",))
     ]
     found += [_breadth(places, "timm"), _breadth(places, "torchvision")]
+    found += [_versus(places), _smoke()]
     return sorted(found, key=lambda job: job.rank)
 
 
@@ -195,6 +197,24 @@ def _compare(places: Places, config: str, budget: str) -> Job:
     command += ["--run-dir", str(places.out / "runs" / name)]
     command += ["--json", *(word for value in sets for word in ("--set", value))]
     return Job(name, command, 12, heavy=False)
+
+
+def _versus(places: Places) -> Job:
+    """What a sceptic would try instead; the network by the config itself."""
+    run, out = places.out / "runs" / "versus", places.out / "rows" / "versus"
+    config = str(ROOT / "configs" / "mobilenet_cifar.yaml")
+    sets = [word for value in places.images for word in ("--set", value)]
+    first = [*RLP, "pipeline", "run", config, "--run-dir", str(run), "--until", "reconstruct"]
+    script = [sys.executable, str(BENCH / "versus_alternatives.py"), config, "--run-dir", str(run)]
+    script += ["--narrow-epochs", "5", "--out", str(out)]
+    both = " && ".join(shlex.join([*words, *sets]) for words in (first, script))
+    return Job("versus", ["sh", "-c", both], 8)
+
+
+def _smoke() -> Job:
+    """RL-Pruner's networks through the whole chain on the images in the package."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "smoke"]
+    return Job("smoke", [*command, str(ROOT / "tests" / "test_rlpruner_configs.py")], 31, False)
 
 
 def _breadth(places: Places, which: str) -> Job:

@@ -43,7 +43,7 @@ from pipeline.data.images import balanced_indices
 from pipeline.models import build_model, load_model
 from pipeline.run import store
 from pipeline.training import Recipe, fit
-from pipeline.training.machine import all_cores
+from pipeline.training.machine import all_cores, device_for
 from stages.benchmark import Protocol, compare, onnx_accuracy
 from stages.distill.engine import recover
 from stages.export import export_onnx
@@ -174,6 +174,7 @@ class Contest:
         self.config, self.run, self.table = config, run, table
         self.narrow_epochs = narrow_epochs
         self.base = load_model(run / "pretrain").eval()
+        self.device = device_for(config.device)
         self.splits = load_splits(config.data, seed=config.seed)
         if images:
             some = self.splits.train.subset(
@@ -181,19 +182,20 @@ class Contest:
             )
             self.splits = dataclasses.replace(self.splits, train=some)
         self.example = self.splits.search.take(2, seed=0)[0].contiguous()
+        self.placed = self.splits.to(self.device)
 
     def recovered(
         self, name: str, cut: Callable[[], nn.Module], section: DistillConfig | None = None
     ) -> dict[str, Any]:
         """Cut, distil, export."""
-        student, section = cut(), section or self.config.distill
+        student, section = cut().to(self.device), section or self.config.distill
 
         def train(model: nn.Module, objective: Any, images: Any, epochs: int) -> Any:
             recipe = Recipe.from_config(section, epochs=epochs, lr=section.lr)
             return fit(
                 model,
                 images,
-                self.splits.search,
+                self.placed.search,
                 recipe,
                 seed=self.config.seed,
                 objective=objective,
@@ -201,8 +203,8 @@ class Contest:
 
         found = recover(
             student,
-            copy.deepcopy(self.base),
-            self.splits,
+            copy.deepcopy(self.base).to(self.device),
+            self.placed,
             section,
             seed=self.config.seed,
             train=train,
@@ -215,7 +217,7 @@ class Contest:
         }
 
     def exported(self, name: str, model: nn.Module) -> dict[str, Any]:
-        report = export_onnx(model.eval(), self.example, self.table.onnx(name))
+        report = export_onnx(model.cpu().eval(), self.example, self.table.onnx(name))
         sizes = {
             "macs": macs(model, self.example),
             "params": sum(p.numel() for p in model.parameters()),
