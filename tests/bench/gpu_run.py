@@ -213,7 +213,18 @@ def _versus(places: Places) -> Job:
 
 def _smoke() -> Job:
     """RL-Pruner's networks through the whole chain on the images in the package."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "smoke"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "5",
+        "-m",
+        "smoke",
+    ]
     return Job("smoke", [*command, str(ROOT / "tests" / "test_rlpruner_configs.py")], 31, False)
 
 
