@@ -29,7 +29,7 @@ data: {root: images, search_fraction: 0.2}
 pretrain: {epochs: 2, batch_size: 32, augment: {crop: 0}, precision: fp32}
 search: {budget: {macs: 0.36}, trials: 6, align: 2, images: 40, fit_images: 64, finalists: 2}
 distill: {epochs: 3, batch_size: 32, augment: {crop: 0}, precision: fp32}
-export: {images: 32}
+export: {images: 32, exporter: torchscript}
 quantize: {mode: off}
 benchmark: {batches: [1], min_seconds: 0.1, min_runs: 10, launches: 2, profile: false}
 """

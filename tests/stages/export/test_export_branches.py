@@ -13,7 +13,8 @@ from export_nets import lively
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from pipeline.models.registry import BUILTIN
+from pipeline.models.resnet_cifar import CifarResNet
+from pipeline.models.torchvision_shim import import_torchvision
 from stages.export import OnnxSlicer, export_proto, slice_onnx
 from stages.export.zeros import remove_zeros
 from stages.prune import ChannelPlan, prune
@@ -24,20 +25,25 @@ X = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 # of one block, its batch norms folded
 BLOCK = {
     "mobilenet_v2": Counter(Conv=3, Clip=2, Add=1),
-    "resnet20": Counter(Conv=2, Relu=1, Add=1),
+    "resnet14": Counter(Conv=2, Relu=1, Add=1),
 }
 DROP = {
-    "mobilenet_v2": ("features.3", "features.8", "features.9"),
-    "resnet20": ("layer1.1", "layer2.0", "layer2.1"),
+    "mobilenet_v2": ("features.3", "features.5", "features.6"),
+    "resnet14": ("layer1.1", "layer2.0", "layer2.1"),
 }
 # ReLUs that would follow another one; that of layer2.0 follows a padded shortcut
-TWICE = {"mobilenet_v2": Counter(), "resnet20": Counter(Relu=2)}
+TWICE = {"mobilenet_v2": Counter(), "resnet14": Counter(Relu=2)}
+INVERTED = [[1, 8, 1, 1], [4, 16, 2, 2], [4, 24, 3, 2]]  # expansion, channels, blocks, stride
 
 
 @pytest.fixture(scope="module", params=BLOCK)
 def made(request: pytest.FixtureRequest) -> tuple[str, nn.Module, ChannelGraph, onnx.ModelProto]:
     torch.manual_seed(0)
-    net = lively(BUILTIN[request.param](num_classes=4))
+    if request.param == "resnet14":
+        net: nn.Module = CifarResNet(2, num_classes=4)
+    else:
+        net = import_torchvision().models.MobileNetV2(4, 1.0, INVERTED)
+    net = lively(net)
     return request.param, net, trace(net, X[:1]), export_proto(net, X[:1])
 
 
