@@ -147,12 +147,16 @@ def _sizes(known: list[int | None], batch: int, shape: list[int] | None) -> list
 
 
 def warm_up(session: Session, window: float, tolerance: float, limit: float) -> dict:
-    """Run until the medians of the last three windows agree within `tolerance`.
+    """Run until the medians of windows no longer fall: three windows or more, of which the last is
+    not faster than both before it by more than `tolerance`.
+
+    A cold session only gets faster. Other work makes medians rise as well as fall, and warming up
+    for longer is no cure for that.
 
     Args:
         window, limit: seconds of one window, and of all at most.
     Returns:
-        runs, seconds, stable (whether they agreed) and the last median in ns.
+        runs, seconds, stable (whether they stopped falling) and the last median in ns.
     """
     medians: deque[float] = deque(maxlen=3)
     begin = time.perf_counter()
@@ -162,7 +166,7 @@ def warm_up(session: Session, window: float, tolerance: float, limit: float) -> 
         runs += len(times)
         medians.append(statistics.median(times))
         spent = time.perf_counter() - begin
-        stable = len(medians) == 3 and max(medians) <= min(medians) * (1 + tolerance)
+        stable = len(medians) == 3 and medians[2] >= min(medians[0], medians[1]) * (1 - tolerance)
         if stable or spent >= limit:
             return {"runs": runs, "seconds": spent, "stable": stable, "median_ns": medians[-1]}
 

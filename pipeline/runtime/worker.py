@@ -66,16 +66,20 @@ class Worker:
 
     def close(self) -> None:
         """End the child: politely, then by force."""
-        for pipe in (self._process.stdin, self._process.stdout):  # the child ends with its input
-            with contextlib.suppress(OSError):
-                if pipe:
-                    pipe.close()
+        self.hang_up()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._log.close()
+
+    def hang_up(self) -> None:
+        """Let the child end, which takes it a moment, and do not wait; `close` does."""
+        for pipe in (self._process.stdin, self._process.stdout):  # the child ends with its input
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
 
     @property
     def alive(self) -> bool:
@@ -183,10 +187,10 @@ class Worker:
     def warm(
         self, *, window: float = 0.05, tolerance: float = 0.03, limit: float = 2.0
     ) -> dict[str, Any]:
-        """Run until the medians of three windows agree within `tolerance`, at most `limit` seconds.
+        """Run until medians of windows stop falling by more than `tolerance`, or `limit` seconds.
 
         Returns:
-            runs, seconds, stable (whether they agreed) and the last median in ns.
+            runs, seconds, stable (whether they stopped falling) and the last median in ns.
         """
         return self._ask("warm", window=window, tolerance=tolerance, limit=limit)
 

@@ -1,4 +1,4 @@
-"""Two ONNX files, one question: which is faster here, by how much, and is that more than chance?"""
+"""ONNX files and one question: which is faster here, by how much, and is that more than chance?"""
 
 from __future__ import annotations
 
@@ -127,97 +127,128 @@ def compare_settings(
     progress: ProgressCallback | None = None,
 ) -> list[Comparison]:
     """`compare` at several settings, which share the processes."""
-    protocol = protocol or Protocol()
-    a, b = Path(base_onnx), Path(other_onnx)
-    facts = [_facts(a, settings), _facts(b, settings)]
-    fallback = {
-        name: tuple(
-            node
-            for file in (a, b)
-            for node in check_placement(file, name, allow_fallback, input_shape)
+    return time_files(
+        [base_onnx, other_onnx],
+        settings,
+        protocol=protocol,
+        input_shape=input_shape,
+        allow_fallback=allow_fallback,
+        progress=progress,
+    ).between(0, 1)
+
+
+@dataclass(frozen=True)
+class TimedFiles:
+    """Files timed in the same rounds, of which any two can be compared.
+
+    Attributes:
+        facts: of every file: its name, sha256, bytes, denormal weights and MACs of an image.
+        samples, flushed: a setting each; `flushed` with denormals treated as zero, or None.
+        fallback: by file, heavy nodes that a provider left to the CPU.
+    """
+
+    settings: tuple[Setting, ...]
+    facts: tuple[dict[str, Any], ...]
+    samples: tuple[Samples, ...]
+    flushed: tuple[Samples, ...] | None
+    fallback: tuple[dict[str, tuple[str, ...]], ...]
+
+    def between(self, a: int, b: int) -> list[Comparison]:
+        """File `b` against file `a`, both by number, at every setting.
+
+        The control is always that of the first file.
+        """
+        return [self._comparison(a, b, index) for index in range(len(self.settings))]
+
+    def _comparison(self, a: int, b: int, index: int) -> Comparison:
+        setting, samples = self.settings[index], self.samples[index]
+        ratio, control = ratio_intervals(samples.ratios(a, b), samples.control())
+        provider = find_provider(setting.provider).name
+        copies = samples.copies_ms
+        return Comparison(
+            provider=provider,
+            batch=setting.batch,
+            threads=samples.threads,
+            static_batch=setting.static_batch,
+            verdict=verdict(ratio, control),
+            ratio=ratio.value,
+            ci95=_pair(ratio),
+            aa_ratio=control.value,
+            aa_ci95=_pair(control),
+            a=_variant(self.facts[a], samples.calls[a], setting.batch),
+            b=_variant(self.facts[b], samples.calls[b], setting.batch),
+            rounds=sum(len(launch) for launch in samples.rounds),
+            launches=len(samples.rounds),
+            cores=tuple(samples.cores),
+            warm_stable=samples.warm_stable,
+            seconds=samples.seconds,
+            copies_ms={"a": copies[a], "b": copies[b]} if copies else None,
+            flushed=self._flushed(a, b, index),
+            fallback_nodes=tuple(
+                node for side in (a, b) for node in self.fallback[side].get(provider, ())
+            ),
         )
-        # the CPU is what others fall back to
-        for name in {find_provider(setting.provider).name for setting in settings} - {CPU}
-    }
-    found = measure(a, b, settings, protocol, input_shape=input_shape, progress=progress)
-    flushed = _flushed(a, b, settings, protocol, facts, input_shape)
-    return [
-        _comparison(setting, samples, facts, fallback, flushed[index])
-        for index, (setting, samples) in enumerate(zip(settings, found, strict=True))
-    ]
+
+    def _flushed(self, a: int, b: int, index: int) -> dict[str, Any] | None:
+        """The same comparison with denormals treated as zero, when either file has some."""
+        if not self.flushed or not any(self.facts[side]["denormal_weights"] for side in (a, b)):
+            return None
+        samples = self.flushed[index]
+        ratio, control = ratio_intervals(samples.ratios(a, b), samples.control())
+        return {
+            "verdict": verdict(ratio, control),
+            "ratio": ratio.value,
+            "ci95": [ratio.low, ratio.high],
+            "a_p50_ms": percentiles(samples.calls[a])["p50"],
+            "b_p50_ms": percentiles(samples.calls[b])["p50"],
+        }
 
 
-def _facts(path: Path, settings: Sequence[Setting]) -> dict[str, Any]:
-    """What `Variant` says of the file itself; refuses a provider that is not there."""
-    digest = sha256_file(path)  # before it is timed: what changes meanwhile is another file
+def time_files(
+    files: Sequence[Path | str],
+    settings: Sequence[Setting],
+    *,
+    protocol: Protocol | None = None,
+    input_shape: Sequence[int] | None = None,
+    allow_fallback: bool = False,
+    progress: ProgressCallback | None = None,
+) -> TimedFiles:
+    """Time two files or more in the same rounds, with one control: the first against itself.
+
+    Takes a process a file and one more; arguments and errors as of `compare`.
+    """
+    protocol = protocol or Protocol()
+    paths = [Path(file) for file in files]
     with Worker() as worker:
         for setting in settings:
             require_provider(worker, find_provider(setting.provider).name)
-        scan = worker.scan(path)
+        facts = tuple(_facts(worker, path, input_shape) for path in paths)
+    # the CPU is what others fall back to
+    providers = {find_provider(setting.provider).name for setting in settings} - {CPU}
+    fallback = tuple(
+        {name: tuple(check_placement(p, name, allow_fallback, input_shape)) for name in providers}
+        for p in paths
+    )
+    found = measure(paths, settings, protocol, input_shape=input_shape, progress=progress)
+    flushed = None
+    if any(fact["denormal_weights"] for fact in facts):
+        flushed = measure(paths, settings, protocol, input_shape=input_shape, flush_denormals=True)
+    return TimedFiles(
+        tuple(settings), facts, tuple(found), tuple(flushed) if flushed else None, fallback
+    )
+
+
+def _facts(worker: Worker, path: Path, input_shape: Sequence[int] | None) -> dict[str, Any]:
+    """What is known of the file itself, and the cost of one image."""
+    digest = sha256_file(path)  # before it is timed: what changes meanwhile is another file
+    scan = worker.scan(path, input_shape)
     return {
         "file": str(path),
         "sha256": digest,
         "bytes": path.stat().st_size,
         "denormal_weights": scan["denormals"],
+        "macs": scan["macs"],
     }
-
-
-def _flushed(
-    a: Path,
-    b: Path,
-    settings: Sequence[Setting],
-    protocol: Protocol,
-    facts: Sequence[dict[str, Any]],
-    input_shape: Sequence[int] | None,
-) -> list[dict[str, Any] | None]:
-    """The same comparison with denormals treated as zero, when either file has some."""
-    if not any(fact["denormal_weights"] for fact in facts):
-        return [None] * len(settings)
-    found = measure(a, b, settings, protocol, input_shape=input_shape, flush_denormals=True)
-    return [_flushed_row(samples) for samples in found]
-
-
-def _flushed_row(samples: Samples) -> dict[str, Any]:
-    ratio, control = ratio_intervals(samples.ratios, samples.control)
-    return {
-        "verdict": verdict(ratio, control),
-        "ratio": ratio.value,
-        "ci95": [ratio.low, ratio.high],
-        "a_p50_ms": percentiles(samples.calls[0])["p50"],
-        "b_p50_ms": percentiles(samples.calls[1])["p50"],
-    }
-
-
-def _comparison(
-    setting: Setting,
-    samples: Samples,
-    facts: Sequence[dict[str, Any]],
-    fallback: dict[str, tuple[str, ...]],
-    flushed: dict[str, Any] | None,
-) -> Comparison:
-    ratio, control = ratio_intervals(samples.ratios, samples.control)
-    provider = find_provider(setting.provider).name
-    return Comparison(
-        provider=provider,
-        batch=setting.batch,
-        threads=samples.threads,
-        static_batch=setting.static_batch,
-        verdict=verdict(ratio, control),
-        ratio=ratio.value,
-        ci95=_pair(ratio),
-        aa_ratio=control.value,
-        aa_ci95=_pair(control),
-        a=_variant(facts[0], samples.calls[0], setting.batch),
-        b=_variant(facts[1], samples.calls[1], setting.batch),
-        rounds=sum(len(launch) for launch in samples.ratios),
-        launches=len(samples.ratios),
-        cores=tuple(samples.cores),
-        warm_stable=samples.warm_stable,
-        seconds=samples.seconds,
-        copies_ms=samples.copies_ms,
-        flushed=flushed,
-        fallback_nodes=fallback.get(provider, ()),
-    )
 
 
 def _variant(facts: dict[str, Any], calls: list[int], batch: int) -> Variant:
@@ -225,7 +256,7 @@ def _variant(facts: dict[str, Any], calls: list[int], batch: int) -> Variant:
     middle = times["p50"]
     assert middle is not None
     return Variant(
-        **facts,
+        **{key: value for key, value in facts.items() if key != "macs"},
         latency_ms=times,
         runs=len(calls),
         cv=variation(calls),

@@ -1,11 +1,14 @@
-"""The measuring loop: one process a variant, ABBA rounds, several launches.
+"""The measuring loop: one process a file, ABBA rounds, several launches.
 
-Every launch starts a fresh process for A, for B, and for a second A (the control). A round visits
-them there and back, `A B C C B A`, and the next round starts with another one:
+Every launch starts a fresh process for each file, the first of which is what the others are
+compared with, and one more for the first file again: the control. A round visits them there and
+back, and the next round starts with another one; for A against B, with C the control:
 
     launch 1   A B C C B A | C A B B A C | B C A A C B | ...
     launch 2   ...
 
+However many files there are, they share the first file's process, the control and the rounds: every
+pair of them has been timed side by side, so any two can be compared.
 One visit is a slot: the first call is thrown away, then calls are timed for a few milliseconds.
 """
 
@@ -16,17 +19,17 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker
 from stages.benchmark.fingerprint import cores, resolve_threads
 
-# Each of the three leads a third of the rounds: who comes first finds another's data in the caches.
-_ROTATION = ((0, 1, 2, 2, 1, 0), (2, 0, 1, 1, 0, 2), (1, 2, 0, 0, 2, 1))
 _CHEAP_NS = 20e6
 
+_Item = TypeVar("_Item")
 ProgressCallback = Callable[[int, int], None]
 """Called with (parts done, parts in all)."""
 
@@ -60,6 +63,7 @@ class Protocol:
         min_rounds: least rounds in a launch; at least 2, for they are resampled.
         limit_seconds: wall time after which a setting stops early; fewer runs, wider interval.
         warm_limit: most seconds that one variant is warmed up for.
+        further: the share of `min_seconds` and `min_runs` that settings after the first get.
     """
 
     min_seconds: float = 3.0
@@ -69,39 +73,52 @@ class Protocol:
     min_rounds: int = 5
     limit_seconds: float = 120.0
     warm_limit: float = 1.0
+    further: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("launches", "min_rounds"):
             if getattr(self, name) < 2:
                 raise ValueError(f"{name} must be at least 2")
 
+    def at(self, index: int) -> Protocol:
+        """For the setting of this number."""
+        share = self.further if index else 1.0
+        runs = math.ceil(share * self.min_runs)
+        return replace(self, min_seconds=share * self.min_seconds, min_runs=runs)
+
 
 @dataclass
 class Samples:
-    """What was timed of one setting.
+    """What was timed of one setting. Processes are numbered: a file each, the control last.
 
     Attributes:
-        calls: nanoseconds of every call of A, of B and of the control.
-        ratios, control: log-ratios A ÷ B and A ÷ control, a list a launch, a number a round.
+        calls: nanoseconds of every call, by process.
+        rounds: for every launch its rounds: the logarithm of the median time, by process.
         warm_stable: whether every warm-up reached a steady median.
         cores: those that the children were pinned to.
         seconds: wall time of the rounds.
-        copies_ms: median milliseconds of the copies to and from a device, by variant.
+        copies_ms: median milliseconds of the copies to and from a device, by process.
     """
 
-    calls: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
-    ratios: list[list[float]] = field(default_factory=list)
-    control: list[list[float]] = field(default_factory=list)
+    calls: list[list[int]]
+    rounds: list[list[list[float]]] = field(default_factory=list)
     warm_stable: bool = True
     cores: list[int] = field(default_factory=list)
     threads: int = 1
     seconds: float = 0.0
-    copies_ms: dict[str, float] | None = None
+    copies_ms: list[float] | None = None
+
+    def ratios(self, a: int, b: int) -> list[list[float]]:
+        """log(time of A) - log(time of B): a list a launch, a number a round."""
+        return [[row[a] - row[b] for row in launch] for launch in self.rounds]
+
+    def control(self) -> list[list[float]]:
+        """The same of the first file against another process of it."""
+        return self.ratios(0, -1)
 
 
 def measure(
-    a: Path | bytes,
-    b: Path | bytes,
+    files: Sequence[Path | bytes],
     settings: Sequence[Setting],
     protocol: Protocol,
     *,
@@ -109,10 +126,10 @@ def measure(
     flush_denormals: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Samples]:
-    """Time A, B and A again at every setting; the three processes of a launch serve all settings.
+    """Time all files, and the first again, at every setting, which share a launch's processes.
 
     Args:
-        a, b: files, or serialised graphs.
+        files: paths, or serialised graphs.
         input_shape: sizes after the batch, for files that leave them open.
         flush_denormals: let the runtime treat denormal numbers as zero.
         progress: called after every setting of every launch; what it raises ends the measurement.
@@ -120,19 +137,22 @@ def measure(
         ArtifactError: a file cannot be opened, or kills the runtime.
         EnvironmentProblem: this onnxruntime lacks the provider, or ran out of memory.
     """
-    found = [Samples() for _ in settings]
+    served = (*files, files[0])
+    found = [Samples([[] for _ in served]) for _ in settings]
     total = protocol.launches * len(settings)
     for launch in range(protocol.launches):
         with ExitStack() as stack:
-            workers = tuple(stack.enter_context(Worker()) for _ in range(3))
+            workers = tuple(stack.enter_context(Worker()) for _ in served)
             for index, (setting, samples) in enumerate(zip(settings, found, strict=True)):
-                _prepare(workers, (a, b, a), setting, samples, input_shape, flush_denormals)
+                _prepare(workers, served, setting, samples, input_shape, flush_denormals)
                 _warm(workers, launch, protocol, samples)
-                _rounds(workers, launch, protocol, samples)
+                _rounds(workers, launch, protocol.at(index), samples)
                 if launch == protocol.launches - 1:
                     samples.copies_ms = _copies(workers, setting)
                 if progress:
                     progress(launch * len(settings) + index + 1, total)
+            for worker in workers:  # all at once, not one after the other
+                worker.hang_up()
     return found
 
 
@@ -160,44 +180,53 @@ def _prepare(
 
 
 def _warm(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: Samples) -> None:
-    for turn in range(3):
-        # none is the last, and warmest, in every launch
-        report = workers[(turn + launch) % 3].warm(window=0.03, limit=protocol.warm_limit)
+    for worker in _rotated(workers, launch):  # none is the last, and warmest, in every launch
+        report = worker.warm(window=0.03, limit=protocol.warm_limit)
         samples.warm_stable = samples.warm_stable and bool(report["stable"])
 
 
-def _copies(workers: Sequence[Worker], setting: Setting) -> dict[str, float] | None:
-    """Milliseconds of the copies for A and B; None where the provider works on host memory."""
+def _copies(workers: Sequence[Worker], setting: Setting) -> list[float] | None:
+    """Milliseconds of the copies, by process; None where the provider works on host memory."""
     device = find_provider(setting.provider).device
     if device is None:
         return None
-    return {side: 1e3 * workers[index].copies(device) for index, side in enumerate("ab")}
+    return [1e3 * worker.copies(device) for worker in workers]
 
 
 def _rounds(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: Samples) -> None:
     """The rounds of one launch, until both the time and the number of calls are reached."""
     begin = time.monotonic()
-    ratios: list[float] = []
-    control: list[float] = []
-    spent, runs, least = [0, 0, 0], [0, 0, 0], 1
+    rounds: list[list[float]] = []
+    spent, runs, least = [0] * len(workers), [0] * len(workers), [1] * len(workers)
     while True:
-        logs: tuple[list[float], ...] = ([], [], [])
-        for which in _ROTATION[(launch + len(ratios)) % 3]:
-            times = workers[which].slot(seconds=protocol.slot_seconds, least=least)
+        logs: list[list[float]] = [[] for _ in workers]
+        for which in _there_and_back(len(workers), launch + len(rounds)):
+            times = workers[which].slot(seconds=protocol.slot_seconds, least=least[which])
             # in logarithms a ratio and its inverse weigh alike
             logs[which].append(math.log(statistics.median(times)))
             samples.calls[which].extend(times)
             spent[which] += sum(times)
             runs[which] += len(times)
-        first, other, again = (sum(values) / 2 for values in logs)
-        ratios.append(first - other)
-        control.append(first - again)
-        least = 3 if math.exp(max(first, other)) < _CHEAP_NS else 1  # a median of three where cheap
-        if _enough(protocol, len(ratios), spent, runs) or _late(protocol, len(ratios), begin):
+        rounds.append([sum(values) / 2 for values in logs])
+        # a median of three where cheap
+        least = [3 if math.exp(time_ns) < _CHEAP_NS else 1 for time_ns in rounds[-1]]
+        if _enough(protocol, len(rounds), spent, runs) or _late(protocol, len(rounds), begin):
             break
-    samples.ratios.append(ratios)
-    samples.control.append(control)
+    samples.rounds.append(rounds)
     samples.seconds += time.monotonic() - begin
+
+
+def _there_and_back(count: int, round_: int) -> list[int]:
+    """The order of one round. All lead equally often: who comes first finds another's data in
+    the caches.
+    """
+    order = _rotated(range(count), -round_)
+    return order + order[::-1]
+
+
+def _rotated(items: Sequence[_Item], by: int) -> list[_Item]:
+    by %= len(items)
+    return [*items[by:], *items[:by]]
 
 
 def _enough(protocol: Protocol, rounds: int, spent: Sequence[int], runs: Sequence[int]) -> bool:

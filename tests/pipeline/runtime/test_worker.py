@@ -12,7 +12,7 @@ import pytest
 from onnx_files import double
 
 from pipeline.errors import ArtifactError, EnvironmentProblem
-from pipeline.runtime import Worker, find_provider, require_provider
+from pipeline.runtime import Worker, find_provider, require_provider, session
 
 
 def test_runs_a_file_and_times_it(tmp_path: Path) -> None:
@@ -30,6 +30,27 @@ def test_runs_a_file_and_times_it(tmp_path: Path) -> None:
         assert len(times) >= 7
         assert min(times) > 0
         assert worker.warm(window=0.0, tolerance=1e9, limit=5.0)["stable"]
+
+
+@pytest.mark.parametrize(
+    ("medians", "windows"),
+    [
+        ([9, 5, 4, 3.95, 2], 4),  # cold, and then no faster
+        ([4, 4, 6, 1], 3),  # other work comes: no longer waited for
+        ([9, 4, 6, 1], 3),
+        ([9, 8, 7, 6, 5, 4, 3], 7),  # still falling when the time is up
+    ],
+)
+def test_warms_up_until_windows_no_longer_get_faster(
+    monkeypatch: pytest.MonkeyPatch, medians: list[float], windows: int
+) -> None:
+    seen = iter(medians)
+    monkeypatch.setattr(session, "timed", lambda *_: [int(next(seen) * 100)])
+    clock = iter(range(100))
+    monkeypatch.setattr(session.time, "perf_counter", lambda: next(clock))
+    found = session.warm_up(None, window=1.0, tolerance=0.03, limit=7)  # type: ignore[arg-type]
+    assert found["runs"] == windows
+    assert found["stable"] == (windows < 7)
 
 
 def test_binds_inputs_and_outputs_to_a_device_and_times_the_copies_apart(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from bench_graphs import QUICK, conv_file
 from onnx import numpy_helper
 
 from pipeline.errors import ArtifactError, EnvironmentProblem
-from stages.benchmark import Protocol, Setting, compare, compare_settings, comparison
+from stages.benchmark import Protocol, Setting, compare, compare_settings, comparison, time_files
+from stages.benchmark import protocol as protocol_module
+from stages.benchmark.probes import conv_chain_macs
 
 
 def test_a_network_with_a_sixtieth_of_the_work_is_faster(tmp_path: Path) -> None:
@@ -48,6 +50,38 @@ def test_a_network_with_a_sixtieth_of_the_work_is_faster(tmp_path: Path) -> None
     assert first["a"]["sha256"] == hashlib.sha256(a.read_bytes()).hexdigest()
     assert first["b"]["latency_ms"]["p50"] < first["a"]["latency_ms"]["p50"]
     assert first["cores"]
+
+
+def test_files_that_share_their_rounds_compare_with_each_other(tmp_path: Path) -> None:
+    widths = (96, 16, 32)
+    files = [conv_file(tmp_path, width, size=12) for width in widths]
+    timed = time_files(files, [Setting(), Setting(batch=2)], protocol=replace(QUICK, further=0.5))
+    first, second = (timed.between(0, other) for other in (1, 2))
+    assert [row.a.file for row in (*first, *second)] == [str(files[0])] * 4
+    assert first[0].aa_ratio == second[0].aa_ratio, "one control serves them all"
+    assert first[0].rounds == second[0].rounds
+    direct = timed.between(2, 1)[0]  # the narrow one against the one in between
+    assert direct.ratio == pytest.approx(first[0].ratio / second[0].ratio, rel=0.3)
+    assert (direct.a, direct.b) == (second[0].b, first[0].b)
+    assert [fact["macs"] for fact in timed.facts] == [
+        conv_chain_macs(width, 12, repeat=4) for width in widths
+    ]
+
+
+def test_every_process_leads_and_is_visited_there_and_back_equally_often() -> None:
+    for count in (3, 5):
+        orders = [protocol_module._there_and_back(count, round_) for round_ in range(count)]
+        assert sorted(order[0] for order in orders) == list(range(count))
+        for order in orders:
+            assert order == order[::-1]
+            assert sorted(order) == sorted([*range(count)] * 2)
+
+
+def test_settings_after_the_first_get_their_share() -> None:
+    whole = Protocol(min_seconds=2.0, min_runs=101, further=0.5)
+    assert whole.at(0) == whole
+    later = whole.at(3)
+    assert (later.min_seconds, later.min_runs, later.launches) == (1.0, 51, whole.launches)
 
 
 def test_denormal_weights_are_found_and_both_timings_shown(tmp_path: Path) -> None:
@@ -108,7 +142,7 @@ def test_compare_checks_placement_of_both_files(
         raise EnvironmentProblem("fell back")
 
     monkeypatch.setattr(comparison, "check_placement", check)
-    monkeypatch.setattr(comparison, "_facts", lambda path, settings: {})
+    monkeypatch.setattr(comparison, "require_provider", lambda worker, provider: None)
     with pytest.raises(EnvironmentProblem, match="fell back"):
         compare(conv_file(tmp_path, 16), conv_file(tmp_path, 32), provider="cuda", protocol=QUICK)
     assert asked == ["conv16.onnx"]
