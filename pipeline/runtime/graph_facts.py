@@ -14,7 +14,20 @@ from typing import Any
 import numpy as np
 import onnx
 
-_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# what multiplies, by the float operator that it does the work of, and which input is its weight
+_HEAVY = {
+    "Conv": ("Conv", 1),
+    "ConvTranspose": ("ConvTranspose", 1),
+    "Gemm": ("Gemm", 1),
+    "MatMul": ("MatMul", 1),
+    "ConvInteger": ("Conv", 1),
+    "MatMulInteger": ("MatMul", 1),
+    "QLinearConv": ("Conv", 3),
+    "QLinearMatMul": ("MatMul", 3),
+    "QGemm": ("Gemm", 3),
+}
+_QUANTISED = {onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
+_SEVEN_BITS = 64  # the largest weight under `reduce_range`
 # what onnxruntime may fuse into the node before it
 _FUSED_AFTER = (
     "Relu",
@@ -31,7 +44,8 @@ _LONGEST_CHAIN = 6  # of nodes that are fused into one
 
 
 def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
-    """Weights, denormals among them, opsets, nodes, layers and MACs of one image.
+    """Weights, denormals among them, opsets, nodes, layers and MACs of one image, and the types
+    it is quantised to.
 
     Args:
         shape: one input's sizes after the batch, for files that leave them open.
@@ -47,6 +61,7 @@ def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
         "opsets": _opsets(proto),
         "nodes": len(proto.graph.node),
         "layers": layers,
+        "quantization": _quantization(proto),
         "macs": sum(layer["macs"] for layer in layers),
     }
 
@@ -71,6 +86,31 @@ def _constants(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
     return tensors + [a.t for node in proto.graph.node for a in node.attribute if a.HasField("t")]
 
 
+def _quantization(proto: onnx.ModelProto) -> dict[str, Any]:
+    """Integer types of activations and of weights, and whether the weights use 7 bits only."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    quantisers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    zeros = [tensors[name] for node in quantisers for name in node.input[2:] if name in tensors]
+    weights = [
+        tensor
+        for tensor in tensors.values()
+        if tensor.data_type in _QUANTISED and len(tensor.dims) > 1
+    ]
+    activations = {tensor.data_type for tensor in zeros} & _QUANTISED.keys()
+    return {
+        "activations": sorted(_QUANTISED[kind] for kind in activations),
+        "weights": sorted({_QUANTISED[tensor.data_type] for tensor in weights}),
+        "seven_bits": bool(weights) and all(map(_within_seven_bits, weights)),
+    }
+
+
+def _within_seven_bits(tensor: onnx.TensorProto) -> bool:
+    if tensor.data_type != onnx.TensorProto.INT8:
+        return False
+    values = onnx.numpy_helper.to_array(tensor).astype(np.int16)
+    return bool(np.abs(values).max(initial=0) <= _SEVEN_BITS)
+
+
 def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
     return {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
 
@@ -84,16 +124,16 @@ def describe(path: str) -> dict[str, Any]:
     proto = onnx.load(path, load_external_data=False)
     if not proto.graph.node:
         raise ValueError("an ONNX file without nodes")
-    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    shapes = _constant_sizes(proto)
     counts: dict[str, int] = {}
     for node in proto.graph.node:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    heavy = [node for node in proto.graph.node if node.op_type in _HEAVY and len(node.input) > 1]
+    heavy = [node for node in proto.graph.node if node.op_type in _HEAVY]
     return {
         "opsets": _opsets(proto),
         "nodes": counts,
         "metadata": {entry.key: entry.value for entry in proto.metadata_props},
-        "layers": [[node.name, shapes.get(node.input[1], [])] for node in heavy],
+        "layers": [[node.name, shapes.get(_weight(node, shapes), [])] for node in heavy],
     }
 
 
@@ -121,7 +161,7 @@ def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
 
     `values` are the names a runtime may call the node by after fusing what follows into it.
     """
-    dims = {t.name: list(t.dims) for t in proto.graph.initializer}
+    dims = _constant_sizes(proto)
     sizes = _sizes(proto, shape)
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
@@ -131,23 +171,44 @@ def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
     return [{**_layer(node, dims, sizes), "values": _followers(node, users)} for node in heavy]
 
 
+def _constant_sizes(proto: onnx.ModelProto) -> dict[str, list[int]]:
+    """Sizes of every constant, and of what is one but for a conversion from INT8."""
+    found = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
+
+
+def _weight(node: onnx.NodeProto, dims: dict[str, list[int]]) -> str:
+    """The constant that the node multiplies by; empty where it multiplies two activations."""
+    at = _HEAVY[node.op_type][1]
+    return next((name for name in node.input[at : at + 1] if name in dims), "")
+
+
 def _layer(
     node: onnx.NodeProto, dims: dict[str, list[int]], sizes: dict[str, list[int]]
 ) -> dict[str, Any]:
-    weight = next((name for name in node.input[1:2] if name in dims), "")
+    weight, kind = _weight(node, dims), _HEAVY[node.op_type][0]
     w, out = dims.get(weight, []), sizes.get(node.output[0], [])
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    leaving, arriving = _channels(node.op_type, w, attributes)
+    leaving, arriving = _channels(kind, w, attributes)
     return {
-        "layer": weight.removesuffix("_transposed").removesuffix(".weight") or node.name,
+        "layer": _layer_name(weight) or node.name,
         "node": node.name,
         "op": node.op_type,
         "out": leaving,
         "in": arriving,
         "group": attributes.get("group", 1),
-        "kernel": w[2:] if node.op_type.startswith("Conv") else [],
-        "macs": _macs(node, w, out, sizes, leaving),
+        "kernel": w[2:] if kind.startswith("Conv") else [],
+        "macs": _macs(kind, node, w, out, sizes, leaving),
     }
+
+
+def _layer_name(weight: str) -> str:
+    """Of the module that the weight belongs to, also where onnxruntime has quantised it."""
+    name = weight.removesuffix("_DequantizeLinear_Output").removesuffix("_quantized")
+    return name.removesuffix("_transposed").removesuffix(".weight")
 
 
 def _channels(op: str, w: list[int], attributes: dict[str, Any]) -> tuple[int, int]:
@@ -165,16 +226,21 @@ def _channels(op: str, w: list[int], attributes: dict[str, Any]) -> tuple[int, i
 
 
 def _macs(
-    node: onnx.NodeProto, w: list[int], out: list[int], sizes: dict[str, list[int]], leaving: int
+    kind: str,
+    node: onnx.NodeProto,
+    w: list[int],
+    out: list[int],
+    sizes: dict[str, list[int]],
+    leaving: int,
 ) -> int:
     """Multiply-accumulates at batch 1; 0 where a size is unknown."""
     if not w:  # two activations multiplied
         first = sizes.get(node.input[0], [])
         return int(np.prod(out)) * first[-1] if out and first else 0
-    if node.op_type == "ConvTranspose":
+    if kind == "ConvTranspose":
         return int(np.prod(w)) * int(np.prod(sizes.get(node.input[0], [0])[2:]))
     if not out:
-        return int(np.prod(w)) if node.op_type == "Gemm" else 0
+        return int(np.prod(w)) if kind == "Gemm" else 0
     return int(np.prod(w)) // max(1, leaving) * int(np.prod(out))
 
 

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 from pipeline.errors import Command, Key
-from stages.benchmark.node_profile import BLOCKED, PLAIN, REORDERS, NodeTime, Profile
-from stages.benchmark.protocol import Setting
+from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
+from stages.benchmark.int8_causes import INT8_CHECKS
+from stages.benchmark.node_profile import BLOCKED, CONVERSIONS, PLAIN, REORDERS, NodeTime
 
 _TINY_US = 10.0  # a node shorter than this is mostly the cost of starting it
-_NOTABLE = 0.10  # a cause is worth a sentence from this share of the time on
-
-
-class Evidence(NamedTuple):
-    """What the causes are read off.
-
-    Attributes:
-        a, b: profiles of the base and of the file in question.
-        setting: what both were profiled at; its provider by its long name.
-        peak: GMAC/s that well-shaped convolutions reach here (`measured_peak`).
-    """
-
-    a: Profile
-    b: Profile
-    setting: Setting
-    peak: float
-
-
-class Cause(NamedTuple):
-    """Why, and how much it matters: about the share of B's time that it concerns."""
-
-    weight: float
-    sentence: str
 
 
 def causes(evidence: Evidence) -> tuple[str, ...]:
     """A sentence for each cause, the weightiest first; none where nothing speaks against B."""
-    found = [cause for check in _CHECKS if (cause := check(evidence)) is not None]
+    checks = (*_CHECKS, *(INT8_CHECKS if evidence.b.quantised else _FLOAT_CHECKS))
+    found = [cause for check in checks if (cause := check(evidence)) is not None]
     return tuple(cause.sentence for cause in sorted(found, key=lambda cause: -cause.weight))
 
 
@@ -47,13 +25,13 @@ def _off_blocked(seen: Evidence) -> Cause | None:
     convs = seen.b.convs
     lost = [node for node in convs if node.layout == PLAIN and was.get(node.layer) == BLOCKED]
     share = seen.b.share(lost)
-    if not lost or share < _NOTABLE:
+    if not lost or share < NOTABLE:
         return None
     return Cause(
         share,
         f"{len(lost)} of {len(convs)} convolutions left onnxruntime's channel-blocked layout "
         f"because of their channel counts and take {share:.0%} of the time: "
-        f"{', '.join(_widths(node) for node in _slowest(lost))}; "
+        f"{', '.join(_widths(node) for node in slowest(lost))}; "
         f"set {Key('search.align')} to 8 or 16 ({Command('doctor', '--target')} measures which)",
     )
 
@@ -81,7 +59,7 @@ def _reorders(seen: Evidence) -> Cause | None:
         for run in (seen.b, seen.a)
     )
     share = seen.b.share(now)
-    if share < _NOTABLE or share < seen.a.share(before):
+    if share < NOTABLE or share < seen.a.share(before):
         return None
     return Cause(
         share,
@@ -109,7 +87,7 @@ def _memory_bound(seen: Evidence) -> Cause | None:
     moving = [
         node
         for node in seen.b.nodes
-        if (not node.layer or node.depthwise) and node.op not in REORDERS
+        if (not node.layer or node.depthwise) and node.op not in (*REORDERS, *CONVERSIONS)
     ]
     share = seen.b.share(moving)
     if share < 0.4:
@@ -136,7 +114,7 @@ def _unshrunk(seen: Evidence) -> Cause | None:
     return Cause(
         share,
         f"{len(same)} layers kept their width and take {share:.0%} of the time, above all "
-        f"{', '.join(node.layer for node in _slowest(same))}",
+        f"{', '.join(node.layer for node in slowest(same))}",
     )
 
 
@@ -185,23 +163,22 @@ def _near_peak(seen: Evidence) -> Cause | None:
     )
 
 
-def _slowest(nodes: Sequence[NodeTime]) -> list[NodeTime]:
-    return sorted(nodes, key=lambda node: -node.us)[:3]
-
-
 def _widths(node: NodeTime) -> str:
     return f"{node.layer} ({node.channels_in} → {node.channels_out})"
 
 
 _CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
-    _off_blocked,
     _padding,
     _reorders,
     _launch_bound,
     _memory_bound,
-    _unshrunk,
-    _small_cut,
     _fallback,
     _denormals,
+)
+# INT8 gains without fewer multiplications, and its kernels have no blocked layout
+_FLOAT_CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
+    _off_blocked,
+    _unshrunk,
+    _small_cut,
     _near_peak,
 )

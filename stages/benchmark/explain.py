@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.benchmark.causes import Evidence, causes
+from pipeline.system import has_dot_product, int8_features
+from stages.benchmark.causes import causes
 from stages.benchmark.comparison import Comparison
+from stages.benchmark.evidence import Evidence
 from stages.benchmark.node_profile import NodeTime, Profile, profile
 from stages.benchmark.protocol import Setting
 from stages.benchmark.roofline import measured_peak
@@ -79,7 +82,11 @@ def explain(
 
 def explain_profiles(a: Profile, b: Profile, setting: Setting, peak: float) -> Explanation:
     """`explain` from profiles already taken."""
-    found = causes(Evidence(a, b, setting, peak))
+    processor = {
+        "x86": platform.machine().lower() in ("x86_64", "amd64"),
+        "dot_product": has_dot_product(int8_features()),
+    }
+    found = causes(Evidence(a, b, setting, peak, **processor))
     return Explanation(asdict(setting), a, b, _pairs(a, b), _by_op(a, b), peak, found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,8 +14,12 @@ from stages.benchmark.fingerprint import cores, resolve_threads
 from stages.benchmark.protocol import Setting
 
 REORDERS = ("ReorderInput", "ReorderOutput")  # onnxruntime's copies between its layouts
-BLOCKED, PLAIN = "blocked", "plain"
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+BLOCKED, PLAIN, INT8 = "blocked", "plain", "int8"
 _BLOCKED_SUFFIX = "_nchwc"  # how onnxruntime renames what it moves to channel-blocked kernels
+
+_FUSED_INTEGER = re.compile(r"_token_\d+$")  # and what it fuses with its conversions
+_INTEGER = ("QLinear", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QAttention")
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class NodeTime:
         layer: the weight's name in the file, empty for nodes without one.
         macs: multiply-accumulates of a whole call, all images of the batch.
         padded: those on channels that exist only to fill the last block.
-        layout: of a convolution "blocked" or "plain", of anything else empty.
+        layout: of a convolution "blocked", "plain" or "int8", of anything else empty.
     """
 
     name: str
@@ -45,6 +50,11 @@ class NodeTime:
     def depthwise(self) -> bool:
         return self.group > 1 and self.group == self.channels_in
 
+    @property
+    def integer(self) -> bool:
+        """Whether it computes in INT8."""
+        return self.op.startswith(_INTEGER)
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -53,16 +63,25 @@ class Profile:
     Attributes:
         macs: multiply-accumulates of a whole call.
         denormals: weights that are not zero and below the smallest normal number.
+        activations, weights: integer types that the file is quantised to; none of a float file.
+        seven_bits: whether its weights leave the eighth bit unused.
     """
 
     nodes: tuple[NodeTime, ...]
     macs: int
     denormals: int
+    activations: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    seven_bits: bool = False
 
     @property
     def us(self) -> float:
         """Microseconds of all nodes."""
         return sum(node.us for node in self.nodes)
+
+    @property
+    def quantised(self) -> bool:
+        return bool(self.activations) or any(node.integer for node in self.nodes)
 
     @property
     def gmacs_per_s(self) -> float:
@@ -114,7 +133,15 @@ def profile(
         rows = worker.profile(runs=runs, skip=min(5, runs // 2))
     layers = layer_names(facts["layers"])
     nodes = tuple(node_time(row, layers, setting.batch) for row in rows)
-    return Profile(nodes, setting.batch * facts["macs"], facts["denormals"])
+    types = facts["quantization"]
+    return Profile(
+        nodes,
+        macs=setting.batch * facts["macs"],
+        denormals=facts["denormals"],
+        activations=tuple(types["activations"]),
+        weights=tuple(types["weights"]),
+        seven_bits=types["seven_bits"],
+    )
 
 
 def layer_names(layers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -135,12 +162,14 @@ def node_time(
     """One row of the child's profile, with what the file says about its layer."""
     node = NodeTime(row["name"], row["op"], row["provider"], float(row["us"]))
     blocked = node.name.endswith(_BLOCKED_SUFFIX)
-    name = node.name.removesuffix(_BLOCKED_SUFFIX)
+    name = _FUSED_INTEGER.sub("", node.name.removesuffix(_BLOCKED_SUFFIX))
     layer = layers.get(name) or layers.get(name.removeprefix("fused "))
     if layer is None or node.op in REORDERS or not _multiplies(node.op):
         return node
     macs = batch * layer["macs"]
-    layout = (BLOCKED if blocked else PLAIN) if "Conv" in node.op else ""
+    layout = ""
+    if "Conv" in node.op:
+        layout = INT8 if node.integer else BLOCKED if blocked else PLAIN
     return replace(
         node,
         layer=layer["layer"],

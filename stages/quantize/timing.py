@@ -57,8 +57,8 @@ def time_pair(path: Path, model: bytes, setting: Setting, shape: tuple[int, ...]
 def _measured(
     path: Path, model: bytes, setting: Setting, shape: tuple[int, ...] | None, protocol: Protocol
 ) -> Timing:
-    (samples,) = measure(path, model, [setting], protocol, input_shape=shape)
-    ratio, control = ratio_intervals(samples.ratios, samples.control)
+    (samples,) = measure([path, model], [setting], protocol, input_shape=shape)
+    ratio, control = ratio_intervals(samples.ratios(0, 1), samples.control())
     p50 = [percentiles(calls)["p50"] or 0.0 for calls in samples.calls[:2]]
     ci95 = (ratio.low, ratio.high)
     return Timing(ratio.value, ci95, verdict(ratio, control), (p50[0], p50[1]))
