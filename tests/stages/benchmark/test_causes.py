@@ -9,8 +9,8 @@ from bench_graphs import conv_node as conv
 from bench_graphs import other_node as other
 from bench_graphs import profile_of as run
 
-from stages.benchmark.causes import Evidence
 from stages.benchmark.causes import causes as causes_of
+from stages.benchmark.evidence import Evidence
 from stages.benchmark.node_profile import PLAIN, Profile
 from stages.benchmark.protocol import Setting
 
