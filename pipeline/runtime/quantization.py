@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Quantization:
         self.model = onnx.ModelProto()
         self.session: Any = None
         self.seen: dict[str, Seen] = {}
+        self._made, self._made_how = onnx.ModelProto(), {"nothing": "yet"}
 
     def prepare(self, path: str) -> bytes:
         """The file with shapes inferred and batch norms folded, in one piece, ready for `load`.
@@ -60,6 +62,7 @@ class Quantization:
 
     def load(self, model: bytes) -> None:
         """Take another float graph in the place of the prepared one."""
+        self._made_how = {}
         self.model = onnx.ModelProto.FromString(model)
 
     def watch(self, tensors: list[str], threads: int) -> int:
@@ -118,6 +121,18 @@ class Quantization:
         Returns:
             the graph, the tensors that got a scale, and the nodes that stayed float.
         """
+        ranges = request["ranges"]
+        how = {key: value for key, value in request.items() if key != "ranges"}
+        if ranges is None or how != self._made_how or not _rescale(self._made, self.model, ranges):
+            self._made, self._made_how = self._quantized(request), how
+            if ranges is not None:  # so that a graph's bytes do not tell what was made before it
+                _rescale(self._made, self.model, ranges)
+        return self._made.SerializeToString(deterministic=True), {
+            "tensors": _scaled(self._made),
+            "float_nodes": _float_nodes(self._made),
+        }
+
+    def _quantized(self, request: dict) -> onnx.ModelProto:
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
         types = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
@@ -151,10 +166,7 @@ class Quantization:
         _only_used_domains(made, _opset(self.model))
         _set_metadata(made, {entry.key: entry.value for entry in self.model.metadata_props})
         made.producer_name, made.producer_version = "onnxruntime.quantization", ""
-        return made.SerializeToString(deterministic=True), {
-            "tensors": tensors,
-            "float_nodes": _float_nodes(made),
-        }
+        return made
 
 
 class Seen:
@@ -293,11 +305,66 @@ def _tensors_data(ranges: Ranges) -> Any:
 
 def _scaled(model: onnx.ModelProto) -> list[str]:
     """Activations that a QuantizeLinear reads, by their names in the float graph."""
+    read = {node.input[0] for node in model.graph.node if node.op_type == _Q}
+    return sorted(_original_name(name) for name in read)
+
+
+def _original_name(name: str) -> str:
+    """Of a value that was renamed, for the last node keeps the name of the graph's output."""
     from onnxruntime.quantization.quant_utils import add_quant_input_suffix
 
-    suffix = add_quant_input_suffix("")  # of a graph output, whose name the last node keeps
-    read = {node.input[0] for node in model.graph.node if node.op_type == _Q}
-    return sorted(name.removesuffix(suffix) for name in read)
+    return name.removesuffix(add_quant_input_suffix(""))
+
+
+def _rescale(made: onnx.ModelProto, original: onnx.ModelProto, ranges: Ranges) -> bool:
+    """Give a graph that was quantised the scales of other ranges, by the quantiser's formulas.
+
+    The weights stay, which are what takes the quantiser its time. False where a bias would not fit
+    its 32 bits: then the quantiser changes the weights as well.
+    """
+    from onnxruntime.quantization.quant_utils import compute_scale_zp, get_qmin_qmax_for_qType
+
+    tensors = {tensor.name: tensor for tensor in made.graph.initializer}
+    found: dict[str, np.ndarray] = {}
+    for node in made.graph.node:
+        # of several that share a scale, the first gives it: a pooling has that of its input
+        if node.op_type == _Q and node.input[1] not in found:
+            pair = (np.array(value, np.float32) for value in ranges[_original_name(node.input[0])])
+            limits = get_qmin_qmax_for_qType(tensors[node.input[2]].data_type)
+            zero, scale = compute_scale_zp(*pair, *limits)
+            found |= {node.input[1]: scale, node.input[2]: zero}
+    for name, bias in _biases(made, original, tensors, found):
+        if np.abs(bias).max(initial=0) > np.iinfo(np.int32).max:
+            return False
+        found[name] = bias
+    for name, values in found.items():
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensors[name].data_type)
+        shaped = np.asarray(values).astype(kind).reshape(tensors[name].dims)
+        tensors[name].CopyFrom(numpy_helper.from_array(shaped, name))
+    return True
+
+
+def _biases(
+    made: onnx.ModelProto,
+    original: onnx.ModelProto,
+    tensors: dict[str, onnx.TensorProto],
+    scales: dict[str, np.ndarray],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Integers of every bias, float64 and rounded, and its scales, by the initialisers' names."""
+    from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX
+
+    floats = {tensor.name: tensor for tensor in original.graph.initializer}
+    makers = {node.output[0]: node for node in made.graph.node if node.op_type == _DQ}
+    for node in made.graph.node:
+        sources = [makers.get(name) for name in node.input]
+        if len(sources) < 3 or None in sources[:3] or sources[2].input[0] not in tensors:
+            continue
+        x, weight, bias = sources[:3]
+        scale = scales[x.input[1]] * numpy_helper.to_array(tensors[weight.input[1]])
+        name = bias.input[0].removesuffix(TENSOR_NAME_QUANT_SUFFIX)
+        values = numpy_helper.to_array(floats[name]).astype(np.float64)
+        yield bias.input[0], (values / scale.astype(np.float64)).round()
+        yield bias.input[1], scale
 
 
 def _float_nodes(model: onnx.ModelProto) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import ArtifactError
 from pipeline.runtime.providers import CPU
 from pipeline.runtime.worker import Worker
 from stages.quantize.images import ArrayImages, Batches, first
@@ -38,16 +39,19 @@ class Scorer:
         provider: str = CPU,
         fixed: int | None = None,
     ) -> None:
-        self._images, self._count = images, count
-        self._provider, self._batch, self._fixed = provider, fixed or _BATCH, fixed
+        self._images, self._count, self._provider = images, count, provider
+        self._batch, self._fixed = fixed or _BATCH, fixed
+        self._worker: Worker | None = None
         kept: list[np.ndarray] = []
         labels, outputs = [], []
-        with self._opened(path) as worker:
-            for x, y in first(images, count, self._batch):
-                outputs.append(self._infer(worker, x))
-                labels.append(y)
-                if len(kept) * self._batch < _SCREEN and len(kept) * x.nbytes < _SCREEN_BYTES:
-                    kept.append(x)
+        self._open(path)
+        for x, y in first(images, count, self._batch):
+            outputs.append(self._infer(x))
+            labels.append(y)
+            if len(kept) * self._batch < _SCREEN and len(kept) * x.nbytes < _SCREEN_BYTES:
+                kept.append(x)
+        if not outputs:
+            raise ArtifactError("there are no images to choose on", hint="give some")
         self.outputs = np.concatenate(outputs)
         known = [y for y in labels if y is not None]
         self.labels = np.concatenate(known) if len(known) == len(labels) else None
@@ -62,22 +66,28 @@ class Scorer:
         return self._score(model, self._images, self._count)
 
     def _score(self, model: Path | bytes, images: Batches, count: int) -> Score:
-        with self._opened(model) as worker:
-            batches = first(images, count, self._batch)
-            found = np.concatenate([self._infer(worker, x) for x, _ in batches])
+        self._open(model)
+        batches = first(images, count, self._batch)
+        found = np.concatenate([self._infer(x) for x, _ in batches])
         expected = self.outputs[: len(found)]
         labels = None if self.labels is None else self.labels[: len(found)]
         return compare(expected, found, labels)
 
-    def _opened(self, model: Path | bytes) -> Worker:
-        worker = Worker()
-        worker.open(model, provider=self._provider, threads=0)  # not timed: all cores
-        return worker
+    def close(self) -> None:
+        """End the child."""
+        if self._worker is not None:
+            self._worker.close()
 
-    def _infer(self, worker: Worker, x: np.ndarray) -> np.ndarray:
+    def _open(self, model: Path | bytes) -> None:
+        if self._worker is None or not self._worker.alive:  # a graph may have killed it
+            self._worker = Worker()
+        self._worker.open(model, provider=self._provider, threads=0)  # not timed: all cores
+
+    def _infer(self, x: np.ndarray) -> np.ndarray:
+        assert self._worker is not None
         missing = (self._fixed or len(x)) - len(x)
         full = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
-        return worker.infer(full)[: len(x)].reshape(len(x), -1)
+        return self._worker.infer(full)[: len(x)].reshape(len(x), -1)
 
 
 def compare(expected: np.ndarray, found: np.ndarray, labels: np.ndarray | None) -> Score:

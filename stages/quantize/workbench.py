@@ -65,6 +65,8 @@ class Workbench:
 
     def __exit__(self, *exc: object) -> None:
         self._quantizer.close()
+        if self.scorer is not None:
+            self.scorer.close()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
