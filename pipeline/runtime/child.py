@@ -46,6 +46,7 @@ class Child:
     def __init__(self) -> None:
         self.session: Any = None
         self._quantization: Any = None
+        self._activations: Any = None
 
     def _open_session(self) -> Any:
         if self.session is None:
@@ -130,7 +131,7 @@ class Child:
     def prepare(self, request: dict, payload: bytes | None) -> dict:
         """A float file made ready for quantising; payload back: the prepared graph."""
         _beside("graph_facts").check_external_data(request["path"])
-        self._quantization = _beside("quantization").Quantization()
+        self._quantization = _beside("quantization").Quantization(_beside("rescaling"))
         return {"payload": self._quantization.prepare(request["path"])}
 
     def load(self, request: dict, payload: bytes | None) -> dict:
@@ -138,15 +139,18 @@ class Child:
         return {}
 
     def watch(self, request: dict, payload: bytes | None) -> dict:
-        return {"bytes": self._quantization.watch(request["tensors"], request["threads"])}
+        self._activations = _beside("activations").Activations(
+            self._quantization.model, request["tensors"], request["threads"]
+        )
+        return {"bytes": self._activations.bytes_per_image(request["shape"])}
 
     def observe(self, request: dict, payload: bytes | None) -> dict:
         x = np.frombuffer(payload or b"", np.float32).reshape(request["shape"])
-        self._quantization.observe(x)
+        self._activations.observe(x)
         return {}
 
     def ranges(self, request: dict, payload: bytes | None) -> dict:
-        found, infinite = self._quantization.ranges(request["method"], request["percentile"])
+        found, infinite = self._activations.ranges(request["method"], request["percentile"])
         return {"ranges": found, "infinite": infinite}
 
     def quantize(self, request: dict, payload: bytes | None) -> dict:
@@ -154,7 +158,7 @@ class Child:
         return {**facts, "payload": graph}
 
     def saturates(self, request: dict, payload: bytes | None) -> dict:
-        module = _beside("quantization")
+        module = _beside("saturation")
         return {"saturates": module.saturates(request["activation"], request["weight"])}
 
     def close(self, request: dict, payload: bytes | None) -> dict:

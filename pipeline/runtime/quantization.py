@@ -1,22 +1,18 @@
 """A float graph made INT8 with onnxruntime's own tools. Loaded by path in the child process.
 
-The order of calls: `prepare` a file, or `load` a prepared graph; `watch` and `observe` batches of
-images; `ranges` of what was seen; `quantize` with them, as often as there are schemes to try.
+`prepare` a file, or `load` a prepared graph; then `quantize` it, as often as there are schemes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 # a view of another tensor, or arithmetic on sizes: costs next to nothing in either precision
 _FREE = (
@@ -26,19 +22,20 @@ _FREE = (
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _QUANTISED = (_Q, _DQ, "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 _LOWEST_OPSET = 13  # the first whose QuantizeLinear takes a scale for each channel
-_BINS = 2048  # of every tensor's histogram, as onnxruntime's percentile calibrater has
-_ENTROPY_BINS = 256  # its search of a threshold is quadratic in them
 
 Ranges = dict[str, list[float]]
 
 
 class Quantization:
-    """One prepared float graph, what was seen of its activations, and INT8 graphs made of it."""
+    """One prepared float graph, and INT8 graphs made of it.
 
-    def __init__(self) -> None:
+    Args:
+        rescaling: the module of that name, which lies beside this one.
+    """
+
+    def __init__(self, rescaling: Any) -> None:
+        self._rescaling = rescaling
         self.model = onnx.ModelProto()
-        self.session: Any = None
-        self.seen: dict[str, Seen] = {}
         self._made, self._made_how = onnx.ModelProto(), {"nothing": "yet"}
 
     def prepare(self, path: str) -> bytes:
@@ -65,52 +62,6 @@ class Quantization:
         self._made_how = {}
         self.model = onnx.ModelProto.FromString(model)
 
-    def watch(self, tensors: list[str], threads: int) -> int:
-        """Open a session that also gives these tensors. Returns their bytes for one image."""
-        import onnxruntime as ort
-
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        known = {value.name for value in model.graph.output}
-        values = {value.name: value for value in model.graph.value_info}
-        inputs = {value.name for value in model.graph.input}
-        wanted = [name for name in tensors if name not in known | inputs]
-        model.graph.output.extend(values[name] for name in wanted if name in values)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        self.seen = {name: Seen() for name in tensors}
-        return sum(array.nbytes for array in self._run(self._zeros()).values())
-
-    def _zeros(self) -> np.ndarray:
-        sizes = [s if isinstance(s, int) else 1 for s in self.session.get_inputs()[0].shape]
-        return np.zeros([1, *sizes[1:]], np.float32)
-
-    def _run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        feed = self.session.get_inputs()[0].name
-        names = [value.name for value in self.session.get_outputs()]
-        found = dict(zip(names, self.session.run(None, {feed: x}), strict=True))
-        return {name: value for name, value in {**found, feed: x}.items() if name in self.seen}
-
-    def observe(self, x: np.ndarray) -> None:
-        """Add one batch (N, C, H, W) to what is known of every watched tensor."""
-        for name, values in self._run(x).items():
-            self.seen[name].add(values)
-
-    def ranges(self, method: str, percentile: float) -> tuple[Ranges, list[str]]:
-        """Lowest and highest value of every tensor, by onnxruntime's calibration `method`
-        ("minmax", "percentile" or "entropy"), and the tensors that were not finite.
-        """
-        finite = {name: seen for name, seen in self.seen.items() if seen.finite and seen.batches}
-        if method == "minmax":
-            found = {name: [seen.mean_lowest, seen.mean_highest] for name, seen in finite.items()}
-        else:
-            found = _by_histogram(finite, method, percentile)
-        return found, sorted(set(self.seen) - set(finite))
-
     def quantize(self, request: dict) -> tuple[bytes, dict]:
         """The graph with Q/DQ nodes by `onnxruntime.quantization.QDQQuantizer`.
 
@@ -123,13 +74,17 @@ class Quantization:
         """
         ranges = request["ranges"]
         how = {key: value for key, value in request.items() if key != "ranges"}
-        if ranges is None or how != self._made_how or not _rescale(self._made, self.model, ranges):
+        known = ranges is not None and how == self._made_how
+        if not known:
             self._made, self._made_how = self._quantized(request), how
-            if ranges is not None:  # so that a graph's bytes do not tell what was made before it
-                _rescale(self._made, self.model, ranges)
+        if ranges is not None:
+            _require_ranges(self._rescaling.scaled(self._made), ranges)
+            # also of a new one, so that its bytes do not tell what was made before it
+            if not self._rescaling.rescale(self._made, self.model, ranges) and known:
+                self._made = self._quantized(request)
         return self._made.SerializeToString(deterministic=True), {
-            "tensors": _scaled(self._made),
-            "float_nodes": _float_nodes(self._made),
+            "tensors": self._rescaling.scaled(self._made),
+            "float_nodes": _float_nodes(self._made, request["operators"], request["exclude"]),
         }
 
     def _quantized(self, request: dict) -> onnx.ModelProto:
@@ -158,80 +113,11 @@ class Quantization:
         quantizer.quantize_model()
         quantizer.model.topological_sort()  # the new nodes stand at the end
         made = quantizer.model.model
-        tensors = _scaled(made)
-        unknown = set(tensors) - set(request["ranges"] or tensors)
-        if unknown:
-            raise ValueError(f"no range was taken of {min(unknown)}")
         made.ir_version = self.model.ir_version
         _only_used_domains(made, _opset(self.model))
         _set_metadata(made, {entry.key: entry.value for entry in self.model.metadata_props})
         made.producer_name, made.producer_version = "onnxruntime.quantization", ""
         return made
-
-
-class Seen:
-    """What one activation did: mean of the batches' extremes, extremes, and a histogram.
-
-    The histogram has a fixed number of bins from -edge to edge. When a value lies beyond, edge
-    doubles until it does not, and bins are merged in pairs: memory never grows.
-    """
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.finite = True
-        self.mean_lowest = self.mean_highest = 0.0
-        self.lowest, self.highest = np.float32(np.inf), np.float32(-np.inf)
-        self.edge = 0.0
-        self.counts: np.ndarray = np.zeros(_BINS, np.int64)
-
-    def add(self, values: np.ndarray) -> None:
-        """One batch of any shape; of a tensor that was not finite once nothing is kept."""
-        lowest, highest = values.min(), values.max()
-        self.finite = self.finite and bool(np.isfinite(lowest) and np.isfinite(highest))
-        if not self.finite:
-            return
-        self.batches += 1
-        self.mean_lowest += (float(lowest) - self.mean_lowest) / self.batches
-        self.mean_highest += (float(highest) - self.mean_highest) / self.batches
-        self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
-        self._widen(max(-float(lowest), float(highest), 0.0))
-        self._count(values)
-
-    def _widen(self, reach: float) -> None:
-        if self.edge == 0.0:  # all zeros so far: they stay in the middle
-            self.edge = reach
-        while reach > self.edge:
-            outer = np.zeros(_BINS // 4, np.int64)
-            pairs = self.counts.reshape(-1, 2).sum(axis=1)
-            self.counts = np.concatenate([outer, pairs, outer])
-            self.edge *= 2
-
-    def _count(self, values: np.ndarray) -> None:
-        if self.edge == 0.0:
-            self.counts[_BINS // 2] += values.size
-            return
-        # numpy.histogram with equal bins, in a quarter of its time
-        bins = (values.ravel() + np.float32(self.edge)) * np.float32(_BINS / (2 * self.edge))
-        index = np.clip(bins, 0, _BINS - 1).astype(np.int32)
-        self.counts += np.bincount(index, minlength=_BINS)
-
-    def histogram(self, bins: int) -> tuple[np.ndarray, np.ndarray, np.float32, np.float32]:
-        """Counts, edges, lowest and highest as onnxruntime's collector keeps them."""
-        edges = np.linspace(-self.edge, self.edge, bins + 1, dtype=np.float32)
-        counts = self.counts.reshape(bins, -1).sum(axis=1)
-        return counts, edges, np.float32(self.lowest), np.float32(self.highest)
-
-
-def _by_histogram(seen: dict[str, Seen], method: str, percentile: float) -> Ranges:
-    """Ranges by onnxruntime's own rule for histograms."""
-    from onnxruntime.quantization.calibrate import HistogramCollector
-
-    bins = _ENTROPY_BINS if method == "entropy" else _BINS
-    collector = HistogramCollector(method, False, bins, 128, percentile, "same")
-    collector.histogram_dict = {name: one.histogram(bins) for name, one in seen.items()}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
-        found = collector.compute_collection_result()
-    return {name: [float(values[0]), float(values[1])] for name, values in found.items()}
 
 
 def _require_float(model: onnx.ModelProto) -> None:
@@ -303,127 +189,22 @@ def _tensors_data(ranges: Ranges) -> Any:
     return TensorsData(CalibrationMethod.MinMax, pairs)
 
 
-def _scaled(model: onnx.ModelProto) -> list[str]:
-    """Activations that a QuantizeLinear reads, by their names in the float graph."""
-    read = {node.input[0] for node in model.graph.node if node.op_type == _Q}
-    return sorted(_original_name(name) for name in read)
+def _require_ranges(tensors: list[str], ranges: Ranges) -> None:
+    unknown = set(tensors) - set(ranges)
+    if unknown:
+        raise ValueError(f"no range was taken of {min(unknown)}")
 
 
-def _original_name(name: str) -> str:
-    """Of a value that was renamed, for the last node keeps the name of the graph's output."""
-    from onnxruntime.quantization.quant_utils import add_quant_input_suffix
-
-    return name.removesuffix(add_quant_input_suffix(""))
-
-
-def _rescale(made: onnx.ModelProto, original: onnx.ModelProto, ranges: Ranges) -> bool:
-    """Give a graph that was quantised the scales of other ranges, by the quantiser's formulas.
-
-    The weights stay, which are what takes the quantiser its time. False where a bias would not fit
-    its 32 bits: then the quantiser changes the weights as well.
-    """
-    from onnxruntime.quantization.quant_utils import compute_scale_zp, get_qmin_qmax_for_qType
-
-    tensors = {tensor.name: tensor for tensor in made.graph.initializer}
-    found: dict[str, np.ndarray] = {}
-    for node in made.graph.node:
-        # of several that share a scale, the first gives it: a pooling has that of its input
-        if node.op_type == _Q and node.input[1] not in found:
-            pair = (np.array(value, np.float32) for value in ranges[_original_name(node.input[0])])
-            limits = get_qmin_qmax_for_qType(tensors[node.input[2]].data_type)
-            zero, scale = compute_scale_zp(*pair, *limits)
-            found |= {node.input[1]: scale, node.input[2]: zero}
-    for name, bias in _biases(made, original, tensors, found):
-        if np.abs(bias).max(initial=0) > np.iinfo(np.int32).max:
-            return False
-        found[name] = bias
-    for name, values in found.items():
-        kind = onnx.helper.tensor_dtype_to_np_dtype(tensors[name].data_type)
-        shaped = np.asarray(values).astype(kind).reshape(tensors[name].dims)
-        tensors[name].CopyFrom(numpy_helper.from_array(shaped, name))
-    return True
-
-
-def _biases(
-    made: onnx.ModelProto,
-    original: onnx.ModelProto,
-    tensors: dict[str, onnx.TensorProto],
-    scales: dict[str, np.ndarray],
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Integers of every bias, float64 and rounded, and its scales, by the initialisers' names."""
-    from onnxruntime.quantization.quant_utils import TENSOR_NAME_QUANT_SUFFIX
-
-    floats = {tensor.name: tensor for tensor in original.graph.initializer}
-    makers = {node.output[0]: node for node in made.graph.node if node.op_type == _DQ}
-    for node in made.graph.node:
-        sources = [makers.get(name) for name in node.input]
-        if len(sources) < 3 or None in sources[:3] or sources[2].input[0] not in tensors:
-            continue
-        x, weight, bias = sources[:3]
-        scale = scales[x.input[1]] * numpy_helper.to_array(tensors[weight.input[1]])
-        name = bias.input[0].removesuffix(TENSOR_NAME_QUANT_SUFFIX)
-        values = numpy_helper.to_array(floats[name]).astype(np.float64)
-        yield bias.input[0], (values / scale.astype(np.float64)).round()
-        yield bias.input[1], scale
-
-
-def _float_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that compute and get no dequantised value."""
+def _float_nodes(model: onnx.ModelProto, operators: list[str], exclude: list[str]) -> list[str]:
+    """Names of the nodes that compute and not in INT8: of other types, left out, not reached."""
     dequantised = {node.output[0] for node in model.graph.node if node.op_type == _DQ}
     return [
         node.name
         for node in model.graph.node
-        if node.op_type not in (*_FREE, _Q, _DQ) and not dequantised.intersection(node.input)
+        if node.op_type not in (*_FREE, _Q, _DQ)
+        and (
+            node.op_type not in operators
+            or node.name in exclude
+            or not dequantised.intersection(node.input)
+        )
     ]
-
-
-def saturates(activation: str, weight: str) -> bool:
-    """Whether products of 8-bit numbers overflow 16 bits in onnxruntime's kernel for these types.
-
-    Without VNNI (x86) a pair of products is summed in 16 bits. Asked of a convolution of 64
-    channels whose result is known.
-    """
-    import onnxruntime as ort
-
-    model, expected = _extreme_convolution(activation, weight)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    found = session.run(None, {"x": np.full((1, 64, 4, 4), 1.0, np.float32)})[0]
-    return bool(np.abs(found - expected).max() > 0.02 * abs(expected))
-
-
-def _extreme_convolution(activation: str, weight: str) -> tuple[onnx.ModelProto, float]:
-    """A quantised 1x1 convolution of ones whose activations and weights are the largest there are,
-    and what it gives.
-    """
-    kinds = {"int8": (np.int8, 0, 127), "uint8": (np.uint8, 128, 255)}
-    x_kind, x_zero, x_top = (np.uint8, 0, 255) if activation == "uint8" else kinds["int8"]
-    w_kind, w_zero, w_top = kinds[weight]
-    arrays = {
-        "xs": np.float32(1 / (x_top - x_zero)),
-        "xz": x_kind(x_zero),
-        "w": np.full((64, 64, 1, 1), w_top, w_kind),
-        "ws": np.float32(1 / (w_top - w_zero)),
-        "wz": w_kind(w_zero),
-        "ys": np.float32(64 / (x_top - x_zero)),
-    }
-    nodes = [
-        helper.make_node(_Q, ["x", "xs", "xz"], ["xq"]),
-        helper.make_node(_DQ, ["xq", "xs", "xz"], ["xd"]),
-        helper.make_node(_DQ, ["w", "ws", "wz"], ["wd"]),
-        helper.make_node("Conv", ["xd", "wd"], ["y"]),
-        helper.make_node(_Q, ["y", "ys", "xz"], ["yq"]),
-        helper.make_node(_DQ, ["yq", "ys", "xz"], ["out"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "extreme",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64, 4, 4])],
-        [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1, 64, 4, 4])],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
-    )
-    opsets = [helper.make_opsetid("", _LOWEST_OPSET)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8), 64.0

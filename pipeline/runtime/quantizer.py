@@ -34,7 +34,7 @@ class Quantizer(Worker):
 
     with Quantizer() as quantizer:
         model = quantizer.prepare(path)
-        quantizer.watch(tensors)
+        quantizer.watch(tensors, (3, 32, 32))
         quantizer.observe(images)
         ranges, infinite = quantizer.ranges("minmax")
         quantizer.quantize(…, ranges=ranges).model
@@ -53,9 +53,14 @@ class Quantizer(Worker):
         """Take another float graph in the place of the prepared one, such as an equalised one."""
         self._ask("load", model)
 
-    def watch(self, tensors: Sequence[str], *, threads: int = 0) -> int:
-        """Begin a calibration of these activations. Returns their bytes for one image."""
-        return self._ask("watch", tensors=list(tensors), threads=threads)["bytes"]
+    def watch(self, tensors: Sequence[str], shape: Sequence[int], *, threads: int = 0) -> int:
+        """Begin a calibration of these activations on images (C, H, W) of this shape.
+
+        Returns:
+            their bytes for one image.
+        """
+        answer = self._ask("watch", tensors=list(tensors), shape=list(shape), threads=threads)
+        return answer["bytes"]
 
     def observe(self, x: np.ndarray) -> None:
         """Add a batch of images (N, C, H, W) float32 to the calibration."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ class Calibration:
     images: int
     batch: int
     bytes_per_image: int
+    _known: dict[str, Ranges] = field(default_factory=dict)
 
     @cached_property
     def infinite(self) -> tuple[str, ...]:
@@ -37,8 +38,10 @@ class Calibration:
 
     def ranges(self, calibrator: str) -> Ranges:
         """Lowest and highest value of every activation, by the calibrator of this name."""
-        known = next(one for one in CALIBRATORS if one.name == calibrator)
-        return self.quantizer.ranges(known.method, known.percentile)[0]
+        if calibrator not in self._known:
+            how = next(one for one in CALIBRATORS if one.name == calibrator)
+            self._known[calibrator] = self.quantizer.ranges(how.method, how.percentile)[0]
+        return self._known[calibrator]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -56,9 +59,10 @@ def calibrate(
     Raises:
         ArtifactError: there are no images, or the graph does not take them.
     """
-    size = quantizer.watch(tensors)
-    batch = fixed or max(1, min(_BATCH, _MEMORY // max(1, size)))
-    seen = 0
+    size, batch, seen = 0, fixed or 1, 0
+    for x, _ in first(images, 1, 1):  # its shape alone, for a file may leave it open
+        size = quantizer.watch(tensors, x.shape[1:])
+        batch = fixed or max(1, min(_BATCH, _MEMORY // max(1, size)))
     for x, _ in first(images, count, batch):
         if fixed and len(x) < fixed:
             continue

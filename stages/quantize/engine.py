@@ -18,7 +18,7 @@ from pipeline.errors import Hint, Key, Refused, Set
 from pipeline.run.store import write_bytes
 from pipeline.runtime.quantizer import QuantizedGraph
 from pipeline.system import int8_features
-from stages.benchmark.protocol import Setting
+from stages.benchmark.protocol import Protocol, Setting
 from stages.export import check_file
 from stages.quantize.choice import AUTO, Allowance, choose
 from stages.quantize.images import Batches, Unlabelled
@@ -58,6 +58,7 @@ def quantize_onnx(
     images: int = 256,
     search_images: int = 5000,
     setting: Setting | None = None,
+    protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> QuantizeReport:
     """Write the INT8 form of `path` that is fastest here within the allowance to `out`.
@@ -72,6 +73,7 @@ def quantize_onnx(
         mode: "auto" or "int8"; the latter raises where INT8 misses the allowance.
         images, search_images: most that are used of each.
         setting: provider, batch and threads timed; one image on one thread of the CPU where None.
+        protocol: how long it is timed where it is close; the benchmark's where None.
         progress: told what begins.
     Raises:
         Refused: `mode` is "int8" and INT8 misses the allowance.
@@ -80,7 +82,7 @@ def quantize_onnx(
         EnvironmentProblem: `out` cannot be written.
     """
     path, out, allowance = Path(path), Path(out), allowance or Allowance()
-    with Workbench(path, setting or Setting(), progress or (lambda what: None)) as bench:
+    with Workbench(path, setting, protocol, progress or (lambda what: None)) as bench:
         speeds = speeds_of_schemes(bench, SCHEMES)
         if not speeds:
             report = _none(bench, (), f"INT8 could not be made of it: {bench.refusals[0]}")

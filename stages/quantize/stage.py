@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from pipeline.config.schema import BenchmarkConfig
 from pipeline.data.images import Images, balanced_indices
 from pipeline.data.load import load_splits
 from pipeline.data.splits import Splits
 from pipeline.run.stage import StageContext
-from stages.benchmark.protocol import Setting
+from stages.benchmark.protocol import Protocol, Setting
 from stages.quantize.choice import Allowance
 from stages.quantize.engine import quantize_onnx
 from stages.quantize.report import FP32, QuantizeReport
@@ -71,7 +72,7 @@ def _quantize(ctx: StageContext, role: str, splits: Splits) -> QuantizeReport:
         ),
         images=settings.images,
         search_images=settings.search_images,
-        setting=_setting(ctx),
+        **_timing(ctx.config.benchmark),
         progress=tell,
     )
 
@@ -85,11 +86,19 @@ def _drawn(images: Images, count: int, seed: int) -> Images:
     return images.subset(chosen[order])
 
 
-def _setting(ctx: StageContext) -> Setting:
-    """The headline of the benchmark."""
-    timed = ctx.config.benchmark
-    threads = timed.threads[0] if timed.threads else 1
-    return Setting(timed.provider, timed.batches[0], threads, timed.static_batch)
+def _timing(benchmark: BenchmarkConfig) -> dict[str, Any]:
+    """The headline of the benchmark, as long as it would be timed there."""
+    threads = benchmark.threads[0] if benchmark.threads else 1
+    return {
+        "setting": Setting(
+            benchmark.provider, benchmark.batches[0], threads, benchmark.static_batch
+        ),
+        "protocol": Protocol(
+            min_seconds=benchmark.min_seconds,
+            min_runs=benchmark.min_runs,
+            launches=benchmark.launches,
+        ),
+    }
 
 
 def _off() -> dict[str, Any]:

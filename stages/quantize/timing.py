@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from stages.benchmark.intervals import percentiles, ratio_intervals, verdict
@@ -10,8 +11,8 @@ from stages.benchmark.protocol import Protocol, Setting, measure
 from stages.quantize.report import Timing
 
 _LOOK_SECONDS = 0.1  # of each side; the schemes differ by tens of percent
-_QUICK = Protocol(min_seconds=0.3, min_runs=40, launches=2, warm_limit=0.3)
-_THOROUGH = Protocol(min_seconds=1.0, min_runs=100, launches=4)
+_QUICK_SECONDS = 0.3
+_QUICK_RUNS = 40
 
 
 class Looker:
@@ -42,15 +43,28 @@ class Looker:
         return Timing(1 / self._worker.relative(model, min_time=_LOOK_SECONDS).fraction)
 
 
-def time_pair(path: Path, model: bytes, setting: Setting, shape: tuple[int, ...] | None) -> Timing:
+def time_pair(
+    path: Path,
+    model: bytes,
+    setting: Setting,
+    shape: tuple[int, ...] | None,
+    protocol: Protocol,
+) -> Timing:
     """The ratio of fp32 to `model` with its interval, by the benchmark's protocol.
 
-    Quickly first; where the interval then holds 1 although INT8 looks faster, thoroughly.
+    Quickly first; where the interval then holds 1 although INT8 looks faster, as `protocol` says.
     """
-    timing = _measured(path, model, setting, shape, _QUICK)
+    quick = replace(
+        protocol,
+        min_seconds=min(protocol.min_seconds, _QUICK_SECONDS),
+        min_runs=min(protocol.min_runs, _QUICK_RUNS),
+        launches=2,
+        warm_limit=_QUICK_SECONDS,
+    )
+    timing = _measured(path, model, setting, shape, quick)
     assert timing.ci95 is not None
     if timing.ratio > 1 >= timing.ci95[0]:
-        return _measured(path, model, setting, shape, _THOROUGH)
+        return _measured(path, model, setting, shape, protocol)
     return timing
 
 

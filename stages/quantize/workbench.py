@@ -12,7 +12,7 @@ import onnx
 
 from pipeline.errors import ArtifactError
 from pipeline.runtime.quantizer import QuantizedGraph, Quantizer
-from stages.benchmark.protocol import Setting
+from stages.benchmark.protocol import Protocol, Setting
 from stages.quantize.calibration import Calibration, calibrate
 from stages.quantize.images import Batches
 from stages.quantize.report import Score, Timing
@@ -38,13 +38,21 @@ class Workbench:
     Args:
         path: the float file, which is only read, and in a child process.
         setting: provider, batch and threads that models are timed at.
+        protocol: how long, where it is close.
         tell: told what begins.
     Raises:
         ArtifactError: no ONNX file of a float32 network, or quantised already.
     """
 
-    def __init__(self, path: Path, setting: Setting, tell: Progress = lambda what: None) -> None:
-        self.path, self.setting, self.tell = path, setting, tell
+    def __init__(
+        self,
+        path: Path,
+        setting: Setting | None = None,
+        protocol: Protocol | None = None,
+        tell: Progress = lambda what: None,
+    ) -> None:
+        self.path, self.tell = path, tell
+        self.setting, self.protocol = setting or Setting(), protocol or Protocol()
         self.seconds: dict[str, float] = {}
         self.refusals: list[str] = []
         self.calibration: Calibration | None = None
@@ -181,7 +189,7 @@ class Workbench:
     def time(self, model: bytes) -> Timing:
         """How much faster than fp32 it is, with an interval."""
         with self.phase("time"):
-            return time_pair(self.path, model, self.setting, self.image_shape)
+            return time_pair(self.path, model, self.setting, self.image_shape, self.protocol)
 
     def screen(self, model: bytes) -> Score | None:
         """Against fp32 on a few images."""
