@@ -240,8 +240,8 @@ def test_a_child_killed_in_calibration_leaves_nothing_and_another_try_gives_the_
 
 
 def test_what_begins_is_told(tmp_path: Path, clock: type[Clock]) -> None:
-    told: list[str] = []
-    made(quadrants(tmp_path / "net.onnx"), progress=told.append)
-    assert told[:3] == ["preparing net.onnx", "timing the schemes", "calibrating"]
-    kept: Sequence[str] = [what for what in told if what.startswith("trying")]
+    begun: list[str] = []
+    made(quadrants(tmp_path / "net.onnx"), progress=begun.append)
+    assert begun[:3] == ["preparing net.onnx", "timing the schemes", "calibrating"]
+    kept: Sequence[str] = [what for what in begun if what.startswith("trying")]
     assert len(kept) == 5
