@@ -157,6 +157,13 @@ class Child:
         graph, facts = self._quantization.quantize(request)
         return {**facts, "payload": graph}
 
+    def correct(self, request: dict, payload: bytes | None) -> dict:
+        """Payloads: an INT8 graph and the images' bytes behind it; the graph with other biases."""
+        graph, x = (payload or b"")[: request["graph"]], (payload or b"")[request["graph"] :]
+        images = np.frombuffer(x, np.float32).reshape(request["shape"])
+        correct = _beside("bias_correction").corrected
+        return {"payload": correct(self._quantization.model, graph, images, request["batch"])}
+
     def saturates(self, request: dict, payload: bytes | None) -> dict:
         module = _beside("saturation")
         return {"saturates": module.saturates(request["activation"], request["weight"])}

@@ -114,6 +114,17 @@ class Quantizer(Worker):
         lists = (tuple(answer[name]) for name in ("tensors", "float_nodes"))
         return QuantizedGraph(answer["payload"], *lists)
 
+    def correct_biases(self, model: bytes, x: np.ndarray, batch: int) -> bytes:
+        """An INT8 graph of the float one with the mean error of each channel in its biases.
+
+        Args:
+            x: images (N, C, H, W) float32; `batch` of them run at a time.
+        """
+        x = np.ascontiguousarray(x, np.float32)
+        payload, size = model + x.tobytes(), len(model)
+        answer = self._ask("correct", payload, graph=size, shape=list(x.shape), batch=batch)
+        return answer["payload"]
+
     def saturates(self, activation: str, weight: str) -> bool:
         """Whether this machine's kernel for these types overflows 16 bits, by asking it."""
         return self._ask("saturates", activation=activation, weight=weight)["saturates"]

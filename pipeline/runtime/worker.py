@@ -26,7 +26,7 @@ _NO_MEMORY = ("bad allocation", "Failed to allocate")  # onnxruntime has no erro
 # commands whose failure is the file's fault
 _READS_THE_FILE = (
     *("open", "check", "scan", "describe", "infer", "feed", "warm", "slot"),
-    *("prepare", "watch", "observe", "quantize"),
+    *("prepare", "watch", "observe", "quantize", "correct"),
 )
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from pipeline.errors import ArtifactError
 from pipeline.runtime.quantizer import QuantizedGraph, Quantizer
 from stages.benchmark.protocol import Protocol, Setting
 from stages.quantize.calibration import Calibration, calibrate
-from stages.quantize.images import Batches
+from stages.quantize.images import Batches, first
 from stages.quantize.report import Score, Timing
 from stages.quantize.schemes import OPERATORS, Scheme
 from stages.quantize.scoring import Scorer
 from stages.quantize.timing import Looker, time_pair
+
+_SAMPLE_BYTES = 256 << 20  # of activations, when layers are compared one by one
+_SAMPLE = (16, 128)  # fewest and most images for it
 
 Progress = Callable[[str], None]
 """Called with what begins; what it raises ends the work."""
@@ -57,6 +62,7 @@ class Workbench:
         self.refusals: list[str] = []
         self.calibration: Calibration | None = None
         self.scorer: Scorer | None = None
+        self._sample: np.ndarray | None = None
         self._saturates: dict[tuple[str, str], bool] = {}
         tell(f"preparing {path.name}")
         self._quantizer = Quantizer()
@@ -115,8 +121,13 @@ class Workbench:
         """Take the ranges of these activations on the first `count` images."""
         self.tell("calibrating")
         with self.phase("calibrate"):
-            self.calibration = calibrate(self._quantizer, tensors, images, count, self.fixed_batch)
-        return self.calibration
+            found = calibrate(self._quantizer, tensors, images, count, self.fixed_batch)
+        fewest, most = _SAMPLE
+        size = max(fewest, min(most, _SAMPLE_BYTES // max(1, found.bytes_per_image)))
+        batches = [x for x, _ in first(images, size, found.batch) if len(x) == found.batch or
+                   not self.fixed_batch]
+        self.calibration, self._sample = found, np.concatenate(batches)
+        return found
 
     def score_on(self, images: Batches, count: int) -> None:
         """The images that graphs are compared with fp32 on; at most `count` of them."""
@@ -145,6 +156,16 @@ class Workbench:
             return self._make(
                 scheme, per_channel=scheme.per_channel, exclude=list(left_out), ranges=ranges
             )
+        return None
+
+    def correct_biases(self, graph: QuantizedGraph) -> QuantizedGraph | None:
+        """The same graph with the mean error of every channel in its bias, on calibration images."""
+        assert self.calibration is not None, "calibrate first"
+        assert self._sample is not None
+        batch = self.calibration.batch
+        with self.phase("correct biases"), self._refusable():
+            made = self._quantizer.correct_biases(graph.model, self._sample, batch)
+            return replace(graph, model=made)
         return None
 
     def _make(self, scheme: Scheme, **how: Any) -> QuantizedGraph:
