@@ -61,9 +61,7 @@ def _channel_means(chunks: Chunks) -> np.ndarray:
     return np.average(sums, axis=0, weights=[len(chunk) for chunk in chunks])
 
 
-def _float_means(
-    model: onnx.ModelProto, names: list[str], chunks: Chunks
-) -> dict[str, np.ndarray]:
+def _float_means(model: onnx.ModelProto, names: list[str], chunks: Chunks) -> dict[str, np.ndarray]:
     """Channel means of these activations of the float network."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
@@ -138,7 +136,9 @@ class _Walk:
                 stack.extend(node.input)
         return [node for node in self.model.graph.node if node.output[0] in needed]
 
-    def _run(self, piece: list[onnx.NodeProto], fed: set[str], kept: list[str]) -> dict[str, Chunks]:
+    def _run(
+        self, piece: list[onnx.NodeProto], fed: set[str], kept: list[str]
+    ) -> dict[str, Chunks]:
         if not piece:
             return {}
         session = _session(self._model(piece, sorted(fed), kept))
@@ -182,10 +182,10 @@ class _Biases:
         """Give the layer a bias of its own that is larger by (C,). Returns what it grew by."""
         scale = self._scale(node.input[0]) * self._scale(node.input[1])
         before = self._bias(node, len(missing))
-        steps = np.rint(missing / (scale * _beta(node)))
+        steps = np.rint(missing / scale)
         after = np.clip(before + steps, _LIMIT.min, _LIMIT.max).astype(np.int32)
         self._write(node, after, scale.astype(np.float32))
-        return (after - before) * scale * _beta(node)
+        return (after - before) * scale
 
     def _scale(self, name: str) -> np.ndarray:
         return self.values[self.made[name].input[1]].astype(np.float64)
@@ -203,12 +203,11 @@ class _Biases:
         self.tensors.append(numpy_helper.from_array(bias, name))
         scales = np.broadcast_to(scale.reshape(-1), len(bias)) if scale.ndim else scale
         self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(scales), f"{name}_scale"))
-        axis = {"axis": 0} if scale.ndim else {}
-        dequantised = [f"{name}_dequantised"]
-        self.nodes.append(
-            helper.make_node(_DQ, [name, f"{name}_scale"], dequantised, f"{name}_dq", **axis)
-        )
-        inputs = [*node.input[:2], *dequantised]
+        made = helper.make_node(_DQ, [name, f"{name}_scale"], [f"{name}_dequantised"], f"{name}_dq")
+        if scale.ndim:
+            made.attribute.append(helper.make_attribute("axis", 0))
+        self.nodes.append(made)
+        inputs = [*node.input[:2], *made.output]
         del node.input[:]
         node.input.extend(inputs)
 
@@ -223,8 +222,3 @@ class _Biases:
         del graph.node[:], graph.initializer[:]
         graph.node.extend(nodes)
         graph.initializer.extend(tensors)
-
-
-def _beta(node: onnx.NodeProto) -> float:
-    """What a Gemm multiplies its bias by."""
-    return next((a.f for a in node.attribute if a.name == "beta"), 1.0) or 1.0

@@ -132,7 +132,9 @@ class Child:
         """A float file made ready for quantising; payload back: the prepared graph."""
         _beside("graph_facts").check_external_data(request["path"])
         self._quantization = _beside("quantization").Quantization(_beside("rescaling"))
-        return {"payload": self._quantization.prepare(request["path"])}
+        self._quantization.prepare(request["path"])
+        model = _beside("rewrites").rewritten(self._quantization.model)
+        return {"payload": model.SerializeToString(deterministic=True)}
 
     def load(self, request: dict, payload: bytes | None) -> dict:
         self._quantization.load(payload)

@@ -9,7 +9,7 @@ misses the allowance, the next scheme that is faster than fp32 is tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,31 +20,15 @@ from pipeline.runtime.quantizer import QuantizedGraph
 from pipeline.system import int8_features
 from stages.benchmark.protocol import Protocol, Setting
 from stages.export import check_file
+from stages.quantize.candidate import Candidate
 from stages.quantize.choice import AUTO, Allowance, choose
+from stages.quantize.control import with_corrected_biases
 from stages.quantize.images import Batches, Unlabelled
-from stages.quantize.report import FP32, INT8, QuantizeReport, Score, Tried
+from stages.quantize.report import FP32, INT8, QuantizeReport, Tried
 from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme
 from stages.quantize.workbench import Progress, Workbench
 
 _LAST = "entropy"  # takes longer than all the others, and is tried where they are not enough
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A graph with what was measured of it."""
-
-    tried: Tried
-    graph: QuantizedGraph
-
-    @property
-    def ratio(self) -> float:
-        assert self.tried.timing is not None
-        return self.tried.timing.ratio
-
-    @property
-    def score(self) -> Score:
-        assert self.tried.score is not None
-        return self.tried.score
 
 
 def quantize_onnx(
@@ -164,6 +148,7 @@ def _least_error(
     if not screened:
         return None
     best = min(screened, key=lambda one: one.score.output_error)
+    best = with_corrected_biases(bench, best, tried)
     bench.tell(f"scoring {best.tried.scheme}")
     return replace(best, tried=replace(best.tried, score=bench.score(best.graph.model)))
 

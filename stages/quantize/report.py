@@ -57,12 +57,14 @@ class Tried:
 
     Attributes:
         exclude: names of the nodes that were left float.
+        steps: what was done for its accuracy besides, such as "bias correction".
     """
 
     scheme: Scheme
     timing: Timing | None = None
     score: Score | None = None
     exclude: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """A row of `tried` in `quantize.json`."""
@@ -76,6 +78,7 @@ class Tried:
             "ratio": timing.ratio if timing else None,
             "ci95": list(timing.ci95) if timing and timing.ci95 else None,
             "float_nodes": len(self.exclude),
+            "steps": list(self.steps),
         }
 
 
@@ -114,6 +117,7 @@ class QuantizeReport:
             "chosen": self.chosen,
             "reason": self.reason,
             "scheme": best.scheme.to_dict() if best else None,
+            "steps": list(best.steps) if best else [],
             "accuracy": _accuracy(score),
             "parity": _parity(score),
             "speed": asdict(timing) if timing else None,

@@ -22,8 +22,8 @@ from stages.quantize.schemes import OPERATORS, Scheme
 from stages.quantize.scoring import Scorer
 from stages.quantize.timing import Looker, time_pair
 
-_SAMPLE_BYTES = 256 << 20  # of activations, when layers are compared one by one
-_SAMPLE = (16, 128)  # fewest and most images for it
+_SAMPLE_BYTES = 256 << 20  # of activations, where layers are compared one by one
+_SAMPLE = (8, 64)  # fewest and most images for it
 
 Progress = Callable[[str], None]
 """Called with what begins; what it raises ends the work."""
@@ -124,9 +124,9 @@ class Workbench:
             found = calibrate(self._quantizer, tensors, images, count, self.fixed_batch)
         fewest, most = _SAMPLE
         size = max(fewest, min(most, _SAMPLE_BYTES // max(1, found.bytes_per_image)))
-        batches = [x for x, _ in first(images, size, found.batch) if len(x) == found.batch or
-                   not self.fixed_batch]
-        self.calibration, self._sample = found, np.concatenate(batches)
+        batches = [x for x, _ in first(images, max(size, self.fixed_batch or 1), found.batch)]
+        whole = [x for x in batches if len(x) == (self.fixed_batch or len(x))]
+        self.calibration, self._sample = found, np.concatenate(whole)
         return found
 
     def score_on(self, images: Batches, count: int) -> None:
@@ -159,7 +159,7 @@ class Workbench:
         return None
 
     def correct_biases(self, graph: QuantizedGraph) -> QuantizedGraph | None:
-        """The same graph with the mean error of every channel in its bias, on calibration images."""
+        """The graph with the mean error of every channel in its bias, on calibration images."""
         assert self.calibration is not None, "calibrate first"
         assert self._sample is not None
         batch = self.calibration.batch
