@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
+from pipeline.runtime import rescaling
 from pipeline.runtime.bias_correction import corrected
 from pipeline.runtime.quantization import Quantization
 from pipeline.runtime.rewrites import rewritten
@@ -69,7 +70,7 @@ def x() -> np.ndarray:
 
 
 def quantised(path: Path, x: np.ndarray, exclude: list[str]) -> tuple[Quantization, bytes]:
-    made = Quantization()
+    made = Quantization(rescaling)
     made.prepare(str(path))
     how = {"activation": "uint8", "weight": "int8", "per_channel": False, "reduce_range": False}
     how |= {"operators": OPERATORS, "exclude": exclude}
