@@ -143,12 +143,23 @@ STAGES = (
     ),
     Stage(
         "benchmark",
-        "time base against final, score both on the test split",
+        "time every variant against the original, score all on the test split",
         sections=("benchmark",),
-        reads=("onnx", "base_onnx", "parity", "base_model", "final_model", "data"),
+        reads=(
+            "onnx",
+            "base_onnx",
+            "parity",
+            "onnx_int8",
+            "base_onnx_int8",
+            "quantization",
+            "base_model",
+            "final_model",
+            "data",
+        ),
         uses_data=True,
         uses_files=True,
         memory_key="benchmark.batches",
+        version=2,
         narrow=_without_further_files,
     ),
     Stage(
@@ -168,10 +179,11 @@ STAGES = (
             "distillation",
             "parity",
             "onnx",
+            "quantization",
             "benchmark",
         ),
         every_round=("search", "cut", "distillation"),
-        version=4,
+        version=5,
     ),
 )
 

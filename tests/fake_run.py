@@ -94,12 +94,22 @@ def _content(kind: str, name: str, digest: str) -> bytes:
             "bytes": 400,
             "latency_ms": {"p50": 1.0, "p90": 1.5},
         }
-        speed = {
-            "ratio": 2.0,
-            "ci95": [1.9, 2.1],
-            "verdict": "faster",
-            "provider": "CPUExecutionProvider",
+        measured = {"ratio": 2.0, "ci95": [1.9, 2.1], "verdict": "faster"}
+        speed = {**measured, "provider": "CPUExecutionProvider", "precision": "fp32"}
+        final = {
+            **side,
+            "accuracy": 0.88,
+            "macs": 500,
+            "latency_ms": {"p50": 0.5, "p90": 0.7},
+            "precision": "fp32",
         }
+        row = {"top1_agreement": 1.0, **measured}
+        int8 = {"accuracy": 0.89, "bytes": 100, "ratio": 1.5, "precision": "int8"}
+        variants = [
+            {"name": "base", "chosen": False, **row, **side, "precision": "fp32"},
+            {"name": "base_int8", "chosen": False, **row, **side, **int8},
+            {"name": "final", "chosen": True, **row, **final},
+        ]
         return store.dump_json(
             {
                 "kind": "summary",
@@ -107,12 +117,9 @@ def _content(kind: str, name: str, digest: str) -> bytes:
                 "run": "fake",
                 "data": {"name": "fake", "label": "fake images", "test_images": 10},
                 "base": side,
-                "final": {
-                    **side,
-                    "accuracy": 0.88,
-                    "macs": 500,
-                    "latency_ms": {"p50": 0.5, "p90": 0.7},
-                },
+                "final": final,
+                "variants": variants,
+                "remarks": ["INT8 is [/a] remark"],
                 "speedup": {**speed, "batch": 1, "threads": 1},
                 "parity": {"top1_agreement": 1.0, "max_abs": 1e-6},
                 "report": "report/report.html",

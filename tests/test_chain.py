@@ -102,6 +102,26 @@ def test_the_summary_holds_what_was_measured(finished: tuple[Path, dict[str, Any
     assert (home / doc["onnx"]).stat().st_size == doc["final"]["bytes"]
 
 
+def test_all_four_variants_are_there_and_one_of_them_is_the_final_one(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    home, doc = finished
+    rows = {row["name"]: row for row in doc["variants"]}
+    assert list(rows) == ["base", "base_int8", "final", "final_int8"]
+    (chosen,) = (row for row in rows.values() if row["chosen"])
+    for key in ("accuracy", "bytes", "macs", "latency_ms", "precision"):
+        assert chosen[key] == doc["final"][key]
+    assert [chosen[key] for key in ("ratio", "ci95")] == [
+        doc["speedup"][k] for k in ("ratio", "ci95")
+    ]
+    assert (rows["base"]["accuracy"], rows["base"]["ratio"]) == (doc["base"]["accuracy"], 1.0)
+    assert rows["base_int8"]["macs"] == rows["base"]["macs"] > rows["final_int8"]["macs"]
+    page = (home / doc["report"]).read_text()
+    assert "original, INT8 alone" in page
+    alone = rlp("check", "run", "--variant", "base_int8", "--max-macs", "1", "--json", cwd=home)
+    assert json.loads(alone.stdout)["gates"][0]["value"] == rows["base"]["macs"]
+
+
 def test_typing_it_again_runs_nothing(finished: tuple[Path, dict[str, Any]]) -> None:
     done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--json", cwd=finished[0])
     assert done.returncode == 0, done.stderr

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline import console
 from pipeline.cli.common import command
+
+if TYPE_CHECKING:
+    from stages.benchmark import Comparison
 
 
 def register(app: typer.Typer) -> None:
@@ -73,8 +76,7 @@ def bench(
     a sentence.
     """
     from pipeline.errors import Hint, UsageError
-    from stages.benchmark import explain, fingerprint
-    from stages.benchmark.comparison import compare_settings
+    from stages.benchmark import fingerprint, time_files
     from stages.benchmark.protocol import Protocol, Setting
 
     if len(files) < 2:
@@ -83,31 +85,38 @@ def bench(
         )
     sizes = _sizes(shape) if shape else None
     settings = [Setting(provider, b, t, static) for b in batch or [1] for t in threads or [1]]
-    protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)
-    rows: list[dict[str, Any]] = []
-    why: list[dict[str, Any]] = []
-    base = files[0]
-    for other in files[1:]:
-        console.note(f"timing {other} against {base}")
-        with _watching("bench") as watcher:
-            found = compare_settings(
-                base,
-                other,
-                settings,
-                protocol=protocol,
-                input_shape=sizes,
-                allow_fallback=allow_fallback,
-                progress=watcher.progress,
-            )
-            rows += [item.to_dict() for item in found]
-            slow = next((item for item in found if item.verdict != "faster"), None)
-            if slow is not None:
-                causes = explain(base, other, slow, input_shape=sizes).to_dict()
-                why.append({"file": str(other), **causes})
+    console.note(f"timing {', '.join(map(str, files[1:]))} against {files[0]}")
+    with _watching("bench") as watcher:
+        timed = time_files(
+            files,
+            settings,
+            protocol=Protocol(min_seconds=min_seconds, min_runs=min_runs),
+            input_shape=sizes,
+            allow_fallback=allow_fallback,
+            progress=watcher.progress,
+        )
+        found = [(file, timed.between(0, n)) for n, file in enumerate(files) if n]
+        why = _why(files[0], found, sizes)
+    rows = [item.to_dict() for _, compared in found for item in compared]
     show_settings(rows)
     for item in why:
         show_why(item)
     return {"settings": rows, "why": why, "machine": fingerprint()}
+
+
+def _why(
+    base: Path, found: list[tuple[Path, list[Comparison]]], sizes: list[int] | None
+) -> list[dict[str, Any]]:
+    """Of every file the causes at its first setting where it is not faster."""
+    from stages.benchmark import explain
+
+    why = []
+    for other, compared in found:
+        slow = next((item for item in compared if item.verdict != "faster"), None)
+        if slow is not None:
+            causes = explain(base, other, slow, input_shape=sizes).to_dict()
+            why.append({"file": str(other), **causes})
+    return why
 
 
 def _sizes(shape: str) -> list[int]:

@@ -10,10 +10,11 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import attach, command
+from pipeline.run.variants import VARIANTS
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "check", keys=("run", "passed", "stages", "gates", "unlisted"))(check)
+    command(app, "check", keys=("run", "variant", "passed", "stages", "gates", "unlisted"))(check)
 
 
 _Run = Annotated[
@@ -46,7 +47,19 @@ _MaxBytes = Annotated[
 ]
 _MinAgreement = Annotated[
     float | None,
-    typer.Option(metavar="FRACTION", min=0, max=1, help="Least top-1 agreement with PyTorch."),
+    typer.Option(
+        metavar="FRACTION",
+        min=0,
+        max=1,
+        help="Least top-1 agreement with PyTorch; of an INT8 file with its fp32 file.",
+    ),
+]
+_Variant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"What the gates ask about: {', '.join(VARIANTS)}. Default: the delivered one.",
+    ),
 ]
 
 
@@ -60,10 +73,12 @@ def check(
     max_params: _MaxParams = None,
     max_bytes: _MaxBytes = None,
     min_agreement: _MinAgreement = None,
+    variant: _Variant = None,
 ) -> dict[str, Any]:
     """Verify every hash and every input of a run, then its gates. Exit 0 yes, 1 a gate missed, 3
     damaged or stale.
 
+    The accuracy drop and the speedup of every variant are against the original in fp32.
     Files that belong to no stage are warned of: nothing reads them, so they change no answer.
     """
     from pipeline.cli import running
@@ -76,27 +91,42 @@ def check(
         )
     doc = _intact(run)
     summary = running.load_summary(run)
-    base, final, speed = summary["base"], summary["final"], summary["speedup"]
-    drop = 100 * (base["accuracy"] - final["accuracy"])
-    slow = min_speedup is not None and min_speedup > 1 and speed["verdict"] != "faster"
+    asked = _asked(summary["variants"], variant, run)
+    doc["variant"] = asked["name"]
+    drop = 100 * (summary["base"]["accuracy"] - asked["accuracy"])
+    slow = min_speedup is not None and min_speedup > 1 and asked["verdict"] != "faster"
     gates = [
         _gate("accuracy drop, points", drop, max_accuracy_drop, most=True),
-        _gate("accuracy", final["accuracy"], min_accuracy),
+        _gate("accuracy", asked["accuracy"], min_accuracy),
         _gate(
-            "speedup" + (f" ({speed['verdict']})" if slow else ""),
-            0.0 if slow else speed["ratio"],
+            "speedup" + (f" ({asked['verdict']})" if slow else ""),
+            0.0 if slow else asked["ratio"],
             min_speedup,
         ),
-        _gate("p50 latency, ms", final["latency_ms"]["p50"], max_latency_ms, most=True),
-        _gate("MACs", final["macs"], max_macs, most=True),
-        _gate("parameters", final["params"], max_params, most=True),
-        _gate("bytes", final["bytes"], max_bytes, most=True),
-        _gate("top-1 agreement", summary["parity"]["top1_agreement"], min_agreement),
+        _gate("p50 latency, ms", asked["latency_ms"]["p50"], max_latency_ms, most=True),
+        _gate("MACs", asked["macs"], max_macs, most=True),
+        _gate("parameters", asked["params"], max_params, most=True),
+        _gate("bytes", asked["bytes"], max_bytes, most=True),
+        _gate("top-1 agreement", asked["top1_agreement"], min_agreement),
     ]
     doc["gates"] = [gate for gate in gates if gate]
     doc["passed"] = all(gate["passed"] for gate in doc["gates"])
     _report(doc)
     return doc
+
+
+def _asked(variants: list[dict[str, Any]], name: str | None, run: Path) -> dict[str, Any]:
+    """The variant of this name, by default the delivered one."""
+    from pipeline.errors import Hint, UsageError
+
+    for row in variants:
+        if row["chosen"] if name is None else row["name"] == name:
+            return row
+    there = ", ".join(row["name"] for row in variants)
+    raise UsageError(
+        f"--variant {name}: not in {run}, which has {there}",
+        hint=Hint.command("check", str(run), says="asks about the delivered one"),
+    )
 
 
 def _intact(run: Path) -> dict[str, Any]:
@@ -112,7 +142,8 @@ def _intact(run: Path) -> dict[str, Any]:
     stages = [
         {"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps
     ]
-    doc: dict[str, Any] = {"run": str(run), "passed": False, "stages": stages, "gates": []}
+    doc: dict[str, Any] = {"run": str(run), "variant": None, "passed": False, "stages": stages}
+    doc["gates"] = []
     doc["unlisted"] = running.unknown_files(run, chain, config.rounds)
     for unknown in doc["unlisted"]:
         console.warn(f"{run / unknown}: belongs to no stage of this run, and nothing reads it")
@@ -131,6 +162,8 @@ def _report(doc: dict[str, Any]) -> None:
     from pipeline.errors import Hint, Key, Refused
 
     console.say(f"{doc['run']}: {len(doc['stages'])} stages intact and fresh")
+    if doc["gates"]:
+        console.say(f"gates of {doc['variant']} ({VARIANTS[doc['variant']]})")
     rows = [
         (
             "ok" if g["passed"] else "MISSED",

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline import console
 from pipeline.channels.graph_text import unreached
 from pipeline.channels.index_ranges import parse_ranges
+from pipeline.run.variants import scheme_name
 
 
 def show(kind: str, content: dict[str, Any], limit: int) -> None:
@@ -16,6 +17,8 @@ def show(kind: str, content: dict[str, Any], limit: int) -> None:
         "graph": _graph,
         "plan": _plan,
         "manifest": _manifest,
+        "quantization": _quantization,
+        "benchmark": _benchmark,
     }
     views.get(kind, _flat)(content, limit)
 
@@ -76,6 +79,61 @@ def _manifest(manifest: dict[str, Any], limit: int) -> None:
     console.table(("", "file", "sha256"), _cut(rows, limit))
     for name in manifest["accepted_edits"]:
         console.say(f"edited by hand and accepted: {name}")
+
+
+def _quantization(found: dict[str, Any], limit: int) -> None:
+    console.say(f"delivered: {found['chosen']}; {found['reason']}")
+    for name, side in (("final", found), ("original", found["base"])):
+        if nodes := side.get("float_nodes", []):
+            console.say(f"{name}, nodes that compute in float32: {', '.join(nodes)}")
+        rows = [_tried(row) for row in side.get("tried", [])]
+        columns = ("scheme", "float nodes", "accuracy", "images", "ratio", "95 % CI")
+        console.table(columns, _cut(rows, limit), title=name, right=columns[1:])
+    if curve := found.get("curve"):
+        rows = [(row["float_nodes"], _percent(row["accuracy"]), *_ratio(row)) for row in curve]
+        console.table(("float nodes", "accuracy", "ratio", "95 % CI"), _cut(rows, limit))
+
+
+def _tried(row: dict[str, Any]) -> tuple[Any, ...]:
+    scheme, accuracy = scheme_name(row["scheme"]), _percent(row["accuracy"])
+    return scheme, row["float_nodes"], accuracy, row["images"] or "", *_ratio(row)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def _ratio(row: dict[str, Any]) -> tuple[str, str]:
+    ratio, ci95 = row["ratio"], row["ci95"]
+    interval = f"{ci95[0]:.2f} … {ci95[1]:.2f}" if ci95 else ""
+    return "" if ratio is None else f"{ratio:.2f}×", interval
+
+
+def _benchmark(found: dict[str, Any], limit: int) -> None:
+    rows = [
+        (
+            row["name"] + (" (delivered)" if row["chosen"] else ""),
+            _percent(row["accuracy"]),
+            console.size(row["bytes"]),
+            setting["batch"],
+            setting["threads"],
+            f"{setting['b']['latency_ms']['p50']:.3f}",
+            *_ratio(setting),
+            setting["verdict"],
+        )
+        for row in found["variants"]
+        for setting in row["settings"]
+    ]
+    for base in found["variants"][:1]:
+        accuracy, size = _percent(base["accuracy"]), console.size(base["bytes"])
+        console.say(f"against the original in fp32 ({accuracy}, {size}):")
+    columns = ("variant", "accuracy", "file", "batch", "threads", "p50 ms", "ratio", "95 % CI")
+    console.table((*columns, "verdict"), _cut(rows, limit), right=columns[1:])
+    for remark in found["remarks"]:
+        console.say(remark)
+    for key in ("why", "why_int8"):
+        for cause in found.get(key, {}).get("causes", []):
+            console.say(f"{key}: {cause}")
 
 
 def _flat(content: dict[str, Any], limit: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import console
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
 from pipeline.run.artifacts import document
+from pipeline.run.variants import VARIANTS
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
@@ -24,8 +25,10 @@ SUMMARY_KEYS = (
     "data",
     "base",
     "final",
+    "variants",
     "speedup",
     "parity",
+    "remarks",
     "report",
     "onnx",
 )
@@ -195,6 +198,35 @@ def show_result(doc: dict[str, Any]) -> None:
     console.say()
     title = f"{data['label']}, {data['test_images']:,} test images"
     console.table(("", "before", "after", "change"), rows, title=title, right=("before", "after"))
+    if len(doc["variants"]) > 2:  # otherwise the table above says it all
+        _show_variants(doc["variants"], setting)
+    for remark in doc["remarks"]:
+        console.say(remark)
     console.say()
     console.say(f"report  {doc['report']}")
     console.say(f"onnx    {doc['onnx']}")
+
+
+def _show_variants(variants: Sequence[dict[str, Any]], setting: str) -> None:
+    """Each against the original in fp32, so that what INT8 alone gives stands beside the rest."""
+    rows = [
+        (
+            VARIANTS[row["name"]] + (" (delivered)" if row["chosen"] else ""),
+            f"{row['accuracy']:.2%}",
+            console.size(row["bytes"]),
+            f"{row['latency_ms']['p50']:.3f} ms",
+            *_ratio(row),
+        )
+        for row in variants
+    ]
+    columns = ("variant", "accuracy", "file", "p50", "speed", "95 % CI")
+    console.say()
+    console.table(columns, rows, title=setting, right=columns[1:])
+
+
+def _ratio(row: dict[str, Any]) -> tuple[str, str]:
+    if row["name"] == "base":
+        return "1", ""
+    low, high = row["ci95"]
+    shown = row["verdict"] != "no difference shown"
+    return f"{row['ratio']:.2f}×" if shown else "–", f"{low:.2f} to {high:.2f}"

@@ -209,7 +209,15 @@ _KINDS: tuple[Kind, ...] = (
         ("benchmark.json",),
         64 * _MB,
         "timings, intervals, test accuracy",
-        {"settings": _LIST, "base": dict, "final": dict, "data": dict, "machine": dict},
+        {
+            "settings": _LIST,
+            "base": dict,
+            "final": dict,
+            "data": dict,
+            "machine": dict,
+            "variants": _LIST,
+            "remarks": _LIST,
+        },
     ),
     Kind("report", "report", ("report.html",), 64 * _MB, "the page for people"),
     Document(
@@ -218,8 +226,18 @@ _KINDS: tuple[Kind, ...] = (
         ("summary.json",),
         16 * _MB,
         "the numbers for machines",
-        {"run": str, "data": dict, "base": dict, "final": dict, "speedup": dict, "parity": dict}
-        | {"report": str, "onnx": str},
+        {
+            "run": str,
+            "data": dict,
+            "base": dict,
+            "final": dict,
+            "variants": _LIST,
+            "speedup": dict,
+            "parity": dict,
+            "remarks": _LIST,
+            "report": str,
+            "onnx": str,
+        },
     ),
 )
 LARGEST_DOCUMENT = max(kind.max_bytes for kind in _KINDS if isinstance(kind, Document))

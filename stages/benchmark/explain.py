@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,26 @@ def explain(
         ArtifactError: a file cannot be opened, or kills the runtime.
         EnvironmentProblem: this onnxruntime lacks the provider, or ran out of memory.
     """
+    return explain_pairs({"": (a, b)}, comparison, input_shape=input_shape)[""]
+
+
+def explain_pairs(
+    pairs: Mapping[str, tuple[Path, Path]],
+    comparison: Comparison,
+    *,
+    input_shape: list[int] | None = None,
+) -> dict[str, Explanation]:
+    """`explain` for several pairs by name, each file profiled once."""
     setting = Setting(
         comparison.provider, comparison.batch, comparison.threads, comparison.static_batch
     )
     peak = measured_peak(provider=setting.provider, threads=setting.threads, batch=setting.batch)
-    first, second = (profile(path, setting, input_shape=input_shape) for path in (a, b))
-    return explain_profiles(first, second, setting, peak)
+    files = dict.fromkeys(path for pair in pairs.values() for path in pair)
+    profiles = {path: profile(path, setting, input_shape=input_shape) for path in files}
+    return {
+        name: explain_profiles(profiles[a], profiles[b], setting, peak)
+        for name, (a, b) in pairs.items()
+    }
 
 
 def explain_profiles(a: Profile, b: Profile, setting: Setting, peak: float) -> Explanation:

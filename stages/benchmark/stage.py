@@ -1,4 +1,4 @@
-"""The benchmark stage: both ONNX files timed in turn, and scored on the test split."""
+"""The benchmark stage: every variant timed in turn, and scored on the test split."""
 
 from __future__ import annotations
 
@@ -11,14 +11,25 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
 from pipeline.models.files import read_model_file
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
-from pipeline.runtime.worker import Worker
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment_cache import cached_alignment
-from stages.benchmark.comparison import Comparison, compare_settings
-from stages.benchmark.explain import explain
+from stages.benchmark.comparison import Comparison, TimedFiles, time_files
+from stages.benchmark.explain import explain_pairs
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.intervals import FASTER, SLOWER
 from stages.benchmark.protocol import Protocol, Setting
+from stages.benchmark.variants import (
+    FP32,
+    INT8,
+    VariantFile,
+    delivered,
+    int8_alone,
+    remarks,
+    variant_rows,
+)
+
+# kinds of the fp32 and of the INT8 file of each network
+_KINDS = {"base": ("base_onnx", "base_onnx_int8"), "final": ("onnx", "onnx_int8")}
 
 
 def external(config: Any) -> dict[str, str]:
@@ -34,11 +45,13 @@ def external(config: Any) -> dict[str, str]:
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
-    """Time the original's file against the final one, and score both on the test images.
+    """Time every variant against the original, all in the same rounds, and score each on test.
 
-    Reads both ONNX files, their parity and both models; writes `benchmark.json`: settings
-    (a `Comparison` each), cost and accuracy of both, the files of `benchmark.against` likewise,
-    and, with `benchmark.profile`, why there is no gain and which channel multiple pays here.
+    Reads the ONNX files of export and quantize, their parity and both models; which variant is
+    delivered was decided by the quantize stage, never here. Writes `benchmark.json`: settings (the
+    delivered file against the original, a `Comparison` each), cost and accuracy of both, all
+    variants and the files of `benchmark.against` likewise, what INT8 alone would have given, and,
+    with `benchmark.profile`, why there is no gain and which channel multiple pays here.
 
     Returns:
         verdict, speedup and intervals of the first setting, and both accuracies.
@@ -47,20 +60,36 @@ def run(ctx: StageContext) -> dict[str, Any]:
         EnvironmentProblem: the provider is absent, or leaves heavy nodes to the CPU.
         Interrupted: a stop was asked for; timings are not resumed but taken again.
     """
-    settings = ctx.config.benchmark
-    files = {"base": ctx.input("base_onnx"), "final": ctx.input("onnx")}
-    _same_files(files, ctx.read("parity"))
-    runs = 1 + len(settings.against)
-    comparisons = _compare(ctx, files["base"], files["final"], 0, runs)
-    document: dict[str, Any] = {"settings": _rows(comparisons)}
+    quantization = ctx.read("quantization")
+    variants = _variants(ctx, quantization)
+    chosen = delivered(variants, quantization)
+    further = [Path(name) for name in ctx.config.benchmark.against]
+    timed = _time(ctx, [*(variant.path for variant in variants), *further])
     images = load_test(ctx.config.data)  # the first and only stage that reads them
-    document |= _both_sides(ctx, files, document["settings"][0], images)
-    document["against"] = [
-        _further(ctx, files["base"], Path(name), images, index, runs)
-        for index, name in enumerate(settings.against, start=1)
-    ]
-    if settings.profile:
-        document["why"] = explain(files["base"], files["final"], comparisons[0]).to_dict()
+    accuracy = [_accuracy(ctx, variant.path, images) for variant in variants]
+    comparisons = timed.between(0, chosen)
+    rows = variant_rows(variants, timed, accuracy, chosen)
+    names = [variant.name for variant in variants]
+    alone = None
+    if "base_int8" in names:
+        number = names.index("base_int8")
+        direct = timed.between(number, chosen)[0]
+        alone = int8_alone(direct, accuracy[number], accuracy[chosen])
+    document: dict[str, Any] = {
+        "settings": _rows(comparisons),
+        "data": {"label": getattr(ctx.data_card, "label", ""), "test_images": len(images)},
+        "base": _side(ctx, "base", rows[0]),
+        "final": _side(ctx, "final", rows[chosen]),
+        "variants": [{**row, "settings": _named(row["settings"])} for row in rows],
+        "int8_alone": alone,
+        "remarks": remarks(alone, quantization),
+        "against": [
+            _further(ctx, path, images, timed, number)
+            for number, path in enumerate(further, start=len(variants))
+        ],
+    }
+    if ctx.config.benchmark.profile:
+        document |= _why(variants, timed, chosen)
         document["alignment"] = _alignment(ctx)
     document["machine"] = fingerprint()
     ctx.write("benchmark", document)
@@ -68,43 +97,36 @@ def run(ctx: StageContext) -> dict[str, Any]:
     return _summary(document)
 
 
-def _both_sides(
-    ctx: StageContext, files: dict[str, Path], row: dict[str, Any], images: Images
-) -> dict[str, Any]:
-    """What was paid and what was bought: accuracy, costs and latency of both files."""
-    label = getattr(ctx.data_card, "label", "")
-    found: dict[str, Any] = {"data": {"label": label, "test_images": len(images)}}
-    for role, kind, side in (("base", "base_model", "a"), ("final", "final_model", "b")):
-        if ctx.stopping():
-            raise ctx.interrupted()
-        with Worker() as worker:
-            macs = worker.scan(files[role])["macs"]
-        found[role] = {
-            "accuracy": onnx_accuracy(files[role], images, provider=ctx.config.benchmark.provider),
-            "macs": macs,
-            "params": read_model_file(ctx.input(kind)).weights.parameters,
-            **{key: row[side][key] for key in ("bytes", "sha256", "latency_ms")},
-        }
+def _variants(ctx: StageContext, quantization: dict[str, Any]) -> list[VariantFile]:
+    """Those that there are, the original first."""
+    parity, found = ctx.read("parity"), []
+    for network, facts in (("base", quantization["base"]), ("final", quantization)):
+        fp32, int8 = _KINDS[network]
+        found.append(VariantFile(network, FP32, ctx.input(fp32), parity[network]["sha256"]))
+        if (path := ctx.optional(int8)) is not None:
+            found.append(VariantFile(network, INT8, path, facts["file"]["sha256"]))
+    for variant in found:
+        variant.require_checked()
     return found
 
 
-def _compare(
-    ctx: StageContext, original: Path, other: Path, index: int, runs: int
-) -> list[Comparison]:
-    """`other` against `original` at every setting; comparison number `index` of `runs`."""
+def _time(ctx: StageContext, files: list[Path]) -> TimedFiles:
+    """All files at every setting; settings after the first get half of the time."""
     settings = ctx.config.benchmark
 
     def progress(done: int, total: int) -> None:
         if ctx.stopping():
             raise ctx.interrupted()
-        ctx.progress(index * total + done, runs * total, file=other.name)
+        ctx.progress(done, total, files=len(files))
 
-    return compare_settings(
-        original,
-        other,
+    return time_files(
+        files,
         setting_list(settings),
         protocol=Protocol(
-            min_seconds=settings.min_seconds, min_runs=settings.min_runs, launches=settings.launches
+            min_seconds=settings.min_seconds,
+            min_runs=settings.min_runs,
+            launches=settings.launches,
+            further=0.5,
         ),
         input_shape=_input_shape(ctx),
         allow_fallback=settings.allow_fallback,
@@ -112,15 +134,26 @@ def _compare(
     )
 
 
+def _accuracy(ctx: StageContext, path: Path, images: Images) -> float:
+    if ctx.stopping():
+        raise ctx.interrupted()
+    return onnx_accuracy(path, images, provider=ctx.config.benchmark.provider)
+
+
+def _side(ctx: StageContext, network: str, row: dict[str, Any]) -> dict[str, Any]:
+    """What was paid and what was bought: accuracy, costs and latency of one file."""
+    model = read_model_file(ctx.input(f"{network}_model"))
+    keys = ("accuracy", "macs", "bytes", "sha256", "latency_ms", "precision")
+    return {"params": model.weights.parameters, **{key: row[key] for key in keys}}
+
+
 def _further(
-    ctx: StageContext, original: Path, path: Path, images: Images, index: int, runs: int
+    ctx: StageContext, path: Path, images: Images, timed: TimedFiles, number: int
 ) -> dict[str, Any]:
-    """A file of `benchmark.against`, by the same protocol; scored where it takes our images."""
-    found = _compare(ctx, original, path, index, runs)
-    with Worker() as worker:
-        macs = worker.scan(path, _input_shape(ctx))["macs"]
+    """A file of `benchmark.against`, timed in the same rounds; scored where it takes our images."""
+    found = timed.between(0, number)
     try:
-        accuracy: float | None = onnx_accuracy(path, images, provider=ctx.config.benchmark.provider)
+        accuracy: float | None = _accuracy(ctx, path, images)
     except ArtifactError as error:
         accuracy = None  # another network may want another size, and is timed all the same
         ctx.note(f"{path.name} was timed but not scored: {error.message}")
@@ -128,8 +161,21 @@ def _further(
     low, high = first.ci95
     interval = f"ratio {first.ratio:.2f} ({low:.2f} to {high:.2f})"
     ctx.note(f"{path.name} against the base: {first.verdict}, {interval}")
-    facts = {"sha256": first.b.sha256, "bytes": first.b.bytes, "macs": macs}
+    facts = {"sha256": first.b.sha256, "bytes": first.b.bytes, "macs": timed.facts[number]["macs"]}
     return {"file": path.name, **facts, "accuracy": accuracy, "settings": _rows(found)}
+
+
+def _why(variants: list[VariantFile], timed: TimedFiles, chosen: int) -> dict[str, Any]:
+    """Where the time of the delivered file goes, and why INT8 gains nothing where it does not."""
+    paths = {variant.name: variant.path for variant in variants}
+    numbers = {variant.name: number for number, variant in enumerate(variants)}
+    pairs = {"why": (variants[0].path, variants[chosen].path)}
+    if "final_int8" in paths:
+        direct = timed.between(numbers["final"], numbers["final_int8"])[0]
+        if direct.verdict != FASTER:
+            pairs["why_int8"] = (paths["final"], paths["final_int8"])
+    found = explain_pairs(pairs, timed.between(0, chosen)[0])
+    return {name: explanation.to_dict() for name, explanation in found.items()}
 
 
 def _alignment(ctx: StageContext) -> dict[str, Any] | None:
@@ -158,16 +204,6 @@ def setting_list(settings: Any) -> list[Setting]:
     ]
 
 
-def _same_files(files: dict[str, Path], parity: dict[str, Any]) -> None:
-    """The files timed must be those whose parity was checked."""
-    for role, path in files.items():
-        if parity[role]["sha256"] != sha256_file(path):
-            raise ArtifactError(
-                f"{path}: not the file whose parity was checked",
-                hint=Hint.rerun("export"),
-            )
-
-
 def _input_shape(ctx: StageContext) -> list[int] | None:
     shape = getattr(ctx.data_card, "image_shape", None)
     return list(shape) if shape else None
@@ -175,7 +211,10 @@ def _input_shape(ctx: StageContext) -> list[int] | None:
 
 def _rows(comparisons: list[Comparison]) -> list[dict[str, Any]]:
     """Comparisons as JSON, files by name: the folder they were in says nothing to a reader."""
-    rows = [comparison.to_dict() for comparison in comparisons]
+    return _named([comparison.to_dict() for comparison in comparisons])
+
+
+def _named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         for side in ("a", "b"):
             row[side]["file"] = Path(row[side]["file"]).name
@@ -190,6 +229,10 @@ def _warn(ctx: StageContext, document: dict[str, Any]) -> None:
         ctx.warn("slower than the base" if slower else "no speedup could be shown")
         for cause in document.get("why", {}).get("causes", []):
             ctx.note(cause)
+    for remark in document["remarks"]:
+        ctx.note(remark)
+    for cause in document.get("why_int8", {}).get("causes", []):
+        ctx.note(f"INT8: {cause}")
     for row in [first, *(row["settings"][0] for row in document["against"])]:
         for side in ("a", "b"):
             count = row[side]["denormal_weights"]
@@ -209,4 +252,5 @@ def _summary(document: dict[str, Any]) -> dict[str, Any]:
         "aa_ci95": first["aa_ci95"],
         "base_accuracy": document["base"]["accuracy"],
         "final_accuracy": document["final"]["accuracy"],
+        "precision": document["final"]["precision"],
     }

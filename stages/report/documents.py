@@ -29,6 +29,7 @@ class RunDocuments:
     reconstruction: Document
     distillation: Document
     parity: Document
+    quantization: Document
     benchmark: Document
     rounds: Sequence[RoundDocuments]
     manifests: Mapping[str, Document]

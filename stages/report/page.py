@@ -11,7 +11,7 @@ import jinja2
 from pipeline.config.schema import Config
 from pipeline.config.yaml_nodes import dump
 from stages.report.documents import Document, RunDocuments
-from stages.report.views import alignment, recovery, search, search_figures, timing
+from stages.report.views import alignment, recovery, search, search_figures, timing, variants
 
 
 def render(
@@ -65,6 +65,11 @@ def _timing(found: RunDocuments, summary: Document) -> dict[str, Any]:
         "headline": timing.headline(speedup, summary["base"], summary["final"]),
         "before_after": timing.before_after(summary["base"], summary["final"]),
         "settings": timing.setting_rows(benchmark["settings"]),
+        "variants": variants.variant_rows(benchmark["variants"]),
+        "remarks": summary["remarks"],
+        "why_int8": benchmark.get("why_int8", {}).get("causes", []),
+        "quantization": variants.quantization_sentences(found.quantization),
+        "tried": variants.tried_rows(found.quantization),
         "why": benchmark.get("why", {}).get("causes", []),
         "against": timing.against_rows(benchmark),
         "roofline": timing.roofline_sentence(benchmark),
@@ -99,6 +104,7 @@ def _plots(found: RunDocuments) -> dict[str, str]:
         "search": search_figures.search_plot(found.rounds),
         "pareto": search_figures.pareto_plot(found.search, found.trials),
         "front": search_figures.front_plot(found.front, found.search, found.reconstruction),
+        "float_nodes": variants.curve_plot(found.quantization),
         "latency": search_figures.latency_plot(found.search),
         "distillation": recovery.recovery_plot(found.distillation),
     }

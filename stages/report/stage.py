@@ -15,7 +15,10 @@ from stages.report.summary import summarise
 from stages.report.views.search import drop_missed
 
 _OF_ROUND = ("search", "cut", "distillation")
-_JSON = ("graph", "rotation", "plan", "front", *_OF_ROUND, "reconstruction", "parity", "benchmark")
+_JSON = (
+    *("graph", "rotation", "plan", "front", *_OF_ROUND, "reconstruction"),
+    *("parity", "quantization", "benchmark"),
+)
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -30,8 +33,14 @@ def run(ctx: StageContext) -> dict[str, Any]:
         ArtifactError: a document is missing, damaged, or not what was committed.
     """
     found = _documents(ctx)
-    onnx = f"{KINDS['onnx'].maker}/{KINDS['onnx'].files[0]}"
-    summary = summarise(ctx.run_name, found.benchmark, found.parity, "report/report.html", onnx)
+    summary = summarise(
+        ctx.run_name,
+        found.benchmark,
+        found.parity,
+        found.quantization,
+        report="report/report.html",
+        onnx={"fp32": _place("onnx"), "int8": _place("onnx_int8")},
+    )
     page = render(
         ctx.config,
         found,
@@ -52,6 +61,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "speedup": speedup["ratio"],
         "test_accuracy": summary["final"]["accuracy"],
     }
+
+
+def _place(kind: str) -> str:
+    """Where the file of this kind lies in a run."""
+    return f"{KINDS[kind].maker}/{KINDS[kind].file}"
 
 
 def _documents(ctx: StageContext) -> RunDocuments:

@@ -5,33 +5,73 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_VARIANT = ("name", "precision", "accuracy", "macs", "bytes", "ratio", "ci95", "verdict", "chosen")
 _SPEEDUP = ("ratio", "ci95", "aa_ci95", "verdict", "provider", "batch", "threads")
 
 
 def summarise(
-    run: str, benchmark: Mapping[str, Any], parity: Mapping[str, Any], report: str, onnx: str
+    run: str,
+    benchmark: Mapping[str, Any],
+    parity: Mapping[str, Any],
+    quantization: Mapping[str, Any],
+    report: str,
+    onnx: Mapping[str, str],
 ) -> dict[str, Any]:
     """The document of `rlp pipeline run --json`.
 
     Args:
         run: name of the run.
-        benchmark, parity: contents of `benchmark.json` and `parity.json`.
-        report, onnx: paths of the page and of the final network, relative to the run folder.
+        benchmark, parity, quantization: contents of `benchmark.json`, `parity.json` and
+            `quantize.json`.
+        report: path of the page, relative to the run folder, and so in `onnx`.
+        onnx: path of the final network by precision, "fp32" and "int8".
     """
     first, data, final = benchmark["settings"][0], benchmark["data"], parity["final"]
+    precision = benchmark["final"]["precision"]
+    agreement = _agreement(parity, quantization)
     return {
         "run": run,
         "data": {"name": data["label"], "label": data["label"], "test_images": data["test_images"]},
         "base": _side(benchmark["base"]),
-        "final": _side(benchmark["final"]),
-        "speedup": {key: first[key] for key in _SPEEDUP},
+        "final": {**_side(benchmark["final"]), "precision": precision},
+        "variants": [
+            _variant(row, benchmark, agreement[row["name"]]) for row in benchmark["variants"]
+        ],
+        "speedup": {**{key: first[key] for key in _SPEEDUP}, "precision": precision},
         "parity": {key: final[key] for key in ("top1_agreement", "max_abs")},
+        "remarks": list(benchmark["remarks"]),
         "report": report,
-        "onnx": onnx,
+        "onnx": onnx[precision],
     }
 
 
+def _variant(
+    row: Mapping[str, Any], benchmark: Mapping[str, Any], agreement: float | None
+) -> dict[str, Any]:
+    network = row["name"].partition("_")[0]
+    return {
+        **{key: row[key] for key in _VARIANT},
+        "params": benchmark[network]["params"],
+        "latency_ms": _latency(row),
+        "top1_agreement": agreement,
+    }
+
+
+def _agreement(
+    parity: Mapping[str, Any], quantization: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """By variant: of fp32 with PyTorch, of INT8 with fp32; None where nothing was compared."""
+    found: dict[str, float | None] = {}
+    for network, facts in (("base", quantization["base"]), ("final", quantization)):
+        found[network] = parity[network]["top1_agreement"]
+        found[f"{network}_int8"] = (facts.get("parity") or {}).get("top1_agreement")
+    return found
+
+
+def _latency(side: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: side["latency_ms"][key] for key in ("p50", "p90")}
+
+
 def _side(side: Mapping[str, Any]) -> dict[str, Any]:
-    latency = {key: side["latency_ms"][key] for key in ("p50", "p90")}
     costs = {key: side[key] for key in ("accuracy", "macs", "params", "bytes")}
-    return {**costs, "latency_ms": latency}
+    return {**costs, "latency_ms": _latency(side)}

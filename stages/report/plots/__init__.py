@@ -13,7 +13,7 @@ from stages.report.plots.search import (
     predicted_against_measured,
     search_curve,
 )
-from stages.report.plots.timing import alignment, speedups
+from stages.report.plots.timing import alignment, float_nodes, speedups
 from stages.report.plots.widths import KeptGroup, keep_ratios
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "KeptGroup",
     "alignment",
     "distillation_curve",
+    "float_nodes",
     "front",
     "front_of",
     "keep_ratios",

@@ -31,6 +31,26 @@ def speedups(rows: Sequence[tuple[str, float, float, float]], control: float) ->
 
 
 @styled
+def float_nodes(rows: Sequence[tuple[float, float, float, float, int]]) -> str:
+    """Accuracy against speed as more nodes go back to float32, each point with their number.
+
+    Args:
+        rows: (ratio to fp32, its low and high end, accuracy as a fraction, float nodes).
+    """
+    figure, axes = one_panel(7.5, 2.8)
+    by_count = sorted(rows, key=lambda row: row[4])
+    points(axes, [(row[0], 100 * row[3]) for row in by_count], "-", color=GREY, zorder=1)
+    for ratio, low, high, accuracy, count in by_count:
+        error = [[max(0.0, ratio - low)], [max(0.0, high - ratio)]]
+        axes.errorbar(ratio, 100 * accuracy, xerr=error, fmt="o", color=BLUE, capsize=3)
+        place = (ratio, 100 * accuracy)
+        axes.annotate(str(count), place, (4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("times as fast as fp32")
+    axes.set_ylabel("accuracy on search, %")
+    return svg(figure)
+
+
+@styled
 def alignment(times: Mapping[str, Sequence[tuple[int, float]]], multiple: int) -> str:
     """Microseconds a channel by width, one panel a kind of convolution; what pays stands out.
 

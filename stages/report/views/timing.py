@@ -21,7 +21,8 @@ def headline(speedup: Mapping[str, Any], base: Mapping[str, Any], final: Mapping
         _NO_DIFFERENCE: f"No difference in speed shown: ratio {ratio:.2f} {interval}",
     }[speedup["verdict"]]
     threads = counted(speedup["threads"], "thread")
-    where = f"batch {speedup['batch']}, {threads}, {provider(speedup['provider'])}"
+    precision = {"int8": "INT8, "}.get(speedup["precision"], "")
+    where = f"{precision}batch {speedup['batch']}, {threads}, {provider(speedup['provider'])}"
     points = 100 * (final["accuracy"] - base["accuracy"])
     paid = f"{abs(points):.2f} points of test accuracy {'lost' if points < 0 else 'gained'}"
     return f"{said} at {where}; {paid}."
@@ -53,13 +54,20 @@ def setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "threads": str(s["threads"]),
             "a_p50": ms(s["a"]["latency_ms"]["p50"]) + " ms",
             "b_p50": ms(s["b"]["latency_ms"]["p50"]) + " ms",
-            "ratio": "–" if s["verdict"] == _NO_DIFFERENCE else f"{s['ratio']:.2f}×",
-            "ci": f"{s['ci95'][0]:.2f} … {s['ci95'][1]:.2f}",
+            **ratio_cells(s),
             "aa": f"{s['aa_ci95'][0]:.2f} … {s['aa_ci95'][1]:.2f}",
             "verdict": s["verdict"],
         }
         for s in settings
     ]
+
+
+def ratio_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """A ratio, which is printed only where it was shown to differ from 1, and its interval."""
+    return {
+        "ratio": "–" if row["verdict"] == _NO_DIFFERENCE else f"{row['ratio']:.2f}×",
+        "ci": f"{row['ci95'][0]:.2f} … {row['ci95'][1]:.2f}",
+    }
 
 
 def speedup_plot(settings: Sequence[Mapping[str, Any]]) -> str:

@@ -245,6 +245,42 @@ def test_gates(rlp: fake_run.Rlp, whole: Path, gates: str, code: int) -> None:
         assert "gate missed" in result.lines("error")[0]
 
 
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [
+        ("--min-speedup 1.6", 1),
+        ("--min-speedup 1.4 --max-bytes 100 --max-accuracy-drop 1.1", 0),
+        ("--max-macs 999", 1),
+    ],
+)
+def test_gates_of_a_variant_that_is_not_delivered(
+    rlp: fake_run.Rlp, whole: Path, gates: str, code: int
+) -> None:
+    result = rlp("check", whole, "--variant", "base_int8", *gates.split(), "--json")
+    assert result.code == code
+    assert result.json()["variant"] == "base_int8"
+    assert rlp("check", whole, "--json").json()["variant"] == "final"
+
+
+def test_a_variant_that_is_not_there_is_refused_with_those_that_are(
+    rlp: fake_run.Rlp, whole: Path
+) -> None:
+    result = rlp("check", whole, "--variant", "final_int8")
+    assert result.code == 2
+    assert "base, base_int8, final" in result.lines("error")[0]
+
+
+def test_the_table_at_the_end_shows_int8_alone_and_the_remarks(
+    rlp: fake_run.Rlp, here: Path
+) -> None:
+    (here / "fake.yaml").write_text("seed: 0\n")
+    said = rlp("pipeline", "run", "fake.yaml")
+    table = said.out + said.err
+    assert "original, INT8 alone" in table
+    assert "pruned (delivered)" in table
+    assert "INT8 is [/a] remark" in table
+
+
 def test_all_missed_gates_are_told(rlp: fake_run.Rlp, whole: Path) -> None:
     result = rlp("check", whole, "--min-speedup", "3", "--max-macs", "1")
     assert len(result.lines("error")) == 2

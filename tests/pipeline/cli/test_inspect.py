@@ -48,6 +48,49 @@ def test_inspect_names_the_branches_that_go(rlp: fake_run.Rlp, here: Path) -> No
     assert rlp("inspect", "plan.json").out.splitlines()[-1] == "branches that go: layer1.0, x"
 
 
+def test_inspect_shows_every_scheme_that_was_tried(rlp: fake_run.Rlp, here: Path) -> None:
+    scheme = {
+        "name": "U8S8",
+        "per_channel": True,
+        "reduce_range": False,
+        "operators": "all",
+        "calibrator": "entropy",
+    }
+    tried = {"scheme": scheme, "float_nodes": 3, "accuracy": 0.75, "images": 40, "ratio": 1.5}
+    side = {"tried": [{**tried, "ci95": None}], "float_nodes": ["conv1", "conv2"]}
+    body = {"mode": "auto", "chosen": "fp32", "reason": "because", "base": side, **side}
+    body["curve"] = [{"float_nodes": 7, "accuracy": 0.8, "ratio": 1.25, "ci95": [1.2, 1.3]}]
+    document("quantization").write(here / "quantize.json", body)
+    said = rlp("inspect", "quantize.json").out
+    assert "delivered: fp32; because" in said
+    assert said.count("U8S8, per channel, entropy") == 2
+    assert "conv1, conv2" in said
+    assert said.splitlines()[-1].split() == ["7", "80.00%", "1.25×", "1.20", "…", "1.30"]
+
+
+def test_inspect_shows_the_variants_of_a_benchmark(rlp: fake_run.Rlp, here: Path) -> None:
+    setting = {
+        "batch": 32,
+        "threads": 2,
+        "ratio": 1.5,
+        "ci95": [1.4, 1.6],
+        "verdict": "faster",
+        "b": {"latency_ms": {"p50": 2.0}},
+    }
+    base = {"accuracy": 0.9, "bytes": 2000}
+    row = {"name": "final_int8", "chosen": True, **base, "settings": [setting]}
+    rows = [{"name": "base", "chosen": False, **base, "settings": []}, row]
+    body = {"base": {}, "variants": rows, "remarks": ["a remark"], "final": {}, "data": {}}
+    body |= {"settings": [], "machine": {}, "why_int8": {"causes": ["a cause"]}}
+    document("benchmark").write(here / "benchmark.json", body)
+    said = rlp("inspect", "benchmark.json").out
+    assert "against the original in fp32 (90.00%, 2.0 kB)" in said
+    assert "final_int8 (delivered)" in said
+    assert "1.40 … 1.60" in said
+    assert "a remark" in said
+    assert "why_int8: a cause" in said
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

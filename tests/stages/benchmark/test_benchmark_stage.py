@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bench_graphs import conv_file
+from bench_graphs import conv_file, int8_file
 from onnx import helper, numpy_helper
 
 import stages.benchmark.stage as module
@@ -23,6 +23,7 @@ from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU
 from stages import declared
+from stages.benchmark import comparison
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.benchmark.stage import setting_list
@@ -67,6 +68,26 @@ def blocks_of_16() -> Alignment:
     return Alignment(*alignment_of(rows), rows, CPU, 1, "0123456789abcdef")
 
 
+def decide(folder: Path, chosen: str, final: str = "", base: str = "") -> None:
+    """A quantize.json, with the sha256 of both INT8 files."""
+    facts = {"chosen": chosen, "reason": "INT8 is [no] faster here", "tried": []}
+    sides = {"file": {"sha256": final}, "base": {**facts, "file": {"sha256": base}}}
+    document("quantization").write(folder / "quantize.json", {"mode": "auto", **facts, **sides})
+
+
+@pytest.fixture
+def with_int8(ctx: StageContext, tmp_path: Path) -> StageContext:
+    """The same with INT8 files of both, of which the final one is delivered."""
+    made = {}
+    for kind, name in (("onnx_int8", "model_int8.onnx"), ("base_onnx_int8", "base_int8.onnx")):
+        source = tmp_path / "export" / name.replace("_int8", "")
+        path = int8_file(source, 1).rename(tmp_path / "quantize" / name)
+        made[kind] = sha256_file(path)
+        ctx.inputs = {**ctx.inputs, kind: (path.parent, {name: made[kind]})}
+    decide(tmp_path / "quantize", "int8", made["onnx_int8"], made["base_onnx_int8"])
+    return ctx
+
+
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     for name in ("export", "base", "final", "out", "work"):
@@ -79,6 +100,8 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
     for role, width in (("base", 0.5), ("final", 0.25)):
         source = ModelConfig(source="mobilenet_v2", kwargs={"width_mult": width})
         save_model(build_model(source, in_channels=1, num_classes=4), tmp_path / role)
+    (tmp_path / "quantize").mkdir()
+    decide(tmp_path / "quantize", "fp32")
     monkeypatch.setattr(explaining, "measured_peak", lambda **setting: 10.0)
     monkeypatch.setattr(module, "load_test", lambda config: quadrants())
     monkeypatch.setattr(module, "cached_alignment", lambda **setting: (blocks_of_16(), True))
@@ -88,6 +111,9 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
         "base_model": (tmp_path / "base", {}),
         "final_model": (tmp_path / "final", {}),
         "data": export,
+        "quantization": (tmp_path / "quantize", {}),
+        "onnx_int8": (tmp_path / "quantize", {}),
+        "base_onnx_int8": (tmp_path / "quantize", {}),
     }
     return StageContext(Config(benchmark=SETTINGS), tmp_path / "out", tmp_path / "work", inputs)
 
@@ -109,7 +135,56 @@ def test_times_and_scores_both_files(ctx: StageContext) -> None:
     assert "causes" in found["why"]
     assert found["alignment"]["multiple"] == 16
     assert found["against"] == []
+    assert [row["name"] for row in found["variants"]] == ["base", "final"]
+    assert found["int8_alone"] is None
+    assert "why_int8" not in found
     assert result["verdict"] == found["settings"][0]["verdict"]
+
+
+def test_all_four_variants_are_timed_and_scored_and_the_delivered_one_leads(
+    with_int8: StageContext,
+) -> None:
+    result = module.run(with_int8)
+    found = json.loads((with_int8.out / "benchmark.json").read_text())
+    rows = {row["name"]: row for row in found["variants"]}
+    assert list(rows) == ["base", "base_int8", "final", "final_int8"]
+    assert [row["chosen"] for row in rows.values()] == [False, False, False, True]
+    assert {row["accuracy"] for row in rows.values()} == {0.75}
+    assert {row["macs"] for row in rows.values()} == {64}
+    assert found["final"]["precision"] == result["precision"] == "int8"
+    chosen = rows["final_int8"]
+    assert found["final"]["sha256"] == chosen["sha256"] == found["settings"][0]["b"]["sha256"]
+    assert found["settings"] == chosen["settings"]
+    assert (rows["base"]["ratio"], rows["base"]["settings"]) == (1.0, [])
+    assert rows["base_int8"]["settings"][0]["b"]["file"] == "base_int8.onnx"
+    alone = found["int8_alone"]
+    assert alone["points"] == 0
+    assert alone["ratio"] == pytest.approx(chosen["ratio"] / rows["base_int8"]["ratio"], rel=0.5)
+    assert found["why"]["by_op"]["QLinearConv (int8)"]["b_nodes"] == 1
+
+
+def test_int8_that_gains_nothing_is_explained_though_fp32_is_delivered(
+    with_int8: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = with_int8.inputs["quantization"]
+    shas = [with_int8.inputs[kind][1] for kind in ("onnx_int8", "base_onnx_int8")]
+    decide(folder, "fp32", *(next(iter(sha.values())) for sha in shas))
+    monkeypatch.setattr(comparison, "verdict", lambda *ratios: "no difference shown")
+    module.run(with_int8)
+    found = json.loads((with_int8.out / "benchmark.json").read_text())
+    assert found["final"]["precision"] == "fp32"
+    assert "QLinearConv (int8)" not in found["why"]["by_op"]
+    assert "QLinearConv (int8)" in found["why_int8"]["by_op"]
+    assert found["remarks"][0] == "fp32 is delivered: INT8 is [no] faster here"
+    assert "no gain over INT8 alone shown" in found["remarks"][1]
+
+
+def test_an_int8_file_other_than_the_one_checked_is_refused(with_int8: StageContext) -> None:
+    folder, _ = with_int8.inputs["quantization"]
+    decide(folder, "int8", "0" * 64, "0" * 64)
+    with pytest.raises(ArtifactError, match=r"base_int8.*not the file whose parity") as caught:
+        module.run(with_int8)
+    assert "quantize" in caught.value.hint
 
 
 def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(

@@ -1,0 +1,22 @@
+"""The files that a run ends with, by name: two networks, each in fp32 and, where made, in INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+VARIANTS = {
+    "base": "original",
+    "base_int8": "original, INT8 alone",
+    "final": "pruned",
+    "final_int8": "pruned, INT8",
+}
+"""What they are called before people."""
+
+
+def scheme_name(scheme: Mapping[str, Any]) -> str:
+    """A scheme of `quantize.json` in words: `U8S8, per channel, percentile 99.99`."""
+    parts = [scheme["name"], "per channel" if scheme["per_channel"] else "per tensor"]
+    parts += ["7-bit weights"] if scheme["reduce_range"] else []
+    parts += [] if scheme["operators"] == "all" else [f"{scheme['operators']} only"]
+    return ", ".join([*parts, scheme["calibrator"]])

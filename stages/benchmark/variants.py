@@ -1,0 +1,131 @@
+"""The variants of a run: original and final network, in fp32 and, where one was made, in INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ArtifactError, Hint
+from pipeline.run.store import sha256_file
+from stages.benchmark.comparison import Comparison, TimedFiles
+from stages.benchmark.intervals import FASTER, NO_DIFFERENCE, SLOWER
+
+FP32, INT8 = "fp32", "int8"
+
+
+@dataclass(frozen=True)
+class VariantFile:
+    """One of base, base_int8, final and final_int8.
+
+    Attributes:
+        network: "base" or "final": whose weights it holds.
+        precision: "fp32" or "int8".
+        checked: sha256 of the file whose parity was checked.
+    """
+
+    network: str
+    precision: str
+    path: Path
+    checked: str
+
+    @property
+    def name(self) -> str:
+        """As `summary.json` names it."""
+        return self.network if self.precision == FP32 else f"{self.network}_{self.precision}"
+
+    def require_checked(self) -> None:
+        """Raise ArtifactError where the file is not the one whose parity was checked."""
+        if sha256_file(self.path) != self.checked:
+            maker = "export" if self.precision == FP32 else "quantize"
+            raise ArtifactError(
+                f"{self.path}: not the file whose parity was checked", hint=Hint.rerun(maker)
+            )
+
+
+def delivered(variants: Sequence[VariantFile], quantization: Mapping[str, Any]) -> int:
+    """The number of the variant that is delivered, as the quantize stage decided.
+
+    Raises:
+        ArtifactError: it decided for a file that it did not make.
+    """
+    precision = quantization["chosen"]
+    for number, variant in enumerate(variants):
+        if (variant.network, variant.precision) == ("final", precision):
+            return number
+    raise ArtifactError(
+        f"quantize.json delivers {precision}, and there is no such file",
+        hint=Hint.rerun("quantize"),
+    )
+
+
+def variant_rows(
+    variants: Sequence[VariantFile],
+    timed: TimedFiles,
+    accuracy: Sequence[float],
+    chosen: int,
+) -> list[dict[str, Any]]:
+    """Rows of `variants`: what each costs and how fast it is against the first, at every setting.
+
+    The first is the original in fp32, and 1 by definition.
+    """
+    rows = []
+    for number, variant in enumerate(variants):
+        settings = [row.to_dict() for row in timed.between(0, number)] if number else []
+        first = timed.between(0, number)[0]
+        rows.append(
+            {
+                "name": variant.name,
+                "precision": variant.precision,
+                "file": variant.path.name,
+                "sha256": first.b.sha256,
+                "bytes": first.b.bytes,
+                "macs": timed.facts[number]["macs"],
+                "accuracy": accuracy[number],
+                "latency_ms": first.b.latency_ms,
+                "ratio": first.ratio if number else 1.0,
+                "ci95": list(first.ci95) if number else [1.0, 1.0],
+                "verdict": first.verdict if number else NO_DIFFERENCE,
+                "chosen": number == chosen,
+                "settings": settings,
+            }
+        )
+    return rows
+
+
+def int8_alone(row: Comparison, alone: float, chosen: float) -> dict[str, Any]:
+    """What the chosen file buys over the original in INT8, which anybody has in two seconds.
+
+    Args:
+        row: the chosen file against the original in INT8.
+        alone, chosen: their accuracies.
+    """
+    return {
+        "ratio": row.ratio,
+        "ci95": list(row.ci95),
+        "verdict": row.verdict,
+        "points": 100 * (chosen - alone),
+        "better": row.verdict == SLOWER and alone >= chosen,
+    }
+
+
+def remarks(alone: Mapping[str, Any] | None, quantization: Mapping[str, Any]) -> list[str]:
+    """What a user should know before taking the delivered file."""
+    found = []
+    if quantization["chosen"] == FP32 and quantization.get("mode") != "off":
+        found.append(f"fp32 is delivered: {quantization['reason']}")
+    if alone and alone["better"]:
+        low, high = sorted(1 / edge for edge in alone["ci95"])
+        found.append(
+            "INT8 alone is better here: the original in INT8 is "
+            f"{1 / alone['ratio']:.2f}× ({low:.2f} to {high:.2f}) as fast as the delivered file "
+            f"at no less accuracy ({abs(alone['points']):+.2f} points)"
+        )
+    elif alone and alone["verdict"] != FASTER:
+        found.append(
+            f"no gain over INT8 alone shown: {alone['ratio']:.2f}× "
+            f"({alone['ci95'][0]:.2f} to {alone['ci95'][1]:.2f}) as fast, "
+            f"{alone['points']:+.2f} points"
+        )
+    return found
