@@ -33,9 +33,9 @@ def test_scheme_reason_and_float_nodes_are_said() -> None:
 
 
 def test_what_was_not_asked_of_a_scheme_is_blank() -> None:
-    glance, scored = variants.tried_rows(QUANTIZATION)
-    assert (glance["accuracy"], glance["images"], glance["ci"]) == ("", "", "")
-    assert glance["ratio"] == "1.50×"
+    timed, scored = variants.tried_rows(QUANTIZATION)
+    assert (timed["accuracy"], timed["images"], timed["ci"]) == ("", "", "")
+    assert timed["ratio"] == "1.50×"
     assert (scored["accuracy"], scored["images"], scored["ci"]) == (
         "90.00%",
         "1,000",
