@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pipeline.errors import Command, Key
 from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
 from stages.benchmark.int8_causes import INT8_CHECKS
-from stages.benchmark.node_profile import BLOCKED, CONVERSIONS, PLAIN, REORDERS, NodeTime
+from stages.benchmark.node_times import BLOCKED, CONVERSIONS, PLAIN, REORDERS, NodeTime
 
 _TINY_US = 10.0  # a node shorter than this is mostly the cost of starting it
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stages.benchmark.node_profile import NodeTime, Profile
+from stages.benchmark.node_times import NodeTime, Profile
 from stages.benchmark.protocol import Setting
 
 NOTABLE = 0.10  # a cause is worth a sentence from this share of the time on

@@ -12,7 +12,8 @@ from pipeline.system import has_dot_product, int8_features
 from stages.benchmark.causes import causes
 from stages.benchmark.comparison import Comparison
 from stages.benchmark.evidence import Evidence
-from stages.benchmark.node_profile import NodeTime, Profile, profile
+from stages.benchmark.node_profile import profile
+from stages.benchmark.node_times import NodeTime, Profile
 from stages.benchmark.protocol import Setting
 from stages.benchmark.roofline import measured_peak
 

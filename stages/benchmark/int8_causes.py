@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
-from stages.benchmark.node_profile import CONVERSIONS, REORDERS, NodeTime
+from stages.benchmark.node_times import CONVERSIONS, REORDERS, NodeTime
 
 _MOVES = (*REORDERS, *CONVERSIONS, "Transpose", "Reshape", "Flatten", "Identity")
 

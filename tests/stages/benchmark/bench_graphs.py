@@ -9,7 +9,7 @@ import numpy as np
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from pipeline.runtime import CPU
-from stages.benchmark.node_profile import BLOCKED, INT8, NodeTime, Profile
+from stages.benchmark.node_times import BLOCKED, INT8, NodeTime, Profile
 from stages.benchmark.probes import conv_chain
 from stages.benchmark.protocol import Protocol
 

@@ -11,7 +11,7 @@ from bench_graphs import profile_of as run
 
 from stages.benchmark.causes import causes as causes_of
 from stages.benchmark.evidence import Evidence
-from stages.benchmark.node_profile import PLAIN, Profile
+from stages.benchmark.node_times import PLAIN, Profile
 from stages.benchmark.protocol import Setting
 
 BASE = run(conv("c1", 100.0), conv("c2", 100.0))

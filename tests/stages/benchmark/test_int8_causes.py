@@ -13,7 +13,8 @@ from bench_graphs import profile_of as run
 
 from stages.benchmark.causes import causes as causes_of
 from stages.benchmark.evidence import Evidence
-from stages.benchmark.node_profile import INT8, PLAIN, NodeTime, Profile, profile
+from stages.benchmark.node_profile import profile
+from stages.benchmark.node_times import INT8, PLAIN, NodeTime, Profile
 from stages.benchmark.probes import conv_chain_macs
 from stages.benchmark.protocol import Setting
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from bench_graphs import conv_file
 
 from pipeline.runtime import CPU
-from stages.benchmark.node_profile import BLOCKED, PLAIN, node_time, profile
+from stages.benchmark.node_profile import node_time, profile
+from stages.benchmark.node_times import BLOCKED, PLAIN
 from stages.benchmark.probes import conv_chain_macs
 from stages.benchmark.protocol import Setting
 
