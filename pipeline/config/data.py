@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from pipeline.config.section import Fraction, Section
@@ -24,6 +26,9 @@ class DataConfig(Section):
     image_size: int | None = Field(None, ge=8, le=1024)
     """Height and width in pixels that images are resized to; absent: as they are (all must then
     have one size)."""
+    resize: Literal["crop", "squash"] = "crop"
+    """How an image of other proportions gets that size: `crop` scales until both sides are covered
+    and takes the middle, `squash` lets the proportions go."""
     max_corrupt: float = Field(0.01, ge=0, lt=1)
     """Share of unreadable images above which the run stops; below it they are skipped and
     counted."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipeline.preprocessing import CROP, Preprocessing
+
 
 @dataclass(frozen=True)
 class DataCard:
@@ -23,6 +25,8 @@ class DataCard:
         skipped: unreadable images left out, per split.
         encodings: how the images are stored, such as `JPEG q75`, and how many are.
         sizes: height×width as stored, and how many images are; the most frequent first.
+        preprocessing: how a picture becomes the network's input
+            (`pipeline.preprocessing.Preprocessing.to_dict`).
     """
 
     source: str
@@ -37,6 +41,7 @@ class DataCard:
     skipped: dict[str, int] = field(default_factory=dict)
     encodings: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -50,6 +55,15 @@ class DataCard:
     def images(self) -> dict[str, int]:
         """Images per split."""
         return {split: sum(counts) for split, counts in self.counts.items()}
+
+    def specification(self, resize: str = CROP) -> Preprocessing:
+        """How a picture becomes the network's input, as recorded; cards of older releases record
+        nothing, and are of pictures resized by `resize`.
+        """
+        if self.preprocessing:
+            return Preprocessing.from_dict(self.preprocessing)
+        channels, height, width = self.image_shape
+        return Preprocessing(height, width, channels, self.mean, self.std, resize)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and dicts, for JSON."""

@@ -8,15 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from PIL import Image, ImageFile
-from torch.nn import functional as F
 
 from pipeline.data.content import Encoded
+from pipeline.preprocessing import UNREADABLE, Fit, decode, upright_size
 from pipeline.system import usable_cores
 
 GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _CHUNK = 256  # images a task: a future costs as much as decoding a small one
 # Annex K of the JPEG standard, row by row: the table that libjpeg scales by its quality
 # fmt: off
@@ -56,10 +54,11 @@ def survey(images: Encoded) -> Survey:
     for i in range(len(images.labels)):
         try:
             with _open(images.read(i)) as image:
-                found.sizes[image.height, image.width] += 1
+                height, width = upright_size(image)
+                found.sizes[height, width] += 1
                 found.encodings[encoding(image)] += 1
                 found.grey &= image.mode in GREY_MODES
-        except _UNREADABLE:
+        except UNREADABLE:
             found.bad.append(i)
     return found
 
@@ -85,52 +84,24 @@ def _scaled(quality: int) -> tuple[int, ...]:
 _QUALITIES = {_scaled(quality): quality for quality in range(1, 101)}
 
 
-def decode(raw: bytes, *, grey: bool, size: int | None = None) -> np.ndarray:
-    """Pixels (H, W, 1 or 3) uint8; with `size`, resized and centre-cropped to size × size.
-
-    Raises:
-        OSError, ValueError, SyntaxError, EOFError: the image is damaged; Pillow raises any of them.
-    """
-    with _open(raw) as image:
-        if size is not None and image.size != (size, size):
-            # Twice the size, as Pillow's thumbnail(): the resize then still averages over real
-            # pixels.
-            image.draft(None, (2 * size, 2 * size))  # a JPEG then decodes at a fraction of its size
-        picture = image.convert("L" if grey else "RGB")
-    if size is not None and picture.size != (size, size):
-        picture = centre(picture, size)
-    return np.array(picture).reshape(picture.height, picture.width, 1 if grey else 3)
-
-
-def centre(picture: Image.Image, size: int) -> Image.Image:
-    """Shorter side resized to `size`, then the middle size × size."""
-    scale = size / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return picture.resize((width, height), Image.Resampling.BILINEAR).crop(
-        (left, top, left + size, top + size)
-    )
-
-
-def resize_all(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`pixels` (N, H, W, C) uint8 as (N, height, width, C), bilinear; itself if nothing changes."""
-    if pixels.shape[1:3] == (height, width):
+def resize_all(pixels: np.ndarray, fit: Fit) -> np.ndarray:
+    """`pixels` (N, H, W, C) uint8 as (N, height, width, C); itself if nothing changes."""
+    if pixels.shape[1:3] == (fit.height, fit.width):
         return pixels
-    out = np.empty((len(pixels), height, width, pixels.shape[3]), np.uint8)
-    for start in range(0, len(pixels), _CHUNK):
-        part = torch.from_numpy(pixels[start : start + _CHUNK]).permute(0, 3, 1, 2)
-        resized = F.interpolate(part, (height, width), mode="bilinear", antialias=True)
-        out[start : start + _CHUNK] = resized.permute(0, 2, 3, 1).numpy()
+    out = np.empty((len(pixels), fit.height, fit.width, pixels.shape[3]), np.uint8)
+    for i, picture in enumerate(pixels):
+        plain = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+        out[i] = np.array(fit.apply(plain)).reshape(out.shape[1:])
     return out
 
 
 def decode_all(
-    images: Encoded, *, grey: bool, shape: tuple[int, int], size: int | None
+    images: Encoded, *, grey: bool, shape: tuple[int, int], fit: Fit | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Every image, in threads.
 
     Args:
-        shape: (height, width) of every image after `size`, as in `decode`, was applied.
+        shape: (height, width) of every image after `fit` was applied.
     Returns:
         pixels (N, H, W, C) uint8 of the images that can be read, and their indices (N,).
     """
@@ -140,8 +111,9 @@ def decode_all(
 
     def some(start: int) -> None:
         for i in range(start, min(start + _CHUNK, count)):
-            array = try_decode(images, i, grey=grey, size=size)
-            if array is not None:
+            array = try_decode(images, i, grey=grey, fit=fit)
+            # a header may have hidden that a picture lies on its side
+            if array is not None and array.shape[:2] == shape:
                 pixels[i], good[i] = array, True
 
     # Pillow lets go of the interpreter's lock while it decodes.
@@ -151,11 +123,11 @@ def decode_all(
     return (pixels if good.all() else pixels[good]), np.flatnonzero(good)
 
 
-def try_decode(images: Encoded, i: int, *, grey: bool, size: int | None) -> np.ndarray | None:
+def try_decode(images: Encoded, i: int, *, grey: bool, fit: Fit | None) -> np.ndarray | None:
     """`decode` of image i, or None when it is damaged."""
     try:
-        return decode(images.read(i), grey=grey, size=size)
-    except _UNREADABLE:
+        return decode(images.read(i), grey=grey, fit=fit)
+    except UNREADABLE:
         return None
 
 

@@ -16,6 +16,7 @@ from pipeline.data.sources import open_source
 from pipeline.data.sources.base import Source
 from pipeline.data.splits import Splits, carve
 from pipeline.data.stream import StreamedImages
+from pipeline.preprocessing import Fit
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -102,7 +103,7 @@ def _images(config: DataConfig, prepared: PreparedData, split: str) -> Images:
         card.classes,
         card.mean,
         card.std,
-        size=card.image_shape[1],
+        fit=Fit(*card.image_shape[1:], config.resize),
         grey=card.in_channels == 1,
         workers=config.workers,
     )

@@ -23,6 +23,7 @@ from pipeline.data.parts import (
 from pipeline.data.prepare_encoded import prepare_encoded
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
+from pipeline.preprocessing import Fit
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -78,7 +79,8 @@ def _prepare_decoded(
                 Key("data.in_memory_mb"),
             ),
         )
-    pixels = {split: resize_all(part.pixels, height, width) for split, part in raw.items()}
+    fit = Fit(height, width, config.resize)
+    pixels = {split: resize_all(part.pixels, fit) for split, part in raw.items()}
     mean, std = channel_statistics(torch.from_numpy(pixels["train"]))
     card = DataCard(
         source=source.kind,
@@ -98,7 +100,7 @@ def _prepare_decoded(
 
 
 def _with_settings(card: DataCard, config: DataConfig) -> DataCard:
-    """The card with the label, mean and std that the config gives."""
+    """The card with what the config gives: label, mean, std and the way of resizing."""
     for name in ("mean", "std"):
         given = getattr(config, name)
         if given is not None and len(given) != card.in_channels:
@@ -106,9 +108,10 @@ def _with_settings(card: DataCard, config: DataConfig) -> DataCard:
             raise UsageError(f"data.{name} has {len(given)} numbers, {has}")
     if config.std is not None and min(config.std) <= 0:
         raise UsageError("data.std must be positive")
-    return replace(
+    card = replace(
         card,
         label=config.label or card.label,
         mean=config.mean or card.mean,
         std=config.std or card.std,
     )
+    return replace(card, preprocessing=card.specification(config.resize).to_dict())

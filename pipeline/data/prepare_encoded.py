@@ -21,6 +21,7 @@ from pipeline.data.images import channel_statistics
 from pipeline.data.parts import Part, check_classes, class_counts, whole_identity
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
+from pipeline.preprocessing import VERSION, Fit
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -31,7 +32,7 @@ FULL_CHECK = 20_000
 """Streamed images of a split up to which each is decoded once to know that it can be."""
 STATISTICS = 1_000
 """Streamed images whose pixels give mean and std, spread evenly over the train split."""
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _RESIZE = Hint.set("data.image_size", 224, "resizes and crops them")
 
 
@@ -45,7 +46,8 @@ def prepare_encoded(
         UsageError: the images differ in size and no size is set.
     """
     # Another release of Pillow may decode a JPEG to other pixels.
-    settings = [_CACHE_VERSION, PIL.__version__, identities, config.image_size, config.in_memory_mb]
+    decoded = [_CACHE_VERSION, VERSION, PIL.__version__, config.resize]
+    settings = [*decoded, identities, config.image_size, config.in_memory_mb]
     key = sha256_bytes(json.dumps(settings).encode())
     found = cache.load(key) if config.cache else None
     if found is not None:
@@ -75,14 +77,20 @@ class _Layout:
 
     Attributes:
         held: decoded in memory; else streamed.
-        size: what each image is resized and cropped to; None: they all have one size.
+        resized: whether images are brought to that size; else they all have it.
+        resize: how.
     """
 
     height: int
     width: int
     grey: bool
     held: bool
-    size: int | None
+    resized: bool
+    resize: str
+
+    @property
+    def fit(self) -> Fit:
+        return Fit(self.height, self.width, self.resize)
 
 
 def _decode_splits(
@@ -130,7 +138,8 @@ def _layout(
     count = sum(len(images.labels) for images in raw.values())
     fits = count * height * width * (1 if grey else 3) <= config.in_memory_mb * 1e6
     held = fits and max(height, width) <= LARGEST_HELD
-    return _Layout(height, width, grey, held, config.image_size)
+    resized = config.image_size is not None
+    return _Layout(height, width, grey, held, resized, config.resize)
 
 
 def _shape(
@@ -158,7 +167,8 @@ def _decoded(images: Encoded, split: str, found: Survey, layout: _Layout) -> dic
     if not layout.held:
         return {f"{split}-good": _readable(images, found, layout)}
     shape = (layout.height, layout.width)
-    pixels, good = decode_all(images, grey=layout.grey, shape=shape, size=layout.size)
+    fit = layout.fit if layout.resized else None
+    pixels, good = decode_all(images, grey=layout.grey, shape=shape, fit=fit)
     return {f"{split}-pixels": pixels, f"{split}-good": good}
 
 
@@ -184,7 +194,7 @@ def _sample(images: Encoded, arrays: Mapping[str, np.ndarray], layout: _Layout) 
 
 def _streamed(images: Encoded, row: int, layout: _Layout) -> np.ndarray | None:
     """One image as `StreamedImages` will show it; None when it is damaged."""
-    return try_decode(images, row, grey=layout.grey, size=layout.height)
+    return try_decode(images, row, grey=layout.grey, fit=layout.fit)
 
 
 def _label(source: Source, encodings: Counter[str]) -> str:

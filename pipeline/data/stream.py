@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.augment import Augment
 from pipeline.data.content import Encoded
-from pipeline.data.decode import decode, try_decode
+from pipeline.data.decode import try_decode
 from pipeline.data.images import Images
 from pipeline.errors import ArtifactError
+from pipeline.preprocessing import UNREADABLE, Fit, decode
 
 CROP_SCALE = (0.35, 1.0)
 """Share of the picture's area that a random resized crop keeps."""
@@ -24,14 +25,13 @@ WORTH_WORKERS = 256
 class StreamedImages(Images):
     """As `Images`, but every batch is decoded when it is asked for.
 
-    Evaluation takes the shorter side resized to `size` and the middle size × size;
-    `Augment(crop=…)` takes a random resized crop instead. Every image draws from a seed of its own,
-    so that the number of workers changes nothing.
+    Evaluation resizes as `fit` says; `Augment(crop=…)` takes a random resized crop instead. Every
+    image draws from a seed of its own, so that the number of workers changes nothing.
 
     Args:
         images: the encoded images of one split.
         rows: (N,) int64, those of them that belong here.
-        size: height and width in pixels of what the network sees.
+        fit: height and width in pixels of what the network sees, a square, and how to get there.
         grey: one channel instead of three.
         workers: loader processes; 0 decodes in this one.
     """
@@ -44,13 +44,14 @@ class StreamedImages(Images):
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        size: int,
+        fit: Fit,
         grey: bool = False,
         workers: int = 0,
     ) -> None:
-        self._set_up(torch.from_numpy(images.labels)[rows], classes, (size, size, 1 if grey else 3))
+        shape = (fit.height, fit.width, 1 if grey else 3)
+        self._set_up(torch.from_numpy(images.labels)[rows], classes, shape)
         self._encoded, self._rows = images, rows
-        self._size, self._grey, self._workers = size, grey, workers
+        self._fit, self._grey, self._workers = fit, grey, workers
         self.mean, self.std = tuple(mean), tuple(std)
 
     def subset(self, indices: Tensor) -> StreamedImages:
@@ -61,7 +62,7 @@ class StreamedImages(Images):
             self.classes,
             self.mean,
             self.std,
-            size=self._size,
+            fit=self._fit,
             grey=self._grey,
             workers=self._workers,
         )
@@ -75,7 +76,7 @@ class StreamedImages(Images):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._rows is not None
         seed = int(torch.randint(2**62, (), generator=generator)) if generator else 0
-        pictures = _Pictures(self._encoded, self._rows, self._size, self._grey, augment, seed)
+        pictures = _Pictures(self._encoded, self._rows, self._fit, self._grey, augment, seed)
         # Starting processes for a handful of images takes longer than decoding them here.
         workers = self._workers if sum(map(len, chunks)) >= WORTH_WORKERS else 0
         batches = [chunk.tolist() for chunk in chunks]
@@ -94,15 +95,15 @@ class _Pictures(Dataset):
     """Rows of `images` as (index, (size, size, C) uint8), augmented where that is asked for."""
 
     def __init__(
-        self, images: Encoded, rows: Tensor, size: int, grey: bool, augment: Augment, seed: int
+        self, images: Encoded, rows: Tensor, fit: Fit, grey: bool, augment: Augment, seed: int
     ) -> None:
-        self._images, self._rows, self._size, self._grey = images, rows, size, grey
+        self._images, self._rows, self._fit, self._grey = images, rows, fit, grey
         self._augment, self._seed = augment, seed
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
         row = int(self._rows[index])
         if not self._augment.crop and not self._augment.flip:
-            array = try_decode(self._images, row, grey=self._grey, size=self._size)
+            array = try_decode(self._images, row, grey=self._grey, fit=self._fit)
             if array is None:
                 raise self._changed(row)
             return index, torch.from_numpy(array)
@@ -115,14 +116,14 @@ class _Pictures(Dataset):
         from torchvision.transforms import v2
 
         augment = self._augment
-        size = None if augment.crop else self._size  # a random crop needs the whole picture
+        fit = None if augment.crop else self._fit  # a random crop needs the whole picture
         try:
-            picture = decode(self._images.read(row), grey=self._grey, size=size)
-        except (OSError, ValueError, SyntaxError, EOFError):
+            picture = decode(self._images.read(row), grey=self._grey, fit=fit)
+        except UNREADABLE:
             raise self._changed(row) from None
         steps: list[nn.Module] = []
         if augment.crop:
-            steps.append(v2.RandomResizedCrop(self._size, scale=CROP_SCALE, antialias=True))
+            steps.append(v2.RandomResizedCrop(self._fit.height, scale=CROP_SCALE, antialias=True))
         if augment.flip:
             steps.append(v2.RandomHorizontalFlip())
         # A seed of its own, so that neither order nor number of workers changes an image.
