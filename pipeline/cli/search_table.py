@@ -26,6 +26,8 @@ def show(doc: Document, score: str) -> None:
         "search",
     )
     console.table(head, [_row(row, timed) for row in doc["table"]])
+    if doc["over_seconds"]:
+        _show_over_seconds(doc["over_seconds"])
     if doc["distill"]:
         console.say(_recipe(doc["distill"]))
     for row in doc["differences"]:
@@ -44,8 +46,16 @@ def _row(row: Document, timed: bool) -> tuple[object, ...]:
         _spread(row, "accuracy", ".2%"),
         _spread(row, "recovered", ".2%"),
         format(row["measured"], ".3f") if measured else format(row["cost"], ".4g"),
-        f"{row['seconds']:.1f} s",
+        f"{row['seconds']:.1f} s"
+        + (f" + {table:.1f} s" if (table := row["table_seconds"]) else ""),
     )
+
+
+def _show_over_seconds(rows: Sequence[Document]) -> None:
+    """The best score so far, by the seconds of evaluations and loss table."""
+    head = ("best score after", *(f"{seconds:.3g} s" for seconds in rows[0]["seconds"]))
+    shown = [["" if score is None else f"{score:.4f}" for score in row["scores"]] for row in rows]
+    console.table(head, [(row["strategy"], *own) for row, own in zip(rows, shown, strict=True)])
 
 
 def _spread(row: Document, key: str, style: str) -> str:

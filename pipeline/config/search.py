@@ -74,6 +74,8 @@ class PolicyConfig(Section):
     """Adam step of the logarithms of the spreads."""
     entropy: float = Field(0.02, ge=0, le=10)
     """Bonus that keeps the spreads from vanishing early."""
+    follow: float = Field(0.5, ge=0, le=1)
+    """Share of the way to the best candidate so far that the means go with every update."""
     critic: bool = True
     """Whether a critic, fitted to the trials so far, picks half of every batch."""
     draws: int = Field(48, ge=1, le=10_000)
@@ -105,7 +107,8 @@ class EvaluationConfig(Section):
     """How a candidate is scored: rungs first, then a few steps of distillation."""
 
     rungs: tuple[Annotated[int, Field(ge=2, le=1_000_000)], ...] = (64, 256)
-    """Images of every rung: looks from which only some candidates are promoted to the next."""
+    """Images of every rung: looks from which only some candidates are promoted to the next. Without
+    distillation behind them, those of less than a quarter of the images are left out."""
     # with `promote` 1/4 every rung costs as much: four times the images of a quarter
     rung_shares: tuple[Fraction, ...] = (1 / 16, 1 / 4)
     """Share of `search.images` that each rung takes where that is more."""

@@ -4,12 +4,16 @@ Every strategy gets the same number of candidates, seeds, images and the same bu
 are then scored alike, on more images and after more training than the trials saw, as a search's
 finalists are; its best is what that final evaluation prefers, which, if a recovery is given, is
 scored after it too.
+
+The loss table is measured once, and its seconds count for each strategy that starts from it. The
+others do without: what their candidates lose is guessed by the importance of what they cut.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,11 +22,12 @@ import numpy as np
 from pipeline.channels.counts import Counts
 from stages.search.engine import Search
 from stages.search.evaluation.executor import InProcess
-from stages.search.evaluation.trial import Outcome, finalists
+from stages.search.evaluation.trial import Outcome, Trial, finalists
 from stages.search.problem import SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.space.candidate import CountsKey, key_of
-from stages.search.strategies import CONTROLS
+from stages.search.space.ranking import Removal
+from stages.search.strategies import CONTROLS, FROM_TABLE
 from stages.search.tables.loss_table import LossTable
 from stages.search.tabulate import Tabulation
 
@@ -31,6 +36,9 @@ Recover = Callable[[Counts, int], float]
 
 Fitter = Callable[[Counts], tuple[Counts, float | None]]
 """counts -> (counts brought within a measured budget, measured fraction)."""
+
+OnEntry = Callable[[Trial, bool], None]
+"""(entry of the loss table, whether it was recorded before)"""
 
 OnRun = Callable[[int, int, StrategyRun], None]
 """(done, total, run); called after every search and again after every recovery."""
@@ -51,6 +59,8 @@ def compare_strategies(
     fit: Fitter | None = None,
     on_run: OnRun = lambda done, total, run: None,
     known: Mapping[RunKey, StrategyRun] | None = None,
+    recorded: Mapping[tuple[str, int], Trial] | None = None,
+    on_entry: OnEntry = lambda entry, replayed: None,
 ) -> StrategyComparison:
     """Run every strategy with every seed; the first is the one that the others are compared with.
 
@@ -63,13 +73,14 @@ def compare_strategies(
         recover_seeds: those of `seeds` whose best candidates are recovered; all when absent.
         fit: brings a best candidate within a measured budget.
         known: runs made before; what they hold is not repeated.
+        recorded: entries of the loss table measured before. on_entry: called for each.
     """
     known = known or {}
     order = [(name, seed) for seed in seeds for name in strategies]
     fresh = [key for key in order if key[0] not in CONTROLS or key[1] == seeds[0]]
     again = [key for key in order if recover_seeds is None or key[1] in recover_seeds]
     total = len(fresh) + (len(again) if recover else 0)
-    searches = _Searches(problem, trials, fit)
+    searches = _Searches(problem, trials, fit, recorded or {}, on_entry)
     runs: dict[RunKey, StrategyRun] = {}
     for done, key in enumerate(fresh):
         runs[key] = known.get(key) or searches.run(*key)
@@ -89,21 +100,36 @@ def compare_strategies(
 class _Searches:
     """Searches of one problem, all from the same table, which the first of them measures."""
 
-    def __init__(self, problem: SearchProblem, trials: int | None, fit: Fitter | None) -> None:
+    def __init__(
+        self,
+        problem: SearchProblem,
+        trials: int | None,
+        fit: Fitter | None,
+        recorded: Mapping[tuple[str, int], Trial],
+        on_entry: OnEntry,
+    ) -> None:
         self.problem, self.fit = problem, fit
+        self.recorded, self.on_entry = recorded, on_entry
         self.trials = trials or problem.settings.trials
 
     @cached_property
-    def table(self) -> LossTable:
-        search = Search(InProcess(self.problem.table_evaluator()))
-        return Tabulation(self.problem.space, self.problem.settings.table.widths, search)()
+    def tabulated(self) -> tuple[LossTable, float]:
+        """The table, and the seconds that its entries took."""
+        problem = self.problem
+        evaluator = InProcess(problem.table_evaluator())
+        search = Search(evaluator, recorded=self.recorded, on_trial=self.on_entry)
+        tabulation = Tabulation(problem.space, problem.settings.table.widths, search)
+        table = tabulation()
+        return table, sum(entry.outcome.seconds for entry in tabulation.trials)
 
     def run(self, name: str, seed: int) -> StrategyRun:
         """One search, and its best candidate by the final evaluation."""
         problem, settings = self.problem, self.problem.settings
+        table, before = self.tabulated if name in FROM_TABLE else (None, 0.0)
+        removed = Removal(problem.importance) if table is None else table
         executor = InProcess(problem.evaluator)
-        search = Search(executor, self.table, settings.evaluation, settings.halving)
-        strategy = problem.strategy(name, trials=self.trials, table=self.table, seed=seed)
+        search = Search(executor, removed, settings.evaluation, settings.halving)
+        strategy = problem.strategy(name, trials=self.trials, table=table, seed=seed)
         done = search.run(name, strategy, self.trials)
         leaders = [trial.candidate.counts for trial in finalists(done, settings.finalists)]
         counts, measured, outcome = _best(problem, leaders, self.fit)
@@ -118,7 +144,19 @@ class _Searches:
             cost=problem.projector.cost.of(counts),
             seconds=sum(trial.outcome.seconds for trial in done if not trial.cached),
             measured=measured,
+            table_seconds=before,
+            course=tuple(_course(done, before)),
         )
+
+
+def _course(trials: Sequence[Trial], seconds: float) -> Iterator[tuple[int, float, float]]:
+    """(trials, seconds, score) whenever the best score rises."""
+    best = -math.inf
+    for done, trial in enumerate(trials, 1):
+        seconds += 0.0 if trial.cached else trial.outcome.seconds
+        if trial.complete and trial.outcome.score > best:
+            best = trial.outcome.score
+            yield done, seconds, best
 
 
 def _best(

@@ -24,6 +24,7 @@ from pipeline.run.artifacts import document
 from pipeline.run.store import sha256_file
 from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.compare import Fitter, Recover, compare_strategies
+from stages.search.evaluation.trial import Trial
 from stages.search.latency.alignment import settle_alignment
 from stages.search.latency.calibration import Calibrator
 from stages.search.latency.measured_budget import MeasuredBudget
@@ -31,11 +32,12 @@ from stages.search.latency.timer import CandidateTimer
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.results.finished_runs import FinishedRuns
+from stages.search.results.journal import Journal
 
 Distill = Callable[[nn.Module, nn.Module, Splits, int], float]
 """(cut network, original, splits, seed) -> accuracy on the search split after recovery."""
 
-VERSION = 5
+VERSION = 6
 """Of what finished runs hold; older ones are not continued."""
 
 
@@ -95,7 +97,9 @@ class RunComparison:
             UsageError: the budget cannot be met, or asks for nothing.
             Refused: nothing can be pruned.
         """
-        finished = FinishedRuns(self.folder / ".work", self._subject(request))
+        subject = self._subject(request)
+        finished = FinishedRuns(self.folder / ".work", subject)
+        journal = Journal.open(finished.table, subject)
         again = range(min(request.seeds, request.recover_seeds))
         with all_cores(), exact_float32():
             splits = load_splits(self.config.data, seed=self.config.seed).to(self.device)
@@ -112,6 +116,8 @@ class RunComparison:
                     fit=_fitter(problem, calibrator.timer),
                     on_run=partial(self._on_run, finished),
                     known=finished.runs,
+                    recorded=journal.trials,
+                    on_entry=partial(_journalled, problem, journal),
                 )
         return Compared(found, problem, len(images.train))
 
@@ -166,6 +172,11 @@ class RunComparison:
             "trials": request.trials or self.config.search.trials,
             "images": request.distill_images,
         }
+
+
+def _journalled(problem: SearchProblem, journal: Journal, entry: Trial, replayed: bool) -> None:
+    if not replayed:
+        journal.append(entry, problem.all_costs(entry.candidate.counts))
 
 
 def _fitter(problem: SearchProblem, timer: CandidateTimer | None) -> Fitter | None:

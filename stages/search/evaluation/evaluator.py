@@ -5,13 +5,13 @@ weights by least squares from the original's moments, or a few steps of distilla
 (`tests/bench/fidelity.py`). Rungs of a few images spare most candidates the rest (successive
 halving, Jamieson & Talwalkar, arXiv 1502.07943; thresholds: stages/search/evaluation/halving.py):
 
-    reconstruction -> 64 images --threshold--> 256 images --threshold--> score on all images
+    reconstruction -> 256 images --threshold--> score on all images
 
-Where candidates are distilled, that comes behind the rungs. A reconstructed network keeps the
-original's batch-norm variances and shifted means: a regression's output varies less than what it
-imitates, and statistics of its own would blow its error up again. Without reconstruction the
-statistics are fitted to train images before the score, and at a rung batch norms use those of the
-very images they see, which saves the fitting.
+Where candidates are distilled, that comes behind the rungs, and a rung of 64 images first. A
+reconstructed network keeps the original's batch-norm variances and shifted means: a regression's
+output varies less than what it imitates, and statistics of its own would blow its error up again.
+Without reconstruction the statistics are fitted to train images before the score, and at a rung
+batch norms use those of the very images they see, which saves the fitting.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from stages.search.space.ranking import Ranking
 
 WORST = -1e3  # score of an output that is no number
 BATCH = 256  # images of one forward pass
+LOOK = 4  # a rung takes at least this part of the images where no training follows
 
 
 class Evaluator:
@@ -151,8 +152,10 @@ def rung_sizes(images: int, *, trained: bool, rules: EvaluationConfig) -> tuple[
 
     Args:
         trained: whether distillation follows; without it, rungs that would take most of the
-            images spare nothing and are left out.
+            images spare nothing and are left out, and so are those of few: they cost as much as the
+            weights that a candidate gets first, and rank what has them poorly.
     """
     pairs = zip(rules.rungs, rules.rung_shares, strict=True)
-    sizes = (max(least, round(images * share)) for least, share in pairs)
-    return tuple(size for size in sizes if size <= images // (1 if trained else 2))
+    sizes = [max(least, round(images * share)) for least, share in pairs]
+    low, high = (0, images) if trained else (images // LOOK, images // 2)
+    return tuple(size for size in sizes if low <= size <= high)

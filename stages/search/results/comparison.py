@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 _PERMUTATIONS = 5000
+_MARKS = 6  # times at which scores are compared
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class StrategyRun:
         cost: in the budget's metric; predicted, where the metric is latency.
         evaluations: candidates scored; `distinct` of them differ.
         seconds: that the evaluations took.
+        table_seconds: that the loss table took, where the strategy starts from it.
+        course: the best score so far whenever it rose, as (trials, seconds, score); the seconds are
+            those of the evaluations and of the table.
         measured: latency as a fraction of the original's, where it was timed.
         recovered: accuracy after recovery, as a fraction; None when there was none.
         copied: taken over from the first seed, because no seed changes this strategy.
@@ -41,6 +45,13 @@ class StrategyRun:
     recovered: float | None = None
     recovery_seconds: float | None = None
     copied: bool = False
+    table_seconds: float = 0.0
+    course: tuple[tuple[int, float, float], ...] = ()
+
+    def best_after(self, seconds: float) -> float | None:
+        """The best score within so many seconds; None where there is none yet."""
+        found = [score for _, at, score in self.course if at <= seconds]
+        return found[-1] if found else None
 
 
 @dataclass(frozen=True)
@@ -107,11 +118,27 @@ class StrategyComparison:
         names = dict.fromkeys(run.strategy for run in self.runs)
         return [_row([run for run in self.runs if run.strategy == name]) for name in names]
 
+    def over_seconds(self) -> list[dict[str, Any]]:
+        """Mean best score of every strategy after as many seconds: powers of two, the last the
+        longest search's. Where a seed has no score by then, none is given.
+        """
+        searched = [run for run in self.runs if run.course and not run.copied]
+        if not searched:
+            return []
+        last = max(run.table_seconds + run.seconds for run in searched)
+        marks = [last / 2**power for power in reversed(range(_MARKS))]
+        return [
+            {"strategy": name, "seconds": marks, "scores": [_mean_after(own, m) for m in marks]}
+            for name in dict.fromkeys(run.strategy for run in searched)
+            if (own := [run for run in searched if run.strategy == name])
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         found = self.correlation
         return {
             "table": self.table(),
+            "over_seconds": self.over_seconds(),
             "differences": [difference.to_dict() for difference in self.differences],
             "rank_correlation_score_recovered": found.value if found else None,
             "rank_correlation_p": found.p if found else None,
@@ -134,7 +161,14 @@ def _row(runs: Sequence[StrategyRun]) -> dict[str, Any]:
         "cost": float(np.mean([run.cost for run in searched])),
         "measured": float(np.mean(measured)) if measured else None,
         "seconds": float(np.mean([run.seconds for run in searched])),
+        "table_seconds": searched[0].table_seconds,
     }
+
+
+def _mean_after(runs: Sequence[StrategyRun], seconds: float) -> float | None:
+    scores = [run.best_after(seconds) for run in runs]
+    known = [score for score in scores if score is not None]
+    return float(np.mean(known)) if len(known) == len(scores) else None
 
 
 def _spread(measure: str, values: Sequence[float]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class FinishedRuns:
         of: whatever the runs depend on, as plain JSON types.
 
     Attributes:
+        table: where the entries of its loss table are kept, one line each.
         runs: by (strategy, seed).
         measured: latency measurements by counts, in the order they were made: a comparison that is
             continued needs the same latency table.
@@ -32,11 +33,10 @@ class FinishedRuns:
     def __init__(self, folder: Path, of: dict[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
         self.path, self.of = folder / f"compare-{digest[:12]}.json", of
+        self.table = self.path.with_suffix(".table.jsonl")
         folder.mkdir(parents=True, exist_ok=True)
         old = read_json(self.path) if self.path.exists() else {}
-        rows = [
-            StrategyRun(**{**row, "counts": tuple(row["counts"])}) for row in old.get("runs", ())
-        ]
+        rows = [_run(row) for row in old.get("runs", ())]
         self.runs = {(run.strategy, run.seed): run for run in rows}
         self.measured: dict[CountsKey, Measurement] = {
             tuple(row["kept"]): Measurement(*row["timing"]) for row in old.get("timed", ())
@@ -60,3 +60,8 @@ class FinishedRuns:
         ]
         runs = [asdict(run) for run in self.runs.values()]
         write_json(self.path, {"of": self.of, "runs": runs, "timed": timed})
+
+
+def _run(row: dict[str, Any]) -> StrategyRun:
+    course = tuple((int(at), float(when), float(score)) for at, when, score in row["course"])
+    return StrategyRun(**{**row, "counts": tuple(row["counts"]), "course": course})

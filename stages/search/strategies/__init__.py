@@ -31,7 +31,10 @@ STRATEGIES: dict[str, Callable[[Task], Strategy]] = {
 CONTROLS = ("table", "uniform", "global-taylor")
 """Deterministic strategies of one candidate: every search runs them, a comparison once each."""
 
+FROM_TABLE = ("rl", "evolution", "table")
+"""Strategies that start from the loss table, and so have to wait for it."""
+
 CONSTANTS = {"rl": critic.CONSTANTS, "rlpruner": rlpruner.CONSTANTS}
 """What is no setting and yet shapes the result, by strategy; kept in `search.json`."""
 
-__all__ = ["CONSTANTS", "CONTROLS", "STRATEGIES", "Strategy", "Task"]
+__all__ = ["CONSTANTS", "CONTROLS", "FROM_TABLE", "STRATEGIES", "Strategy", "Task"]

@@ -1,17 +1,20 @@
 """`rl`: an actor-critic over keep ratios, the default.
 
+First the table's solution, the uniform distribution and what lies between them are scored: where
+groups work together, a table of single groups may be worse than none (ResNet-20 at a third of its
+MACs).
+
 Actor: an independent Gaussian per group over the logit of its keep ratio, with learned mean and
-learned spread, started at the table's solution. Actions are projected onto the budget,
+learned spread, started at the best of those. Actions are projected onto the budget,
 which ignores a constant added to all logits, so what is learned is the *distribution* of the
 budget. Update: after every batch a few steps of clipped policy gradient (PPO, arXiv 1707.06347,
 clipped per group), advantages normalised over the batch, with an entropy bonus that keeps the
-spread from vanishing early.
+spread from vanishing early; then the mean goes part of the way to the best candidate so far.
 
 Critic: a Gaussian process over all trials so far (stages/search/strategies/critic.py) picks half of
-every batch among many draws of the actor, many changes of the best candidate, of all its groups or
-of one, and many candidates from anywhere, since a better distribution may lie beyond one that is
-worse (ResNet-20's trunk of 16 channels is kept or halved). The other half stays as the actor drew
-it, because a batch picked entirely by the critic leaves the gradient too little contrast (it then
+every batch among many draws of the actor and many variations of the best candidates
+(stages/search/strategies/variation.py). The other half stays as the actor drew it, because a batch
+picked entirely by the critic leaves the gradient too little contrast (it then
 learns fast for 60 trials and stalls). What the actor draws again costs no trial: the gradient sees
 it with the score it has, and the critic picks something new. The gradient sees scores, and
 predicted scores of candidates that were not promoted, never what the critic predicts.
@@ -23,6 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.channels.counts import Counts
 from stages.search.space.candidate import WARM_START, Candidate, CountsKey
 from stages.search.strategies.base import (
     START_LIMIT,
@@ -31,26 +35,29 @@ from stages.search.strategies.base import (
     uniform_counts,
 )
 from stages.search.strategies.critic import Critic
+from stages.search.strategies.variation import Variation
 
 POLICY = "policy"
 """`proposed_as` of what the actor drew."""
+
+BLENDS = (0.67, 0.33)  # shares of the warm start in what lies between it and the uniform one
 
 _ENOUGH = 2  # scored candidates from which the critic says anything
 
 
 class PolicyGradient:
     """The first batch holds the warm start, which is also among the finalists, the uniform
-    distribution, and others from anywhere, from which the critic learns what each group does.
+    distribution, what lies between, and as many from anywhere as asked for.
     """
 
     def __init__(self, task: Task) -> None:
         self.task, self.settings = task, task.settings.rl
         self.rng = np.random.default_rng(task.seed)
+        self.variation = Variation(task.projector, self.settings, self.rng)
         self.warm = task.start
-        centre = task.space.logits(self.warm).clip(max=START_LIMIT)
-        self.mean: Vector = centre - centre.mean()
-        self.log_spread: Vector = np.full(len(centre), np.log(self.settings.start_spread))
-        self.moments = np.zeros((2, 2, len(centre)))  # Adam's two, of mean and log spread
+        self.mean = self._action(self.warm)
+        self.log_spread: Vector = np.full(len(self.mean), np.log(self.settings.start_spread))
+        self.moments = np.zeros((2, 2, len(self.mean)))  # Adam's two, of mean and log spread
         self.updates = 0
         self.seen: dict[CountsKey, float] = {}
         self.repeats: list[Candidate] = []
@@ -58,33 +65,36 @@ class PolicyGradient:
 
     def ask(self, room: int) -> list[Candidate]:
         """A batch: half of it drawn by the actor, the rest picked by the critic."""
-        size = min(room, self.settings.batch)
-        out = self._start()[:size] if not self.seen else []
-        count = size - len(out)
+        count = min(room, self.settings.batch)
+        if not self.seen:
+            return self._start()[:count]
         if not self.settings.critic or len(self.seen) < _ENOUGH:
-            return out + self._draw(count)
+            return self._draw(count)
         new: dict[CountsKey, Candidate] = {}
         for draw in self._draw(-(-count // 2)):
             if draw.key in self.seen or draw.key in new:
                 self.repeats.append(draw)
             else:
                 new[draw.key] = draw
-        pool = [draw for draw in self._pool() if draw.key not in new]
+        pool = [*self._draw(self.settings.draws), *self.variation.pool(self.seen, self.spread)]
+        pool = [draw for draw in pool if draw.key not in new]
         return [*new.values(), *self._picked(pool, count - len(new))]
 
     def tell(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> None:
         """Updates the actor with the batch and with what it drew again; the critic remembers."""
         for candidate, score in zip(candidates, scores, strict=True):
             self.seen[candidate.key] = score
+        if not self.updates:
+            self.mean = self._action(self._best())
         self._note_collapse(candidates)
         known = [*candidates, *self.repeats]
         values = np.array([*scores, *(self.seen[draw.key] for draw in self.repeats)])
         self.repeats = []
-        if len(values) < 2 or values.std() == 0:  # no contrast, no gradient
-            return
-        # one broken candidate must not outweigh the rest of the batch
-        advantage = np.clip((values - values.mean()) / values.std(), -2, 2)
-        self._update(np.array([candidate.action for candidate in known]), advantage)
+        if len(values) > 1 and values.std() > 0:  # no contrast, no gradient
+            # one broken candidate must not outweigh the rest of the batch
+            advantage = np.clip((values - values.mean()) / values.std(), -2, 2)
+            self._update(np.array([candidate.action for candidate in known]), advantage)
+        self._follow()
 
     def state(self) -> dict[str, Vector]:
         return {"mean": self.mean.copy(), "log_spread": self.log_spread.copy()}
@@ -99,11 +109,32 @@ class PolicyGradient:
 
     def _start(self) -> list[Candidate]:
         equal = np.zeros(len(self.task.space))
-        return [
+        between = np.outer(BLENDS, self.mean)
+        starts = [
             Candidate(self.warm, self.mean.copy(), WARM_START),
             Candidate(uniform_counts(self.task), equal, "uniform"),
-            *self._anywhere(self.settings.anywhere_first),
+            *self.variation.projected(between, "between the two"),
+            *self.variation.anywhere(self.settings.anywhere_first),
         ]
+        return list({start.key: start for start in reversed(starts)}.values())[::-1]
+
+    @property
+    def spread(self) -> Vector:
+        """Of the actor, (G,)."""
+        return np.exp(self.log_spread)
+
+    def _action(self, counts: Counts) -> Vector:
+        centre = self.task.space.logits(counts).clip(max=START_LIMIT)
+        return centre - centre.mean()
+
+    def _follow(self) -> None:
+        """Bring the actor's mean nearer to the best so far: a table that is wrong about how groups
+        work together has put it far away.
+        """
+        self.mean = self.mean + self.settings.follow * (self._action(self._best()) - self.mean)
+
+    def _best(self) -> Counts:
+        return np.array(max(self.seen, key=self.seen.__getitem__))
 
     def _draw(self, count: int) -> list[Candidate]:
         """Candidates of the actor, in mirrored pairs.
@@ -112,50 +143,7 @@ class PolicyGradient:
         """
         half = self.rng.standard_normal((-(-count // 2), len(self.task.space)))
         noise = np.stack([half, -half], axis=1).reshape(-1, half.shape[1])[:count]
-        return self._projected(self.mean + np.exp(self.log_spread) * noise, POLICY)
-
-    def _pool(self) -> list[Candidate]:
-        """What the critic picks from: as many of each kind."""
-        draws = self.settings.draws
-        return [
-            *self._draw(draws),
-            *self._changed(draws),
-            *self._changed_in_one(draws),
-            *self._anywhere(draws),
-        ]
-
-    def _changed(self, count: int) -> list[Candidate]:
-        """Around the best candidate so far, nearer than the actor draws around its mean."""
-        actions = self._around_best(count, self.settings.change)
-        return self._projected(actions, "change of the best")
-
-    def _changed_in_one(self, count: int) -> list[Candidate]:
-        """The best candidate so far with one group as wide or narrow as may be.
-
-        The budget moves the others.
-        """
-        actions, extreme = self._around_best(count, self.settings.nudge), self.settings.extreme
-        groups = self.rng.integers(actions.shape[1], size=count)
-        actions[np.arange(count), groups] = self.rng.uniform(-extreme, extreme, count)
-        return self._projected(actions, "one group changed")
-
-    def _anywhere(self, count: int) -> list[Candidate]:
-        noise = self.rng.standard_normal((count, len(self.task.space)))
-        return self._projected(self.settings.anywhere * noise, "anywhere")
-
-    def _around_best(self, count: int, share: float) -> Vector:
-        """(count, G) actions around the best candidate's, by a share of the actor's spread."""
-        extreme = self.settings.extreme
-        best = np.array(max(self.seen, key=self.seen.__getitem__))
-        centre = self.task.space.logits(best).clip(max=extreme)
-        noise = self.rng.standard_normal((count, len(centre)))
-        return centre - centre.mean() + share * np.exp(self.log_spread) * noise
-
-    def _projected(self, actions: Vector, proposed_as: str) -> list[Candidate]:
-        """Candidates for actions (n, G)."""
-        rows = self.task.projector.logits(actions)
-        pairs = zip(rows, actions, strict=True)
-        return [Candidate(counts, action, proposed_as) for counts, action in pairs]
+        return self.variation.projected(self.mean + np.exp(self.log_spread) * noise, POLICY)
 
     def _picked(self, pool: list[Candidate], count: int) -> list[Candidate]:
         """The `count` that the critic finds most promising among those not scored before."""
@@ -163,12 +151,17 @@ class PolicyGradient:
         new = [draw for key, draw in distinct.items() if key not in self.seen]
         if len(new) <= count:
             return new + pool[: count - len(new)]
-        sizes, removed = self.task.space.sizes, self.task.removed
+        removed = self.task.removed
         known, asked = np.array(list(self.seen)), np.array([draw.counts for draw in new])
         cut, would_cut = (np.array([removed(row) for row in rows]) for rows in (known, asked))
-        critic = Critic.fit(known / sizes, cut, np.array(list(self.seen.values())))
-        chosen = critic.choose(asked / sizes, would_cut, count, self.settings.curiosity)
+        critic = Critic.fit(self._points(known), cut, np.array(list(self.seen.values())))
+        chosen = critic.choose(self._points(asked), would_cut, count, self.settings.curiosity)
         return [new[index] for index in chosen]
+
+    def _points(self, counts: Vector) -> Vector:
+        """What the critic sees of counts (n, G): halving a width is one step, whatever it was."""
+        space = self.task.space
+        return np.log(np.where(counts == 0, space.floors / 4, counts) / space.sizes) / 2
 
     def _update(self, actions: Vector, advantage: Vector) -> None:
         """PPO on actions (n, G) with advantages (n,)."""

@@ -131,18 +131,20 @@ def test_every_strategy_keeps_to_the_space(name: str) -> None:
         assert ready.projector.fits(candidate.counts) or not candidate.eligible
 
 
-def test_what_learns_both_leaves_and_reaches_plans_without_a_branch() -> None:
+@pytest.mark.parametrize("back", [True, False])
+def test_what_learns_goes_where_the_score_is_with_a_branch_or_without(back: bool) -> None:
     ready = posed(0.3)
     strategy = ready.strategy("rl", trials=200, table=table())
     place = ready.space.ids.index(IDLE)
-    kinds: dict[bool, int] = {True: 0, False: 0}
-    for _ in range(10):
+    found: list[bool] = []
+    for _ in range(8):
         asked = strategy.ask(8)
-        # a score that wants the branch back
-        strategy.tell(asked, [float(candidate.counts[place]) for candidate in asked])
-        for candidate in asked:
-            kinds[bool(candidate.counts[place])] += 1
-    assert min(kinds.values()) > 4
+        sign = 1 if back else -1
+        strategy.tell(asked, [sign * float(candidate.counts[place]) for candidate in asked])
+        found += [bool(candidate.counts[place]) for candidate in asked]
+    assert set(found) == {True, False}
+    learned = ready.projector.logits(strategy.state()["mean"])
+    assert bool(learned[place]) is back
 
 
 def test_the_latency_table_learns_what_a_branch_takes_whatever_its_width() -> None:

@@ -8,7 +8,7 @@ from search_nets import problem
 
 from stages.search.compare import compare_strategies
 from stages.search.engine import Search
-from stages.search.evaluation import InProcess, ranked
+from stages.search.evaluation import InProcess, Trial, ranked
 from stages.search.results import StrategyRun
 from stages.search.space.ranking import Removal
 
@@ -109,3 +109,35 @@ def test_of_the_leaders_the_final_evaluation_prefers_the_best() -> None:
     found = compare_strategies(ready, ["random"], [0]).runs[0]
     assert (found.score, found.counts) == max((score, key) for key, score in scores.items())
     assert len(scores) == 3
+
+
+def test_the_table_is_paid_for_by_those_that_start_from_it() -> None:
+    ready = problem(trials=8, images=60)
+    entries: list[Trial] = []
+    found = compare_strategies(
+        ready,
+        ["rl", "table", "random", "uniform"],
+        [0],
+        on_entry=lambda entry, _: entries.append(entry),
+    )
+    seconds = sum(entry.outcome.seconds for entry in entries)
+    paid = {run.strategy: run.table_seconds for run in found.runs}
+    assert seconds > 0
+    assert paid == {"rl": seconds, "table": seconds, "random": 0.0, "uniform": 0.0}
+    for run in found.runs:
+        first = run.course[0]
+        assert first[1] > run.table_seconds
+        scores = [score for _, _, score in run.course]
+        assert scores == sorted(set(scores))
+        assert run.course[-1][1] <= run.table_seconds + run.seconds + 1e-9
+
+
+def test_without_a_strategy_that_wants_it_there_is_no_table() -> None:
+    entries: list[Trial] = []
+    compare_strategies(
+        problem(trials=2, images=20),
+        ["random"],
+        [0],
+        on_entry=lambda entry, _: entries.append(entry),
+    )
+    assert entries == []

@@ -15,6 +15,7 @@ from pipeline.config.schema import Config
 from pipeline.data import Splits
 from pipeline.errors import UsageError
 from stages.search import Compared, ComparisonRequest, RunComparison
+from stages.search.evaluation import Evaluator
 
 REQUEST = ComparisonRequest(["random", "uniform"], seeds=2, recover_seeds=1, distill_images=64)
 
@@ -89,6 +90,27 @@ def test_under_a_latency_budget_the_best_is_fitted_to_measured_time(
     again, _, _ = compared(folder, request, budget={"latency": 0.6})
     assert again.comparison.runs == found.comparison.runs
     assert timings == [], "the table is the same, from the same timings"
+
+
+def test_the_entries_of_the_loss_table_outlive_a_comparison(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ComparisonRequest(["table"], seeds=1)
+    first, _, _ = compared(folder, request)
+    for path in (folder / ".work").glob("compare-*.json"):  # as if killed before its first run
+        path.unlink()
+    scored: list[object] = []
+    honest = Evaluator.__call__
+
+    def counting(self: Evaluator, counts: Any, thresholds: Any = ()) -> Any:
+        scored.append(counts)
+        return honest(self, counts, thresholds)
+
+    monkeypatch.setattr(Evaluator, "__call__", counting)
+    again, _, _ = compared(folder, request)
+    assert len(scored) == 2, "the plan as a trial and as a finalist"
+    assert again.comparison.runs[0].counts == first.comparison.runs[0].counts
+    assert again.comparison.runs[0].table_seconds == first.comparison.runs[0].table_seconds > 0
 
 
 def test_a_drop_of_accuracy_is_no_equal_cost(folder: Path) -> None:

@@ -59,7 +59,7 @@ def test_score_is_that_of_the_cut_network_after_fitting_batch_norm() -> None:
 
 def test_score_is_that_of_the_network_with_weights_by_least_squares() -> None:
     model, graph, _ = trained()
-    ready = problem(images=400)
+    ready = problem(images=250)
     counts = even_counts(ready)
     assert ready.moments is not None
     keep = ready.ranking.keep(counts)
@@ -68,7 +68,7 @@ def test_score_is_that_of_the_network_with_weights_by_least_squares() -> None:
     assert ready.evaluator(counts).score == pytest.approx(expected, rel=1e-4)
     at_rung = divergence(cut, ready.evaluator.x[:64])
     assert ready.evaluator(counts, (1.0,)).score == pytest.approx(at_rung, rel=1e-4)
-    plain = problem(images=400, reconstruct=False, criterion="obs")
+    plain = problem(images=250, reconstruct=False, criterion="obs")
     assert plain.moments is None
     assert plain.evaluator(counts).score < ready.evaluator(counts).score
 
@@ -156,32 +156,39 @@ def test_the_original_scores_zero_divergence() -> None:
 
 
 def test_a_candidate_that_is_not_promoted_stops_at_its_rung() -> None:
-    ready = problem(images=400, distill_steps=0)
+    ready = problem(images=250, distill_steps=0)
     counts = even_counts(ready)
     assert ready.evaluator.rungs == (64,)
     outcome = ready.evaluator(counts, (1.0, 1.0))
     assert (outcome.stopped, outcome.images, outcome.rungs) == (True, 64, (outcome.score,))
     promoted = ready.evaluator(counts, (outcome.score, 1.0))
-    assert (promoted.stopped, promoted.images, promoted.rungs) == (False, 400, outcome.rungs)
+    assert (promoted.stopped, promoted.images, promoted.rungs) == (False, 250, outcome.rungs)
     plain = ready.evaluator(counts)
     assert (plain.score, plain.rungs) == (promoted.score, ())
 
 
 @pytest.mark.parametrize(
     ("images", "trained_first", "sizes"),
-    [(100, False, ()), (100, True, (64,)), (600, False, (64, 256)), (3200, False, (200, 800))],
+    [
+        (100, False, ()),
+        (100, True, (64,)),
+        (600, True, (64, 256)),
+        (600, False, (256,)),
+        (3200, True, (200, 800)),
+        (3200, False, (800,)),
+    ],
 )
 def test_rungs_grow_with_the_images_and_take_most_of_them_only_before_training(
     images: int, trained_first: bool, sizes: tuple[int, ...]
 ) -> None:
-    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred, unless
-    training follows.
+    """A sixteenth and a quarter of many; 64 and 256 of a thousand; none of a hundred, and none of
+    few among many, unless training follows.
     """
     assert rung_sizes(images, trained=trained_first, rules=EvaluationConfig()) == sizes
 
 
 def test_at_a_rung_the_cut_network_is_in_training_mode_on_the_first_images() -> None:
-    ready = problem(images=400, reconstruct=False)
+    ready = problem(images=250, reconstruct=False)
     counts = even_counts(ready)
     expected = divergence(cut_network(ready, counts).train(), ready.evaluator.x[:64])
     assert ready.evaluator(counts, (1.0,)).score == pytest.approx(expected, rel=1e-5)

@@ -94,3 +94,26 @@ def test_finished_runs_are_found_again_by_what_they_are_of(tmp_path: Path) -> No
     assert again.runs == {("rl", 0): run}
     assert again.measured == finished.measured
     assert FinishedRuns(tmp_path, {"trials": 5}).runs == {}
+
+
+def test_a_course_is_found_again_and_read_at_any_second(tmp_path: Path) -> None:
+    course = ((1, 5.0, -0.3), (4, 9.0, -0.1))
+    run = StrategyRun("rl", 0, 4, 4, -0.1, 0.9, (8,), 1.0, 6.0, table_seconds=4.0, course=course)
+    FinishedRuns(tmp_path, {}).add(run)
+    assert FinishedRuns(tmp_path, {}).runs == {("rl", 0): run}
+    assert [run.best_after(seconds) for seconds in (4, 5, 8.9, 20)] == [None, -0.3, -0.3, -0.1]
+
+
+def test_scores_over_seconds_count_the_table_and_wait_for_every_seed() -> None:
+    def run(strategy: str, seed: int, first: float, table: float) -> StrategyRun:
+        course = ((1, first, -0.4), (2, 16.0, -0.2 * (seed + 1)))
+        return StrategyRun(
+            strategy, seed, 2, 2, -0.2, 0.9, (8,), 1.0, 16.0 - table, None, None, None,
+            table_seconds=table, course=course,
+        )  # fmt: skip
+
+    runs = [run("rl", 0, 12.0, 8.0), run("rl", 1, 9.0, 8.0), run("random", 0, 1.0, 0.0)]
+    rl, random = StrategyComparison.of([*runs, run("random", 1, 1.0, 0.0)]).over_seconds()
+    assert rl["seconds"] == random["seconds"] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
+    assert rl["scores"] == pytest.approx([None] * 5 + [-0.3])
+    assert random["scores"] == pytest.approx([None, -0.4, -0.4, -0.4, -0.4, -0.3])

@@ -152,6 +152,21 @@ def test_a_small_batch_holds_the_warm_start_and_no_more_than_asked() -> None:
     assert [candidate.proposed_as for candidate in strategy.ask(8)] == ["warm start", "uniform"]
 
 
+@pytest.mark.parametrize("wanted", ["warm start", "uniform", "between the two"])
+def test_the_policy_starts_at_the_best_between_table_and_uniform(wanted: str) -> None:
+    task = made_up([64, 96, 64, 192], 0.5)
+    solution = task.projector.logits(np.array([-4.0, 4.0, -4.0, 4.0]))
+    strategy = STRATEGIES["rl"](replace(task, solution=solution))
+    asked = strategy.ask(8)
+    kinds = [one.proposed_as for one in asked]
+    assert kinds == ["warm start", "uniform", *["between the two"] * (len(asked) - 2)]
+    assert len({one.key for one in asked}) == len(asked) > 2
+    best = asked[kinds.index(wanted)]
+    strategy.tell(asked, [float(one is best) for one in asked])
+    mean = task.projector.logits(strategy.state()["mean"])
+    assert min(asked, key=lambda one: np.abs(one.counts - mean).sum()) is best
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_policy_leaves_the_basin_of_its_warm_start(seed: int) -> None:
     """The warm start cuts the first group to its floor, nearly whole is far better, and nothing
