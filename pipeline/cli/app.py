@@ -16,6 +16,7 @@ from pipeline.cli import (
     doctor_command,
     inspect_command,
     pipeline_commands,
+    quantize_command,
     report_command,
     search_commands,
     stage_command,
@@ -54,6 +55,7 @@ app.add_typer(pipeline_commands.app, name="pipeline")
 stage_command.register(app)
 check_command.register(app)
 bench_command.register(app)
+quantize_command.register(app)
 app.add_typer(search_commands.app, name="search")
 report_command.register(app)
 inspect_command.register(app)

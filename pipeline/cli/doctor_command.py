@@ -14,8 +14,8 @@ from pipeline.cli.common import attach, command
 
 
 def register(app: typer.Typer) -> None:
-    keys = ("checks", "versions", "device", "cores", "memory_bytes", "providers", "alignment")
-    command(app, "doctor", keys=keys)(doctor)
+    keys = ("checks", "versions", "device", "cores", "memory_bytes", "providers", "int8")
+    command(app, "doctor", keys=(*keys, "alignment"))(doctor)
 
 
 def doctor(
@@ -45,9 +45,9 @@ def doctor(
     """
     from pipeline.errors import EnvironmentProblem
     from pipeline.run.manifest import device, versions
-    from pipeline.system import allowed_cores, memory_bytes
+    from pipeline.system import allowed_cores, int8_features, memory_bytes
 
-    checks = [_torch(), _torchvision(), _onnxruntime(), _disk()]
+    checks = [_torch(), _torchvision(), _onnxruntime(), _int8(), _disk()]
     doc: dict[str, Any] = {
         "checks": checks,
         "versions": versions(),
@@ -55,6 +55,7 @@ def doctor(
         "cores": len(allowed_cores()),
         "memory_bytes": memory_bytes(),
         "providers": _providers(),
+        "int8": int8_features(),
         "alignment": None,
     }
     console.say(
@@ -173,6 +174,17 @@ def _onnxruntime() -> dict[str, Any]:
         ", ".join(found) or "missing",
         "pip install onnxruntime",
     )
+
+
+def _int8() -> dict[str, Any]:
+    """What 8-bit arithmetic has to work with; nothing here stops a run."""
+    from pipeline.system import has_dot_product, int8_features
+
+    found = int8_features()
+    if not found:
+        return _check("int8", True, "instruction sets not known; rlp quantize measures")
+    without = "" if has_dot_product(found) else "; no VNNI, AMX or dot product: INT8 gains less"
+    return _check("int8", True, ", ".join(found) + without)
 
 
 def _disk() -> dict[str, Any]:

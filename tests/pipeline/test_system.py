@@ -80,3 +80,25 @@ def test_splitmix64_gives_the_published_sequence() -> None:
 )
 def test_file_types(data: bytes, kind: str) -> None:
     assert system.file_type(data) == kind
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "features", "dot_product"),
+    [
+        ("model name : X\nflags : fpu avx2 fma", ["AVX2"], False),
+        (
+            "flags : avx2 avx512f avx512_vnni amx_int8",
+            ["AVX2", "AVX-512", "AVX-512 VNNI", "AMX"],
+            True,
+        ),
+        ("flags : avx2 avx_vnni", ["AVX2", "AVX-VNNI"], True),
+        ("Features : fp asimd asimddp", ["ARM dot product"], True),
+        ("", [], False),
+    ],
+)
+def test_int8_features_are_those_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch, cpuinfo: str, features: list[str], dot_product: bool
+) -> None:
+    monkeypatch.setattr(system, "read_line", lambda path: cpuinfo)
+    assert system.int8_features() == features
+    assert system.has_dot_product(features) is dot_product

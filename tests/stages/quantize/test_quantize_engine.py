@@ -12,47 +12,21 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import helper
-from quantize_nets import images, labelled, quadrants
+from quantize_nets import Clock, images, labelled, made_up_clock, quadrants
 
 from pipeline.errors import ArtifactError, Refused
 from pipeline.run.store import sha256_file
 from pipeline.runtime.quantizer import Quantizer
 from stages.benchmark import Protocol
-from stages.quantize import Allowance, ArrayImages, QuantizeReport, engine, quantize_onnx, workbench
-from stages.quantize.report import Timing
+from stages.quantize import Allowance, ArrayImages, QuantizeReport, engine, quantize_onnx
 
 BRIEF = Protocol(min_seconds=0.1, min_runs=20, launches=2)
 SETTINGS = {"images": 64, "search_images": 96, "protocol": BRIEF}
 
 
-class Clock:
-    """Every INT8 graph is this much faster, without anything being timed."""
-
-    ratio = 1.5
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __enter__(self) -> Clock:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def look(self, model: bytes) -> Timing:
-        return Timing(self.ratio)
-
-    @classmethod
-    def time_pair(cls, *_: object) -> Timing:
-        ratio = cls.ratio
-        return Timing(ratio, (0.9 * ratio, 1.1 * ratio), "faster", (ratio, 1.0))
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
-    monkeypatch.setattr(workbench, "Looker", Clock)
-    monkeypatch.setattr(workbench, "time_pair", Clock.time_pair)
-    monkeypatch.setattr(Clock, "ratio", 1.5)
-    monkeypatch.setattr(engine, "check_file", lambda path, label: None)  # another child's start
-    return Clock
+    return made_up_clock(monkeypatch)
 
 
 def made(path: Path, **settings: object) -> tuple[QuantizeReport, Path]:
