@@ -17,6 +17,7 @@ from pipeline.data.sources.base import Source
 from pipeline.data.sources.folders import SUFFIXES, Folders
 from pipeline.data.stream import StreamedImages
 from pipeline.errors import ArtifactError, UsageError
+from pipeline.preprocessing import Fit
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Wanted:
 
 
 def loose_images(root: Path, wanted: Wanted, splits: tuple[str, ...]) -> Images:
-    """Images below `root` as the model takes them: shorter side resized, middle cut out.
+    """Images below `root` as the model takes them: scaled until both sides are covered, the middle
+    cut out.
 
     Args:
         splits: of a folder that has several, the first of these that it has.
@@ -46,10 +48,6 @@ def loose_images(root: Path, wanted: Wanted, splits: tuple[str, ...]) -> Images:
         UsageError: they are not of the shape that the model takes.
     """
     channels, height, width = wanted.shape
-    if height != width:
-        raise UsageError(
-            f"the model takes images of {height}×{width}", hint="only square ones can be prepared"
-        )
     flat = _flat(root)
     if flat is not None:
         return _streamed(flat, ("",), wanted)
@@ -60,7 +58,7 @@ def loose_images(root: Path, wanted: Wanted, splits: tuple[str, ...]) -> Images:
     if part.pixels.shape[3] != channels:
         has = f"{source.label} has {part.pixels.shape[3]}"
         raise UsageError(f"the model takes {channels} channel(s), {has}")
-    pixels = torch.from_numpy(resize_all(part.pixels, height, width))
+    pixels = torch.from_numpy(resize_all(part.pixels, Fit(height, width)))
     labels = torch.from_numpy(part.labels)
     return Images(pixels, labels, source.classes, wanted.mean, wanted.std)
 
@@ -96,8 +94,8 @@ def _joined(parts: list[Encoded]) -> Encoded:
 
 
 def _streamed(images: Encoded, classes: tuple[str, ...], wanted: Wanted) -> StreamedImages:
-    channels, height, _ = wanted.shape
+    channels, height, width = wanted.shape
     rows = torch.arange(len(images.labels))
     grey = channels == 1
     mean, std = wanted.mean, wanted.std
-    return StreamedImages(images, rows, classes, mean, std, size=height, grey=grey)
+    return StreamedImages(images, rows, classes, mean, std, fit=Fit(height, width), grey=grey)
