@@ -11,12 +11,14 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
 from pipeline.models.files import read_model_file
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
+from pipeline.runtime.providers import CPU, find_provider
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment_cache import cached_alignment
 from stages.benchmark.comparison import Comparison, TimedFiles, time_files
 from stages.benchmark.explain import explain_pairs
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.intervals import FASTER, SLOWER
+from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import Protocol, Setting
 from stages.benchmark.variants import (
     FP32,
@@ -107,7 +109,27 @@ def _variants(ctx: StageContext, quantization: dict[str, Any]) -> list[VariantFi
             found.append(VariantFile(network, INT8, path, facts["file"]["sha256"]))
     for variant in found:
         variant.require_checked()
-    return found
+    final = ("final", quantization["chosen"])
+    return [
+        variant
+        for variant in found
+        if variant.precision == FP32
+        or (variant.network, variant.precision) == final
+        or _runs_there(ctx, variant.path)
+    ]
+
+
+def _runs_there(ctx: StageContext, path: Path) -> bool:
+    """Whether the provider takes a file that is not delivered; a note where it does not."""
+    settings = ctx.config.benchmark
+    if find_provider(settings.provider).name == CPU:
+        return True
+    try:
+        check_placement(path, settings.provider, settings.allow_fallback, _input_shape(ctx))
+    except EnvironmentProblem as error:
+        ctx.note(f"not timed: {error.message}")
+        return False
+    return True
 
 
 def _time(ctx: StageContext, files: list[Path]) -> TimedFiles:

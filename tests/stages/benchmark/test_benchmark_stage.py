@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 import stages.benchmark.stage as module
 from pipeline.config.schema import BenchmarkConfig, Config, ModelConfig
 from pipeline.data import Images
-from pipeline.errors import ArtifactError, Interrupted
+from pipeline.errors import ArtifactError, EnvironmentProblem, Interrupted
 from pipeline.models import build_model, save_model
 from pipeline.run.artifacts import document
 from pipeline.run.stage import StageContext
@@ -177,6 +177,18 @@ def test_int8_that_gains_nothing_is_explained_though_fp32_is_delivered(
     assert "QLinearConv (int8)" in found["why_int8"]["by_op"]
     assert found["remarks"][0] == "fp32 is delivered: INT8 is [no] faster here"
     assert "no gain over INT8 alone shown" in found["remarks"][1]
+
+
+def test_an_int8_file_that_the_provider_leaves_to_the_cpu_is_left_out_unless_delivered(
+    with_int8: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falls_back(path: Path, *rest: object) -> list[str]:
+        raise EnvironmentProblem(f"{path.name} does not run on CUDA")
+
+    monkeypatch.setattr(module, "check_placement", falls_back)
+    with_int8.config = Config(benchmark={**SETTINGS, "provider": "cuda"})
+    found = module._variants(with_int8, with_int8.read("quantization"))
+    assert [variant.name for variant in found] == ["base", "final", "final_int8"]
 
 
 def test_an_int8_file_other_than_the_one_checked_is_refused(with_int8: StageContext) -> None:
