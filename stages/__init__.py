@@ -61,6 +61,13 @@ def _recovery_too(config: Config, parts: Parts) -> Parts:
     return {**parts, **of_recovery}
 
 
+def _search_reads(config: Config, parts: Parts) -> Parts:
+    """Besides recovery: whether there will be an INT8 file at all."""
+    if config.search.precision == "auto":
+        parts = {**parts, "int8": config.quantize.mode != "off"}
+    return _recovery_too(config, parts)
+
+
 STAGES = (
     Stage(
         "pretrain",
@@ -95,7 +102,7 @@ STAGES = (
         uses_round=True,
         memory_key="search.images",
         version=2,
-        narrow=_recovery_too,
+        narrow=_search_reads,
     ),
     Stage(
         "prune",

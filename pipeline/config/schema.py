@@ -255,3 +255,9 @@ class Config(Section):
         if self.search.budget.accuracy_drop is not None and self.rounds > 1:
             raise ValueError("search.budget.accuracy_drop is for a single round: give rounds: 1")
         return self
+
+    @model_validator(mode="after")
+    def _int8_is_delivered(self) -> Config:
+        if self.search.precision == "int8" and self.quantize.mode == "off":
+            raise ValueError("search.precision: int8 is in vain with quantize.mode: off")
+        return self

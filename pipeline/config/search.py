@@ -22,7 +22,8 @@ class Budget(Section):
     params: Fraction | None = None
     """Parameters."""
     latency: Fraction | None = None
-    """Latency in onnxruntime at `search.latency_batch`, `_threads` and `_provider`."""
+    """Latency in onnxruntime at `search.latency_batch`, `_threads` and `_provider`: what the small
+    network takes at `search.precision`, as a fraction of what the base takes in fp32."""
     latency_ms: float | None = Field(None, gt=0, le=1e6)
     """The same in milliseconds instead of as a fraction."""
     accuracy_drop: float | None = Field(None, gt=0, lt=100)
@@ -191,6 +192,10 @@ class SearchConfig(Section):
     latency: Literal["predicted", "hybrid", "measured"] = "hybrid"
     """For latency budgets: trust the table fitted to this machine, time the finalists too, or
     time every candidate."""
+    precision: Literal["fp32", "int8", "auto"] = "fp32"
+    """Precision in which candidates are timed, and for which `align: auto` is measured. auto: int8
+    where INT8 is measured faster than fp32 here, `quantize.mode` is not off and INT8 alone does not
+    keep the budget. With fp32 a budget is kept even where INT8 turns out too inaccurate later."""
     latency_samples: int = Field(40, ge=10, le=10_000)  # two a fold of the table's fit, at least
     """Candidates timed to fit the latency table."""
     latency_batch: int = Field(1, ge=1, le=65536)

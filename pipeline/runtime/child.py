@@ -131,14 +131,19 @@ class Child:
     def prepare(self, request: dict, payload: bytes | None) -> dict:
         """A float file made ready for quantising; payload back: the prepared graph."""
         _beside("graph_facts").check_external_data(request["path"])
-        self._quantization = _beside("quantization").Quantization(_beside("rescaling"))
+        self._begin_quantization()
         self._quantization.prepare(request["path"])
         model = _beside("rewrites").rewritten(self._quantization.model)
         return {"payload": model.SerializeToString(deterministic=True)}
 
     def load(self, request: dict, payload: bytes | None) -> dict:
+        if self._quantization is None:
+            self._begin_quantization()
         self._quantization.load(payload)
         return {}
+
+    def _begin_quantization(self) -> None:
+        self._quantization = _beside("quantization").Quantization(_beside("rescaling"))
 
     def watch(self, request: dict, payload: bytes | None) -> dict:
         self._activations = _beside("activations").Activations(

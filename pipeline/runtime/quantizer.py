@@ -50,7 +50,9 @@ class Quantizer(Worker):
         return self._ask("prepare", path=str(path))["payload"]
 
     def load(self, model: bytes) -> None:
-        """Take another float graph in the place of the prepared one, such as an equalised one."""
+        """Take a float graph with shapes, its nodes named; in the place of a prepared one, such as
+        an equalised one, or of none.
+        """
         self._ask("load", model)
 
     def watch(self, tensors: Sequence[str], shape: Sequence[int], *, threads: int = 0) -> int:

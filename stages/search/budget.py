@@ -63,30 +63,36 @@ def resolve_budget(
         cost, of_original, at_start = calibration.table, 1.0, calibration.start.fraction
     if value is None:
         return RoundBudget(cost.metric, 1.0, 1.0, Projector.fraction(space, cost, 1.0))
+    quantized = calibration is not None and calibration.precision != "fp32"
     if calibration is not None:
-        value = _latency_fraction(key, value, calibration.start.original_seconds)
+        value = _latency_fraction(key, value, calibration, first=round.first)
     asked = round.share(value)
     # earlier rounds meet their budgets by a block or two, so what is left is not what was asked
-    share = asked if round.count == 1 else min(_MOST, asked * of_original / at_start)
+    exact = round.count == 1 and not quantized
+    share = asked if exact else min(_MOST, asked * of_original / at_start)
     try:
         if round.first:  # better now than after the first of several rounds
-            require_reachable(space, cost, value)
+            require_reachable(space, cost, value, of_original / at_start if quantized else 1.0)
         projector = Projector.fraction(space, cost, share)
     except UsageError as error:
         raise error if round.first else _of_round(round, error) from None
     return RoundBudget(cost.metric, asked, share, projector)
 
 
-def _latency_fraction(key: str, value: float, original_seconds: float) -> float:
-    """A latency budget as a fraction of the original's latency."""
-    fraction = value if key == "latency" else value / (original_seconds * 1e3)
-    if fraction >= 1:
-        raise UsageError(
-            f"search.budget.{key}={value:g} asks for nothing: "
-            f"the original takes {original_seconds * 1e3:.3g} ms",
-            hint=Hint.set("search.budget.latency", 0.5, says="halves it"),
-        )
-    return fraction
+def _latency_fraction(key: str, value: float, calibration: Calibration, *, first: bool) -> float:
+    """A latency budget as a fraction of the original's latency in fp32."""
+    ms = calibration.start.original_seconds * 1e3
+    fraction = value if key == "latency" else value / ms
+    at_start = calibration.start.fraction if first else 1.0
+    if fraction < at_start:
+        return fraction
+    takes = f"{ms:.3g} ms"
+    if at_start < 1:
+        takes = f"{ms * at_start:.3g} ms in INT8, {at_start:.2f} of what it takes in fp32"
+    raise UsageError(
+        f"search.budget.{key}={value:g} asks for nothing: the original takes {takes}",
+        hint=Hint.set("search.budget.latency", round(at_start / 2, 2), says="halves it"),
+    )
 
 
 def _of_round(round: Round, error: UsageError) -> UsageError:

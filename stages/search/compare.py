@@ -141,9 +141,9 @@ class _Searches:
             score=outcome.score,
             accuracy=outcome.accuracy,
             counts=key_of(counts),
-            cost=problem.projector.cost.of(counts),
+            cost=_cost(problem, counts),
             seconds=sum(trial.outcome.seconds for trial in done if not trial.cached),
-            measured=measured,
+            measured=None if measured is None else problem.of_original(measured),
             table_seconds=before,
             course=tuple(_course(done, before)),
         )
@@ -157,6 +157,12 @@ def _course(trials: Sequence[Trial], seconds: float) -> Iterator[tuple[int, floa
         if trial.complete and trial.outcome.score > best:
             best = trial.outcome.score
             yield done, seconds, best
+
+
+def _cost(problem: SearchProblem, counts: Counts) -> float:
+    """In the unit of the budget; latency as a fraction of the original's."""
+    cost = problem.projector.cost.of(counts)
+    return cost if problem.calibration is None else problem.of_original(cost)
 
 
 def _best(

@@ -26,9 +26,10 @@ from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.compare import Fitter, Recover, compare_strategies
 from stages.search.evaluation.trial import Trial
 from stages.search.latency.alignment import settle_alignment
-from stages.search.latency.calibration import Calibrator
+from stages.search.latency.calibration import Calibrator, StartTimer
 from stages.search.latency.measured_budget import MeasuredBudget
-from stages.search.latency.timer import CandidateTimer
+from stages.search.latency.precision import Int8Timing, SettledPrecision, settle_precision
+from stages.search.latency.timer import CandidateTimer, TimingSetting
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.results.finished_runs import FinishedRuns
@@ -97,15 +98,16 @@ class RunComparison:
             UsageError: the budget cannot be met, or asks for nothing.
             Refused: nothing can be pruned.
         """
-        subject = self._subject(request)
-        finished = FinishedRuns(self.folder / ".work", subject)
-        journal = Journal.open(finished.table, subject)
         again = range(min(request.seeds, request.recover_seeds))
         with all_cores(), exact_float32():
             splits = load_splits(self.config.data, seed=self.config.seed).to(self.device)
             images = _fewer(splits, request.distill_images, self.config.seed)
-            with self._calibrator(splits, finished) as calibrator:
-                problem = self._problem(splits, calibrator)
+            precision = self._precision(splits)
+            subject = self._subject(request, precision)
+            finished = FinishedRuns(self.folder / ".work", subject)
+            journal = Journal.open(finished.table, subject)
+            with self._calibrator(splits, finished, precision) as calibrator:
+                problem = self._problem(splits, calibrator, precision)
                 found = compare_strategies(
                     problem,
                     request.strategies,
@@ -121,25 +123,41 @@ class RunComparison:
                 )
         return Compared(found, problem, len(images.train))
 
-    def _calibrator(self, splits: Splits, finished: FinishedRuns) -> Calibrator:
+    def _precision(self, splits: Splits) -> SettledPrecision:
+        example, _ = splits.search.take(2, seed=self.config.seed)
+        timing = Int8Timing(self.network.model, example, TimingSetting.of(self.config.search))
+        mode = self.config.quantize.mode
+        return settle_precision(self.config.search, mode, timing, note=self.note)
+
+    def _calibrator(
+        self, splits: Splits, finished: FinishedRuns, precision: SettledPrecision
+    ) -> Calibrator:
+        model, graph = self.network.model, self.network.graph
+        start = StartTimer(model, graph, finished.start, finished.keep_start)
         return Calibrator(
-            self.network.model,
-            self.network.graph,
+            model,
+            graph,
             splits.search,
             self.config.search,
             self.config.seed,
             known=finished.measured,
             on_measure=finished.add_measurement,
+            start=start if precision.scheme else None,
+            scheme=precision.scheme,
         )
 
-    def _problem(self, splits: Splits, calibrator: Calibrator) -> SearchProblem:
+    def _problem(
+        self, splits: Splits, calibrator: Calibrator, precision: SettledPrecision
+    ) -> SearchProblem:
         settings, network = self.config.search, self.network
         if settings.budget.accuracy_drop is not None:
             raise UsageError(
                 "strategies are compared at equal cost, search.budget.accuracy_drop is none",
                 hint=Hint.set("search.budget.macs", 0.5),
             )
-        align = settle_alignment(settings, network.graph, note=self.note).align
+        align = settle_alignment(
+            settings, network.graph, precision=precision.name, note=self.note
+        ).align
         return SearchProblem.build(
             network, splits, settings, self.config.seed, align=align, calibrate=calibrator
         )
@@ -158,7 +176,7 @@ class RunComparison:
         finished.add(run)
         self.note(f"{done}/{total} {sentence(run)}")
 
-    def _subject(self, request: ComparisonRequest) -> dict[str, Any]:
+    def _subject(self, request: ComparisonRequest, precision: SettledPrecision) -> dict[str, Any]:
         """What finished runs may be reused for: all they depend on but strategy and seed."""
         sections = self.config.model_dump(
             mode="json", include={"seed", "model", "data", "search", "distill", "trace", "rotate"}
@@ -167,6 +185,7 @@ class RunComparison:
             sections["search"].pop(name)
         return {
             "version": VERSION,
+            "precision": precision.label,
             "settings": sections,
             "weights": sha256_file(self.folder / "rotate" / "model.safetensors"),
             "trials": request.trials or self.config.search.trials,

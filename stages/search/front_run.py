@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,20 @@ from stages.search.front.document import front_document
 from stages.search.front.fronts import BUDGETS, FrontMaker
 from stages.search.front.points import Known
 from stages.search.latency.alignment import settle_alignment
-from stages.search.latency.calibration import Calibrator
+from stages.search.latency.calibration import Calibrator, StartTimer
+from stages.search.latency.precision import Int8Timing, SettledPrecision, settle_precision
+from stages.search.latency.timer import TimingSetting
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.journal import Journal
 from stages.search.results.recorder import FrontRecorder, TableRecorder
+from stages.search.results.scratch import Scratch
 from stages.search.tables.loss_table import LossTable
 from stages.search.tabulate import Tabulation
 
 # of the section search, what no point of the front depends on
 _BESIDE = (
     "budget", "strategy", "trials", "workers", "finalists", "rl", "evolution", "halving", "score",
-    "evaluation", "images", "distill_steps", "align",
+    "evaluation", "images", "distill_steps", "align", "precision",
 )  # fmt: skip
 
 
@@ -66,11 +70,14 @@ class RunFront:
             Refused: nothing can be pruned.
         """
         settings = self.config.search
-        align = settle_alignment(settings, self.network.graph, note=self.reporter.note).align
-        journal = self._journal(align)
         with all_cores(), exact_float32():
             splits = load_splits(self.config.data, seed=self.config.seed).to(self.device)
-            with self._calibrator(splits, journal) as calibrator:
+            precision = self._precision(splits)
+            align = settle_alignment(
+                settings, self.network.graph, precision=precision.name, note=self.reporter.note
+            ).align
+            journal = self._journal(align, precision)
+            with self._calibrator(splits, journal, precision) as calibrator:
                 problem = SearchProblem.build(
                     self.network, splits, settings, self.config.seed, align=align,
                     calibrate=calibrator, unlimited=True,
@@ -102,7 +109,15 @@ class RunFront:
         trials = tabulation.trials
         return table, [(table(one.candidate.counts), one.outcome.accuracy) for one in trials]
 
-    def _calibrator(self, splits: Splits, journal: Journal) -> Calibrator:
+    def _precision(self, splits: Splits) -> SettledPrecision:
+        example, _ = splits.search.take(2, seed=self.config.seed)
+        timing = Int8Timing(self.network.model, example, TimingSetting.of(self.config.search))
+        mode = self.config.quantize.mode
+        return settle_precision(self.config.search, mode, timing, note=self.reporter.note)
+
+    def _calibrator(
+        self, splits: Splits, journal: Journal, precision: SettledPrecision
+    ) -> Calibrator:
         return Calibrator(
             self.network.model,
             self.network.graph,
@@ -114,9 +129,17 @@ class RunFront:
             progress=lambda done, total: self.reporter.progress(
                 done, total, what="candidates timed for the latency table"
             ),
+            start=self._start(journal) if precision.scheme else None,
+            scheme=precision.scheme,
         )
 
-    def _journal(self, align: int) -> Journal:
+    def _start(self, journal: Journal) -> StartTimer:
+        """Times the network in INT8 against itself; a front that goes on keeps it."""
+        scratch, name = Scratch(journal.path.parent), f"{journal.path.stem}-start.json"
+        keep = partial(scratch.write, name)
+        return StartTimer(self.network.model, self.network.graph, scratch.read(name), keep)
+
+    def _journal(self, align: int, precision: SettledPrecision) -> Journal:
         """Of what the points depend on; another network or other settings begin another one."""
         sections = self.config.model_dump(mode="json", include={"seed", "data", "reconstruct"})
         settings = self.config.search.model_dump(mode="json", exclude=set(_BESIDE))
@@ -126,6 +149,7 @@ class RunFront:
             **sections,
             "search": settings,
             "align": align,
+            "precision": precision.label,
             "metric": self.config.search.budget.metric,
             "files": [sha256_file(path) for path in files],
         }

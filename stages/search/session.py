@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pipeline.channels.graph import ChannelGraph
@@ -24,13 +25,14 @@ from stages.search.front.points import FRONT
 from stages.search.front.summary import choose, drop_part, search_front, sentence, share_of
 from stages.search.latency import CONSTANTS as OF_LATENCY
 from stages.search.latency.alignment import SettledAlignment, settle_alignment
-from stages.search.latency.calibration import Calibrator
+from stages.search.latency.calibration import Calibrator, StartTimer
 from stages.search.latency.measured_budget import MeasuredBudget
-from stages.search.latency.timer import CandidateTimer, StartLatency, time_start
+from stages.search.latency.precision import Int8Timing, SettledPrecision, settle_precision
+from stages.search.latency.timer import CandidateTimer, TimingSetting
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.journal import Journal
 from stages.search.results.recorder import FrontRecorder, Recorder, TableRecorder
-from stages.search.results.scratch import ALIGNMENT, START_LATENCY, Scratch
+from stages.search.results.scratch import ALIGNMENT, PRECISION, START_LATENCY, Scratch
 from stages.search.results.summary import FINALISTS, Document, Summary, latency_part, table_part
 from stages.search.space.candidate import Candidate
 from stages.search.strategies import CONSTANTS as OF_STRATEGIES
@@ -53,20 +55,54 @@ class SearchResult:
     numbers: dict[str, Any]
 
 
-def settle(ctx: StageContext, graph: ChannelGraph, scratch: Scratch) -> SettledAlignment:
-    """What widths are multiples of, for a network before any cut.
+@dataclass(frozen=True)
+class Settled:
+    """What `auto` has come to: measured on the network before any cut, on this machine."""
 
-    A search that goes on keeps what it began with.
-    """
+    precision: SettledPrecision
+    alignment: SettledAlignment
+
+
+def settle(ctx: StageContext, original: Network, splits: Splits, scratch: Scratch) -> Settled:
+    """A search that goes on keeps what it began with."""
+    precision = _precision(ctx, original, splits, scratch)
+    return Settled(precision, _alignment(ctx, original.graph, precision, scratch))
+
+
+def _precision(
+    ctx: StageContext, original: Network, splits: Splits, scratch: Scratch
+) -> SettledPrecision:
+    example, _ = splits.search.take(2, seed=ctx.seed)  # torch.export specialises on 1
+    timing = Int8Timing(original.model, example, TimingSetting.of(ctx.config.search))
+    found = settle_precision(
+        ctx.config.search,
+        ctx.config.quantize.mode,
+        timing,
+        begun=scratch.read(PRECISION),
+        note=ctx.note,
+    )
+    if found.document is not None:
+        scratch.write(PRECISION, found.document)
+    return found
+
+
+def _alignment(
+    ctx: StageContext, graph: ChannelGraph, precision: SettledPrecision, scratch: Scratch
+) -> SettledAlignment:
+    """What widths are multiples of."""
 
     def on_width(done: int, total: int) -> None:
         if ctx.stopping():
             raise ctx.interrupted()
         ctx.progress(done, total, what="convolutions timed for the alignment")
 
-    begun = scratch.read(ALIGNMENT)
     found = settle_alignment(
-        ctx.config.search, graph, begun=begun, note=ctx.note, progress=on_width
+        ctx.config.search,
+        graph,
+        precision=precision.name,
+        begun=scratch.read(ALIGNMENT),
+        note=ctx.note,
+        progress=on_width,
     )
     if found.document is not None:
         scratch.write(ALIGNMENT, found.document)
@@ -79,7 +115,7 @@ class SearchSession:
     Args:
         network: what this round cuts.
         original: the network before any cut; the same one in the first round.
-        alignment: what widths are multiples of.
+        settled: what widths are multiples of, and in which precision candidates are timed.
         journal, scratch: of this search, with what an interrupted one left.
     """
 
@@ -89,13 +125,14 @@ class SearchSession:
         network: Network,
         original: Network,
         splits: Splits,
-        alignment: SettledAlignment,
+        settled: Settled,
         journal: Journal,
         scratch: Scratch,
     ) -> None:
         self.ctx, self.settings = ctx, ctx.config.search
         self.network, self.original, self.splits = network, original, splits
-        self.alignment, self.journal, self.scratch = alignment, journal, scratch
+        self.alignment, self.precision = settled.alignment, settled.precision
+        self.journal, self.scratch = journal, scratch
 
     def run(self) -> SearchResult:
         """Search, choose the plan among the finalists, and say what was found.
@@ -161,18 +198,17 @@ class SearchSession:
             known=self.journal.measured,
             on_measure=self.journal.append_measurement,
             progress=self._on_timed,
-            start=None if self.ctx.round.first else self._start_latency,
+            start=self._start(),
+            scheme=self.precision.scheme,
         )
 
-    def _start_latency(self, timer: CandidateTimer) -> StartLatency:
-        """Of the network this round starts from; a search that goes on keeps it."""
-        if kept := StartLatency.from_dict(self.scratch.read(START_LATENCY)):
-            return kept
-        model, graph = self.original.model, self.original.graph
-        original = CandidateTimer(model, graph, timer.ranking, timer.example, timer.setting)
-        found = time_start(original, timer)
-        self.scratch.write(START_LATENCY, asdict(found))
-        return found
+    def _start(self) -> StartTimer | None:
+        """Times what this round starts from; a search that goes on keeps it."""
+        if self.ctx.round.first and self.precision.scheme is None:
+            return None
+        kept = self.scratch.read(START_LATENCY)
+        keep = partial(self.scratch.write, START_LATENCY)
+        return StartTimer(self.original.model, self.original.graph, kept, keep)
 
     def _executor(self, evaluator: Evaluator, stack: ExitStack) -> Executor:
         # a GPU is kept busy by one process, and several would share its memory
@@ -309,8 +345,9 @@ class SearchSession:
             document["budget"]["accuracy_drop"] = drop_part(choice)
         if problem.calibration is not None and timer is not None:
             document["latency"] = latency_part(problem, problem.calibration, timer, best)
-        if self.alignment.document is not None:
-            document["alignment"] = self.alignment.document
+        for name in ("alignment", "precision"):
+            if (derived := getattr(self, name).document) is not None:
+                document[name] = derived
         document["policy"] = {
             name: [round(float(value), 6) for value in values]
             for name, values in strategy.state().items()
@@ -326,6 +363,7 @@ def _numbers(problem: SearchProblem, document: Document, best: Trial) -> dict[st
     return {
         "strategy": document["strategy"],
         "align": problem.align,
+        **({"precision": document["latency"]["precision"]} if "latency" in document else {}),
         "trials": document["trials"],
         "score": best.outcome.score,
         "search_accuracy": best.outcome.accuracy,

@@ -20,7 +20,7 @@ from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.problem import Network
 from stages.search.results.journal import Journal
 from stages.search.results.scratch import Scratch
-from stages.search.session import SearchSession, settle
+from stages.search.session import SearchSession, Settled, settle
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -41,11 +41,11 @@ def run(ctx: StageContext) -> dict[str, Any]:
     if not ctx.round.first:
         original = _network(ctx.original("base_model"), ctx.read_original("graph"), device)
     scratch = Scratch(ctx.work)
-    alignment = settle(ctx, original.graph, scratch)
-    journal = Journal.open(ctx.work / TRIALS.file, _header(ctx, network, alignment.align))
     with all_cores(), exact_float32():
         splits = load_splits(ctx.config.data, seed=ctx.seed).to(device)
-        session = SearchSession(ctx, network, original, splits, alignment, journal, scratch)
+        settled = settle(ctx, original, splits, scratch)
+        journal = Journal.open(ctx.work / TRIALS.file, _header(ctx, network, settled))
+        session = SearchSession(ctx, network, original, splits, settled, journal, scratch)
         found = session.run()
     ctx.write("plan", found.plan.to_dict(), layout)
     write_bytes(ctx.out / TRIALS.file, journal.path.read_bytes())
@@ -60,9 +60,10 @@ def _network(folder: Path, graph: dict[str, Any], device: torch.device) -> Netwo
     return Network(model, ChannelGraph.from_dict(graph))
 
 
-def _header(ctx: StageContext, network: Network, align: int) -> dict[str, Any]:
+def _header(ctx: StageContext, network: Network, settled: Settled) -> dict[str, Any]:
     """What a journal must have been written for to be continued."""
-    settings = ctx.config.search.model_dump(mode="json") | {"align": align}
+    came_to = {"align": settled.alignment.align, "precision": settled.precision.label}
+    settings = ctx.config.search.model_dump(mode="json") | came_to
     settings.pop("workers")
     folder = ctx.input("rotated_model")
     parts = [sha256_file(folder / "model.safetensors"), sha256_file(ctx.input("graph"))]

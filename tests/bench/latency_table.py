@@ -1,14 +1,14 @@
 """How well the latency table predicts candidates that it was not fitted to, on this machine.
 
     python tests/bench/latency_table.py CONFIG [--run-dir DIR] [--set KEY=VALUE]... [--fresh 50]
-    [--out FILE]
+    [--precision int8] [--out FILE]
 
 CONFIG's run must hold `trace/` and `rotate/` (`rlp pipeline run CONFIG --until rotate`). The table
 is fitted to `search.latency_samples` timed candidates, as a search with a latency budget does; then
 fresh ones are timed that it has not seen: half of all sizes, half on the budget where the search
 looks for its plan. The error is
-|predicted / measured - 1|, both as fractions of the original's latency. One candidate is also timed
-again and again: what no table can predict.
+|predicted / measured - 1|, both as fractions of what the uncut network takes in that precision. One
+candidate is also timed again and again: what no table can predict.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from pipeline.data import load_splits
 from pipeline.models import load_model
 from pipeline.run.store import write_json
 from stages.search import Network, SearchProblem
-from stages.search.latency import Calibrator, CandidateTimer, spread_out
+from stages.search.latency import (
+    Calibrator,
+    CandidateTimer,
+    Int8Timing,
+    StartTimer,
+    TimingSetting,
+    settle_precision,
+    spread_out,
+)
 from stages.trace import ChannelGraph
 
 REPEATS = 8
@@ -36,11 +44,16 @@ def pose(options: argparse.Namespace) -> tuple[SearchProblem, CandidateTimer]:
     """The problem, calibrated, and what times its candidates."""
     file = find_config(options.config)
     latency = ["search.budget={latency: 0.5}", f"search.latency_samples={options.samples}"]
+    latency.append(f"search.precision={options.precision}")
     config = load_config(file, [*options.set, *latency])
     run = options.run_dir or default_run_dir(file)
     model = load_model(run / "rotate").to(memory_format=torch.channels_last)
     graph = ChannelGraph.from_json((run / "trace" / "graph.json").read_text())
     splits, settings = load_splits(config.data, seed=config.seed), config.search
+    timing = Int8Timing(
+        model, splits.search.take(2, seed=config.seed)[0], TimingSetting.of(settings)
+    )
+    scheme = settle_precision(settings, config.quantize.mode, timing, note=print).scheme
     calibrator = Calibrator(
         model,
         graph,
@@ -49,13 +62,16 @@ def pose(options: argparse.Namespace) -> tuple[SearchProblem, CandidateTimer]:
         config.seed,
         known={},
         on_measure=lambda key, measurement: None,
+        start=StartTimer(model, graph, None, lambda start: None) if scheme else None,
+        scheme=scheme,
     )
     align = 8 if settings.align == "auto" else settings.align
     problem = SearchProblem.build(
-        Network(model, graph), splits, settings, config.seed, align=align, calibrate=calibrator
-    )
+        Network(model, graph), splits, settings, config.seed, align=align, calibrate=calibrator,
+        unlimited=True,
+    )  # fmt: skip
     assert calibrator.timer is not None
-    return problem, calibrator.timer
+    return problem.within(0.5), calibrator.timer
 
 
 def fresh(problem: SearchProblem, count: int) -> dict[str, np.ndarray]:
@@ -83,6 +99,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--fresh", type=int, default=50)
     parser.add_argument("--samples", type=int, default=40)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     start = time.perf_counter()
@@ -108,7 +125,7 @@ def main() -> None:
     print(
         f"table of {options.samples} candidates, block {table.block}, in {fitted:.0f} s with set-up"
     )
-    print(f"the original takes {ms:.3f} ms; cross-validated median error {table.error:.1%}")
+    print(f"the uncut network takes {ms:.3f} ms; cross-validated median error {table.error:.1%}")
     print(f"one candidate timed {REPEATS} times varies by {repeat:.1%}")
     for kind, found in [*rows.items(), ("all", everything)]:
         median, p90 = errors(found)

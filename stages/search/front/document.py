@@ -12,13 +12,15 @@ from stages.search.problem import SearchProblem
 def front_document(
     problem: SearchProblem, points: Sequence[FrontPoint], accuracy: float
 ) -> dict[str, Any]:
-    """`front.json`; budgets and latency are fractions of the original's.
+    """`front.json`; budgets and latency are fractions of the original's, latency in fp32.
 
     Args:
         accuracy: of the original, as a fraction.
     """
+    timed = {"precision": problem.calibration.precision} if problem.calibration else {}
     return {
         "metric": problem.budget.metric,
+        **timed,
         "original": {"accuracy": accuracy, **problem.original.costs},
         "points": [_row(problem, point) for point in points],
     }

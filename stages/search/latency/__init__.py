@@ -1,6 +1,5 @@
-"""Latency of candidates in onnxruntime: predicted by a table, measured where it counts.
-
-Other tables, such as one for INT8, are another `Cost` beside `table.LatencyCost`.
+"""Latency of candidates in onnxruntime, in fp32 or INT8: predicted by a table, measured where it
+counts.
 """
 
 from __future__ import annotations
@@ -11,12 +10,20 @@ from stages.search.latency.calibration import (
     MOST_GONE,
     MOST_SHARE,
     Calibrator,
+    StartTimer,
     calibrate,
     spread_out,
 )
 from stages.search.latency.fitting import BLOCKS, FOLDS, RIDGES, fit_latency
 from stages.search.latency.measured_budget import AIM, TRIES, MeasuredBudget
 from stages.search.latency.measurement import Measurement, StartLatency
+from stages.search.latency.precision import (
+    FASTER,
+    Int8Speed,
+    Int8Timing,
+    SettledPrecision,
+    settle_precision,
+)
 from stages.search.latency.table import Calibration, LatencyCost
 from stages.search.latency.timer import (
     REMEASURED,
@@ -34,6 +41,7 @@ CONSTANTS: dict[str, object] = {
     "finalist_tries": TRIES,
     "finalist_aim": AIM,
     "finalist_times_longer": REMEASURED,
+    "int8_times_as_fast": FASTER,
 }
 """What is no setting and yet shapes the result; kept in `search.json`."""
 
@@ -42,15 +50,20 @@ __all__ = [
     "Calibration",
     "Calibrator",
     "CandidateTimer",
+    "Int8Speed",
+    "Int8Timing",
     "LatencyCost",
     "MeasuredBudget",
     "Measurement",
     "SettledAlignment",
+    "SettledPrecision",
     "StartLatency",
+    "StartTimer",
     "TimingSetting",
     "calibrate",
     "fit_latency",
     "settle_alignment",
+    "settle_precision",
     "spread_out",
     "time_start",
 ]

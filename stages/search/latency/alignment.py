@@ -35,6 +35,7 @@ def settle_alignment(
     settings: SearchConfig,
     graph: ChannelGraph,
     *,
+    precision: str = "fp32",
     begun: object = None,
     note: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int], None] | None = None,
@@ -44,6 +45,7 @@ def settle_alignment(
 
     Args:
         graph: of the original network, so that all rounds settle on the same multiple.
+        precision: "fp32" or "int8": each has its own multiple.
         begun: the document of an interrupted search, which keeps the multiple it began with on
             whichever machine it goes on; anything that is no such document is measured again.
         note, progress: told about the measurement.
@@ -51,7 +53,11 @@ def settle_alignment(
     """
     if settings.align != "auto":
         return SettledAlignment(settings.align)
-    document = begun if _is_settled(begun) else _measured(settings, graph, note, progress, measure)
+    document = (
+        begun
+        if _is_settled(begun)
+        else _measured(settings, graph, precision, note, progress, measure)
+    )
     assert isinstance(document, dict)
     return SettledAlignment(document["used"], document)
 
@@ -59,11 +65,13 @@ def settle_alignment(
 def _measured(
     settings: SearchConfig,
     graph: ChannelGraph,
+    precision: str,
     note: Callable[[str], None],
     progress: Callable[[int, int], None] | None,
     measure: Callable[..., MeasuredAlignment],
 ) -> dict[str, Any]:
     found, _ = measure(
+        precision=precision,
         provider=settings.latency_provider,
         before=lambda: note(
             "timing convolutions by width, once for this machine: about five seconds"

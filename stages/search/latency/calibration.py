@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,11 @@ from pipeline.channels.counts import Cost
 from pipeline.channels.graph import ChannelGraph
 from pipeline.config.search import SearchConfig
 from pipeline.data.images import Images
+from stages.quantize.schemes import Scheme
 from stages.search.latency.fitting import fit_latency
 from stages.search.latency.measurement import Measurement, StartLatency
 from stages.search.latency.table import Calibration
-from stages.search.latency.timer import CandidateTimer, TimingSetting
+from stages.search.latency.timer import CandidateTimer, TimingSetting, time_start
 from stages.search.space.candidate import CountsKey
 from stages.search.space.projection import Projector
 from stages.search.space.ranking import Ranking
@@ -40,7 +42,7 @@ def calibrate(
 
     Args:
         macs: cost by which the candidates are spread out.
-        start: absent in the first round, which starts from the original.
+        start: absent where it is the original in fp32, as in the first round.
         progress: called with (done, total) after every candidate.
     """
     drawn = spread_out(space, macs, samples, seed)
@@ -51,7 +53,7 @@ def calibrate(
     seconds = float(np.median([one.uncut_seconds for one in found]))
     fractions = np.array([one.fraction for one in found])
     table = fit_latency(timer.graph, space.ids, drawn, fractions)
-    return Calibration(table, seconds, start or StartLatency(1.0, seconds))
+    return Calibration(table, seconds, start or StartLatency(1.0, seconds), timer.precision)
 
 
 class Calibrator:
@@ -64,8 +66,9 @@ class Calibrator:
         images: of which some are exported with.
         known, on_measure: of the timer, see `CandidateTimer`.
         progress: called with (done, total) after every candidate.
-        start: gives the latency of the uncut network against the original's; absent in the first
-            round, which starts from the original.
+        start: gives the latency of the uncut network against the original's in fp32; absent where
+            it is that, as in the first round.
+        scheme: how candidates are quantised; None: they are not.
 
     Attributes:
         timer: of this problem; None where latency is not the budget.
@@ -83,7 +86,9 @@ class Calibrator:
         on_measure: Callable[[CountsKey, Measurement], None],
         progress: Callable[[int, int], None] = lambda done, total: None,
         start: Callable[[CandidateTimer], StartLatency] | None = None,
+        scheme: Scheme | None = None,
     ) -> None:
+        self.scheme = scheme
         self.model, self.graph = model, graph
         self.example, _ = images.take(2, seed=seed)  # torch.export specialises on 1
         self.settings, self.seed, self.progress, self.start = settings, seed, progress, start
@@ -107,6 +112,7 @@ class Calibrator:
             TimingSetting.of(self.settings),
             known=self.known,
             on_measure=self.on_measure,
+            scheme=self.scheme,
         )
         return calibrate(
             self.timer,
@@ -117,6 +123,34 @@ class Calibrator:
             start=None if self.start is None else self.start(self.timer),
             progress=self.progress,
         )
+
+
+class StartTimer:
+    """Times what a search starts from against the original in fp32, once for all its parts.
+
+    Args:
+        model, graph: the original.
+        kept: what an interrupted search kept of it, as plain JSON types, or None.
+        keep: told what a later one is to find.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        kept: object,
+        keep: Callable[[dict[str, float]], None],
+    ) -> None:
+        self.model, self.graph, self.kept, self.keep = model, graph, kept, keep
+
+    def __call__(self, timer: CandidateTimer) -> StartLatency:
+        if known := StartLatency.from_dict(self.kept):
+            return known
+        parts = timer.ranking, timer.example, timer.setting
+        original = CandidateTimer(self.model, self.graph, *parts)
+        found = time_start(original, timer)
+        self.keep(asdict(found))
+        return found
 
 
 def spread_out(space: Space, macs: Cost, count: int, seed: int) -> NDArray[np.int64]:

@@ -23,10 +23,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class StartLatency:
-    """The network that a round starts from, against the original.
+    """The network that a round starts from, against the original in fp32.
 
     Attributes:
-        fraction: of the original's latency, 1 in the first round.
+        fraction: of the original's latency, 1 in the first round of a search in fp32.
         original_seconds: the original's median.
     """
 

@@ -183,9 +183,11 @@ class Calibration:
     Attributes:
         table: predicts latency as a fraction of the uncut network's, which this round starts from.
         uncut_seconds: median of that network.
-        start: its latency against the original's.
+        start: its latency against the original's in fp32.
+        precision: "fp32" or "int8", of all latencies but the original's.
     """
 
     table: LatencyCost
     uncut_seconds: float
     start: StartLatency
+    precision: str = "fp32"

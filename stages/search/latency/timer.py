@@ -1,7 +1,8 @@
 """Measured latency of candidates: slices of the uncut network's ONNX graph, timed against it.
 
-The graph is exported once, sliced per candidate (`stages.export.OnnxSlicer`) and timed in
-alternating slots (`stages.benchmark.LatencyWorker`), so that a busy machine disturbs both alike.
+The graph is exported once, quantised if candidates are to be, sliced per candidate
+(`stages.export.OnnxSlicer`) and timed in alternating slots (`stages.benchmark.LatencyWorker`), so
+that a busy machine disturbs both alike.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pipeline.config.search import SearchConfig
 from stages.benchmark.latency import LatencyWorker
 from stages.export.exporter import export_proto
 from stages.export.slicing import OnnxSlicer
+from stages.quantize.schemes import Scheme
 from stages.search.latency.measurement import Measurement, StartLatency
+from stages.search.latency.quantized import QuantizedCandidates
 from stages.search.space.candidate import CountsKey, key_of
 from stages.search.space.ranking import Ranking
 
@@ -49,6 +52,7 @@ class CandidateTimer:
         known: measurements of an interrupted search.
         on_measure: called for every new measurement (the journal).
         seconds: least measured time of one candidate.
+        scheme: how candidates and the uncut network are quantised; None: they are not.
     """
 
     def __init__(
@@ -62,11 +66,13 @@ class CandidateTimer:
         known: Mapping[CountsKey, Measurement] | None = None,
         on_measure: Callable[[CountsKey, Measurement], None] = lambda key, measurement: None,
         seconds: float = _SECONDS,
+        scheme: Scheme | None = None,
     ) -> None:
+        self.scheme = scheme
         self.model, self.graph, self.ranking, self.example = model, graph, ranking, example
         self.setting, self.seconds, self.on_measure = setting, seconds, on_measure
         self.known: dict[CountsKey, Measurement] = dict(known or {})
-        self._slicer: OnnxSlicer | None = None
+        self._slicer: OnnxSlicer | QuantizedCandidates | None = None
         self._worker: LatencyWorker | None = None
 
     def __enter__(self) -> CandidateTimer:
@@ -80,6 +86,18 @@ class CandidateTimer:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+        if isinstance(self._slicer, QuantizedCandidates):
+            self._slicer.close()
+
+    @property
+    def precision(self) -> str:
+        """Of what is timed: "fp32" or "int8"."""
+        return "fp32" if self.scheme is None else "int8"
+
+    @property
+    def unsliced(self) -> str:
+        """Why quantised candidates are not slices of the quantised network; "" where they are."""
+        return self._slicer.reason if isinstance(self._slicer, QuantizedCandidates) else ""
 
     def measure(self, counts: Counts) -> Measurement:
         """Latency of one candidate, counts (G,); a repeated one is answered from memory."""
@@ -105,10 +123,15 @@ class CandidateTimer:
 
         Raises:
             Refused: the exported graph cannot be sliced.
+            ArtifactError: onnxruntime cannot quantise it.
         """
         if self._slicer is None:
             model = rebuild(self.model, {}, ()).cpu()  # the search goes on where it is
-            self._slicer = OnnxSlicer(export_proto(model, self.example.cpu()), self.graph)
+            proto = export_proto(model, self.example.cpu())
+            if self.scheme is None:
+                self._slicer = OnnxSlicer(proto, self.graph)
+            else:
+                self._slicer = QuantizedCandidates(proto, self.graph, self.scheme)
         return self._slicer.slice_bytes(keep)
 
     def _keep(self, key: CountsKey, measurement: Measurement) -> Measurement:

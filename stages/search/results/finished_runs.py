@@ -28,6 +28,8 @@ class FinishedRuns:
         runs: by (strategy, seed).
         measured: latency measurements by counts, in the order they were made: a comparison that is
             continued needs the same latency table.
+        start: what the original takes in INT8, as `StartTimer` keeps it; None where that was not
+            timed.
     """
 
     def __init__(self, folder: Path, of: dict[str, Any]) -> None:
@@ -41,6 +43,7 @@ class FinishedRuns:
         self.measured: dict[CountsKey, Measurement] = {
             tuple(row["kept"]): Measurement(*row["timing"]) for row in old.get("timed", ())
         }
+        self.start: dict[str, float] | None = old.get("start")
 
     def add(self, run: StrategyRun) -> None:
         """Keep a run, also one that was kept before without its recovery."""
@@ -53,13 +56,19 @@ class FinishedRuns:
         self.measured[key] = measurement
         self._save()
 
+    def keep_start(self, start: dict[str, float]) -> None:
+        """Keep what the original takes."""
+        self.start = start
+        self._save()
+
     def _save(self) -> None:
         timed = [
             {"kept": list(key), "timing": list(asdict(one).values())}
             for key, one in self.measured.items()
         ]
         runs = [asdict(run) for run in self.runs.values()]
-        write_json(self.path, {"of": self.of, "runs": runs, "timed": timed})
+        document = {"of": self.of, "runs": runs, "timed": timed, "start": self.start}
+        write_json(self.path, document)
 
 
 def _run(row: dict[str, Any]) -> StrategyRun:

@@ -15,6 +15,7 @@ from pipeline.run.store import read_json, write_json, write_tensors
 
 MAX_BYTES = 1 << 20
 ALIGNMENT = "alignment.json"
+PRECISION = "precision.json"
 START_LATENCY = "start_latency.json"
 _POLICY = "policy.safetensors"
 

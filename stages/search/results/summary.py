@@ -54,6 +54,7 @@ class Summary:
             "seed": problem.seed,
             "criterion": problem.settings.criterion,
             "align": problem.align,
+            **({"precision": problem.calibration.precision} if problem.calibration else {}),
             "budget": self.budget(),
             "score": best.outcome.score,
             "search_accuracy": best.outcome.accuracy,
@@ -220,15 +221,19 @@ def table_part(problem: SearchProblem, table: LossTable, best: Trial) -> Documen
 def latency_part(
     problem: SearchProblem, calibration: Calibration, timer: CandidateTimer, best: Trial
 ) -> Document:
-    """The latency part of `search.json`; fractions are of the original's latency."""
+    """The latency part of `search.json`; fractions are of the original's latency in fp32."""
     settings, table, start = problem.settings, calibration.table, calibration.start.fraction
     timed = [(table.of(np.array(key)), one.fraction) for key, one in timer.known.items()]
     fresh = timed[settings.latency_samples :]
     errors = [abs(predicted / measured - 1) for predicted, measured in fresh]
     measured = timer.known.get(best.key)
-    several = {"round_starts_at": start} if problem.round.count > 1 else {}
+    moved = problem.round.count > 1 or calibration.precision != "fp32"
+    several: Document = {"round_starts_at": start} if moved else {}
+    if timer.unsliced:
+        several["quantized_each_because"] = timer.unsliced
     return {
         "mode": settings.latency,
+        "precision": calibration.precision,
         "provider": settings.latency_provider,
         "batch": settings.latency_batch,
         "threads": settings.latency_threads,

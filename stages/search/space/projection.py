@@ -153,16 +153,18 @@ class Projector:
                 return counts
 
 
-def require_reachable(space: Space, cost: Cost, share: float) -> None:
-    """Refuse a budget of `share` of the uncut cost that no candidate meets.
+def require_reachable(space: Space, cost: Cost, share: float, scale: float = 1.0) -> None:
+    """Refuse a budget that no candidate meets.
 
+    Args:
+        share: the budget, `share * scale` of the uncut cost.
     Raises:
         UsageError: even the smallest counts cost more; names the smallest reachable share.
     """
     uncut, least = cost.of(space.sizes), cost.of(space.least)
-    if least <= share * uncut * (1 + 1e-12):
+    if least <= share * scale * uncut * (1 + 1e-12):
         return
-    reachable = np.ceil(least / uncut * 1000) / 1000
+    reachable = np.ceil(least / uncut / scale * 1000) / 1000
     key = f"search.budget.{cost.metric}"
     raise UsageError(
         f"{key}={share:g} cannot be met: the smallest reachable is {reachable:.3f} "

@@ -14,7 +14,6 @@ from search_nets import trained
 from search_stages import MadeUpTimer, context
 
 import stages.search.latency.calibration as calibration
-import stages.search.session as session
 import stages.search.stage as module
 from pipeline.config.search import SearchConfig
 from pipeline.errors import UsageError
@@ -147,7 +146,7 @@ def test_latency_of_a_later_round_is_told_against_the_original(
     model, graph, _ = trained()
     monkeypatch.setattr(calibration, "CandidateTimer", MadeUpTimer)
     kept = StartLatency(0.9, 1e-3 / 0.9)
-    monkeypatch.setattr(session, "time_start", lambda original, start: kept)
+    monkeypatch.setattr(calibration, "time_start", lambda original, start: kept)
     stage, ctx = round_two(tmp_path, monkeypatch, Network(model, graph), budget={"latency": 0.54})
     stage.run(ctx)
     found = json.loads((ctx.out / "search.json").read_text())
