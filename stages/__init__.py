@@ -170,6 +170,12 @@ STAGES = (
         narrow=_without_further_files,
     ),
     Stage(
+        "deploy",
+        "put everything that others need to run it into a folder",
+        sections=("deploy",),
+        reads=("data", "onnx", "onnx_int8", "quantization", "benchmark"),
+    ),
+    Stage(
         "report",
         "write the page and the summary",
         sections=("report", "model"),
@@ -190,7 +196,7 @@ STAGES = (
             "benchmark",
         ),
         every_round=("search", "cut", "distillation"),
-        version=5,
+        version=6,
     ),
 )
 

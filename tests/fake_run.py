@@ -124,6 +124,7 @@ def _content(kind: str, name: str, digest: str) -> bytes:
                 "parity": {"top1_agreement": 1.0, "max_abs": 1e-6},
                 "report": "report/report.html",
                 "onnx": "export/model.onnx",
+                "deploy": "deploy",
                 "digest": digest,
             }
         )

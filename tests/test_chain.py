@@ -102,6 +102,24 @@ def test_the_summary_holds_what_was_measured(finished: tuple[Path, dict[str, Any
     assert (home / doc["onnx"]).stat().st_size == doc["final"]["bytes"]
 
 
+def test_what_was_deployed_is_as_accurate_as_the_benchmark_says(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    home, doc = finished
+    asked = ("predict", "run", "my images/test", "--labels-from-folders", "--json")
+    done = rlp(*asked, cwd=home)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert home / found["deploy"] == home / doc["deploy"]
+    assert found["accuracy"]["images"] == doc["data"]["test_images"]
+    assert found["accuracy"]["accuracy"] == doc["final"]["accuracy"]
+    script = [sys.executable, str(home / doc["deploy"] / "predict.py"), "--json", "my images/test"]
+    own = subprocess.run(script, cwd=home, capture_output=True, text=True, timeout=120, check=True)
+    assert [row["labels"] for row in json.loads(own.stdout)["images"]] == [
+        row["labels"] for row in found["images"]
+    ]
+
+
 def test_all_four_variants_are_there_and_one_of_them_is_the_final_one(
     finished: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -168,7 +186,8 @@ def test_one_flipped_byte_anywhere_is_found(
         path.write_bytes(original[:middle] + bytes([original[middle] ^ 1]) + original[middle + 1 :])
         assert _check_in_process(run) == 3, path
         hint = capsys.readouterr().err.splitlines()[-1]
-        assert path.name == "run.json" or f"rlp stage {path.parent.name} " in hint, (path, hint)
+        stage = path.relative_to(run).parts[0]
+        assert path.name == "run.json" or f"rlp stage {stage} " in hint, (path, hint)
         path.write_bytes(original)
     assert _check_in_process(run) == 0
 

@@ -42,6 +42,7 @@ CHAIN = (
     "export",
     "quantize",
     "benchmark",
+    "deploy",
     "report",
 )
 

@@ -16,6 +16,7 @@ from pipeline.cli import (
     doctor_command,
     inspect_command,
     pipeline_commands,
+    predict_command,
     quantize_command,
     report_command,
     search_commands,
@@ -53,6 +54,7 @@ def _root(
 
 app.add_typer(pipeline_commands.app, name="pipeline")
 stage_command.register(app)
+predict_command.register(app)
 check_command.register(app)
 bench_command.register(app)
 quantize_command.register(app)

@@ -31,6 +31,7 @@ SUMMARY_KEYS = (
     "remarks",
     "report",
     "onnx",
+    "deploy",
 )
 
 
@@ -150,7 +151,7 @@ def run_document(run: Path) -> dict[str, Any]:
         summary = kind.read(path)
         doc |= {key: summary[key] for key in SUMMARY_KEYS}
         # relative in the file, so that a run can be moved
-        doc["report"], doc["onnx"] = str(run / summary["report"]), str(run / summary["onnx"])
+        doc |= {key: str(run / summary[key]) for key in ("report", "onnx", "deploy")}
     doc["run"] = str(run)
     return doc
 
@@ -169,7 +170,7 @@ def load_summary(run: Path) -> dict[str, Any]:
 
 
 def show_result(doc: dict[str, Any]) -> None:
-    """The before/after table and the paths of report and ONNX."""
+    """The before/after table, the paths of report and ONNX, and what to type next."""
     base, final, speed, data = doc["base"], doc["final"], doc["speedup"], doc["data"]
 
     def change(key: str) -> str:
@@ -205,6 +206,7 @@ def show_result(doc: dict[str, Any]) -> None:
     console.say()
     console.say(f"report  {doc['report']}")
     console.say(f"onnx    {doc['onnx']}")
+    console.say(f"deploy  {Command('predict', doc['deploy'], 'IMAGE')}")
 
 
 def _show_variants(variants: Sequence[dict[str, Any]], setting: str) -> None:

@@ -205,6 +205,16 @@ class BenchmarkConfig(Section):
     current folder."""
 
 
+class DeployConfig(Section):
+    """The folder to hand over."""
+
+    license: str | None = Field(None, max_length=200)
+    """Licence of the network, best as an SPDX identifier such as `mit`: stands in the model card
+    and in the ONNX files."""
+    data_license: str | None = Field(None, max_length=200)
+    """Licence of the images it was trained on: stands in the model card."""
+
+
 class ReportConfig(Section):
     """The page."""
 
@@ -247,6 +257,8 @@ class Config(Section):
     """Stage quantize."""
     benchmark: BenchmarkConfig = BenchmarkConfig()
     """Stage benchmark."""
+    deploy: DeployConfig = DeployConfig()
+    """Stage deploy."""
     report: ReportConfig = ReportConfig()
     """Stage report."""
 

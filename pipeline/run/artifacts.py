@@ -65,6 +65,7 @@ TRIALS = Lines(
     schema_version=5,  # an interrupted search does not go on from the lines of an older one
 )
 _NETWORK = (MODEL.file, "model.safetensors")
+_TRITON = ("config.pbtxt", "labels.txt", "1/model.onnx")
 
 _KINDS: tuple[Kind, ...] = (
     Document(
@@ -219,6 +220,47 @@ _KINDS: tuple[Kind, ...] = (
             "remarks": _LIST,
         },
     ),
+    Kind("deployed", "deploy", ("model.onnx",), 2048 * _MB, "the network to hand over"),
+    Kind(
+        "deployed_fp32",
+        "deploy",
+        ("model_fp32.onnx",),
+        2048 * _MB,
+        "the same in float32, where there are both",
+        optional=True,
+    ),
+    Kind(
+        "deployed_int8",
+        "deploy",
+        ("model_int8.onnx",),
+        2048 * _MB,
+        "the same in INT8, where there are both",
+        optional=True,
+    ),
+    Kind(
+        "deployed_uint8",
+        "deploy",
+        ("model_uint8.onnx",),
+        2048 * _MB,
+        "the network to hand over, from pixels to probabilities",
+    ),
+    Kind("labels", "deploy", ("labels.txt",), 16 * _MB, "class names, by index"),
+    Kind(
+        "hugging_face",
+        "deploy",
+        ("config.json", "preprocessor_config.json"),
+        64 * _MB,
+        "what transformers and Optimum read",
+    ),
+    Kind(
+        "triton",
+        "deploy",
+        tuple(f"triton/classifier/{name}" for name in _TRITON),
+        2048 * _MB,
+        "a repository for NVIDIA Triton",
+    ),
+    Kind("script", "deploy", ("predict.py",), 16 * _MB, "ranked labels without rlp"),
+    Kind("model_card", "deploy", ("README.md",), 16 * _MB, "what it is, and what was measured"),
     Kind("report", "report", ("report.html",), 64 * _MB, "the page for people"),
     Document(
         "summary",
@@ -237,6 +279,7 @@ _KINDS: tuple[Kind, ...] = (
             "remarks": _LIST,
             "report": str,
             "onnx": str,
+            "deploy": str,
         },
     ),
 )

@@ -7,10 +7,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.errors import ArtifactError, Hint
@@ -212,6 +212,9 @@ def damaged_outputs(
         path, entry = run / stage / name, manifest["outputs"].get(name)
         if entry is None and kind.optional:
             continue
+        if any((run / stage / part).is_symlink() for part in PurePath(name).parents):
+            found.setdefault("changed", f"{path}: lies behind a link")
+            continue
         if entry is None or not os.path.lexists(path):
             found.setdefault("missing", f"{path} is missing")
             continue
@@ -229,12 +232,19 @@ def damaged_outputs(
 def unlisted(run: Path, stage: str) -> list[str]:
     """Names in a stage's folder that no manifest speaks of; nothing reads them."""
     known = {MANIFEST.file, *(name for kind in kinds_of(stage) for name in kind.files)}
-    folder = run / stage
-    return (
-        sorted(path.name for path in folder.iterdir() if path.name not in known)
-        if folder.is_dir()
-        else []
-    )
+    return sorted(_unlisted(run / stage, "", known))
+
+
+def _unlisted(folder: Path, prefix: str, known: set[str]) -> Iterator[str]:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        name = prefix + path.name
+        if name in known:
+            continue
+        # a folder that the stage has is looked into, and no other, nor a link to one
+        if any(other.startswith(f"{name}/") for other in known) and not path.is_symlink():
+            yield from _unlisted(path, f"{name}/", known)
+        else:
+            yield name
 
 
 def accept_edits(run: Path, stage: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.run.artifacts import KINDS
+
 _VARIANT = ("name", "precision", "accuracy", "macs", "bytes", "ratio", "ci95", "verdict", "chosen")
 _SPEEDUP = ("ratio", "ci95", "aa_ci95", "verdict", "provider", "batch", "threads")
 
@@ -42,6 +44,7 @@ def summarise(
         "remarks": list(benchmark["remarks"]),
         "report": report,
         "onnx": onnx[precision],
+        "deploy": KINDS["deployed"].maker,
     }
 
 
