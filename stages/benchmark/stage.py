@@ -12,6 +12,7 @@ from pipeline.models.files import read_model_file
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.worker import Worker
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment_cache import cached_alignment
 from stages.benchmark.comparison import Comparison, TimedFiles, time_files
@@ -68,7 +69,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     further = [Path(name) for name in ctx.config.benchmark.against]
     timed = _time(ctx, [*(variant.path for variant in variants), *further])
     images = load_test(ctx.config.data)  # the first and only stage that reads them
-    accuracy = [_accuracy(ctx, variant.path, images) for variant in variants]
+    with Worker() as worker:
+        accuracy = [_accuracy(ctx, variant.path, images, worker) for variant in variants]
     comparisons = timed.between(0, chosen)
     rows = variant_rows(variants, timed, accuracy, chosen)
     names = [variant.name for variant in variants]
@@ -156,10 +158,10 @@ def _time(ctx: StageContext, files: list[Path]) -> TimedFiles:
     )
 
 
-def _accuracy(ctx: StageContext, path: Path, images: Images) -> float:
+def _accuracy(ctx: StageContext, path: Path, images: Images, worker: Worker | None = None) -> float:
     if ctx.stopping():
         raise ctx.interrupted()
-    return onnx_accuracy(path, images, provider=ctx.config.benchmark.provider)
+    return onnx_accuracy(path, images, provider=ctx.config.benchmark.provider, worker=worker)
 
 
 def _side(ctx: StageContext, network: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -112,9 +112,13 @@ def int8_alone(row: Comparison, alone: float, chosen: float) -> dict[str, Any]:
 
 def remarks(alone: Mapping[str, Any] | None, quantization: Mapping[str, Any]) -> list[str]:
     """What a user should know before taking the delivered file."""
+    if quantization["mode"] == "off":
+        return []
     found = []
-    if quantization["chosen"] == FP32 and quantization.get("mode") != "off":
+    if quantization["chosen"] == FP32:
         found.append(f"fp32 is delivered: {quantization['reason']}")
+    if alone is None:
+        found.append(f"INT8 alone is not in the table: {quantization['base']['reason']}")
     if alone and alone["better"]:
         low, high = sorted(1 / edge for edge in alone["ci95"])
         found.append(
