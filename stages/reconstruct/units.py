@@ -60,13 +60,14 @@ def _readers(moments: Moments, group: ChannelGroup) -> Iterator[_Reader]:
         channels = torch.from_numpy(member.indices) % into  # a group of channels: each the same
         taps = torch.arange(layer.op.taps) * into
         own = (channels[:, None, :] + taps[:, None]).flatten(1).unique(dim=1)
-        yield _Reader.of(layer, own)
+        if len(own.unique()) == own.numel():  # what two units share goes with neither alone
+            yield _Reader.of(layer, own)
 
 
 @dataclass
 class _Reader:
-    """A layer that reads the group: inverse (groups, u, u), weights (groups, out, u), and the
-    unknowns (units, k) that each unit owns.
+    """A layer that reads the group: inverse (groups, u, u), weights (groups, out, u), rotated among
+    the outputs, and the unknowns (units, k) that each unit owns. What has gone is in neither.
     """
 
     inverse: Tensor
@@ -81,11 +82,18 @@ class _Reader:
         # a tiny bit more, since inputs that are all zero have no diagonal
         square.diagonal(dim1=-2, dim2=-1).add_(load[:, None] + torch.finfo(torch.float32).tiny)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(square))
-        return cls(inverse, layer.op.matrix().detach().double(), own.to(square.device))
+        weights = layer.op.matrix().detach().double()
+        if weights.shape[1] > weights.shape[2]:  # errors are lengths, which no rotation changes
+            weights = torch.linalg.qr(weights, mode="r")[1]
+        return cls(inverse, weights, own.to(square.device))
 
     def costs(self, units: Tensor) -> Tensor:
         """What removing each of the units would add to the error, alone: (n,) on the CPU."""
         own = self.own[units.to(self.own.device)]
+        if own.shape[1] == 1:  # a number each, which is quicker to divide by than to solve
+            only = own[:, 0]
+            squares = self.weights[:, :, only].square().sum(1)
+            return (squares / self.inverse[:, only, only]).sum(0).cpu()
         block = self.inverse[:, own[:, :, None], own[:, None, :]]
         weights = self.weights[:, :, own].permute(0, 2, 3, 1)
         return (torch.linalg.solve(block, weights) * weights).sum((0, 2, 3)).cpu()
@@ -93,10 +101,14 @@ class _Reader:
     def remove(self, units: Tensor) -> None:
         """Take units out, and let the others make up for them."""
         own = self.own[units.to(self.own.device)].flatten()
-        across = self.inverse[:, :, own]
-        gain = torch.linalg.solve(across[:, own], across.mT).mT
-        self.weights = self.weights - self.weights[:, :, own] @ gain.mT
-        self.inverse = self.inverse - gain @ across.mT
-        self.inverse[:, own] = 0
-        self.inverse[:, :, own] = 0
-        self.inverse[:, own, own] = 1  # solvable, and of weights that are no more
+        stays = torch.ones(self.inverse.shape[-1], dtype=torch.bool, device=own.device)
+        stays[own] = False
+        left = torch.nonzero(stays).flatten()
+        rows = self.inverse[:, left]
+        across = rows[:, :, own]
+        gain = torch.linalg.solve(self.inverse[:, own][:, :, own], across.mT).mT
+        self.weights = self.weights[:, :, left] - self.weights[:, :, own] @ gain.mT
+        self.inverse = rows[:, :, left] - gain @ across.mT
+        place = torch.zeros_like(stays, dtype=torch.long)
+        place[left] = torch.arange(len(left), device=left.device)
+        self.own = place[self.own]  # of units that have gone, anything

@@ -29,6 +29,7 @@ from stages.search.space.candidate import CountsKey, key_of
 from stages.search.space.ranking import Removal
 from stages.search.strategies import CONTROLS, FROM_TABLE
 from stages.search.tables.loss_table import LossTable
+from stages.search.tables.solver import solve
 from stages.search.tabulate import Tabulation
 
 Recover = Callable[[Counts, int], float]
@@ -122,6 +123,11 @@ class _Searches:
         table = tabulation()
         return table, sum(entry.outcome.seconds for entry in tabulation.trials)
 
+    @cached_property
+    def start(self) -> Counts:
+        """The table's solution."""
+        return solve(self.tabulated[0], self.problem.projector)
+
     def run(self, name: str, seed: int) -> StrategyRun:
         """One search, and its best candidate by the final evaluation."""
         problem, settings = self.problem, self.problem.settings
@@ -129,7 +135,8 @@ class _Searches:
         removed = Removal(problem.importance) if table is None else table
         executor = InProcess(problem.evaluator)
         search = Search(executor, removed, settings.evaluation, settings.halving)
-        strategy = problem.strategy(name, trials=self.trials, table=table, seed=seed)
+        start = None if table is None else self.start
+        strategy = problem.strategy(name, trials=self.trials, table=table, start=start, seed=seed)
         done = search.run(name, strategy, self.trials)
         leaders = [trial.candidate.counts for trial in finalists(done, settings.finalists)]
         counts, measured, outcome = _best(problem, leaders, self.fit)

@@ -28,7 +28,7 @@ from stages.search.latency.table import Calibration
 from stages.search.space.projection import Projector
 from stages.search.space.ranking import Importance, Ranking
 from stages.search.space.space import Space
-from stages.search.strategies import STRATEGIES
+from stages.search.strategies import FROM_TABLE, STRATEGIES
 from stages.search.strategies.base import Strategy, Task
 from stages.search.tables.loss_table import LossTable
 from stages.search.tables.solver import solve
@@ -191,12 +191,20 @@ class SearchProblem:
         return self._evaluator(self.settings.table.images, 0, score="divergence")
 
     def strategy(
-        self, name: str, *, trials: int, table: LossTable | None = None, seed: int | None = None
+        self,
+        name: str,
+        *,
+        trials: int,
+        table: LossTable | None = None,
+        start: Counts | None = None,
+        seed: int | None = None,
     ) -> Strategy:
         """A fresh strategy for this problem.
 
         Args:
             table: what `tabulate` measured; None: strategies start from the global ranking.
+            start: the solution of the table, which takes seconds; None: it is looked for where the
+                strategy starts from it.
         Raises:
             UsageError: there is no strategy of this name.
         """
@@ -205,7 +213,8 @@ class SearchProblem:
                 f"unknown search strategy {name!r}", hint=f"one of {', '.join(STRATEGIES)}"
             )
         chosen = self.seed if seed is None else seed
-        start = None if table is None else solve(table, self.projector)
+        if start is None and table is not None and name in FROM_TABLE:
+            start = solve(table, self.projector)
         return STRATEGIES[name](
             Task(self.projector, self.importance, chosen, trials, self.settings, table, start)
         )

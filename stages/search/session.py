@@ -40,6 +40,7 @@ from stages.search.strategies import CONTROLS
 from stages.search.strategies.base import Strategy
 from stages.search.tables import CONSTANTS as OF_TABLES
 from stages.search.tables.loss_table import LossTable
+from stages.search.tables.solver import solve
 from stages.search.tabulate import TABLE, Tabulation
 
 
@@ -162,11 +163,12 @@ class SearchSession:
                 choice, phases[FRONT] = self._within_drop(problem, table)
                 problem = problem.within(share_of(problem, choice))
             search = self._search(problem, self._executor(problem.evaluator, stack), table)
+            start = solve(table, problem.projector)
             for name in CONTROLS:
-                control = problem.strategy(name, trials=1, table=table)
+                control = problem.strategy(name, trials=1, table=table, start=start)
                 phases[name] = search.run(name, control, 1)
             name, trials = self.settings.strategy, self.settings.trials
-            strategy = problem.strategy(name, trials=trials, table=table)
+            strategy = problem.strategy(name, trials=trials, table=table, start=start)
             if name not in CONTROLS:
                 phases[name] = search.run(name, strategy, trials)
             phases[FINALISTS] = self._finalists(problem, phases[name], search, calibrator.timer)
