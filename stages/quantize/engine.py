@@ -28,6 +28,7 @@ from stages.quantize.report import FP32, INT8, QuantizeReport, Tried
 from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme
 from stages.quantize.workbench import Progress, Workbench
 
+_GLANCE = 0.1
 _LAST = "entropy"  # takes longer than all the others, and is tried where they are not enough
 
 
@@ -102,7 +103,9 @@ def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candi
         for (scheme, graph), timing in zip(sketches.values(), timings, strict=True)
         if timing is not None
     ]
-    return sorted(found, key=lambda one: -one.ratio)  # stable: those alike stay in their order
+    fastest = max((one.ratio for one in found), default=0.0)
+    # a glance is good to a tenth: those as fast as the fastest stay in the order of preference
+    return sorted(found, key=lambda one: -min(one.ratio, fastest * (1 - _GLANCE)))
 
 
 def _best(

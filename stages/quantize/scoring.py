@@ -13,7 +13,7 @@ from stages.quantize.images import ArrayImages, Batches, first
 from stages.quantize.report import Score
 
 _BATCH = 64
-_SCREEN = 512  # images on which candidates are told apart: the error of outputs varies little
+_SCREEN = 256  # images on which candidates are told apart: the error of outputs varies little
 _SCREEN_BYTES = 128 << 20
 _LARGEST = float(np.finfo(np.float64).max)  # what NaN and infinity count as, in plain JSON
 

@@ -16,9 +16,17 @@ from quantize_nets import Clock, images, labelled, made_up_clock, quadrants
 
 from pipeline.errors import ArtifactError, Refused
 from pipeline.run.store import sha256_file
-from pipeline.runtime.quantizer import Quantizer
+from pipeline.runtime.quantizer import QuantizedGraph, Quantizer
 from stages.benchmark import Protocol
-from stages.quantize import Allowance, ArrayImages, QuantizeReport, engine, quantize_onnx
+from stages.quantize import (
+    Allowance,
+    ArrayImages,
+    QuantizeReport,
+    Scheme,
+    engine,
+    quantize_onnx,
+)
+from stages.quantize.report import Timing
 
 BRIEF = Protocol(min_seconds=0.1, min_runs=20, launches=2)
 SETTINGS = {"images": 64, "search_images": 96, "protocol": BRIEF}
@@ -219,3 +227,25 @@ def test_what_begins_is_told(tmp_path: Path, clock: type[Clock]) -> None:
     assert begun[:3] == ["preparing net.onnx", "timing the schemes", "calibrating"]
     kept: Sequence[str] = [what for what in begun if what.startswith("trying")]
     assert len(kept) == 5
+
+
+@pytest.mark.parametrize(
+    ("ratios", "first"),
+    [((1.50, 1.55, 1.0, 1.2), "U8S8"), ((1.2, 1.55, 1.0, 1.2), "U8U8"), ((0.5, 0.6, 0.9), "S8S8")],
+)
+def test_the_fastest_scheme_comes_first_and_among_equals_the_preferred_one(
+    ratios: tuple[float, ...], first: str
+) -> None:
+    class Bench:
+        def tell(self, what: str) -> None: ...
+
+        def sketch(self, scheme: Scheme) -> QuantizedGraph:
+            return QuantizedGraph(str(scheme).encode(), (), ())
+
+        def look(self, models: Sequence[bytes]) -> list[Timing]:
+            return [Timing(ratio) for ratio in ratios]
+
+    schemes = engine.SCHEMES[: len(ratios)]
+    found = engine.speeds_of_schemes(Bench(), schemes)  # type: ignore[arg-type]
+    assert found[0].tried.scheme.name == first
+    assert len(found) == len(ratios)
