@@ -28,7 +28,7 @@ from stages.quantize.report import FP32, INT8, QuantizeReport, Tried
 from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme
 from stages.quantize.workbench import Progress, Workbench
 
-_GLANCE = 0.1
+_ALIKE = 0.1
 _LAST = "entropy"  # takes longer than all the others, and is tried where they are not enough
 
 
@@ -90,7 +90,7 @@ def quantize_onnx(
 
 
 def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candidate]:
-    """Sketches of the schemes that onnxruntime can make, timed at a glance, fastest first."""
+    """Sketches of the schemes that onnxruntime can make, timed briefly, fastest first."""
     bench.tell("timing the schemes")
     sketches: dict[bytes, tuple[Scheme, QuantizedGraph]] = {}
     for scheme in schemes:
@@ -104,8 +104,8 @@ def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candi
         if timing is not None
     ]
     fastest = max((one.ratio for one in found), default=0.0)
-    # a glance is good to a tenth: those as fast as the fastest stay in the order of preference
-    return sorted(found, key=lambda one: -min(one.ratio, fastest * (1 - _GLANCE)))
+    # a short look is good to a tenth: those as fast as the fastest stay in the order of preference
+    return sorted(found, key=lambda one: -min(one.ratio, fastest * (1 - _ALIKE)))
 
 
 def _best(

@@ -16,7 +16,7 @@ _QUICK_RUNS = 40
 
 
 class Looker:
-    """Ratios of fp32 to one model after the other, at a glance.
+    """Ratios of fp32 to one model after the other, briefly.
 
     Args:
         path: the fp32 file.

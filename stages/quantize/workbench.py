@@ -199,7 +199,7 @@ class Workbench:
         return self._saturates[types]
 
     def look(self, models: Sequence[bytes]) -> list[Timing | None]:
-        """How much faster than fp32 each is, at a glance; None for one that does not run."""
+        """How much faster than fp32 each is, briefly; None for one that does not run."""
         found: list[Timing | None] = [None] * len(models)
         with self.phase("look"), Looker(self.path, self.setting, self.image_shape) as looker:
             for index, model in enumerate(models):
