@@ -41,7 +41,7 @@ pretrain: {epochs: 3, batch_size: 32, augment: {crop: 0}, precision: fp32}
 search: {budget: {macs: 0.6}, trials: 6, images: 40, fit_images: 64, finalists: 1}
 distill: {epochs: 12, batch_size: 32, augment: {crop: 0}, precision: fp32}
 export: {images: 32}
-quantize: {mode: off}
+quantize: {images: 32, search_images: 64}
 benchmark: {batches: [1], min_seconds: 0.2, min_runs: 20, launches: 2, profile: false}
 """
 
