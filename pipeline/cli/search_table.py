@@ -100,6 +100,8 @@ def show_front(doc: Document) -> None:
     head += ("loss, nats", "accuracy", "", "points lost")
     rows = [_point(point, doc["original"], costs) for point in doc["points"]]
     console.table(head, rows, right=tuple(name for name in head if name))
+    if doc.get("precision") == "int8":
+        console.say("latencies are in INT8, as shares of what the original takes in fp32")
     console.say("accuracies are on the search split, after least squares and without training")
     console.say(f"front  {doc['file']}")
 

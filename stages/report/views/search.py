@@ -164,11 +164,15 @@ def latency_sentence(search: Document) -> str:
     if found["fresh"]:
         count = len(found["fresh"])
         after = f", and {fresh:.1%} on {count} candidates timed after it was fitted"
+    int8 = found.get("precision") == "int8"
+    quantised = "quantised " if int8 else ""
+    alone = f", in INT8 {found['round_starts_at']:.1%} of that" if int8 else ""
     measured = f", measured {found['measured']:.1%}" if found["measured"] else ""
     return (
-        f"The latency table was fitted to {found['samples']} candidates timed on this machine "
+        f"The latency table was fitted to {found['samples']} {quantised}candidates timed on this "
+        "machine "
         f"({found['provider']}, batch {found['batch']}, {counted(found['threads'], 'thread')}; "
-        f"the base takes {found['base_ms']:.3f} ms). "
+        f"the base takes {found['base_ms']:.3f} ms{alone}). "
         f"Median error of its predictions: {cross:.1%} cross-validated{after}. "
         f"The plan: predicted {found['predicted']:.1%} of the base's latency{measured}, "
         f"{found['budget']:.1%} allowed."

@@ -102,3 +102,10 @@ def test_a_missed_drop_is_said_with_the_command_that_asks_for_less(
     assert missed(0.88) == ""
     assert missed(0.86).startswith("The final network loses 4.00 points on the search split")
     assert missed(0.86).endswith("rlp pipeline run my.yaml --set search.budget.accuracy_drop=1")
+
+
+def test_latency_in_int8_says_what_int8_alone_takes(search: dict[str, Any]) -> None:
+    search["latency"] |= {"precision": "int8", "round_starts_at": 0.5}
+    text = sentences.latency_sentence(search)
+    assert "quantised candidates timed on this machine" in text
+    assert "in INT8 50.0% of that" in text
