@@ -85,7 +85,7 @@ def _quantization(found: dict[str, Any], limit: int) -> None:
     console.say(f"delivered: {found['chosen']}; {found['reason']}")
     for name, side in (("final", found), ("original", found["base"])):
         if nodes := side.get("float_nodes", []):
-            console.say(f"{name}, nodes that compute in float32: {', '.join(nodes)}")
+            console.say(f"{name}, nodes that were not quantised: {', '.join(nodes)}")
         rows = [_tried(row) for row in side.get("tried", [])]
         columns = ("scheme", "float nodes", "accuracy", "images", "ratio", "95 % CI")
         console.table(columns, _cut(rows, limit), title=name, right=columns[1:])

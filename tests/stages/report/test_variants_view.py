@@ -26,7 +26,7 @@ def test_scheme_reason_and_float_nodes_are_said() -> None:
     assert "U8S8, per channel, 7-bit weights, percentile 99.99" in scheme
     assert "90.00% and INT8 89.90%" in scheme
     assert nodes == (
-        "10 of its nodes compute in float32: "
+        "10 of its nodes were not quantised: "
         "conv0, conv1, conv2, conv3, conv4, conv5, conv6, conv7 and 2 more."
     )
     assert variants.quantization_sentences({**QUANTIZATION, "mode": "off"}) == []
