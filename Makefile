@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $(STAMP)
 
-demo: setup      ## run the whole chain on embedded real images, to the report
+demo: setup      ## run the whole chain on embedded real images, to the report, and use what it made
 	$(BIN)/rlp pipeline run configs/quickstart.yaml
+	$(BIN)/rlp predict artifacts/quickstart/deploy examples/ankle_boot.png
 
 test: setup      ## all tests; no network, no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -98,7 +98,10 @@ class _Given:
     """Labels that the pictures' folders give, where they are asked for."""
 
     def __init__(self, wanted: bool, labels: Sequence[str]) -> None:
-        self._wanted, self._labels = wanted, frozenset(labels)
+        self._wanted = wanted
+        # no folder can be called T-shirt/top
+        written = ((label.replace("/", mark), label) for mark in "-_" for label in labels)
+        self._labels = dict(written) | {label: label for label in labels}
         self._right = self._count = 0
 
     def row(self, answer: Answer) -> tuple[dict[str, Any], str]:
@@ -107,9 +110,10 @@ class _Given:
         row: dict[str, Any] = {"image": answer.image, "labels": ranked}
         problem = answer.problem
         if self._wanted:
-            row["given"] = Path(answer.image).resolve().parent.name
-            if not problem and row["given"] not in self._labels:
-                problem = f"its folder {row['given']!r} is no label of this network"
+            folder = Path(answer.image).resolve().parent.name
+            row["given"] = self._labels.get(folder, folder)
+            if not problem and folder not in self._labels:
+                problem = f"its folder {folder!r} is no label of this network"
             elif not problem:
                 self._count += 1
                 self._right += answer.labels[0].label == row["given"]

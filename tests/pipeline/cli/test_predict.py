@@ -78,12 +78,18 @@ def test_labels_from_folders_give_the_accuracy(
     document = result.json()
     assert document["accuracy"] == {"accuracy": 0.75, "right": 3, "images": 4}
     assert document["images"][0]["given"] == "bottom left"
+    slashed = photos / CLASSES[3].replace("/", "-")
+    slashed.mkdir()
+    Image.fromarray(picture(3)).save(slashed / "one.png")
+    result = rlp("predict", str(folder), str(slashed), "--labels-from-folders", "--json")
+    assert result.code == 0
+    assert result.json()["images"][0]["given"] == CLASSES[3]
     (photos / "cats").mkdir()
     Image.fromarray(picture(3)).save(photos / "cats" / "one.png")
     result = rlp("predict", str(folder), str(photos), "--labels-from-folders", "--json")
     assert_failure(result, 3)
     assert "folder 'cats' is no label" in result.err
-    assert result.json()["accuracy"]["images"] == 4
+    assert result.json()["accuracy"]["images"] == 5
 
 
 def header_only(width: int, height: int) -> bytes:
