@@ -20,6 +20,7 @@ import stages.search.session as session
 from pipeline.config.schema import Config
 from pipeline.config.search import SearchConfig
 from pipeline.errors import ArtifactError, Refused, UsageError
+from stages import declared
 from stages.quantize.schemes import SCHEMES
 from stages.search.latency import (
     CandidateTimer,
@@ -27,9 +28,11 @@ from stages.search.latency import (
     Int8Timing,
     SettledPrecision,
     StartLatency,
+    StartTimer,
     TimingSetting,
     settle_precision,
 )
+from stages.search.results.finished_runs import FinishedRuns
 
 HALF = Int8Speed(SCHEMES[0], 0.5, 2e-3)
 CONVOLUTIONS = SCHEMES[3]
@@ -213,3 +216,31 @@ def test_unreachable_budgets_are_told_against_fp32(
 ) -> None:
     with pytest.raises(UsageError, match=r"latency=0\.05 cannot be met.* reachable is 0\.(1|2)"):
         quantised_search(stage, tmp_path, monkeypatch, precision="int8", budget={"latency": 0.05})
+
+
+def test_a_plan_is_stale_when_its_precision_may_be_another() -> None:
+    def depends(precision: str, mode: str = "auto") -> object:
+        search = {"precision": precision, "budget": {"latency": 0.3}}
+        return declared("search").depends(Config(search=search, quantize={"mode": mode}))
+
+    assert depends("fp32") != depends("int8") != depends("auto")
+    assert depends("auto") != depends("auto", "off")
+    assert depends("auto") == depends("auto", "int8")
+    assert depends("fp32") == depends("fp32", "off"), "INT8 files say nothing of an fp32 search"
+
+
+def test_what_int8_alone_takes_is_timed_once_in_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half, timed = StartLatency(0.5, 2e-3), []
+    monkeypatch.setattr(calibration, "time_start", lambda *two: timed.append(two) or half)
+    model, graph, splits = trained()
+    example, _ = splits.search.take(2, seed=0)
+    timer = MadeUpTimer(model, graph, problem().ranking, example, TimingSetting())
+    for _ in range(2):
+        finished = FinishedRuns(tmp_path, {"precision": "int8"})
+        start = StartTimer(model, graph, finished.start, finished.keep_start)
+        assert start(timer) == half
+    assert len(timed) == 1
+    assert timed[0][0].scheme is None, "against fp32"
+    assert FinishedRuns(tmp_path, {"precision": "fp32"}).start is None
