@@ -183,7 +183,7 @@ def _float_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def _tensors_data(ranges: Ranges) -> Any:
-    from onnxruntime.quantization import CalibrationMethod, TensorsData
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
     pairs = {name: tuple(np.array(v, np.float32) for v in pair) for name, pair in ranges.items()}
     return TensorsData(CalibrationMethod.MinMax, pairs)
