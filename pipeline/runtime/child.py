@@ -162,6 +162,8 @@ class Child:
 
     def quantize(self, request: dict, payload: bytes | None) -> dict:
         graph, facts = self._quantization.quantize(request)
+        if "HardSigmoid" in request["operators"]:
+            graph = _beside("lookups").with_lookups(graph)
         return {**facts, "payload": graph}
 
     def correct(self, request: dict, payload: bytes | None) -> dict:

@@ -23,6 +23,7 @@ from stages.export import check_file
 from stages.quantize.candidate import Candidate
 from stages.quantize.choice import AUTO, Allowance, choose
 from stages.quantize.control import with_corrected_biases
+from stages.quantize.float_nodes import WORTHWHILE, accurate_in_part, faster_in_part
 from stages.quantize.images import Batches, Unlabelled
 from stages.quantize.report import FP32, INT8, QuantizeReport, Tried
 from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme
@@ -72,6 +73,7 @@ def quantize_onnx(
         if not speeds:
             report = _none(bench, (), f"INT8 could not be made of it: {bench.refusals[0]}")
             return report if mode == AUTO else _insist(report)
+        speeds = _with_part(bench, speeds)
         tensors = sorted({name for one in speeds for name in one.graph.tensors})
         bench.calibrate(tensors, calibration, images)
         bench.score_on(search or Unlabelled(calibration), search_images)
@@ -108,17 +110,28 @@ def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candi
     return sorted(found, key=lambda one: -min(one.ratio, fastest * (1 - _ALIKE)))
 
 
+def _with_part(bench: Workbench, speeds: list[Candidate]) -> list[Candidate]:
+    """The speeds, and before them a graph that is partly float where that is faster."""
+    if speeds[0].ratio >= WORTHWHILE:
+        return speeds
+    bench.tell("looking for nodes that are faster in float")
+    part = faster_in_part(bench, speeds[0])
+    return [part, *speeds] if part else speeds
+
+
 def _best(
     bench: Workbench, speeds: Sequence[Candidate], allowance: Allowance, tried: list[Tried]
 ) -> Candidate | None:
     """The first scheme in order of speed whose best calibrator keeps the allowance; where none
-    does, the one that loses least.
+    does, with some of its nodes in float; and where none does, the one that loses least.
     """
     missed: list[Candidate] = []
     for speed in speeds:
         if missed and speed.ratio <= 1:  # as slow as fp32, which loses nothing
             break
-        found = _calibrated(bench, speed.tried.scheme, allowance, tried)
+        found = _calibrated(bench, speed.tried, allowance, tried)
+        if found is not None and allowance.problem(found.score) and speed.ratio > 1:
+            found = accurate_in_part(bench, found, allowance, tried)
         if found is None:
             continue
         if not allowance.problem(found.score):
@@ -128,25 +141,25 @@ def _best(
 
 
 def _calibrated(
-    bench: Workbench, scheme: Scheme, allowance: Allowance, tried: list[Tried]
+    bench: Workbench, sketch: Tried, allowance: Allowance, tried: list[Tried]
 ) -> Candidate | None:
     """The scheme with the calibrator of the smallest error, scored on all images."""
-    scheme = replace(scheme, reduce_range=bench.saturates(scheme))
+    scheme = replace(sketch.scheme, reduce_range=bench.saturates(sketch.scheme))
     quick = [one.name for one in CALIBRATORS if one.name != _LAST]
     variants = [replace(scheme, calibrator=name) for name in quick]
     variants.append(replace(scheme, per_channel=False))
-    best = _least_error(bench, variants, tried)
+    best = _least_error(bench, variants, sketch.exclude, tried)
     if best is None or not allowance.problem(best.score):
         return best
-    again = _least_error(bench, [replace(scheme, calibrator=_LAST)], tried)
+    again = _least_error(bench, [replace(scheme, calibrator=_LAST)], sketch.exclude, tried)
     return min((best, again or best), key=lambda one: one.score.drop)
 
 
 def _least_error(
-    bench: Workbench, variants: Sequence[Scheme], tried: list[Tried]
+    bench: Workbench, variants: Sequence[Scheme], exclude: tuple[str, ...], tried: list[Tried]
 ) -> Candidate | None:
     """The variant whose outputs are nearest to those of fp32 on a few images, scored on all."""
-    screened = [found for scheme in variants if (found := _screened(bench, scheme))]
+    screened = [found for scheme in variants if (found := _screened(bench, scheme, exclude))]
     tried += [one.tried for one in screened]
     if not screened:
         return None
@@ -156,11 +169,13 @@ def _least_error(
     return replace(best, tried=replace(best.tried, score=bench.score(best.graph.model)))
 
 
-def _screened(bench: Workbench, scheme: Scheme) -> Candidate | None:
+def _screened(bench: Workbench, scheme: Scheme, exclude: tuple[str, ...]) -> Candidate | None:
     bench.tell(f"trying {scheme}")
-    graph = bench.quantize(scheme)
+    graph = bench.quantize(scheme, exclude)
     score = bench.screen(graph.model) if graph else None
-    return Candidate(Tried(scheme, score=score), graph) if graph and score else None
+    return (
+        Candidate(Tried(scheme, score=score, exclude=exclude), graph) if graph and score else None
+    )
 
 
 def _report(

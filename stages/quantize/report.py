@@ -66,6 +66,17 @@ class Tried:
     exclude: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
 
+    def point(self) -> dict[str, Any] | None:
+        """A row of `curve` in `quantize.json`: accuracy against latency by the number of nodes left
+        float; None where one of the two was not measured.
+        """
+        timing, score = self.timing, self.score
+        if timing is None or timing.ci95 is None or score is None:
+            return None
+        accuracy = score.top1_agreement if score.accuracy is None else score.accuracy
+        speed = {"ratio": timing.ratio, "ci95": list(timing.ci95)}
+        return {"float_nodes": len(self.exclude), "accuracy": accuracy, **speed}
+
     def to_dict(self) -> dict[str, Any]:
         """A row of `tried` in `quantize.json`."""
         timing, score = self.timing, self.score
@@ -122,6 +133,7 @@ class QuantizeReport:
             "parity": _parity(score),
             "speed": asdict(timing) if timing else None,
             "float_nodes": list(self.float_nodes),
+            "curve": [row for tried in self.tried if (row := tried.point())],
             "tried": [tried.to_dict() for tried in self.tried],
             "calibration": self.calibration,
             "machine": self.machine,

@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_MULTIPLIES = ("Conv", "Gemm", "MatMul")
+MULTIPLIES = ("Conv", "Gemm", "MatMul")
 _ABSORBED = ("Relu", "Clip")  # into the scale of the convolution before
 _INTEGER_KERNELS = (
     *("Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool"),
-    *("Sigmoid", "LeakyRelu", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"),
+    *(
+        "Sigmoid",
+        "HardSigmoid",
+        "LeakyRelu",
+        "Flatten",
+        "Reshape",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    ),
     *("Pad", "Resize", "Slice", "Split"),
 )
 OPERATORS: dict[str, tuple[str, ...]] = {
     # whole stretches of the graph in INT8, for which a conversion in the middle would cost more
-    "all": (*_MULTIPLIES, *_ABSORBED, *_INTEGER_KERNELS),
-    "convolutions": (*_MULTIPLIES, *_ABSORBED),
+    "all": (*MULTIPLIES, *_ABSORBED, *_INTEGER_KERNELS),
+    "convolutions": (*MULTIPLIES, *_ABSORBED),
 }
 
 

@@ -57,9 +57,11 @@ class Scorer:
         self.labels = np.concatenate(known) if len(known) == len(labels) else None
         self._sample = ArrayImages(np.concatenate(kept))
 
-    def screen(self, model: Path | bytes) -> Score:
-        """On the few images that are kept in memory."""
-        return self._score(model, self._sample, len(self._sample.x))
+    def screen(self, model: Path | bytes, most: int | None = None) -> Score:
+        """On the few images that are kept in memory, or on the first `most` of them."""
+        return self._score(
+            model, self._sample, min(most or len(self._sample.x), len(self._sample.x))
+        )
 
     def score(self, model: Path | bytes) -> Score:
         """On all images."""

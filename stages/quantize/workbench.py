@@ -72,7 +72,7 @@ class Workbench:
         except BaseException:
             self._quantizer.close()
             raise
-        self._proto = onnx.ModelProto.FromString(self.float_graph)
+        self.proto = onnx.ModelProto.FromString(self.float_graph)
 
     def __enter__(self) -> Workbench:
         return self
@@ -91,7 +91,7 @@ class Workbench:
 
     @property
     def opset(self) -> int:
-        return next(e.version for e in self._proto.opset_import if e.domain in ("", "ai.onnx"))
+        return next(e.version for e in self.proto.opset_import if e.domain in ("", "ai.onnx"))
 
     @property
     def fixed_batch(self) -> int | None:
@@ -105,8 +105,8 @@ class Workbench:
         return tuple(sizes) if len(sizes) == 3 else None
 
     def _sizes(self) -> list[int | None]:
-        weights = {tensor.name for tensor in self._proto.graph.initializer}
-        inputs = [value for value in self._proto.graph.input if value.name not in weights]
+        weights = {tensor.name for tensor in self.proto.graph.initializer}
+        inputs = [value for value in self.proto.graph.input if value.name not in weights]
         return [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim]
 
     def replace_float_graph(self, model: bytes) -> None:
@@ -115,7 +115,7 @@ class Workbench:
         """
         self._quantizer.load(model)
         self.float_graph, self.calibration = model, None
-        self._proto = onnx.ModelProto.FromString(model)
+        self.proto = onnx.ModelProto.FromString(model)
 
     def calibrate(self, tensors: Sequence[str], images: Batches, count: int) -> Calibration:
         """Take the ranges of these activations on the first `count` images."""
@@ -135,12 +135,12 @@ class Workbench:
         with self.phase("score"):
             self.scorer = Scorer(self.path, images, count, fixed=self.fixed_batch)
 
-    def sketch(self, scheme: Scheme) -> QuantizedGraph | None:
+    def sketch(self, scheme: Scheme, exclude: Sequence[str] = ()) -> QuantizedGraph | None:
         """A graph as fast as the scheme's and of no use otherwise: ranges made up, one scale a
-        weight.
+        weight. Nodes of the names `exclude` stay float.
         """
         with self.phase("sketch"), self._refusable():
-            return self._make(scheme, per_channel=False)
+            return self._make(scheme, per_channel=False, exclude=exclude)
         return None
 
     def quantize(self, scheme: Scheme, exclude: Sequence[str] = ()) -> QuantizedGraph | None:
@@ -158,13 +158,17 @@ class Workbench:
             )
         return None
 
-    def correct_biases(self, graph: QuantizedGraph) -> QuantizedGraph | None:
-        """The graph with the mean error of every channel in its bias, on calibration images."""
+    def correct_biases(
+        self, graph: QuantizedGraph, most: int | None = None
+    ) -> QuantizedGraph | None:
+        """The graph with the mean error of every channel in its bias, on calibration images; on
+        `most` of them where given.
+        """
         assert self.calibration is not None, "calibrate first"
         assert self._sample is not None
         batch = self.calibration.batch
         with self.phase("correct biases"), self._refusable():
-            made = self._quantizer.correct_biases(graph.model, self._sample, batch)
+            made = self._quantizer.correct_biases(graph.model, self._sample[:most], batch)
             return replace(graph, model=made)
         return None
 
@@ -188,7 +192,7 @@ class Workbench:
     def touching(self, tensors: Sequence[str]) -> list[str]:
         """Names of the nodes that read or write one of these values."""
         wanted = set(tensors)
-        nodes = self._proto.graph.node
+        nodes = self.proto.graph.node
         return [node.name for node in nodes if wanted.intersection([*node.input, *node.output])]
 
     def saturates(self, scheme: Scheme) -> bool:
@@ -212,11 +216,11 @@ class Workbench:
         with self.phase("time"):
             return time_pair(self.path, model, self.setting, self.image_shape, self.protocol)
 
-    def screen(self, model: bytes) -> Score | None:
-        """Against fp32 on a few images."""
+    def screen(self, model: bytes, most: int | None = None) -> Score | None:
+        """Against fp32 on a few images; on `most` where given."""
         assert self.scorer is not None, "give it images to score on"
         with self.phase("screen"), self._refusable():
-            return self.scorer.screen(model)
+            return self.scorer.screen(model, most)
         return None
 
     def score(self, model: bytes) -> Score:

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from pipeline.runtime import rescaling
 from pipeline.runtime.bias_correction import corrected
+from pipeline.runtime.lookups import with_lookups
 from pipeline.runtime.quantization import Quantization
 from pipeline.runtime.rewrites import rewritten
 
@@ -139,6 +140,30 @@ def test_a_mean_over_height_and_width_is_a_global_average(
     operators = [node.op_type for node in rewritten(model).graph.node]
     assert ("GlobalAveragePool" in operators) == expected
     np.testing.assert_allclose(run(model, x)["logits"], before, rtol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["uint8", "int8"])
+def test_a_hard_sigmoid_is_a_change_of_scale(tmp_path: Path, x: np.ndarray, activation: str):
+    nodes = [
+        helper.make_node("HardSigmoid", ["input"], ["gate"], "gate", alpha=0.125, beta=0.5),
+        helper.make_node("Mul", ["input", "gate"], ["logits"], "mul"),
+    ]
+    network(tmp_path / "s.onnx", nodes)
+    made = Quantization(rescaling)
+    made.prepare(str(tmp_path / "s.onnx"))
+    how = {"activation": activation, "weight": "int8", "per_channel": True, "reduce_range": False}
+    how |= {"operators": ["HardSigmoid", "Mul"], "exclude": []}
+    ranges = {"input": [-8.0, 8.0], "gate": [0.0, 1.0], "logits": [-0.6, 8.0]}
+    graph = made.quantize({**how, "ranges": ranges})[0]
+    after = onnx.ModelProto.FromString(with_lookups(graph))
+    onnx.checker.check_model(after, full_check=True)
+    assert [n.op_type for n in after.graph.node if n.name in ("gate", "mul")] == [
+        "LeakyRelu",
+        "Mul",
+    ]
+    wide = (x - 1) * 16  # into both ends
+    expected = run(made.model, wide)["logits"]
+    np.testing.assert_allclose(run(after, wide)["logits"], expected, atol=0.09)  # a step is 0.06
 
 
 def test_a_hard_swish_becomes_a_product(tmp_path: Path, x: np.ndarray):

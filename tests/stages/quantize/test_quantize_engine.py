@@ -90,7 +90,7 @@ def test_the_report_holds_what_was_measured(measured: tuple[QuantizeReport, Path
         False,
     }
     assert document["calibration"]["images"] == 64
-    assert [name.partition("_")[0] for name in document["float_nodes"]][:1] == ["Sub"]
+    assert "Sub" in [name.partition("_")[0] for name in document["float_nodes"]]
 
 
 def test_auto_says_why_fp32_is_delivered(tmp_path: Path, clock: type[Clock]) -> None:
