@@ -22,8 +22,12 @@ from stages.benchmark.protocol import Protocol, Setting
 from stages.export import check_file
 from stages.quantize.candidate import Candidate
 from stages.quantize.choice import AUTO, Allowance, choose
-from stages.quantize.control import with_corrected_biases
-from stages.quantize.float_nodes import WORTHWHILE, accurate_in_part, faster_in_part
+from stages.quantize.control import (
+    WORTHWHILE,
+    accurate_in_part,
+    faster_in_part,
+    with_corrected_biases,
+)
 from stages.quantize.images import Batches, Unlabelled
 from stages.quantize.report import FP32, INT8, QuantizeReport, Tried
 from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 from quantize_nets import labelled, quadrants
 
-from stages.quantize import Scheme, Workbench, engine, float_nodes, quantize_onnx, workbench
+from stages.quantize import Scheme, Workbench, control, engine, quantize_onnx, workbench
 from stages.quantize.candidate import Candidate
 from stages.quantize.report import Timing, Tried
 
@@ -62,7 +62,7 @@ def spoiled(tmp_path: Path) -> Path:
 def test_a_unit_is_a_layer_with_what_follows_it(tmp_path: Path):
     with Workbench(quadrants(tmp_path / "net.onnx")) as bench:
         kinds = [
-            [name.partition("_")[0] for name in unit] for unit in float_nodes.units_of(bench.proto)
+            [name.partition("_")[0] for name in unit] for unit in control.units_of(bench.proto)
         ]
     assert kinds == [["Conv", "Relu"], ["Conv", "Relu", "Sub", "Add", "Flatten"], ["Gemm"]]
 
@@ -74,7 +74,7 @@ def test_the_layer_that_int8_spoils_goes_back_to_float(spoiled: Path, clock: typ
     )  # fmt: skip
     document = report.to_dict()
     plain = [row for row in document["tried"] if row["images"] and not row["float_nodes"]]
-    assert max(row["accuracy"] for row in plain) < 0.99
+    assert min(row["output_error"] for row in plain) > 0.3
     assert report.chosen == "int8"
     assert {"up", "down"} <= set(report.float_nodes)
     assert any(name.startswith("Gemm") for name in operators_in_int8(out))
@@ -98,7 +98,7 @@ def test_a_beginning_stays_float_where_that_is_faster(
         graph = bench.sketch(scheme)
         assert graph is not None
         whole = Candidate(Tried(scheme, Clock.look(graph.model)), graph)
-        found = float_nodes.faster_in_part(bench, whole)
-        stem = float_nodes.units_of(bench.proto)[0]
+        found = control.faster_in_part(bench, whole)
+        stem = control.units_of(bench.proto)[0]
     assert (found is not None) == inverted
     assert found is None or found.tried.exclude[: len(stem)] == stem
