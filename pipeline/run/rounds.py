@@ -8,7 +8,7 @@ is as for one:
     round-1/   trace → search → … → distill     of the original network
     round-2/   trace → search → … → distill     of round-1/distill
                trace → search → … → distill     of round-2/distill
-               export → benchmark → report
+               export → quantize → benchmark → deploy → report
 """
 
 from __future__ import annotations
