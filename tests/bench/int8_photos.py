@@ -1,0 +1,90 @@
+"""EfficientNet-Lite0 in INT8 on photographs without labels: agreement with fp32, nodes left float.
+
+    python -P tests/bench/int8_photos.py WEIGHTS TRAIN.parquet OTHER.parquet [--drop 1]
+        [--images 64] [--others 300] [--json REPORT]
+
+Ranges come from TRAIN; choices are made on the first half of OTHER, and the other half, which
+nothing was chosen on, says what was lost: the share of photographs whose first answer changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from efficientnet_lite0 import published  # noqa: E402
+from efficientnet_without_labels import SIZE, images_of, photos  # noqa: E402
+from torch import nn  # noqa: E402
+
+from stages.export import export_onnx  # noqa: E402
+from stages.quantize import Allowance, ArrayImages, quantize_onnx  # noqa: E402
+from stages.quantize.scoring import Scorer  # noqa: E402
+
+
+def arrays(model: nn.Module, path: Path, count: int) -> np.ndarray:
+    """(count, 3, 224, 224) float32, as the network wants them."""
+    images = images_of(model, photos(path, count, 0, torch.device("cpu")))
+    return torch.cat([x for x, _ in images.batches(32)]).numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("train", type=Path)
+    parser.add_argument("other", type=Path)
+    parser.add_argument(
+        "--drop", type=float, default=1.0, help="percent of answers that may change"
+    )
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--others", type=int, default=300)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    model, began = published(options.weights), time.monotonic()
+    seen, others = (
+        arrays(model, path, count)
+        for path, count in ((options.train, options.images), (options.other, options.others))
+    )
+    half = len(others) // 2
+    with tempfile.TemporaryDirectory(prefix="int8-photos-") as folder:
+        path, out = Path(folder, "lite0.onnx"), Path(folder, "int8.onnx")
+        export_onnx(model, torch.zeros(1, 3, SIZE, SIZE), path)
+        report = quantize_onnx(
+            path, out, ArrayImages(seen), ArrayImages(others[:half]),
+            allowance=Allowance(options.drop), images=options.images,
+            progress=lambda what: print(f"{time.monotonic() - began:6.1f} s {what}", flush=True),
+        )  # fmt: skip
+        scorer = Scorer(path, ArrayImages(others[half:]), half)
+        unseen = scorer.score(out)
+        scorer.close()
+    document = report.to_dict()
+    if options.json:
+        options.json.write_text(json.dumps({**document, "unseen": vars(unseen)}, indent=1))
+    for row in document["tried"]:
+        if row["images"]:
+            print(
+                f"{row['float_nodes']:4} left float, {row['scheme']['calibrator']:17} "
+                f"{' + '.join(row['steps']):16} agreement {row['top1_agreement']:.1%}, "
+                f"error {row['output_error']:.3f}, {row['images']} images"
+            )
+    for row in document["curve"]:
+        low, high = row["ci95"]
+        print(
+            f"curve: {row['float_nodes']:3} nodes float, agreement {row['accuracy']:.1%}, "
+            f"{row['ratio']:.2f}× ({low:.2f}–{high:.2f})"
+        )
+    print(f"{report.chosen}: {report.reason}; {len(report.float_nodes)} nodes float")
+    print(f"on {unseen.images} photographs nothing was chosen on: {unseen.top1_agreement:.1%}")
+
+
+if __name__ == "__main__":
+    main()
