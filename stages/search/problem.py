@@ -188,7 +188,7 @@ class SearchProblem:
 
     def table_evaluator(self) -> Evaluator:
         """What scores cuts of single groups: by the divergence, and never trained."""
-        return self._evaluator(self.settings.table.images, 0, score="divergence")
+        return self._evaluator(self.settings.table.images, 0, score="divergence", alike=True)
 
     def strategy(
         self,
@@ -252,7 +252,9 @@ class SearchProblem:
             found["latency"] = self.calibration.table.of(counts) * self.calibration.start.fraction
         return found
 
-    def _evaluator(self, images: int, steps: int, score: str | None = None) -> Evaluator:
+    def _evaluator(
+        self, images: int, steps: int, score: str | None = None, *, alike: bool = False
+    ) -> Evaluator:
         x, y = _scoring_images(self.search_images, images, self.seed)
         x, y = _on(self.network.model, x, y)
         return Evaluator(
@@ -267,6 +269,7 @@ class SearchProblem:
             score=score or self.settings.score,
             steps=steps,
             rules=self.settings.evaluation,
+            alike=alike,
         )
 
 

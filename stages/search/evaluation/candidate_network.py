@@ -37,6 +37,7 @@ class CandidateNetwork:
 
     Attributes:
         network: the copy; the same object at all times.
+        changed: modules of it that differ from the original's since the last `resize`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class CandidateNetwork:
             width for width in graph.widths if any(group in ids for group, _ in width.follows)
         ]
         self._replaced: dict[str, nn.Module] = {}
+        self.changed: list[nn.Module] = []
 
     def resize(self, keep: Keep, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
         """The network as `prune(model, graph, ChannelPlan.of(graph, keep))` would be, until the
@@ -86,7 +88,14 @@ class CandidateNetwork:
             for width in self._widths
         )
         self._drop(keep)
+        narrowed = [self._modules[w.module] for w in self._widths if w.lost(removed)]
+        holders = [slot[0] for name in sliced for slot in self._slots.get(name, ())]
+        self.changed = [*narrowed, *holders, *self._stand_ins()]
         return self.network
+
+    def _stand_ins(self) -> list[nn.Module]:
+        parts = (path.rpartition(".") for path in self._replaced)
+        return [self._modules[parent]._modules[name] for parent, _, name in parts]
 
     def _drop(self, keep: Keep) -> None:
         """Put stand-ins where branches go, and the modules of the candidate before back."""

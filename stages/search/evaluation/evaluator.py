@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from pipeline.training.evaluate import norms_of, reestimate_batchnorm
 from stages.reconstruct.independent import Moments
 from stages.search.evaluation.candidate_network import CandidateNetwork
 from stages.search.evaluation.scores import SCORES, correctness
+from stages.search.evaluation.shared_prefix import SharedPrefix
 from stages.search.evaluation.short_distillation import batch_statistics, distill, distill_batches
 from stages.search.evaluation.trial import Outcome
 from stages.search.space.ranking import Ranking
@@ -53,6 +55,7 @@ class Evaluator:
         score: a name in SCORES.
         steps: of distillation that a candidate gets before its score.
         rules: rungs and the recipe of that distillation.
+        alike: whether candidates change little each, so that what they share is kept.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Evaluator:
         score: str = "divergence",
         steps: int = 0,
         rules: EvaluationConfig | None = None,
+        alike: bool = False,
     ) -> None:
         self.ranking, self.fit, self.x, self.y = ranking, fit, x, y
         self.moments = moments
@@ -84,6 +88,10 @@ class Evaluator:
         refitted = moments.refitted if moments else ()
         self.candidate_network = CandidateNetwork(model, graph, ranking.ids, refitted)
         self._norms = norms_of(self.candidate_network.network)
+        # without steps or norms of its own, a candidate runs as it was resized
+        self.alike = alike and not steps and moments is not None
+        self._parts: tuple[Tensor, ...] = ()
+        self._prefix: SharedPrefix | None = None
 
     def __call__(self, counts: Counts, thresholds: Sequence[float] = ()) -> Outcome:
         """Score counts (G,).
@@ -102,11 +110,26 @@ class Evaluator:
                 seconds = time.perf_counter() - start
                 return Outcome(score, tuple(rungs), accuracy, images, True, seconds)
         model = self._recovered(model)
-        with torch.inference_mode():
-            logits = torch.cat([model(part) for part in self.x.split(BATCH)])
+        logits = self._with_prefix(model) if self.alike else self._logits(model)
         score, accuracy = self._compared(logits)
         seconds = time.perf_counter() - start
         return Outcome(score, tuple(rungs), accuracy, len(self.x), False, seconds)
+
+    def _logits(self, model: nn.Module) -> Tensor:
+        with torch.inference_mode():
+            return torch.cat([model(part) for part in self.x.split(BATCH)])
+
+    def _with_prefix(self, model: nn.Module) -> Tensor:
+        """The same, from what this candidate shares with those before."""
+        if self._prefix is None:  # here, since it is not sent to worker processes
+            self._parts = self.x.split(BATCH)
+            self._prefix = SharedPrefix(self._parts)
+        with torch.no_grad(), self._prefix.of(model, self.candidate_network.changed):
+            return torch.cat([model(part) for part in self._parts])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # answers are known by where tensors are in this process
+        return {**self.__dict__, "_parts": (), "_prefix": None}
 
     def candidate(self, counts: Counts) -> nn.Module:
         """The cut network as it is scored, in eval mode; valid until the next call."""
