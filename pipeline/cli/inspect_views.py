@@ -114,12 +114,10 @@ def _benchmark(found: dict[str, Any], limit: int) -> None:
         (
             row["name"] + (" (delivered)" if row["chosen"] else ""),
             _percent(row["accuracy"]),
-            console.size(row["bytes"]),
             setting["batch"],
             setting["threads"],
             f"{setting['b']['latency_ms']['p50']:.3f}",
             *_ratio(setting),
-            setting["verdict"],
         )
         for row in found["variants"]
         for setting in row["settings"]
@@ -127,8 +125,9 @@ def _benchmark(found: dict[str, Any], limit: int) -> None:
     for base in found["variants"][:1]:
         accuracy, size = _percent(base["accuracy"]), console.size(base["bytes"])
         console.say(f"against the original in fp32 ({accuracy}, {size}):")
-    columns = ("variant", "accuracy", "file", "batch", "threads", "p50 ms", "ratio", "95 % CI")
-    console.table((*columns, "verdict"), _cut(rows, limit), right=columns[1:])
+    # as wide as 80 columns hold
+    columns = ("variant", "accuracy", "batch", "threads", "p50 ms", "ratio", "95 % CI")
+    console.table(columns, _cut(rows, limit), right=columns[1:])
     for remark in found["remarks"]:
         console.say(remark)
     for key in ("why", "why_int8"):

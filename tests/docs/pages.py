@@ -117,6 +117,8 @@ def command_lines(program: str) -> list[Piece]:
                 found += _lines_of(block)
         found += page.inline_code()
     for path in [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("examples/*.*")]:
+        if path.suffix == ".png":
+            continue
         text = re.sub(r"^#", " ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         found += _lines_of(Piece(name_of(path), 1, text))
     return [piece for piece in found if piece.text.startswith(f"{program} ")]

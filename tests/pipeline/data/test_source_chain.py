@@ -30,6 +30,7 @@ CONFIG = {
     },
     "distill": {"epochs": 1, "batch_size": 20, "precision": "fp32"},
     "export": {"images": 10, "exporter": "torchscript"},  # the faster of the two
+    "quantize": {"mode": "off"},  # takes longer than the rest, and knows no sources
     "benchmark": {
         "batches": [1],
         "threads": [1],
