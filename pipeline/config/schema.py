@@ -127,7 +127,7 @@ class DistillConfig(TrainingSection):
     statistics."""
     epochs: Annotated[int, Field(ge=0, le=2000)] | Literal["auto"] = "auto"
     """Passes over the train split; 0 re-estimates the batch-norm statistics only; auto: two for
-    every point of search accuracy that is missing, at most 30, and none where none is."""
+    every point of search accuracy that is missing, at most 30, and none below a quarter."""
     lr: float = Field(0.05, gt=0, le=10)
     """Peak learning rate."""
     temperature: float = Field(2.0, gt=0, le=100)  # RL-Pruner's, as is `alpha`; arXiv 2411.06463

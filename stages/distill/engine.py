@@ -91,7 +91,7 @@ def recover(
 
 
 def epochs_for(config: DistillConfig, *, missing: float) -> int:
-    """How long to train; not at all where nothing is missing.
+    """How long to train; not at all where less than a quarter of a point is missing.
 
     Args:
         missing: search accuracy of the teacher less that of the student, a fraction.
@@ -100,7 +100,8 @@ def epochs_for(config: DistillConfig, *, missing: float) -> int:
         return 0
     if config.epochs != "auto":
         return config.epochs
-    wanted = math.ceil(EPOCHS_A_POINT * round(100 * missing, 6))
+    # less than a quarter of a point is more than the images of a search split can tell
+    wanted = round(EPOCHS_A_POINT * 100 * missing)
     return min(MOST_EPOCHS, max(0, wanted))
 
 

@@ -21,7 +21,7 @@ def chain() -> str:
 def _handed_on(stage: str) -> str:
     """A word for what a stage is there for: its model, else its first file that is read later."""
     kinds = kinds_of(stage)
-    if any(len(kind.files) > 1 for kind in kinds):
+    if any("model.safetensors" in kind.files for kind in kinds):
         return "model"
     read = {kind for later in STAGES for kind in later.reads}
     return next((kind for kind in kinds if kind.name in read), kinds[0]).files[0]

@@ -65,7 +65,8 @@ def test_distillation_recovers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "epochs"), [(-0.02, 0), (0.0, 0), (0.004, 1), (0.02, 4), (0.0201, 5), (0.5, 30)]
+    ("missing", "epochs"),
+    [(-0.02, 0), (0.0, 0), (0.0024, 0), (0.0026, 1), (0.02, 4), (0.0226, 5), (0.5, 30)],
 )
 def test_length_follows_from_what_is_missing(missing: float, epochs: int) -> None:
     assert epochs_for(DistillConfig(), missing=missing) == epochs
