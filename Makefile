@@ -27,7 +27,7 @@ test: setup      ## all tests; no network, no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 smoke: setup     ## the configs of RL-Pruner's networks, each through the whole chain in few steps; 10 minutes
-	$(BIN)/python -m pytest -m smoke tests/test_rlpruner_configs.py
+	$(BIN)/python -m pytest -m smoke tests/test_rlpruner_configs.py tests/bench/test_gpu_run.py
 
 lint: setup      ## ruff, and types
 	$(BIN)/ruff check .

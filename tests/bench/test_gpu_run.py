@@ -44,7 +44,7 @@ def test_a_run_that_is_cut_off_leaves_its_rows(
     assert found["rows"]["quick"] == [1]
 
 
-@pytest.mark.slow
+@pytest.mark.smoke
 def test_one_network_dry(tmp_path: Path) -> None:
     places = gpu_run.Places(tmp_path, tmp_path, tmp_path, tmp_path, dry=True)
     sets = ["search.budget.macs=0.4", "model.weights=null",
