@@ -95,7 +95,7 @@ def variant_rows(
 
 
 def int8_alone(row: Comparison, alone: float, chosen: float) -> dict[str, Any]:
-    """What the chosen file buys over the original in INT8, which anybody has in two seconds.
+    """What the chosen file buys over the original in INT8, which needs no pruning.
 
     Args:
         row: the chosen file against the original in INT8.

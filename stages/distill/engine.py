@@ -100,7 +100,7 @@ def epochs_for(config: DistillConfig, *, missing: float) -> int:
         return 0
     if config.epochs != "auto":
         return config.epochs
-    # less than a quarter of a point is more than the images of a search split can tell
+    # a few thousand search images cannot tell a quarter of a point
     wanted = round(EPOCHS_A_POINT * 100 * missing)
     return min(MOST_EPOCHS, max(0, wanted))
 
