@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+FP32, INT8 = "fp32", "int8"
+"""The precisions of a file."""
+
 VARIANTS = {
     "base": "original",
     "base_int8": "original, INT8 alone",

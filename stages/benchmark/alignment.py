@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from pipeline.run.variants import FP32, INT8
 from pipeline.runtime.providers import CPU
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.latency import LatencyWorker
@@ -23,7 +24,7 @@ from stages.benchmark.probes import conv_chain
 WIDTHS = (30, 32, 36, 40, 44, 48, 56, 60, 62, 64, 72, 76, 80, 94, 96)
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 MIN_BLOCKS = 4  # a layer of fewer steps has no room left to choose a width
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = (FP32, INT8)
 _KINDS = {"conv 3x3": (3, False), "conv 1x1": (1, False), "depthwise 3x3": (3, True)}
 _REPEAT = 4  # equal layers in a row, so that entering and leaving the graph weigh little
 _NEAR = (0.6, 1.6)  # of a width: those that it could be rounded to instead
@@ -56,7 +57,7 @@ class Alignment:
     provider: str
     threads: int
     machine: str
-    precision: str = PRECISIONS[0]
+    precision: str = FP32
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` reads them back."""
@@ -74,7 +75,7 @@ class Alignment:
         if multiple != found["multiple"]:
             raise ValueError("the multiple is not what its own timings say")
         provider, threads = str(found["provider"]), int(found["threads"])
-        precision = str(found.get("precision", PRECISIONS[0]))
+        precision = str(found.get("precision", FP32))
         return cls(multiple, cost, rows, provider, threads, str(found["machine"]), precision)
 
     def for_widths(self, widths: Sequence[int]) -> int:
@@ -91,7 +92,7 @@ class Alignment:
 
 def measure_alignment(
     *,
-    precision: str = PRECISIONS[0],
+    precision: str = FP32,
     provider: str = CPU,
     threads: int = 1,
     size: int = 14,
@@ -134,7 +135,7 @@ def measure_alignment(
 
 def _graph(kind: str, width: int, size: int, precision: str) -> bytes:
     kernel, depthwise = _KINDS[kind]
-    int8 = precision != PRECISIONS[0]
+    int8 = precision == INT8
     return conv_chain(width, size, kernel=kernel, depthwise=depthwise, repeat=_REPEAT, int8=int8)
 
 

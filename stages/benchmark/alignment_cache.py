@@ -14,13 +14,13 @@ from pathlib import Path
 
 from pipeline.errors import RlpError
 from pipeline.run.documents import Sealed
+from pipeline.run.variants import FP32
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker, require_provider
 from pipeline.system import cache_folder
-from stages.benchmark.alignment import PRECISIONS, Alignment, measure_alignment
+from stages.benchmark.alignment import Alignment, measure_alignment
 from stages.benchmark.fingerprint import fingerprint, resolve_threads
 
-FP32 = PRECISIONS[0]
 _ALIGNMENT = Sealed("alignment", "", (), 1 << 20, "the channel multiple of a machine")
 # whatever reading a file may raise that is damaged, half-written or of another version
 _UNUSABLE = (RlpError, OSError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError)

@@ -11,6 +11,7 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
 from pipeline.models.files import read_model_file
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
+from pipeline.run.variants import FP32, INT8
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker
 from stages.benchmark.accuracy import onnx_accuracy
@@ -21,15 +22,7 @@ from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.intervals import FASTER, SLOWER
 from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import Protocol, Setting
-from stages.benchmark.variants import (
-    FP32,
-    INT8,
-    VariantFile,
-    delivered,
-    int8_alone,
-    remarks,
-    variant_rows,
-)
+from stages.benchmark.variants import VariantFile, delivered, int8_alone, remarks, variant_rows
 
 # kinds of the fp32 and of the INT8 file of each network
 _KINDS = {"base": ("base_onnx", "base_onnx_int8"), "final": ("onnx", "onnx_int8")}

@@ -9,10 +9,9 @@ from typing import Any
 
 from pipeline.errors import ArtifactError, Hint
 from pipeline.run.store import sha256_file
+from pipeline.run.variants import FP32
 from stages.benchmark.comparison import Comparison, TimedFiles
 from stages.benchmark.intervals import FASTER, NO_DIFFERENCE, SLOWER
-
-FP32, INT8 = "fp32", "int8"
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def variant_rows(
     """
     rows = []
     for number, variant in enumerate(variants):
-        settings = [row.to_dict() for row in timed.between(0, number)] if number else []
-        first = timed.between(0, number)[0]
+        compared = timed.between(0, number)
+        first = compared[0]
         rows.append(
             {
                 "name": variant.name,
@@ -88,7 +87,7 @@ def variant_rows(
                 "ci95": list(first.ci95) if number else [1.0, 1.0],
                 "verdict": first.verdict if number else NO_DIFFERENCE,
                 "chosen": number == chosen,
-                "settings": settings,
+                "settings": [row.to_dict() for row in compared] if number else [],
             }
         )
     return rows

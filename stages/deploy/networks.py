@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -93,10 +92,3 @@ def _replace_ends(graph: onnx.GraphProto, spec: Preprocessing) -> None:
     del graph.input[:], graph.output[:]
     graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, sizes))
     graph.output.append(output)
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax of (N, classes), in float64."""
-    scores = logits.astype(np.float64)
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ import onnx
 from pipeline.errors import Refused
 from pipeline.preprocessing import Preprocessing
 from pipeline.runtime.worker import Worker
-from stages.deploy.networks import probabilities
+from stages.deploy.predict import softmax
 
 TOLERANCE = 1e-4
 """Largest difference of a probability: float32 round-off of the same operators is far below."""
@@ -36,9 +36,9 @@ def check(
     scale, shift = spec.scale_and_shift()
     x = np.ascontiguousarray((pixels * scale + shift).transpose(0, 3, 1, 2), np.float32)
     with Worker() as worker:
-        wanted = probabilities(_infer(worker, measured, x))
+        wanted = softmax(_infer(worker, measured, x))
         found = {
-            "model.onnx": probabilities(_infer(worker, named.SerializeToString(), x)),
+            "model.onnx": softmax(_infer(worker, named.SerializeToString(), x)),
             "model_uint8.onnx": _infer(worker, uint8.SerializeToString(), pixels),
         }
     differences = {name: float(np.abs(given - wanted).max()) for name, given in found.items()}

@@ -112,9 +112,7 @@ class Classifier:
         """(N, classes) float64 that add up to 1, of N arrays from `pixels`."""
         x = self.preprocessing.normalise(np.stack(pixels))
         found = self.session.run(None, {self.session.get_inputs()[0].name: x})[0]
-        scores = found.astype(np.float64)
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(found)
 
     def ranked(self, probabilities: np.ndarray, top: int) -> list[Label]:
         """The `top` classes of (classes,) probabilities."""
@@ -151,6 +149,13 @@ class Classifier:
         for name, pixels, problem in waiting:
             found = [] if pixels is None else self.ranked(next(rows), top)
             yield Answer(name, found, problem)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Of (N, classes), in float64."""
+    scores = logits.astype(np.float64)
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def verified(folder: Path, model: str) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.quantize.report import FP32, INT8, Score, Timing
+from pipeline.run.variants import FP32, INT8
+from stages.quantize.report import Score, Timing
 
 AUTO = "auto"
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.errors import Hint, Key, Refused, Set
 from pipeline.run.store import write_bytes
+from pipeline.run.variants import FP32, INT8
 from pipeline.runtime.quantizer import QuantizedGraph
 from pipeline.system import int8_features
 from stages.benchmark.protocol import Protocol, Setting
@@ -29,11 +30,10 @@ from stages.quantize.control import (
     with_corrected_biases,
 )
 from stages.quantize.images import Batches, Unlabelled
-from stages.quantize.report import FP32, INT8, QuantizeReport, Tried
-from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme
+from stages.quantize.report import QuantizeReport, Tried
+from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme, fastest_first
 from stages.quantize.workbench import Progress, Workbench
 
-_ALIKE = 0.1
 _LAST = "entropy"  # takes longer than all the others, and is tried where they are not enough
 
 
@@ -109,9 +109,7 @@ def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candi
         for (scheme, graph), timing in zip(sketches.values(), timings, strict=True)
         if timing is not None
     ]
-    fastest = max((one.ratio for one in found), default=0.0)
-    # a short look is good to a tenth: those as fast as the fastest stay in the order of preference
-    return sorted(found, key=lambda one: -min(one.ratio, fastest * (1 - _ALIKE)))
+    return fastest_first(found, lambda one: one.ratio)
 
 
 def _with_part(bench: Workbench, speeds: list[Candidate]) -> list[Candidate]:

@@ -7,8 +7,6 @@ from typing import Any
 
 from stages.quantize.schemes import Scheme
 
-INT8, FP32 = "int8", "fp32"
-
 
 @dataclass(frozen=True)
 class Score:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from pipeline.run.variants import scheme_name
+
+_T = TypeVar("_T")
+_ALIKE = 0.1
 
 MULTIPLIES = ("Conv", "Gemm", "MatMul")
 _ABSORBED = ("Relu", "Clip")  # into the scale of the convolution before
@@ -78,10 +84,7 @@ class Scheme:
         return short[self.activation] + short[self.weight]
 
     def __str__(self) -> str:
-        parts = [self.name, "per channel" if self.per_channel else "per tensor"]
-        parts += ["7-bit weights"] if self.reduce_range else []
-        parts += [] if self.operators == "all" else [f"{self.operators} only"]
-        return ", ".join([*parts, self.calibrator])
+        return scheme_name(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -95,3 +98,12 @@ SCHEMES = (
     Scheme("int8", "int8"),
     Scheme("uint8", "int8", "convolutions"),
 )
+
+
+def fastest_first(found: Sequence[_T], ratio: Callable[[_T], float]) -> list[_T]:
+    """What was looked at in the order of `SCHEMES`, by times as fast as fp32.
+
+    A short look is good to a tenth: those as fast as the fastest stay in the order of preference.
+    """
+    fastest = max(map(ratio, found), default=0.0)
+    return sorted(found, key=lambda one: -min(ratio(one), fastest * (1 - _ALIKE)))

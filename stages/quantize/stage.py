@@ -11,10 +11,11 @@ from pipeline.data.images import Images, balanced_indices
 from pipeline.data.load import load_splits
 from pipeline.data.splits import Splits
 from pipeline.run.stage import StageContext
+from pipeline.run.variants import FP32
 from stages.benchmark.protocol import Protocol, Setting
 from stages.quantize.choice import Allowance
 from stages.quantize.engine import quantize_onnx
-from stages.quantize.report import FP32, QuantizeReport
+from stages.quantize.report import QuantizeReport
 
 _FILES = {"final": ("onnx", "model_int8.onnx"), "base": ("base_onnx", "base_int8.onnx")}
 _DRAW = 21  # a seed of its own: other stages have drawn from the same splits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.run.variants import VARIANTS
 from stages.deploy.deployment import Deployment, Files
 
 _CARD = """\
@@ -63,12 +64,6 @@ _FILES = {
     "triton/": "a repository for NVIDIA Triton; rename `classifier` as you like",
     "predict.py": "ranked labels on the command line, and `Classifier` to import",
 }
-_NAMES = {
-    "base": "original, fp32",
-    "base_int8": "original, INT8",
-    "final": "this, fp32",
-    "final_int8": "this, INT8",
-}
 
 
 def files(made: Deployment) -> Files:
@@ -118,7 +113,7 @@ def _table(variants: Sequence[Mapping[str, Any]]) -> str:
         delivered = " (delivered)" if row["chosen"] else ""
         p50 = row["latency_ms"]["p50"]
         cells = (
-            _NAMES.get(row["name"], row["name"]) + delivered,
+            VARIANTS[row["name"]] + delivered,
             f"{row['accuracy']:.2%}",
             "" if p50 is None else f"{p50:.3f}",
             "1" if row is variants[0] else f"{fast}, {row['verdict']}",

@@ -16,13 +16,14 @@ from torch import nn
 from pipeline.channels.rebuild import rebuild
 from pipeline.config.search import SearchConfig
 from pipeline.errors import ArtifactError, Hint, Refused, Set
+from pipeline.run.variants import FP32, INT8
 from stages.benchmark.latency import LatencyWorker
 from stages.export.exporter import export_proto
 from stages.quantize.schemes import Scheme
 from stages.search.latency.quantized import fastest_scheme
 from stages.search.latency.timer import TimingSetting
 
-FP32, INT8, AUTO = "fp32", "int8", "auto"
+AUTO = "auto"
 FASTER = 1.05  # times as fast as fp32 INT8 must look at a glance, which errs by a few percent
 
 
