@@ -33,7 +33,7 @@ def corrected(float_model: onnx.ModelProto, graph: bytes, x: np.ndarray, batch: 
     quantised = onnx.ModelProto.FromString(graph)
     chunks = [x[at : at + batch] for at in range(0, len(x), batch)]
     made = {name: node for node in quantised.graph.node for name in node.output}
-    known = {node.name: node for node in float_model.graph.node if node.op_type in _LAYERS}
+    known = {node.name: node for node in float_model.graph.node if _adds_its_bias(node)}
     layers = [
         node
         for node in quantised.graph.node
@@ -49,6 +49,12 @@ def corrected(float_model: onnx.ModelProto, graph: bytes, x: np.ndarray, batch: 
             walk.shift(node.output[0], biases.add(node, missing))
     biases.finish()
     return quantised.SerializeToString(deterministic=True)
+
+
+def _adds_its_bias(node: onnx.NodeProto) -> bool:
+    """Whether it gives products plus bias: a Gemm may multiply either of them first."""
+    factors = {a.f for a in node.attribute if a.name in ("alpha", "beta")}
+    return node.op_type in _LAYERS and factors <= {1.0}
 
 
 def _dequantised(made: dict[str, onnx.NodeProto], name: str) -> bool:

@@ -116,6 +116,18 @@ def test_layers_that_stayed_float_keep_their_bias(net: Path, x: np.ndarray):
     assert len(inputs["c"]) == 3  # it had none
 
 
+def test_a_product_that_multiplies_its_bias_is_left_alone(net: Path, x: np.ndarray, tmp_path: Path):
+    model = onnx.load(net)
+    gemm = next(node for node in model.graph.node if node.name == "d")
+    gemm.attribute.append(helper.make_attribute("beta", 2.0))
+    onnx.save(model, tmp_path / "net.onnx")
+    made, graph = quantised(tmp_path / "net.onnx", x, [])
+    after = onnx.ModelProto.FromString(corrected(made.model, graph, x, 24))
+    inputs = {node.name: list(node.input) for node in after.graph.node}
+    assert "corrected" not in inputs["d"][2]
+    assert "corrected" in inputs["a"][2]
+
+
 def test_a_bias_that_two_layers_share_is_corrected_for_each(net: Path, x: np.ndarray):
     made, graph = quantised(net, x, [])
     after = onnx.ModelProto.FromString(corrected(made.model, graph, x, 24))
