@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.training.fusion import fuse_batchnorms
 from pipeline.training.small_convolutions import use_small_convolutions
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -66,6 +67,7 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
             teacher.to(asked_on)
             if asked_on.type == "cpu":
                 use_small_convolutions(teacher)
+            fuse_batchnorms(teacher, x[:1])
         with torch.no_grad():
             wanted = teacher(x)
         return distillation_loss(student(x), wanted, temperature, alpha=alpha, labels=y)

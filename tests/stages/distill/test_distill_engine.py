@@ -149,7 +149,8 @@ def test_teacher_sees_images_that_never_change_once_and_augmented_ones_every_epo
     config = DistillConfig(epochs=4, augment=augment, bn_images=96)
     recover(student, teacher, splits(), config, seed=0, train=trainer(config))
     search, train = len(splits().search), len(splits().train)
-    assert sum(shown) == search + train * (1 if cached else 4)
+    batches = [count for count in shown if count > 1]  # single ones tell whether fusion is exact
+    assert sum(batches) == search + train * (1 if cached else 4)
 
 
 def test_cached_logits_give_the_same_loss_as_asking_again() -> None:
