@@ -1,8 +1,9 @@
-"""`rlp bench A.onnx B.onnx`: the benchmark protocol on any two files, no run needed."""
+"""`rlp bench A.onnx B.onnx`: the benchmark protocol on any files, no run needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,28 +11,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import console
+from pipeline.cli import bench_options, bench_views
 from pipeline.cli.common import command
+from pipeline.errors import Command
 
 if TYPE_CHECKING:
-    from stages.benchmark import Comparison
+    from stages.benchmark import Comparison, Protocol, TimedFiles
+    from stages.benchmark.equal_work import Checked
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "bench", keys=("settings", "why", "machine"))(bench)
+    command(app, "bench", keys=("settings", "files", "refused", "why", "machine"))(bench)
 
 
 _Files = Annotated[
     list[Path],
-    typer.Argument(metavar="A.onnx B.onnx [...]", help="The base, then what is timed against it."),
+    typer.Argument(metavar="A.onnx [B.onnx ...]", help="The base, then what is timed against it."),
 ]
 _Batch = Annotated[
-    list[int] | None,
-    typer.Option("--batch", min=1, help="Images a call; repeatable. Default 1."),
+    list[Any] | None,
+    typer.Option(
+        "--batch",
+        metavar="N[,N]",
+        parser=bench_options.counts,
+        help="Images a call; repeatable. Default 1.",
+    ),
 ]
 _Threads = Annotated[
-    list[int] | None,
+    list[Any] | None,
     typer.Option(
-        "--threads", min=0, help="Intra-op threads, 0 for all cores; repeatable. Default 1."
+        "--threads",
+        metavar="N[,N]",
+        parser=bench_options.counts,
+        help="Intra-op threads, 0 for all cores; repeatable. Default 1.",
     ),
 ]
 _Provider = Annotated[
@@ -41,9 +53,12 @@ _Static = Annotated[
     bool, typer.Option("--static", help="Fix the batch size in the graph before timing.")
 ]
 _Shape = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--shape", metavar="3x224x224", help="Input sizes, for files that leave them open."
+        "--shape",
+        metavar="[NAME=]SIZES",
+        help="Sizes that files leave open, without the batch: 3x224x224 for every input, "
+        "NAME=3x224x224 for one, NAME=224 for an open size by its name; repeatable.",
     ),
 ]
 _MinSeconds = Annotated[
@@ -55,6 +70,12 @@ _MinRuns = Annotated[
 ]
 _AllowFallback = Annotated[
     bool, typer.Option("--allow-fallback", help="Go on when nodes fall back to the CPU.")
+]
+_AllowDifferent = Annotated[
+    bool,
+    typer.Option(
+        "--allow-different", help="Time files whose inputs or outputs differ in size or type."
+    ),
 ]
 
 
@@ -68,155 +89,137 @@ def bench(
     min_seconds: _MinSeconds = 2.0,
     min_runs: _MinRuns = 100,
     allow_fallback: _AllowFallback = False,
+    allow_different: _AllowDifferent = False,
 ) -> dict[str, Any]:
     """Time files against the first, interleaved: ratio = time of A / time of B, its interval, and
-    an A/A control.
+    an A/A control; or one file alone.
 
-    Where a file is not faster, both are profiled, in runs of their own, and every cause found gets
-    a sentence.
+    Every file is opened and called first: files that take or give something else are refused, and
+    so is one that fixes another batch. Where a file is not faster, both are profiled, in runs of
+    their own, and every cause found gets a sentence.
     """
-    from pipeline.errors import Hint, UsageError
-    from stages.benchmark import fingerprint, time_files
+    from stages.benchmark import fingerprint
+    from stages.benchmark.equal_work import check_files
     from stages.benchmark.protocol import Protocol, Setting
 
-    if len(files) < 2:
-        raise UsageError(
-            "bench needs at least two files", hint=Hint.command("bench", "base.onnx", "model.onnx")
-        )
-    sizes = _sizes(shape) if shape else None
-    settings = [Setting(provider, b, t, static) for b in batch or [1] for t in threads or [1]]
-    console.note(f"timing {', '.join(map(str, files[1:]))} against {files[0]}")
-    with _watching("bench") as watcher:
-        timed = time_files(
-            files,
-            settings,
-            protocol=Protocol(min_seconds=min_seconds, min_runs=min_runs),
-            input_shape=sizes,
-            allow_fallback=allow_fallback,
-            progress=watcher.progress,
-        )
-        found = [(file, timed.between(0, n)) for n, file in enumerate(files) if n]
-        why = _why(files[0], found, sizes)
-    rows = [item.to_dict() for _, compared in found for item in compared]
-    show_settings(rows)
+    given = bench_options.sizes(shape or [])
+    images_a_call = bench_options.numbers("--batch", batch, least=1)
+    thread_counts = bench_options.numbers("--threads", threads, least=0)
+    settings = [
+        Setting(provider, images, count, static)
+        for images in images_a_call
+        for count in thread_counts
+    ]
+    checked = check_files(files, settings, given, allow_different=allow_different)
+    bench_views.show_checked(checked)
+    protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)
+    repeat = Command(
+        *("bench", *map(str, files)),
+        *bench_options.typed("--batch", [",".join(map(str, images_a_call))] if batch else None),
+        *bench_options.typed("--threads", [",".join(map(str, thread_counts))] if threads else None),
+        *bench_options.typed("--shape", shape),
+        *bench_options.given(
+            {"--provider": (provider, "cpu")},
+            {
+                "--static": static,
+                "--allow-fallback": allow_fallback,
+                "--allow-different": allow_different,
+            },
+        ),
+        *("--min-seconds", f"{4 * min_seconds:g}"),
+    )
+    timed = _timed(files, checked, protocol, given, allow_fallback)
+    alone = [row for numbers, found in timed for row in _alone(numbers, found, checked)]
+    compared = [
+        (files[number], found.between(0, at))
+        for numbers, found in timed
+        for at, number in enumerate(numbers)
+        if at
+    ]
+    rows = [item.to_dict() for _, found in compared for item in found]
+    why = _why(files[0], compared, given)
+    bench_views.show_files(alone)
+    bench_views.show_settings(rows, repeat)
     for item in why:
-        show_why(item)
-    return {"settings": rows, "why": why, "machine": fingerprint()}
+        bench_views.show_why(item)
+    return {
+        "settings": rows,
+        "files": alone,
+        "refused": [refusal.to_dict() for refusal in checked.refused],
+        "why": why,
+        "machine": fingerprint(),
+    }
 
 
-def _why(
-    base: Path, found: list[tuple[Path, list[Comparison]]], sizes: list[int] | None
-) -> list[dict[str, Any]]:
-    """Of every file the causes at its first setting where it is not faster."""
-    from stages.benchmark import explain
+def _timed(
+    files: Sequence[Path],
+    checked: Checked,
+    protocol: Protocol,
+    given: dict[str, list[int]],
+    allow_fallback: bool,
+) -> list[tuple[list[int], TimedFiles]]:
+    """Numbers of files with their timings, by settings at which the same files are timed."""
+    from stages.benchmark import time_files
 
-    why = []
-    for other, compared in found:
-        slow = next((item for item in compared if item.verdict != "faster"), None)
-        if slow is not None:
-            causes = explain(base, other, slow, input_shape=sizes).to_dict()
-            why.append({"file": str(other), **causes})
-    return why
-
-
-def _sizes(shape: str) -> list[int]:
-    from pipeline.errors import UsageError
-
-    try:
-        return [int(part) for part in shape.lower().split("x")]
-    except ValueError:
-        raise UsageError(
-            f"--shape {shape}: expected sizes such as 3x224x224", hint="leave the batch out"
-        ) from None
+    groups, found = checked.groups(), []
+    parts = sum(len(indices) for _, indices in groups) * protocol.launches
+    seconds = sum(checked.estimate(*group, protocol) for group in groups)
+    console.note(f"takes about {console.duration(seconds)}")
+    with _watching(parts) as progress:
+        for numbers, indices in groups:
+            timed = time_files(
+                [files[number] for number in numbers],
+                [checked.settings[index] for index in indices],
+                protocol=protocol,
+                input_shape=given,
+                allow_fallback=allow_fallback,
+                progress=lambda done, total: progress(),
+            )
+            found.append((numbers, timed))
+    return found
 
 
 @contextmanager
-def _watching(what: str) -> Iterator[console.RunWatcher]:
-    watcher = console.RunWatcher()
-    watcher.watch(what)
+def _watching(parts: int) -> Iterator[Any]:
+    """A bar; what is given to the caller counts one part of it."""
+    watcher, begin, done = console.RunWatcher(), time.monotonic(), 0
+
+    def progress() -> None:
+        nonlocal done
+        done += 1
+        left = (time.monotonic() - begin) / done * (parts - done)
+        watcher.progress(done, parts, eta=left)
+
+    watcher.watch("bench")
     try:
-        yield watcher
+        yield progress
     finally:
         watcher.close()
 
 
-def show_why(why: dict[str, Any]) -> None:
-    """Why a file is not faster, one line a cause, and how far both are from the machine's limit."""
-    setting = why["setting"]
-    where = f"batch {setting['batch']}, {setting['threads']} thread(s)"
-    console.say(f"{why['file']} at {where}: A {roofline(why)}")
-    for cause in why["causes"] or ["no cause stands out in the profile"]:
-        console.say(f"  {cause}")
+def _alone(numbers: Sequence[int], timed: TimedFiles, checked: Checked) -> list[dict[str, Any]]:
+    """A row a file and setting: its times, what it was fed, what it gave, and its memory."""
+    rows = []
+    for at, number in enumerate(numbers):
+        for setting, samples, variant in zip(
+            timed.settings, timed.samples, timed.alone(at), strict=True
+        ):
+            call = checked.calls[number, checked.settings.index(setting)]
+            where = {"batch": setting.batch, "threads": samples.threads}
+            rows.append({**where, **variant.to_dict(), **call.to_dict()})
+    return rows
 
 
-def roofline(why: dict[str, Any]) -> str:
-    """Achieved rates against the measured peak."""
-    a, b = (why[side]["gmacs_per_s"] for side in ("a", "b"))
-    return f"{a:.1f} and B {b:.1f} of this machine's {why['peak_gmacs_per_s']:.1f} GMAC/s"
+def _why(
+    base: Path, found: list[tuple[Path, list[Comparison]]], given: dict[str, list[int]]
+) -> list[dict[str, Any]]:
+    """Of every file the causes at its first setting where it is not faster."""
+    from stages.benchmark import explain
 
-
-def show_settings(rows: list[dict[str, Any]]) -> None:
-    """One line a setting; a percentile without enough samples stays blank."""
-
-    def ms(value: float | None) -> str:
-        return "" if value is None else f"{value:.3f}"
-
-    shown = [
-        (
-            Path(row["b"]["file"]).name,
-            row["provider"].removesuffix("ExecutionProvider"),
-            row["batch"],
-            row["threads"],
-            ms(row["a"]["latency_ms"]["p50"]),
-            ms(row["b"]["latency_ms"]["p50"]),
-            ms(row["b"]["latency_ms"]["p90"]),
-            ms(row["b"]["latency_ms"]["p99"]),
-            row["b"]["runs"],
-            f"{row['ratio']:.2f}×",
-            f"{row['ci95'][0]:.2f} … {row['ci95'][1]:.2f}",
-            f"{row['aa_ci95'][0]:.2f} … {row['aa_ci95'][1]:.2f}",
-            row["verdict"],
-        )
-        for row in rows
-    ]
-    columns = (
-        "file",
-        "provider",
-        "batch",
-        "threads",
-        "A p50 ms",
-        "B p50 ms",
-        "p90",
-        "p99",
-        "n",
-        "ratio",
-        "95 % CI",
-        "A/A 95 % CI",
-        "verdict",
-    )
-    console.table(columns, shown, right=columns[2:10])
-    for row in rows:
-        if row["flushed"]:
-            console.warn(denormal_sentence(row))
-
-
-def denormal_sentence(row: dict[str, Any]) -> str:
-    """Both timings of files with weights below the normal format: as they are, and flushed to
-    zero.
-    """
-    counts = " and ".join(
-        f"{row[side]['denormal_weights']:,} in {Path(row[side]['file']).name}"
-        for side in "ab"
-        if row[side]["denormal_weights"]
-    )
-    flushed = row["flushed"]
-    times = ", ".join(
-        f"{side.upper()} {row[side]['latency_ms']['p50']:.3f} ms as it is, "
-        f"{flushed[f'{side}_p50_ms']:.3f} ms flushed"
-        for side in "ab"
-    )
-    return (
-        f"denormal weights: {counts}; batch {row['batch']}: {times}; flushed, the ratio is "
-        f"{flushed['ratio']:.2f}× "
-        f"({flushed['ci95'][0]:.2f} … {flushed['ci95'][1]:.2f}): {flushed['verdict']}"
-    )
+    why: dict[Path, dict[str, Any]] = {}
+    for other, compared in found:
+        slow = next((item for item in compared if item.verdict != "faster"), None)
+        if slow is not None and other not in why:
+            causes = explain(base, other, slow, input_shape=given).to_dict()
+            why[other] = {"file": str(other), **causes}
+    return list(why.values())

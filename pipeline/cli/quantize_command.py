@@ -91,7 +91,7 @@ def quantize(
     opened in child processes and never changed.
     """
     from pipeline.errors import UsageError
-    from stages.benchmark.protocol import Setting
+    from stages.benchmark.setting import Setting
     from stages.quantize import Allowance, quantize_onnx
     from stages.quantize.outside import outside_images
 

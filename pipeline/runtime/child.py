@@ -45,6 +45,7 @@ class Child:
 
     def __init__(self) -> None:
         self.session: Any = None
+        self._peak_before = 0
         self._quantization: Any = None
         self._activations: Any = None
 
@@ -71,12 +72,15 @@ class Child:
 
     def open(self, request: dict, payload: bytes | None) -> dict:
         self.close(request, None)  # first: two sessions at once might not fit in memory
+        import onnxruntime  # noqa: F401 (its own memory is not the file's)
+
+        self._peak_before = sessions.peak_bytes()
         start = time.perf_counter()
         self.session = sessions.Session(request, payload)
         return {**self.session.describe(), "seconds": time.perf_counter() - start}
 
     def feed(self, request: dict, payload: bytes | None) -> dict:
-        keys = ("batch", "shape", "seed", "device")
+        keys = ("sizes", "seed", "device")
         self._open_session().make_feed(*(request[key] for key in keys))
         return {}
 
@@ -89,6 +93,16 @@ class Child:
         session = self._open_session()
         session.once()
         return {"ns": sessions.timed(session, request["seconds"], request["least"])}
+
+    def call(self, request: dict, payload: bytes | None) -> dict:
+        """One call, what it gave, and by how much opening and calling raised the peak of memory."""
+        outputs = self._open_session().outputs()
+        (nanoseconds,) = sessions.timed(self.session, 0.0, 1)
+        return {
+            "outputs": outputs,
+            "memory_bytes": sessions.peak_bytes() - self._peak_before,
+            "seconds": nanoseconds / 1e9,
+        }
 
     def copies(self, request: dict, payload: bytes | None) -> dict:
         return {"seconds": self._open_session().copies(request["device"], request["repeats"])}
@@ -122,7 +136,7 @@ class Child:
 
     def scan(self, request: dict, payload: bytes | None) -> dict:
         """What a file holds, without a session; refuses external data outside the file's folder."""
-        return _beside("graph_facts").scan(request["path"], request["shape"])
+        return _beside("graph_facts").scan(request["path"], request["shape"], _beside("sizes"))
 
     def describe(self, request: dict, payload: bytes | None) -> dict:
         """What a file says about itself, without a session and without reading its weights."""

@@ -40,21 +40,28 @@ _FUSED_AFTER = (
     "Add",
     "Mul",
 )
+_SAME_SIZES = ("QuantizeLinear", "DequantizeLinear", "Cast", "Identity")
 _LONGEST_CHAIN = 6  # of nodes that are fused into one
 
 
-def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
+def scan(path: str, shape: Any, sizes: Any) -> dict[str, Any]:
     """Weights, denormals among them, opsets, nodes, layers and MACs of one image, and the types
     it is quantised to.
 
     Args:
-        shape: one input's sizes after the batch, for files that leave them open.
+        shape: sizes after the batch, for files that leave them open.
+        sizes: the module beside this one that fills them in.
     Raises:
         ValueError: a tensor's external data lie outside the file's own folder.
     """
     proto = onnx.load(path, load_external_data=False)  # `_check_external` sees the paths first
-    weights, denormals = _count_weights(proto, os.path.dirname(os.path.abspath(path)))
-    layers = _layers(proto, shape)
+    folder = os.path.dirname(os.path.abspath(path))
+    external = _external_bytes(proto, folder)  # before they are loaded, and known no more
+    weights, denormals = _count_weights(proto, folder)
+    given, images = _at_batch_1(proto, shape, sizes)
+    layers = _layers(proto, _sizes(given))
+    for layer in layers:
+        layer["macs"] //= images
     return {
         "weights": weights,
         "denormals": denormals,
@@ -63,6 +70,9 @@ def scan(path: str, shape: list[int] | None) -> dict[str, Any]:
         "layers": layers,
         "quantization": _quantization(proto),
         "macs": sum(layer["macs"] for layer in layers),
+        "halves": any(t.data_type == onnx.TensorProto.FLOAT16 for t in proto.graph.initializer),
+        "weights_as_inputs": _weights_as_inputs(proto),
+        "external_bytes": external,
     }
 
 
@@ -75,7 +85,7 @@ def _count_weights(proto: onnx.ModelProto, folder: str) -> tuple[int, int]:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
         values = onnx.numpy_helper.to_array(tensor)
         weights += values.size
-        if values.dtype.kind == "f":
+        if values.dtype in (np.float32, np.float64):  # a half is converted before it is used
             tiny = np.abs(values) < np.finfo(values.dtype).tiny
             denormals += int(np.count_nonzero(tiny & (values != 0)))
     return weights, denormals
@@ -156,13 +166,31 @@ def _check_external(tensor: onnx.TensorProto, folder: str) -> None:
         )
 
 
-def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
-    """One row for each node that multiplies: weight's name, channels, groups, MACs of one image.
+def _weights_as_inputs(proto: onnx.ModelProto) -> int:
+    """Weights that a caller may override, which the runtime therefore neither packs nor folds."""
+    if proto.ir_version < 4:  # they had to be inputs then, and are constants all the same
+        return 0
+    return len({t.name for t in proto.graph.initializer} & {i.name for i in proto.graph.input})
+
+
+def _external_bytes(proto: onnx.ModelProto, folder: str) -> int:
+    """Size of the files beside it that hold its weights."""
+    names = {
+        entry.value
+        for tensor in _constants(proto)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    paths = [os.path.join(folder, name) for name in names]
+    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+
+
+def _layers(proto: onnx.ModelProto, sizes: dict[str, list[int]]) -> list[dict]:
+    """One row for each node that multiplies: weight's name, channels, groups, MACs of one call.
 
     `values` are the names a runtime may call the node by after fusing what follows into it.
     """
     dims = _constant_sizes(proto)
-    sizes = _sizes(proto, shape)
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
         for name in node.input:
@@ -172,11 +200,18 @@ def _layers(proto: onnx.ModelProto, shape: list[int] | None) -> list[dict]:
 
 
 def _constant_sizes(proto: onnx.ModelProto) -> dict[str, list[int]]:
-    """Sizes of every constant, and of what is one but for a conversion from INT8."""
+    """Sizes of every constant, and of what is one but for a conversion or a transposition."""
     found = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in found:
+    for node in proto.graph.node:  # in the order in which they run
+        attributes = {a.name: a for a in node.attribute}
+        if node.op_type == "Constant" and "value" in attributes:
+            found[node.output[0]] = list(attributes["value"].t.dims)
+        elif node.op_type in _SAME_SIZES and node.input[0] in found:
             found[node.output[0]] = found[node.input[0]]
+        elif node.op_type == "Transpose" and node.input[0] in found:
+            before = found[node.input[0]]
+            order = attributes["perm"].ints if "perm" in attributes else range(len(before))[::-1]
+            found[node.output[0]] = [before[axis] for axis in order]
     return found
 
 
@@ -255,9 +290,8 @@ def _followers(node: onnx.NodeProto, users: dict[str, list[onnx.NodeProto]]) -> 
     return names
 
 
-def _sizes(proto: onnx.ModelProto, shape: list[int] | None) -> dict[str, list[int]]:
-    """Shapes of all values at batch 1; those with an unknown size are left out."""
-    fixed = _at_batch_1(proto, shape)
+def _sizes(fixed: onnx.ModelProto) -> dict[str, list[int]]:
+    """Shapes of all values; those with an unknown size are left out."""
     try:
         fixed = onnx.shape_inference.infer_shapes(fixed, data_prop=True)  # through Shape → Reshape
     except Exception:  # sizes are an extra; the runtime says what is wrong with a file
@@ -270,18 +304,26 @@ def _sizes(proto: onnx.ModelProto, shape: list[int] | None) -> dict[str, list[in
     return found
 
 
-def _at_batch_1(proto: onnx.ModelProto, shape: list[int] | None) -> onnx.ModelProto:
-    """A copy with free input sizes filled in, and nothing said of other sizes."""
+def _at_batch_1(proto: onnx.ModelProto, shape: Any, sizes: Any) -> tuple[onnx.ModelProto, int]:
+    """A copy with free input sizes filled in and nothing said of other sizes, and the images of a
+    call: more than one where the file fixes its batch.
+    """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(proto)
     weights = {tensor.name for tensor in fixed.graph.initializer}
+    images = 0
     for value in fixed.graph.input:
         if value.name in weights:
             continue
-        for at, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value"):
-                dim.dim_value = 1 if at == 0 or not shape or at > len(shape) else shape[at - 1]
+        dims = value.type.tensor_type.shape.dim
+        named = [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in dims
+        ]
+        images = images or sizes.images_a_call(named) or 1
+        for dim, size in zip(dims, sizes.filled(value.name, named, 1, shape), strict=True):
+            if size is not None:
+                dim.dim_value = size
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")  # it may say a batch of any size
     del fixed.graph.value_info[:]
-    return fixed
+    return fixed, images or 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-_ELEMENT = {
+ELEMENT = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -65,15 +67,15 @@ class Session:
             "metadata": dict(self.session.get_modelmeta().custom_metadata_map),
         }
 
-    def make_feed(self, batch: int, shape: list[int] | None, seed: int, device: str | None) -> None:
-        """Standard normal inputs; unknown dims take `batch` first and `shape` after it, else 1."""
+    def make_feed(self, sizes: dict[str, list[int]], seed: int, device: str | None) -> None:
+        """Inputs of these sizes by name: standard normal, pixels where they are bytes, and of other
+        integers 0 and 1, which any table has rows for.
+        """
         generator = np.random.default_rng(seed)
-        self.feed = {}
-        for value in self.session.get_inputs():
-            known = [size if isinstance(size, int) else None for size in value.shape]
-            data = generator.standard_normal(_sizes(known, batch, shape))
-            element = _ELEMENT.get(value.type, np.float32)
-            self.feed[value.name] = np.ascontiguousarray(data.astype(element))
+        self.feed = {
+            value.name: _numbers(generator, ELEMENT[value.type], sizes[value.name])
+            for value in self.session.get_inputs()
+        }
         self.binding = None
         if device:
             self._bind(device)
@@ -97,10 +99,21 @@ class Session:
             self.session.run_with_iobinding(self.binding)
             self.binding.synchronize_outputs()
 
+    def outputs(self) -> list[dict]:
+        """Names, types and shapes of what one call on the feed gives."""
+        names = [value.name for value in self.session.get_outputs()]
+        given = self.session.run(None, self.feed)
+        return [
+            {"name": name, "type": str(y.dtype), "shape": list(y.shape)}
+            if isinstance(y, np.ndarray)
+            else {"name": name, "type": type(y).__name__, "shape": []}
+            for name, y in zip(names, given, strict=True)
+        ]
+
     def infer(self, data: bytes, shape: list[int]) -> np.ndarray:
         """The first output for the bytes (C order) of one batch."""
         value = self.session.get_inputs()[0]
-        element = _ELEMENT.get(value.type, np.float32)
+        element = ELEMENT.get(value.type, np.float32)
         x: np.ndarray = np.frombuffer(data, dtype=element).reshape(shape)
         return np.ascontiguousarray(self.session.run(None, {value.name: x})[0])
 
@@ -137,13 +150,23 @@ def _options(request: dict) -> Any:
     return options
 
 
-def _sizes(known: list[int | None], batch: int, shape: list[int] | None) -> list[int]:
-    wanted = [batch, *(shape or ())]
-    wanted += [1] * (len(known) - len(wanted))
-    # a 0 in a file is a size that the exporter did not know
-    return [
-        (size if size is not None else want) or 1 for size, want in zip(known, wanted, strict=False)
-    ]
+def _numbers(generator: np.random.Generator, element: type, sizes: list[int]) -> np.ndarray:
+    if element in (np.uint8, np.int8):
+        limits = np.iinfo(element)
+        return generator.integers(limits.min, limits.max, sizes, dtype=element, endpoint=True)
+    if np.issubdtype(element, np.floating):
+        return generator.standard_normal(sizes, dtype=np.float32).astype(element)
+    return generator.integers(0, 2, sizes).astype(element)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        # not `getrusage`: on Linux its peak outlives `exec`, and is then the parent's
+        with open("/proc/self/status", encoding="ascii") as status:
+            line = next((line for line in status if line.startswith("VmHWM:")), "")
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def warm_up(session: Session, window: float, tolerance: float, limit: float) -> dict:

@@ -17,17 +17,12 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key, RlpError
+from pipeline.errors import ArtifactError
+from pipeline.runtime.feed import Given, input_sizes, plain
 from pipeline.runtime.providers import CPU, missing_provider
-from pipeline.system import file_type
+from pipeline.runtime.refusals import refusal, require_readable
 
 _CHILD = Path(__file__).with_name("child.py")
-_NO_MEMORY = ("bad allocation", "Failed to allocate")  # onnxruntime has no error of its own for it
-# commands whose failure is the file's fault
-_READS_THE_FILE = (
-    *("open", "check", "scan", "describe", "infer", "feed", "warm", "slot"),
-    *("prepare", "watch", "observe", "quantize", "correct"),
-)
 
 
 class Worker:
@@ -48,6 +43,7 @@ class Worker:
     def __init__(self, *, timeout: float = 600.0, command: Sequence[str] | None = None) -> None:
         self.timeout = timeout
         self.subject = "no file yet"
+        self._inputs: list[dict[str, Any]] = []
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self._process = subprocess.Popen(
             list(command) if command else [sys.executable, "-P", str(_CHILD)],
@@ -104,16 +100,17 @@ class Worker:
         self.subject = label or str(path)
         self._ask("check", path=str(path))
 
-    def scan(self, path: Path, shape: Sequence[int] | None = None) -> dict[str, Any]:
+    def scan(self, path: Path, shape: Given = None) -> dict[str, Any]:
         """Weights, denormals among them, opsets, nodes, MACs and layers of a file; no session.
 
         Args:
-            shape: one input's sizes after the batch, for files that leave them open.
+            shape: sizes after the batch, for files that leave them open.
         Raises:
             ArtifactError: it is no ONNX file, or its weights lie outside its folder.
         """
         self.subject = str(path)
-        return self._ask("scan", path=str(path), shape=list(shape) if shape else None)
+        require_readable(path, self.subject)
+        return self._ask("scan", path=str(path), shape=plain(shape))
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Opsets, operators counted, metadata and layers' weight shapes of a file.
@@ -122,6 +119,7 @@ class Worker:
             ArtifactError: it is no ONNX file.
         """
         self.subject = str(path)
+        require_readable(path, self.subject)
         return self._ask("describe", path=str(path))
 
     def open(
@@ -153,8 +151,10 @@ class Worker:
         self.subject = label or (
             str(model) if isinstance(model, Path) else "an ONNX graph in memory"
         )
+        if isinstance(model, Path):
+            require_readable(model, self.subject)
         source: dict[str, Any] = {"path": str(model)} if isinstance(model, Path) else {}
-        return self._ask(
+        opened = self._ask(
             "open",
             None if isinstance(model, Path) else model,
             provider=provider,
@@ -165,24 +165,34 @@ class Worker:
             profile=profile,
             **source,
         )
+        self._inputs = opened["inputs"]
+        return opened
 
     def feed(
-        self,
-        *,
-        batch: int,
-        shape: Sequence[int] | None = None,
-        seed: int = 0,
-        device: str | None = None,
-    ) -> None:
-        """Make the standard normal input that `slot` runs on.
+        self, *, batch: int, shape: Given = None, seed: int = 0, device: str | None = None
+    ) -> dict[str, list[int]]:
+        """Make the random input that `slot` runs on.
 
         Args:
             shape: sizes after the batch, for files that leave them open.
             device: where to bind it, such as "cuda"; None: host memory.
+        Returns:
+            sizes by the input's name.
+        Raises:
+            UsageError: a size stays open, or the file takes another number of images a call.
         """
-        self._ask(
-            "feed", batch=batch, shape=list(shape) if shape else None, seed=seed, device=device
-        )
+        sizes = input_sizes(self._inputs, batch, shape, self.subject)
+        self._ask("feed", sizes=sizes, seed=seed, device=device)
+        return sizes
+
+    def call(self) -> dict[str, Any]:
+        """One call on what was fed.
+
+        Returns:
+            outputs (name, type, shape); memory_bytes: how much opening and calling added to the
+            child's peak; seconds of a second call.
+        """
+        return self._ask("call")
 
     def warm(
         self, *, window: float = 0.05, tolerance: float = 0.03, limit: float = 2.0
@@ -234,7 +244,9 @@ class Worker:
         except (OSError, EOFError, ValueError) as error:
             raise self._died() from error
         if not answer["ok"]:
-            raise self._refused(command, answer, fields)
+            if answer["kind"] == "ProviderMissing":
+                raise missing_provider(fields["provider"], answer["message"].split(", "))
+            raise refusal(command, answer, self.subject)
         return answer
 
     def _receive(self) -> dict[str, Any]:
@@ -281,38 +293,6 @@ class Worker:
             lines = self._log.read().decode(errors="replace").strip().splitlines()
             return lines[-1] if lines else ""
         return ""
-
-    def _looks_like(self) -> str:
-        """`, which looks like a PNG image`, say, where the first bytes of the file tell."""
-        try:
-            with open(self.subject, "rb") as file:
-                kind = file_type(file.read(4096))
-        except OSError:
-            return ""
-        return "" if kind == "unrecognised binary data" else f", which looks like {kind}"
-
-    def _refused(self, command: str, answer: dict[str, Any], fields: Mapping[str, Any]) -> RlpError:
-        """The error for an answer that says `ok: false`."""
-        kind, message = answer["kind"], answer["message"]
-        if kind == "ProviderMissing":
-            return missing_provider(fields["provider"], message.split(", "))
-        if kind in ("EPFail", "MemoryError") or any(words in message for words in _NO_MEMORY):
-            return EnvironmentProblem(
-                f"onnxruntime could not run {self.subject}: {message[:300]}",
-                hint=Hint("set smaller ", Key("benchmark.batches"), ", or choose another provider"),
-            )
-        if kind in ("ModuleNotFoundError", "ImportError"):
-            return EnvironmentProblem(
-                f"a package is missing: {message}",
-                hint=Hint.command("doctor", says="shows what is installed"),
-            )
-        if command in _READS_THE_FILE:
-            return ArtifactError(
-                f"onnxruntime refused {self.subject}{self._looks_like()}: {message[:300]}",
-                hint="check that it is an ONNX file that this onnxruntime supports, "
-                "or export it again",
-            )
-        return RlpError(f"{command} failed in the onnxruntime child: {kind}: {message[:300]}")
 
 
 def _environment() -> dict[str, str]:

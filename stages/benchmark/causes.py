@@ -9,6 +9,7 @@ from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
 from stages.benchmark.int8_causes import INT8_CHECKS
 from stages.benchmark.node_times import BLOCKED, CONVERSIONS, PLAIN, REORDERS, NodeTime
 
+_INSERTED = "InsertedPrecisionFreeCast"  # how onnxruntime names the casts that it adds
 _TINY_US = 10.0  # a node shorter than this is mostly the cost of starting it
 
 
@@ -20,10 +21,14 @@ def causes(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _off_blocked(seen: Evidence) -> Cause | None:
-    """Convolutions that fell out of the channel-blocked layout."""
-    was = {node.layer: node.layout for node in seen.a.convs}
+    """Convolutions that fell out of the channel-blocked layout for widths that they had not."""
+    was = {node.layer: node for node in seen.a.convs if node.layout == BLOCKED}
     convs = seen.b.convs
-    lost = [node for node in convs if node.layout == PLAIN and was.get(node.layer) == BLOCKED]
+    lost = [
+        node
+        for node in convs
+        if node.layout == PLAIN and node.layer in was and _width(node) != _width(was[node.layer])
+    ]
     share = seen.b.share(lost)
     if not lost or share < NOTABLE:
         return None
@@ -33,6 +38,36 @@ def _off_blocked(seen: Evidence) -> Cause | None:
         f"because of their channel counts and take {share:.0%} of the time: "
         f"{', '.join(_widths(node) for node in slowest(lost))}; "
         f"set {Key('search.align')} to 8 or 16 ({Command('doctor', '--target')} measures which)",
+    )
+
+
+def _width(node: NodeTime) -> tuple[int, int]:
+    return node.channels_in, node.channels_out
+
+
+def _weights_as_inputs(seen: Evidence) -> Cause | None:
+    """Weights that a caller may override."""
+    count = seen.b.weights_as_inputs
+    if not count:
+        return None
+    return Cause(
+        1.0,
+        f"{count} weight{'s are' if count > 1 else ' is'} also a graph input, which onnxruntime "
+        "may neither fold nor pack for its fast kernels: take them out with its script "
+        "remove_initializer_from_input.py",
+    )
+
+
+def _halves(seen: Evidence) -> Cause | None:
+    """Casts around kernels that exist in float32 only."""
+    casts = [node for node in seen.b.nodes if node.op == "Cast" and node.name.startswith(_INSERTED)]
+    if not seen.b.halves or not casts:
+        return None
+    share = seen.b.share(casts)
+    return Cause(
+        max(share, 0.5),
+        f"the file is float16 and {seen.setting.provider} computes it in float32: that halves the "
+        f"file, not the work, and {len(casts)} Cast nodes take {share:.0%} of the time",
     )
 
 
@@ -123,8 +158,11 @@ def _small_cut(seen: Evidence) -> Cause | None:
     before, after = seen.a.macs, seen.b.macs
     if not before or not after or after < 0.9 * before:
         return None
+    if after > 1.005 * before:
+        return Cause(1.0, f"it has {after / before:.2f} times the base's multiply-accumulates")
     removed = 1 - after / before
-    return Cause(1.0, f"only {removed:.0%} of the multiply-accumulates were removed")
+    only = f"only {removed:.0%}" if removed >= 0.005 else "none"
+    return Cause(1.0, f"{only} of the multiply-accumulates were removed")
 
 
 def _fallback(seen: Evidence) -> Cause | None:
@@ -154,7 +192,8 @@ def _denormals(seen: Evidence) -> Cause | None:
 def _near_peak(seen: Evidence) -> Cause | None:
     """Little left to gain from a better kernel or width."""
     rate = seen.b.gmacs_per_s
-    if not seen.peak or rate < 0.6 * seen.peak:
+    # a rate above the peak shows that the peak was taken while the machine was busy
+    if not 0.6 * seen.peak <= rate <= seen.peak or not rate:
         return None
     return Cause(
         0.1,  # a remark more than a cause: last
@@ -174,6 +213,8 @@ _CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
     _memory_bound,
     _fallback,
     _denormals,
+    _weights_as_inputs,
+    _halves,
 )
 # INT8 gains without fewer multiplications, and its kernels have no blocked layout
 _FLOAT_CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (

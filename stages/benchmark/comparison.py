@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.run.store import sha256_file
+from pipeline.runtime.feed import Given
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker, require_provider
+from stages.benchmark.doubts import doubts
 from stages.benchmark.intervals import Ratio, percentiles, ratio_intervals, variation, verdict
 from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import ProgressCallback, Protocol, Samples, Setting, measure
@@ -35,6 +37,10 @@ class Variant:
     images_per_s: float
     denormal_weights: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -46,6 +52,7 @@ class Comparison:
         verdict: "faster", "slower" or "no difference shown", of B.
         copies_ms: copies to and from the device, apart from the calls.
         flushed: the same with denormals treated as zero, where a file has any.
+        doubts: signs that the machine was busy; none where it was quiet.
         fallback_nodes: heavy nodes that the provider left to the CPU.
     """
 
@@ -67,12 +74,13 @@ class Comparison:
     seconds: float
     copies_ms: dict[str, float] | None = None
     flushed: dict[str, Any] | None = None
+    doubts: tuple[str, ...] = ()
     fallback_nodes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: a row of `benchmark.json`."""
         row = asdict(self)
-        for key in ("ci95", "aa_ci95", "cores", "fallback_nodes"):
+        for key in ("ci95", "aa_ci95", "cores", "doubts", "fallback_nodes"):
             row[key] = list(row[key])
         return row
 
@@ -86,7 +94,7 @@ def compare(
     threads: int = 1,
     static_batch: bool = False,
     protocol: Protocol | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Given = None,
     allow_fallback: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Comparison:
@@ -122,7 +130,7 @@ def compare_settings(
     settings: Sequence[Setting],
     *,
     protocol: Protocol | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Given = None,
     allow_fallback: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Comparison]:
@@ -160,11 +168,19 @@ class TimedFiles:
         """
         return [self._comparison(a, b, index) for index in range(len(self.settings))]
 
+    def alone(self, number: int) -> list[Variant]:
+        """One file by itself, at every setting."""
+        return [
+            _variant(self.facts[number], samples.calls[number], setting.batch)
+            for setting, samples in zip(self.settings, self.samples, strict=True)
+        ]
+
     def _comparison(self, a: int, b: int, index: int) -> Comparison:
         setting, samples = self.settings[index], self.samples[index]
         ratio, control = ratio_intervals(samples.ratios(a, b), samples.control())
         provider = find_provider(setting.provider).name
         copies = samples.copies_ms
+        sides = [_variant(self.facts[side], samples.calls[side], setting.batch) for side in (a, b)]
         return Comparison(
             provider=provider,
             batch=setting.batch,
@@ -175,8 +191,8 @@ class TimedFiles:
             ci95=_pair(ratio),
             aa_ratio=control.value,
             aa_ci95=_pair(control),
-            a=_variant(self.facts[a], samples.calls[a], setting.batch),
-            b=_variant(self.facts[b], samples.calls[b], setting.batch),
+            a=sides[0],
+            b=sides[1],
             rounds=sum(len(launch) for launch in samples.rounds),
             launches=len(samples.rounds),
             cores=tuple(samples.cores),
@@ -184,6 +200,7 @@ class TimedFiles:
             seconds=samples.seconds,
             copies_ms={"a": copies[a], "b": copies[b]} if copies else None,
             flushed=self._flushed(a, b, index),
+            doubts=doubts(ratio, control, samples.warm_stable, *(s.latency_ms for s in sides)),
             fallback_nodes=tuple(
                 node for side in (a, b) for node in self.fallback[side].get(provider, ())
             ),
@@ -209,11 +226,11 @@ def time_files(
     settings: Sequence[Setting],
     *,
     protocol: Protocol | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Given = None,
     allow_fallback: bool = False,
     progress: ProgressCallback | None = None,
 ) -> TimedFiles:
-    """Time two files or more in the same rounds, with one control: the first against itself.
+    """Time files in the same rounds, with one control: the first against itself.
 
     Takes a process a file and one more; arguments and errors as of `compare`.
     """
@@ -223,10 +240,13 @@ def time_files(
         for setting in settings:
             require_provider(worker, find_provider(setting.provider).name)
         facts = tuple(_facts(worker, path, input_shape) for path in paths)
-    # the CPU is what others fall back to
-    providers = {find_provider(setting.provider).name for setting in settings} - {CPU}
+    batches = {find_provider(setting.provider).name: setting.batch for setting in settings}
+    batches.pop(CPU, None)  # what others fall back to
     fallback = tuple(
-        {name: tuple(check_placement(p, name, allow_fallback, input_shape)) for name in providers}
+        {
+            name: tuple(check_placement(p, name, allow_fallback, input_shape, batch))
+            for name, batch in batches.items()
+        }
         for p in paths
     )
     found = measure(paths, settings, protocol, input_shape=input_shape, progress=progress)
@@ -238,14 +258,14 @@ def time_files(
     )
 
 
-def _facts(worker: Worker, path: Path, input_shape: Sequence[int] | None) -> dict[str, Any]:
+def _facts(worker: Worker, path: Path, input_shape: Given) -> dict[str, Any]:
     """What is known of the file itself, and the cost of one image."""
     digest = sha256_file(path)  # before it is timed: what changes meanwhile is another file
     scan = worker.scan(path, input_shape)
     return {
         "file": str(path),
         "sha256": digest,
-        "bytes": path.stat().st_size,
+        "bytes": path.stat().st_size + scan["external_bytes"],
         "denormal_weights": scan["denormals"],
         "macs": scan["macs"],
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stages.benchmark.node_times import NodeTime, Profile
-from stages.benchmark.protocol import Setting
+from stages.benchmark.setting import Setting
 
 NOTABLE = 0.10  # a cause is worth a sentence from this share of the time on
 

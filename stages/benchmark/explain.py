@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.runtime.feed import Given
 from pipeline.system import has_dot_product, int8_features
 from stages.benchmark.causes import causes
 from stages.benchmark.comparison import Comparison
 from stages.benchmark.evidence import Evidence
 from stages.benchmark.node_profile import profile
 from stages.benchmark.node_times import NodeTime, Profile
-from stages.benchmark.protocol import Setting
 from stages.benchmark.roofline import measured_peak
+from stages.benchmark.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ class Explanation:
         }
 
 
-def explain(
-    a: Path, b: Path, comparison: Comparison, *, input_shape: list[int] | None = None
-) -> Explanation:
+def explain(a: Path, b: Path, comparison: Comparison, *, input_shape: Given = None) -> Explanation:
     """Profile both files at the comparison's setting, in runs of their own, and find the causes.
 
     Args:
@@ -81,7 +80,7 @@ def explain_pairs(
     pairs: Mapping[str, tuple[Path, Path]],
     comparison: Comparison,
     *,
-    input_shape: list[int] | None = None,
+    input_shape: Given = None,
 ) -> dict[str, Explanation]:
     """`explain` for several pairs by name, each file profiled once."""
     setting = Setting(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pipeline.errors import Command
 from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
 from stages.benchmark.node_times import CONVERSIONS, REORDERS, NodeTime
 
@@ -40,6 +41,20 @@ def _conversions(seen: Evidence) -> Cause | None:
     )
 
 
+def _dynamic(seen: Evidence) -> Cause | None:
+    """Scales that are found anew at every call."""
+    found = [node for node in seen.b.nodes if node.op == "DynamicQuantizeLinear"]
+    if not found:
+        return None
+    share = seen.b.share([*found, *(n for n in seen.b.nodes if n.op in ("Cast", "Mul"))])
+    return Cause(
+        max(share, 0.5),
+        f"it is quantised dynamically: {len(found)} activations are measured anew at every call, "
+        "and int32 results go back to float32 by Cast and Mul; all that takes "
+        f"{share:.0%} of the time, and {Command('quantize', 'MODEL.onnx')} fixes the scales once",
+    )
+
+
 def _islands(seen: Evidence) -> Cause | None:
     """Activations and attention without weights, computed in float."""
     alone = [
@@ -48,7 +63,7 @@ def _islands(seen: Evidence) -> Cause | None:
         if not node.layer and not node.integer and node.op not in _MOVES
     ]
     share = seen.b.share(alone)
-    if share < NOTABLE:
+    if share < NOTABLE or _dynamic(seen):  # where all but the products is float anyway
         return None
     return Cause(
         share,
@@ -113,6 +128,7 @@ def _seven_bits(seen: Evidence) -> Cause | None:
 INT8_CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
     _float_layers,
     _conversions,
+    _dynamic,
     _islands,
     _signed_activations,
     _unsigned_weights,

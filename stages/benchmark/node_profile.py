@@ -8,20 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime.providers import find_provider
+from pipeline.runtime.feed import Given
 from pipeline.runtime.worker import Worker
-from stages.benchmark.fingerprint import cores, resolve_threads
 from stages.benchmark.node_times import BLOCKED, INT8, PLAIN, REORDERS, NodeTime, Profile
-from stages.benchmark.protocol import Setting
+from stages.benchmark.opening import open_at
+from stages.benchmark.setting import Setting
 
 _BLOCKED_SUFFIX = "_nchwc"  # how onnxruntime renames what it moves to channel-blocked kernels
 
+_CAST_PREFIX = "InsertedPrecisionFreeCast_"  # before what it computes in float32 instead of float16
 _FUSED_INTEGER = re.compile(r"_token_\d+$")  # and what it fuses with its conversions
 
 
-def profile(
-    path: Path, setting: Setting, *, input_shape: Sequence[int] | None = None, runs: int = 30
-) -> Profile:
+def profile(path: Path, setting: Setting, *, input_shape: Given = None, runs: int = 30) -> Profile:
     """Run the file in a child with onnxruntime's profiler on; it perturbs, so no ratio uses it.
 
     Args:
@@ -31,31 +30,39 @@ def profile(
         ArtifactError: the file cannot be opened, or kills the runtime.
         EnvironmentProblem: this onnxruntime lacks the provider, or ran out of memory.
     """
-    provider = find_provider(setting.provider)
-    threads = resolve_threads(setting.threads)
     with Worker() as worker:
         facts = worker.scan(path, input_shape)
-        worker.pin(cores(threads))
-        worker.open(
-            path,
-            provider=provider.name,
-            threads=threads,
-            profile=True,
-            static_dims={"batch": setting.batch} if setting.static_batch else None,
-        )
-        worker.feed(batch=setting.batch, shape=input_shape, device=provider.device)
+        open_at(worker, path, setting, input_shape, profile=True)
         rows = worker.profile(runs=runs, skip=min(5, runs // 2))
-    layers = layer_names(facts["layers"])
-    nodes = tuple(node_time(row, layers, setting.batch) for row in rows)
+    nodes = tuple(node_times(rows, facts["layers"], setting.batch))
     types = facts["quantization"]
     return Profile(
         nodes,
         macs=setting.batch * facts["macs"],
         denormals=facts["denormals"],
+        weights_as_inputs=facts["weights_as_inputs"],
+        halves=facts["halves"],
         activations=tuple(types["activations"]),
         weights=tuple(types["weights"]),
         seven_bits=types["seven_bits"],
     )
+
+
+def node_times(
+    rows: Sequence[Mapping[str, Any]], layers: Sequence[dict[str, Any]], batch: int = 1
+) -> list[NodeTime]:
+    """All rows of a profile. Layers without a name, which the runtime calls as it likes, are told
+    by their order, where as many nodes are left over.
+    """
+    names = layer_names(layers)
+    found = [_layer_of(row, names) for row in rows]
+    seen = [layer["values"] for layer in found if layer]
+    missing = iter([layer for layer in layers if layer["values"] not in seen])
+    left = [at for at, row in enumerate(rows) if not found[at] and _multiplies(row["op"])]
+    if len(left) == len(layers) - len(seen):
+        for at in left:
+            found[at] = next(missing)
+    return [node_time(row, layer, batch) for row, layer in zip(rows, found, strict=True)]
 
 
 def layer_names(layers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -66,20 +73,28 @@ def layer_names(layers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             names.setdefault(value, layer)
     for layer in layers:  # a layer's own names win over those of what follows another one
         names[layer["values"][0]] = layer
-        names[layer["node"]] = layer
+        if layer["node"]:
+            names[layer["node"]] = layer
     return names
 
 
-def node_time(
-    row: Mapping[str, Any], layers: Mapping[str, dict[str, Any]], batch: int = 1
-) -> NodeTime:
+def _layer_of(
+    row: Mapping[str, Any], layers: Mapping[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What the file says about a row's layer; None of a node that multiplies nothing."""
+    if row["op"] in REORDERS or not _multiplies(row["op"]):
+        return None
+    name = row["name"].removeprefix(_CAST_PREFIX).removesuffix(_BLOCKED_SUFFIX)
+    name = _FUSED_INTEGER.sub("", name)
+    return layers.get(name) or layers.get(name.removeprefix("fused "))
+
+
+def node_time(row: Mapping[str, Any], layer: dict[str, Any] | None, batch: int = 1) -> NodeTime:
     """One row of the child's profile, with what the file says about its layer."""
     node = NodeTime(row["name"], row["op"], row["provider"], float(row["us"]))
-    blocked = node.name.endswith(_BLOCKED_SUFFIX)
-    name = _FUSED_INTEGER.sub("", node.name.removesuffix(_BLOCKED_SUFFIX))
-    layer = layers.get(name) or layers.get(name.removeprefix("fused "))
-    if layer is None or node.op in REORDERS or not _multiplies(node.op):
+    if layer is None:
         return node
+    blocked = node.name.endswith(_BLOCKED_SUFFIX)
     macs = batch * layer["macs"]
     layout = ""
     if "Conv" in node.op:

@@ -55,6 +55,8 @@ class Profile:
         denormals: weights that are not zero and below the smallest normal number.
         activations, weights: integer types that the file is quantised to; none of a float file.
         seven_bits: whether its weights leave the eighth bit unused.
+        weights_as_inputs: weights that a caller may override, so that none is packed or folded.
+        halves: whether it is a float16 file.
     """
 
     nodes: tuple[NodeTime, ...]
@@ -63,6 +65,8 @@ class Profile:
     activations: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     seven_bits: bool = False
+    weights_as_inputs: int = 0
+    halves: bool = False
 
     @property
     def us(self) -> float:

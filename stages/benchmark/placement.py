@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Command, EnvironmentProblem, Hint
+from pipeline.runtime.feed import Given
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker
 
@@ -32,7 +33,8 @@ def check_placement(
     path: Path,
     provider: str,
     allow_fallback: bool = False,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Given = None,
+    batch: int = 1,
 ) -> list[str]:
     """Heavy nodes of the file that fall back to the CPU, found by a short profiled run.
 
@@ -43,7 +45,7 @@ def check_placement(
     chosen = find_provider(provider)
     with Worker() as worker:
         opened = worker.open(path, provider=chosen.name, profile=True)
-        worker.feed(batch=1, shape=input_shape, device=chosen.device)
+        worker.feed(batch=batch, shape=input_shape, device=chosen.device)
         # A session lists a provider that took none of its nodes; only a profile tells.
         rows = worker.profile(runs=3)
     left = misplaced(rows, chosen.name) if chosen.name != CPU else []

@@ -23,32 +23,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.runtime.providers import CPU, find_provider
+from pipeline.runtime.feed import Given
+from pipeline.runtime.providers import find_provider
 from pipeline.runtime.worker import Worker
-from stages.benchmark.fingerprint import cores, resolve_threads
+from stages.benchmark.fingerprint import resolve_threads
+from stages.benchmark.opening import open_at
+from stages.benchmark.setting import Setting
 
 _CHEAP_NS = 20e6
 
 _Item = TypeVar("_Item")
 ProgressCallback = Callable[[int, int], None]
 """Called with (parts done, parts in all)."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is timed.
-
-    Attributes:
-        provider: execution provider, short or long name.
-        batch: images a call.
-        threads: intra-op threads; 0: all cores that this process may use.
-        static_batch: whether the batch is fixed in the graph before it is optimised.
-    """
-
-    provider: str = CPU
-    batch: int = 1
-    threads: int = 1
-    static_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +108,7 @@ def measure(
     settings: Sequence[Setting],
     protocol: Protocol,
     *,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Given = None,
     flush_denormals: bool = False,
     progress: ProgressCallback | None = None,
 ) -> list[Samples]:
@@ -161,22 +147,14 @@ def _prepare(
     files: Sequence[Path | bytes],
     setting: Setting,
     samples: Samples,
-    input_shape: Sequence[int] | None,
+    input_shape: Given,
     flush_denormals: bool,
 ) -> None:
     """Open every file in its process. All are pinned to the same cores: they run in turn."""
     samples.threads = resolve_threads(setting.threads)
-    provider = find_provider(setting.provider)
     for worker, file in zip(workers, files, strict=True):
-        samples.cores = worker.pin(cores(samples.threads))  # before `open`: its threads inherit it
-        worker.open(
-            file,
-            provider=provider.name,
-            threads=samples.threads,
-            static_dims={"batch": setting.batch} if setting.static_batch else None,
-            flush_denormals=flush_denormals,
-        )
-        worker.feed(batch=setting.batch, shape=input_shape, device=provider.device)
+        opened = open_at(worker, file, setting, input_shape, flush_denormals=flush_denormals)
+        samples.cores = opened["cores"]
 
 
 def _warm(workers: Sequence[Worker], launch: int, protocol: Protocol, samples: Samples) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.data.images import Images
 from pipeline.data.load import load_test
-from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key
+from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key, UsageError
 from pipeline.models.files import read_model_file
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
@@ -17,6 +17,7 @@ from pipeline.runtime.worker import Worker
 from stages.benchmark.accuracy import onnx_accuracy
 from stages.benchmark.alignment_cache import cached_alignment
 from stages.benchmark.comparison import Comparison, TimedFiles, time_files
+from stages.benchmark.equal_work import first_call
 from stages.benchmark.explain import explain_pairs
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.intervals import FASTER, SLOWER
@@ -59,7 +60,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     quantization = ctx.read("quantization")
     variants = _variants(ctx, quantization)
     chosen = delivered(variants, quantization)
-    further = [Path(name) for name in ctx.config.benchmark.against]
+    further = [path for name in ctx.config.benchmark.against if _fits(ctx, path := Path(name))]
     timed = _time(ctx, [*(variant.path for variant in variants), *further])
     images = load_test(ctx.config.data)  # the first and only stage that reads them
     with Worker() as worker:
@@ -123,6 +124,17 @@ def _runs_there(ctx: StageContext, path: Path) -> bool:
         check_placement(path, settings.provider, settings.allow_fallback, _input_shape(ctx))
     except EnvironmentProblem as error:
         ctx.note(f"not timed: {error.message}")
+        return False
+    return True
+
+
+def _fits(ctx: StageContext, path: Path) -> bool:
+    """Whether a file of `benchmark.against` takes the batches that are timed."""
+    try:
+        for setting in setting_list(ctx.config.benchmark):
+            first_call(path, setting, _input_shape(ctx))
+    except UsageError as error:
+        ctx.warn(f"not timed: {error.message}")
         return False
     return True
 

@@ -52,7 +52,9 @@ def test_several_files_against_the_first_denormals_and_why_one_is_not_faster(
         conv_file(tmp_path / "base.onnx", 64),
         conv_file(tmp_path / "tiny.onnx", 64, scale=1e-39),
     )
-    result = rlp("bench", base, tiny, conv_file(tmp_path / "small.onnx", 8), "--json")
+    small = conv_file(tmp_path / "small.onnx", 8)
+    options = ("--allow-different", "--json")  # as wide as their channels, these answer differently
+    result = rlp("bench", base, tiny, small, *options)
     document = result.json()
     rows = document["settings"]
     assert [Path(row["b"]["file"]).name for row in rows] == ["tiny.onnx", "small.onnx"]
@@ -72,6 +74,54 @@ def test_several_files_against_the_first_denormals_and_why_one_is_not_faster(
     )
     assert f"{count:,} in tiny.onnx" in line
     assert line.count("ms as it is") == line.count("ms flushed") == 2
+
+
+def test_one_file_alone_at_several_batches(rlp: fake_run.Rlp, tmp_path: Path, quick: None) -> None:
+    file = conv_file(tmp_path / "a.onnx", 8)
+    result = rlp("bench", file, "--batch", "1,4", "--json")
+    document = result.json()
+    assert (document["settings"], document["refused"], document["why"]) == ([], [], [])
+    assert [row["batch"] for row in document["files"]] == [1, 4]
+    for row in document["files"]:
+        assert row["inputs"] == {"input": {"type": "float32", "shape": [row["batch"], 8, 8, 8]}}
+        assert row["latency_ms"]["p50"] > 0
+        assert row["images_per_s"] == pytest.approx(1e3 * row["batch"] / row["latency_ms"]["p50"])
+        assert row["memory_bytes"] > 0
+    assert "fed input float32 4×8×8×8: a.onnx" in result.err
+    assert "takes about" in result.err
+
+
+def test_a_busy_machine_is_said_beside_the_verdict_with_the_command_to_repeat(
+    rlp: fake_run.Rlp, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparing = importlib.import_module("stages.benchmark.comparison")
+    monkeypatch.setattr(comparing, "doubts", lambda *given: ("the warm-up did not settle",))
+    file = conv_file(tmp_path / "a.onnx", 8)
+    (line,) = [
+        line
+        for line in rlp("bench", file, file, "--shape", "8x8x8").out.splitlines()
+        if "a.onnx against a.onnx" in line
+    ]
+    again = f"repeat with rlp bench {file} {file} --shape 8x8x8 --min-seconds 8"
+    assert line.endswith(f"; the machine was busy: the warm-up did not settle; {again}")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--batch", "1,0"), "--batch 0: expected a whole number from 1 on"),
+        (("--batch", "two"), "two is not a whole number"),
+        (("--shape", "3xwide"), "--shape 3xwide: expected sizes"),
+        (("--shape", "x="), "--shape x=: expected sizes"),
+        (("--shape", "9x8x8"), "--shape 9x8x8: the files take float32 1×8×8×8"),
+    ],
+)
+def test_options_of_bench_that_mean_nothing_are_exit_2(
+    rlp: fake_run.Rlp, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    result = rlp("bench", conv_file(tmp_path / "a.onnx", 8), *options)
+    assert result.code == 2
+    assert words in result.lines("error")[0]
 
 
 @pytest.mark.parametrize(

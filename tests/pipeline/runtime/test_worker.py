@@ -87,7 +87,7 @@ def test_a_child_that_dies_while_opening_reports_its_last_words(tmp_path: Path) 
     )
     with Worker(command=[sys.executable, "-c", script]) as worker:
         with pytest.raises(ArtifactError, match=r"SIGABRT.*model\.onnx") as caught:
-            worker.open(tmp_path / "model.onnx")
+            worker.open(double(tmp_path / "model.onnx"))
         assert not worker.alive
     assert caught.value.details == ("stack smashed",)
 
@@ -96,7 +96,7 @@ def test_a_child_that_hangs_is_killed(tmp_path: Path) -> None:
     script = "import sys, threading; sys.stdin.readline(); threading.Event().wait()"
     with Worker(command=[sys.executable, "-c", script], timeout=0.2) as worker:
         with pytest.raises(ArtifactError, match="did not answer"):
-            worker.open(tmp_path / "model.onnx")
+            worker.open(double(tmp_path / "model.onnx"))
         assert not worker.alive
 
 

@@ -9,10 +9,16 @@ from bench_graphs import conv_node as conv
 from bench_graphs import other_node as other
 from bench_graphs import profile_of as run
 
+from pipeline.runtime import CPU
 from stages.benchmark.causes import causes as causes_of
 from stages.benchmark.evidence import Evidence
-from stages.benchmark.node_times import PLAIN, Profile
+from stages.benchmark.node_times import PLAIN, NodeTime, Profile
 from stages.benchmark.protocol import Setting
+
+
+def cast(name: str, us: float) -> NodeTime:
+    return NodeTime(name, "Cast", CPU, us)
+
 
 BASE = run(conv("c1", 100.0), conv("c2", 100.0))
 
@@ -50,6 +56,13 @@ def test_a_plain_good_cut_has_no_cause() -> None:
         (run(conv("c1", 97.0, 60), conv("c2", 98.0, 62)), "only 3% of the multiply-accumulates"),
         (run(conv("c1", 40.0, 32), other("Conv", 10.0, "CPU2")), "1 nodes ran on CPU2"),
         (run(conv("c1", 40.0, 32), denormals=7), "7 denormal weights"),
+        (run(conv("c1", 190.0), weights_as_inputs=3), "3 weights are also a graph input"),
+        (
+            run(conv("c1", 40.0, 32), cast("InsertedPrecisionFreeCast_x", 10.0), halves=True),
+            "computes it in float32.*1 Cast nodes take 20% of the time",
+        ),
+        (run(conv("c1", 300.0)), "1.50 times the base's multiply-accumulates"),
+        (run(conv("c1", 200.0)), "none of the multiply-accumulates were removed"),
     ],
 )
 def test_each_cause_has_its_sentence(profile: Profile, sentence: str) -> None:
@@ -60,6 +73,20 @@ def test_each_cause_has_its_sentence(profile: Profile, sentence: str) -> None:
 def test_close_to_the_limit_is_a_number() -> None:
     found = causes(run(conv("c1", 40.0, 32)), peak=60.0)
     assert "50 of this machine's 60 GMAC/s" in found[0]
+
+
+def test_a_rate_above_the_peak_shows_a_busy_machine_and_is_no_cause() -> None:
+    assert causes(run(conv("c1", 40.0, 32)), peak=40.0) == ()
+
+
+def test_a_layer_of_the_same_width_did_not_leave_its_layout_because_of_it() -> None:
+    found = causes(run(conv("c1", 100.0, layout=PLAIN), conv("c2", 40.0, 32)))
+    assert not [cause for cause in found if "because of their channel counts" in cause]
+
+
+def test_a_cast_of_the_files_own_is_none_that_float16_brings() -> None:
+    found = causes(run(conv("c1", 40.0, 32), cast("cast", 10.0), halves=True))
+    assert not [cause for cause in found if "float16" in cause]
 
 
 def test_the_weightiest_cause_comes_first() -> None:

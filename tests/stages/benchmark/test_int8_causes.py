@@ -48,6 +48,11 @@ def test_int8_of_the_same_network_needs_no_fewer_multiplications() -> None:
             {},
             "2 nodes without weights compute in float32 \\(Sigmoid, Mul\\) and take 50%",
         ),
+        (
+            int8(other_node("DynamicQuantizeLinear", 30.0), other_node("Mul", 20.0)),
+            {},
+            "quantised dynamically: 1 activations.*50% of the time.*rlp quantize",
+        ),
         (int8(activations=("int8",)), {}, "activations are int8 \\(S8S8\\)"),
         (int8(weights=("uint8",)), {}, "weights are uint8 \\(U8U8\\)"),
         (int8(), {"dot_product": False}, "no VNNI.*100% of the time"),
