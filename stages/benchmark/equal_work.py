@@ -16,8 +16,7 @@ from pipeline.errors import ArtifactError, UsageError
 from pipeline.runtime.feed import FixedBatch, Given, OpenSizes
 from pipeline.runtime.sizes import images_a_call
 from pipeline.runtime.worker import Worker
-from stages.benchmark.opening import open_at
-from stages.benchmark.protocol import Protocol
+from stages.benchmark.protocol import Protocol, open_at
 from stages.benchmark.setting import Setting
 
 _START = 0.3  # seconds that a child takes to start and to warm up

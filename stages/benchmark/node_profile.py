@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.runtime.feed import Given
 from pipeline.runtime.worker import Worker
 from stages.benchmark.node_times import BLOCKED, INT8, PLAIN, REORDERS, NodeTime, Profile
-from stages.benchmark.opening import open_at
+from stages.benchmark.protocol import open_at
 from stages.benchmark.setting import Setting
 
 _BLOCKED_SUFFIX = "_nchwc"  # how onnxruntime renames what it moves to channel-blocked kernels
