@@ -4,84 +4,102 @@ kill.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.run.artifacts import MANIFEST
-from pipeline.run.store import disk_errors, fsync_folder
+from pipeline.run.inside import WORK, Folder, open_run
+from pipeline.run.store import disk_errors
 
 _STAGING = ".staging-"
 _OLD = ".old-"
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 @contextmanager
-def staging(run: Path, stage: str) -> Iterator[Path]:
+def staging(home: Folder, stage: str) -> Iterator[Path]:
     """A fresh folder to write a stage's outputs into; removed unless `commit` took it."""
-    folder = run / f"{_STAGING}{stage}"
-    with disk_errors(folder):
-        _remove(folder)
-        folder.mkdir()
+    name = f"{_STAGING}{stage}"
+    with disk_errors(home.path / name):
+        home.remove(name)
+        home.make(name)
     try:
-        yield folder
+        yield home.path / name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        home.remove(name)
 
 
-def commit(run: Path, stage: str, folder: Path) -> None:
-    """Put a complete staging folder (its manifest was written last) in the stage's place.
+def commit(home: Folder, stage: str) -> None:
+    """Put the complete staging folder (its manifest was written last) in the stage's place.
 
     Killed between the two renames, `recover` rolls forward.
     """
-    target, old = run / stage, run / f"{_OLD}{stage}"
-    with disk_errors(target):
-        fsync_folder(folder)
-        _remove(old)
-        if os.path.lexists(target):
-            os.rename(target, old)  # a rename does not replace a folder that has files
+    fresh, old = f"{_STAGING}{stage}", f"{_OLD}{stage}"
+    with disk_errors(home.path / stage):
+        with home.folder(fresh) as folder:
+            folder.sync()
+        home.remove(old)
+        if home.has(stage):
+            home.rename(stage, old)  # a rename does not replace a folder that has files
         try:
-            os.rename(folder, target)
+            home.rename(fresh, stage)
         except BaseException:  # the result before is still good: back with it
-            if os.path.lexists(old) and not os.path.lexists(target):
-                os.rename(old, target)
+            if home.has(old) and not home.has(stage):
+                home.rename(old, stage)
             raise
         # first: until the disk has the new name, the old result is all there is
-        fsync_folder(run)
-        _remove(old)
+        home.sync()
+        home.remove(old)
 
 
-def recover(run: Path) -> list[str]:
-    """Finish or sweep what a killed process left behind; returns one sentence for each thing done.
+def recover(run: Path, *inner: str) -> list[str]:
+    """Finish or sweep what a killed process left behind in a run, or in the folder `inner` of it;
+    returns one sentence for each thing done.
 
     Raises:
+        ArtifactError: a link leads out of the run; nothing behind it was touched.
         EnvironmentProblem: the disk said no.
     """
-    with disk_errors(run):
-        return _recover(run)
+    with open_run(run, *inner) as home, disk_errors(home.path):
+        _sweep_scratch(home)  # first: a link there is refused before anything is done
+        return _recover(home)
 
 
-def _recover(run: Path) -> list[str]:
+def _recover(home: Folder) -> list[str]:
     done: list[str] = []
-    for old in sorted(run.glob(f"{_OLD}*")):
-        stage = old.name.removeprefix(_OLD)
-        target, fresh = run / stage, run / f"{_STAGING}{stage}"
-        if not os.path.lexists(target):
-            forward = (fresh / MANIFEST.file).is_file()  # written last: all else is there
-            os.rename(fresh if forward else old, target)
+    for old in home.names(_OLD):
+        stage = old.removeprefix(_OLD)
+        if not home.has(stage):
+            fresh = f"{_STAGING}{stage}"
+            forward = _complete(home, fresh)
+            home.rename(fresh if forward else old, stage)
             done.append(f"{stage}: an interrupted commit was {'finished' if forward else 'undone'}")
-        _remove(old)
-    for fresh in sorted(run.glob(f"{_STAGING}*")):  # after the loop that may still need one
-        _remove(fresh)
-        done.append(f"{fresh.name.removeprefix(_STAGING)}: unfinished files were swept")
-    for torn in [*run.glob(".*.tmp"), *run.glob(".work/*/.*.tmp")]:
-        torn.unlink(missing_ok=True)
+        home.remove(old)
+    for fresh in home.names(_STAGING):  # after the loop that may still need one
+        home.remove(fresh)
+        done.append(f"{fresh.removeprefix(_STAGING)}: unfinished files were swept")
+    _sweep(home)
     return done
+
+
+def _complete(home: Folder, fresh: str) -> bool:
+    """Whether a staging folder is there, with its manifest, which is written last."""
+    if not home.has_folder(fresh):
+        return False
+    with home.folder(fresh) as folder:
+        return folder.has(MANIFEST.file)
+
+
+def _sweep_scratch(home: Folder) -> None:
+    if home.has(WORK):
+        with home.folder(WORK) as work:
+            for name in filter(work.has_folder, work.names()):
+                with work.folder(name) as scratch:
+                    _sweep(scratch)
+
+
+def _sweep(folder: Folder) -> None:
+    """Remove files that were being written."""
+    for torn in folder.names(".", ".tmp"):
+        if not folder.has_folder(torn):
+            folder.remove(torn)

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +30,7 @@ from pipeline.errors import (
 from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, RUN
 from pipeline.run.commit import commit, recover, staging
+from pipeline.run.inside import WORK, open_run
 from pipeline.run.manifest import Dependencies, accept_edits, read_manifest, write_manifest
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
 from pipeline.run.rounds import PlacedStage
@@ -131,14 +131,7 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
 
 
 def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) -> list[Step]:
-    earlier = [
-        folder
-        for folder in rounds.folders(request.run)
-        if folder.is_dir() and not folder.is_symlink()  # no sweeping through a link
-    ]
-    for folder in (request.run, *earlier):
-        for sentence in recover(folder):
-            watcher.note(sentence if folder == request.run else f"{folder.name}/{sentence}")
+    _recover(request, watcher)
     for folder in rounds.stale_rounds(request.run, request.config.rounds):
         watcher.warn(
             f"{folder}: left by a run of more rounds, and no part of this one; it may be deleted"
@@ -173,9 +166,21 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
             _run_stage(request, step, card, watcher, stop_signal)
             done.add(stage.name)
         elif step.action == "reuse":  # killed after its commit: the checkpoints are still there
-            shutil.rmtree(_work(request.run, stage), ignore_errors=True)
+            _drop_scratch(request.run, stage)
         taken.append(step)
     return taken
+
+
+def _recover(request: Request, watcher: Watcher) -> None:
+    """Of the run and of its earlier rounds; a link in the place of one of its own is refused."""
+    run, count = request.run, request.config.rounds
+    stale = rounds.stale_rounds(run, count)
+    for sentence in recover(run):
+        watcher.note(sentence)
+    for folder in rounds.folders(run):
+        if folder not in stale or (folder.is_dir() and not folder.is_symlink()):
+            for sentence in recover(run, folder.name):
+                watcher.note(f"{folder.name}/{sentence}")
 
 
 def _refuse_blocked(step: Step) -> None:
@@ -190,13 +195,11 @@ def _run_stage(
     assert needs is not None
     if stop_signal():
         raise Interrupted(signal_number=stop_signal())
-    home, leaf = (request.run / stage.name).parent, (request.run / stage.name).name
-    store.make_folder(home)
-    work = _work(request.run, stage)
-    _prepare_work(work, needs)
+    *rounds_folder, leaf = stage.name.split("/")
+    work = _prepare_scratch(request.run, stage, needs)
     # how long it took is not the wall clock's to say: that may be set back
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with staging(home, leaf) as out:
+    with open_run(request.run, *rounds_folder) as home, staging(home, leaf) as out:
         ctx = StageContext(
             config=request.config,
             out=out,
@@ -217,26 +220,43 @@ def _run_stage(
             _seed(request.config.seed)  # a stage draws the same whatever ran before it
             summary = stage.stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)
-            commit(home, leaf, out)
-    shutil.rmtree(work, ignore_errors=True)
+            commit(home, leaf)
+    _drop_scratch(request.run, stage)
     watcher.end(step, summary, time.monotonic() - clock)
 
 
-def _work(run: Path, stage: PlacedStage) -> Path:
-    """Scratch of a stage, beside its folder: `.work/search`, `round-1/.work/search`."""
-    folder = run / stage.name
-    return folder.parent / ".work" / folder.name
+def _scratch(stage: PlacedStage) -> tuple[list[str], str]:
+    """Where a stage's scratch lies, beside its folder: `.work/search`, `round-1/.work/search`."""
+    *outer, leaf = stage.name.split("/")
+    return [*outer, WORK], leaf
 
 
-def _prepare_work(work: Path, needs: Dependencies) -> None:
+def _prepare_scratch(run: Path, stage: PlacedStage, needs: Dependencies) -> Path:
     """Keep checkpoints only when they were made for exactly these needs."""
     key = store.dump_json(needs.__dict__)
-    marker = work / "needs.json"
-    with store.disk_errors(work):
-        if not marker.is_file() or marker.read_bytes() != key:
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
+    outer, leaf = _scratch(stage)
+    path = run.joinpath(*outer, leaf)
+    marker = path / "needs.json"
+    with store.disk_errors(path), open_run(run, *outer, make=True) as work:
+        if not (work.has_folder(leaf) and _holds(marker, key)):
+            work.remove(leaf)
+            work.make(leaf)
             store.write_bytes(marker, key)
+    return path
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether there is a regular file of exactly these bytes."""
+    try:
+        return store.read_bytes(path, max_bytes=len(data)) == data
+    except ArtifactError:
+        return False
+
+
+def _drop_scratch(run: Path, stage: PlacedStage) -> None:
+    outer, leaf = _scratch(stage)
+    with suppress(FileNotFoundError), open_run(run, *outer) as work:
+        work.remove(leaf)
 
 
 def _inputs(

@@ -17,9 +17,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pipeline import system
 from pipeline.errors import ArtifactError, EnvironmentProblem, Locked
 
 if TYPE_CHECKING:
@@ -106,10 +105,12 @@ def append_bytes(path: Path, data: bytes) -> None:
     """Add to the end of a file durably; a kill leaves a part of `data` at most.
 
     Raises:
+        ArtifactError: not a regular file, or it has a second name.
         EnvironmentProblem: the disk said no.
     """
     with disk_errors(path):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        check_regular(path, single=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         try:
             # one call without a buffer: a kill tears the end of a line at most
             left = memoryview(data)
@@ -170,8 +171,13 @@ def sha256_file(path: Path) -> str:
         ArtifactError: missing or not a regular file.
     """
     check_regular(path)
-    with disk_errors(path):
-        return system.sha256_file(path)
+    with disk_errors(path), _open(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open(path: Path) -> BinaryIO:
+    # a file that took the place of the one that was looked at is no way out of the run either
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def read_bytes(path: Path, *, max_bytes: int, sha256: str | None = None) -> bytes:
@@ -180,9 +186,9 @@ def read_bytes(path: Path, *, max_bytes: int, sha256: str | None = None) -> byte
     Raises:
         ArtifactError: missing, linked, too large, or the hash differs.
     """
-    check_regular(path, max_bytes)
-    with disk_errors(path):
-        data = path.read_bytes()  # once: what is hashed here is what the caller parses
+    size = check_regular(path, max_bytes)
+    with disk_errors(path), _open(path) as file:
+        data = file.read(size)  # once: what is hashed here is what the caller parses
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ArtifactError(f"{path}: the bytes differ from those committed (sha256 mismatch)")
     return data
@@ -245,6 +251,7 @@ def lock(run: Path) -> Iterator[None]:
 
     Raises:
         Locked: another live process holds it; names pid and host.
+        ArtifactError: its lock file is a link.
         EnvironmentProblem: the folder cannot be made or written.
     """
     from filelock import FileLock, Timeout
@@ -252,7 +259,10 @@ def lock(run: Path) -> Iterator[None]:
     owner = run / ".owner.json"
     with disk_errors(run):
         run.mkdir(parents=True, exist_ok=True)
-        held = FileLock(run / ".lock")
+        lock_file = run / ".lock"
+        if os.path.lexists(lock_file):  # in a run of a stranger's it may be a link to anything
+            check_regular(lock_file, single=True)
+        held = FileLock(lock_file)
         try:
             held.acquire(timeout=0)
         except Timeout:

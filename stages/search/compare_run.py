@@ -21,6 +21,7 @@ from pipeline.data.splits import Splits
 from pipeline.errors import Hint, UsageError
 from pipeline.models.files import load_model
 from pipeline.run.artifacts import document
+from pipeline.run.inside import WORK, open_run
 from pipeline.run.store import sha256_file
 from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.compare import Fitter, Recover, compare_strategies
@@ -104,7 +105,8 @@ class RunComparison:
             images = _fewer(splits, request.distill_images, self.config.seed)
             precision = self._precision(splits)
             subject = self._subject(request, precision)
-            finished = FinishedRuns(self.folder / ".work", subject)
+            with open_run(self.folder, WORK, make=True) as work:
+                finished = FinishedRuns(work.path, subject)
             journal = Journal.open(finished.table, subject)
             with self._calibrator(splits, finished, precision) as calibrator:
                 problem = self._problem(splits, calibrator, precision)

@@ -18,6 +18,7 @@ from pipeline.data.load import load_splits
 from pipeline.data.splits import Splits
 from pipeline.models.files import load_model
 from pipeline.run.artifacts import TRIALS, document
+from pipeline.run.inside import WORK, open_run
 from pipeline.run.stage import Reporter, SilentReporter
 from pipeline.run.store import sha256_file
 from pipeline.training.machine import all_cores, device_for, exact_float32
@@ -154,9 +155,8 @@ class RunFront:
             "files": [sha256_file(path) for path in files],
         }
         digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
-        work = self.folder / ".work"
-        work.mkdir(parents=True, exist_ok=True)
-        journal = Journal.open(work / f"front-{digest[:12]}.jsonl", TRIALS.stamp({"of": of}))
+        with open_run(self.folder, WORK, make=True) as work:
+            journal = Journal.open(work.path / f"front-{digest[:12]}.jsonl", TRIALS.stamp({"of": of}))
         if journal.trials:
             self.reporter.note(f"{len(journal.trials)} measurements recovered from the journal")
         return journal

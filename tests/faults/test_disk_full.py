@@ -5,6 +5,7 @@ next run completes.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -90,11 +91,10 @@ def test_read_error_of_an_artefact_is_an_environment_problem(
     path = tmp_path / "a.json"
     store.write_json(path, {})
 
-    def broken(self: Path, *args: object) -> bytes:
+    def broken(*args: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "open", broken)
-    monkeypatch.setattr(Path, "read_bytes", broken)
+    monkeypatch.setattr(os, "open", broken)
     for read in (store.sha256_file, store.read_json):
         with pytest.raises(EnvironmentProblem, match=r"a\.json: Input/output error"):
             read(path)

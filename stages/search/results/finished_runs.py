@@ -20,7 +20,7 @@ class FinishedRuns:
     More seeds or strategies continue it; other settings begin another one, beside it.
 
     Args:
-        folder: of such files; made if absent.
+        folder: of such files.
         of: whatever the runs depend on, as plain JSON types.
 
     Attributes:
@@ -36,7 +36,6 @@ class FinishedRuns:
         digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
         self.path, self.of = folder / f"compare-{digest[:12]}.json", of
         self.table = self.path.with_suffix(".table.jsonl")
-        folder.mkdir(parents=True, exist_ok=True)
         old = read_json(self.path) if self.path.exists() else {}
         rows = [_run(row) for row in old.get("runs", ())]
         self.runs = {(run.strategy, run.seed): run for run in rows}

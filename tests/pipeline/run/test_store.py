@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.run import store
 from pipeline.run.commit import commit, recover, staging
+from pipeline.run.inside import open_run
 from pipeline.run.documents import Sealed
 
 SEALED = Sealed("k", "", ("a.json",), 1 << 20, "a thing")
@@ -178,9 +179,9 @@ def test_second_name_is_refused_for_files_of_a_run_only(tmp_path: Path) -> None:
 
 def test_commit_replaces_the_whole_folder(tmp_path: Path) -> None:
     for content in ("one", "two"):
-        with staging(tmp_path, "trace") as folder:
+        with open_run(tmp_path) as home, staging(home, "trace") as folder:
             (folder / content).write_text(content)
-            commit(tmp_path, "trace", folder)
+            commit(home, "trace")
     assert [p.name for p in (tmp_path / "trace").iterdir()] == ["two"]
     assert [p.name for p in tmp_path.iterdir()] == ["trace"]
 
@@ -193,9 +194,9 @@ def test_commit_replaces_whatever_is_in_its_place(tmp_path: Path, in_the_way: st
             target.write_text("")
         else:
             target.symlink_to("nowhere")
-        with staging(tmp_path, "trace") as folder:
+        with open_run(tmp_path) as home, staging(home, "trace") as folder:
             (folder / "graph.json").write_text("{}")
-            commit(tmp_path, "trace", folder)
+            commit(home, "trace")
         assert [p.name for p in tmp_path.iterdir()] == ["trace"]
         assert (target / "graph.json").is_file()
         (target / "graph.json").unlink()
@@ -220,7 +221,7 @@ def test_commit_killed_between_its_renames_is_finished_or_undone(
 
 def test_staging_is_swept_when_a_stage_fails(tmp_path: Path) -> None:
     def fail() -> None:
-        with staging(tmp_path, "trace") as folder:
+        with open_run(tmp_path) as home, staging(home, "trace") as folder:
             (folder / "half").write_text("x")
             raise ZeroDivisionError
 
