@@ -156,7 +156,9 @@ class RunFront:
         }
         digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
         with open_run(self.folder, WORK, make=True) as work:
-            journal = Journal.open(work.path / f"front-{digest[:12]}.jsonl", TRIALS.stamp({"of": of}))
+            journal = Journal.open(
+                work.path / f"front-{digest[:12]}.jsonl", TRIALS.stamp({"of": of})
+            )
         if journal.trials:
             self.reporter.note(f"{len(journal.trials)} measurements recovered from the journal")
         return journal

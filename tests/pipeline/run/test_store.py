@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.run import store
 from pipeline.run.commit import commit, recover, staging
-from pipeline.run.inside import open_run
 from pipeline.run.documents import Sealed
+from pipeline.run.inside import open_run
 
 SEALED = Sealed("k", "", ("a.json",), 1 << 20, "a thing")
 SCALARS = (
