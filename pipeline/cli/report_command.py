@@ -31,6 +31,7 @@ def report(
         run,
         first="report",
         resume_command=running.as_typed(("report", str(run)), {}, ()),
+        named=False,
     )
     doc = running.load_summary(run)
     running.show_result(doc)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,8 +79,13 @@ def execute(
     force: str | None = None,
     accept_edited: bool = False,
     resume_command: str = "",
+    named: bool = True,
 ) -> list[Any]:
-    """Run the selected stages and return the steps taken."""
+    """Run the selected stages and return the steps taken.
+
+    Args:
+        named: whether this command line names the config, and with it the code of its network.
+    """
     from pipeline.run.planner import Selection
     from pipeline.run.runner import Request
     from pipeline.run.runner import execute as run_stages
@@ -91,23 +95,22 @@ def execute(
     watcher = console.RunWatcher()
     request = Request(stages, config, run, config_name, selection, resume_command, accept_edited)
     try:
-        with user_modules(config, config_name):
+        with user_modules(config, config_name, named=named):
             return run_stages(request, watcher)
     finally:
         watcher.close()
 
 
 @contextmanager
-def user_modules(config: Config, config_name: str) -> Iterator[None]:
-    """Let `module:factory` be found beside the config file; complete the hints about images.
-
-    The folder goes to the end of `sys.path`: nothing in it can shadow rlp or an installed package.
+def user_modules(config: Config, config_name: str, *, named: bool = True) -> Iterator[None]:
+    """Let `module:factory` be found beside the config file, if its code may be imported; complete
+    the hints about images.
     """
-    folder = str(Path(config_name).resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
+    from pipeline.cli.trusted_code import trusted_code
+
     try:
-        yield
+        with trusted_code(config, config_name, named=named):
+            yield
     except EnvironmentProblem as error:
         from pipeline.data.sources import EMBEDDED
 

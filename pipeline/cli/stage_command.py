@@ -51,6 +51,13 @@ _Against = Annotated[
         help="Benchmark: one more file timed against the base.",
     ),
 ]
+_TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="With --run: import the network's module that the run names; remembered.",
+    ),
+]
 _AcceptEdited = Annotated[
     bool,
     typer.Option("--accept-edited", help="Take hand-edited artefacts as they are, and record it."),
@@ -66,6 +73,7 @@ def stage(
     force: _Force = None,
     against: _Against = None,
     accept_edited: _AcceptEdited = False,
+    trust_code: _TrustCode = False,
 ) -> dict[str, Any]:
     """Run one stage of a run; the stages before it must be there and fresh."""
     from pipeline.cli import running
@@ -94,6 +102,7 @@ def stage(
         force=name if force else None,
         accept_edited=accept_edited,
         resume_command=running.as_typed(("stage", name), options, sets or ()),
+        named=trust_code or run is None,
     )
     step = next(s for s in steps if s.stage.name == name)
     if step.action == "reuse":

@@ -88,7 +88,7 @@ def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:
     if scheme == "torchvision" and colon:
         return _torchvision(name, kwargs, in_channels, num_classes)
     if colon:
-        factory = user_source.find_factory(source, search_path)
+        factory = user_source.find_factory(source, kwargs, search_path)
     elif source in BUILTIN:
         factory = BUILTIN[source]
     else:

@@ -10,7 +10,9 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,49 @@ _HINT = "name a function or class that returns the network"
 _NOT_NETWORKS = ("torch", "pip", "setuptools")  # packages with functions that run anything
 
 
-def find_factory(source: str, search_path: Sequence[Path] = ()) -> Callable[..., Any]:
+Ask = Callable[[str, Mapping[str, Any]], None]
+"""Raises where the code of a source, called with these arguments, is not to be imported."""
+
+
+@dataclass
+class _Rules:
+    """Where modules are looked for besides, and who is asked before one is imported."""
+
+    folders: tuple[Path, ...] = ()
+    ask: Ask = lambda source, kwargs: None
+
+
+_rules = _Rules()
+
+
+@contextmanager
+def asking(folder: Path, ask: Ask) -> Iterator[None]:
+    """Within it, modules are found in `folder` as well, and `ask` is asked before each import."""
+    global _rules
+    before, _rules = _rules, _Rules((folder,), ask)
+    try:
+        yield
+    finally:
+        _rules = before
+
+
+def find_factory(
+    source: str, kwargs: Mapping[str, Any], search_path: Sequence[Path] = ()
+) -> Callable[..., Any]:
     """The callable that `source` names.
 
     Args:
         source: `package.module:factory`; the factory may be dotted (`Nets.small`).
+        kwargs: what it is going to be called with; code is trusted for what it is asked to do.
         search_path: folders to look in after everything installed; the current folder comes last.
     Raises:
+        ArtifactError: its code is not trusted, and was not imported.
         UsageError: the module cannot be found or imported, or has no such callable.
     """
     module_name, _, attribute = source.partition(":")
     _check_name(source, module_name, attribute)
-    folders = [*search_path, Path.cwd()]
+    _rules.ask(source, kwargs)  # before its folder is looked in for anything at all
+    folders = [*search_path, *_rules.folders, Path.cwd()]
     for folder in map(str, map(Path.resolve, folders)):
         if folder not in sys.path:
             sys.path.append(folder)  # for good: a factory may import the files beside its own
@@ -109,7 +142,7 @@ def source_file(source: str) -> Path | None:
     module_name, colon, _ = source.partition(":")
     if not colon or module_name == "torchvision":
         return None
-    folders = [Path(entry or ".") for entry in [*sys.path, "."]]
+    folders = [*(Path(entry or ".") for entry in sys.path), *_rules.folders, Path()]
     parts = module_name.split(".")
     for folder in folders:
         for candidate in (

@@ -146,10 +146,42 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     planner = Planner(request.stages, request.config, request.run, data_key(card))
     for step in planner.plan(request.selection):  # before anything is written or computed
         _refuse_blocked(step)
-    body = {"config_name": request.config_name, "config": request.config.model_dump(mode="json")}
-    RUN.write(request.run / RUN.file, body)
-    taken: list[Step] = []
     done: set[str] = set()
+    with _recorded(request, done):
+        return _take_steps(request, planner, card, watcher, stop_signal, done)
+
+
+@contextmanager
+def _recorded(request: Request, done: set[str]) -> Iterator[None]:
+    """`run.json` of this request; the one before again where it failed before anything was `done`.
+
+    Otherwise a setting that no stage can work with would fail every later command on the run.
+    """
+    path = request.run / RUN.file
+    before = None
+    with suppress(ArtifactError):
+        before = store.read_bytes(path, max_bytes=RUN.max_bytes)
+    body = {"config_name": request.config_name, "config": request.config.model_dump(mode="json")}
+    RUN.write(path, body)
+    try:
+        yield
+    except Exception as error:
+        if before is not None and not done and not isinstance(error, Interrupted):
+            with suppress(RlpError):  # what went wrong first is what is said
+                store.write_bytes(path, before)
+        raise
+
+
+def _take_steps(
+    request: Request,
+    planner: Planner,
+    card: Any,
+    watcher: Watcher,
+    stop_signal: Callable[[], int],
+    done: set[str],
+) -> list[Step]:
+    """Every step in order; names of stages that have run are added to `done`."""
+    taken: list[Step] = []
     names = [stage.name for stage in request.stages]
     total = len(names)
     for index, stage in enumerate(request.stages):

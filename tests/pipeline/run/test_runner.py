@@ -339,3 +339,22 @@ def test_manifest_says_what_went_in_and_what_came_out(run: Path) -> None:
     )
     assert manifest["config"]["search"]["trials"] == 100
     assert set(manifest["versions"]) >= {"python", "torch", "rlp-cnn"}
+
+
+def test_settings_that_failed_are_not_left_in_the_run(
+    run: Path, rlp: fake_run.Rlp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = fake_run.STAGES[-2]
+    assert stage.name == "benchmark"
+    works = type(stage).run
+
+    def bad(self: fake_run.Fake, ctx: StageContext) -> dict[str, Any]:
+        if ctx.config.benchmark.against:
+            raise ArtifactError("bad.onnx: not an ONNX file")
+        return works(self, ctx)
+
+    monkeypatch.setattr(type(stage), "run", bad)
+    before = (run / "run.json").read_bytes()
+    assert rlp("stage", "benchmark", "--run", run, "--force", "--against", "bad.onnx").code == 3
+    assert (run / "run.json").read_bytes() == before
+    assert rlp("stage", "benchmark", "--run", run, "--force").code == 0
