@@ -1,13 +1,14 @@
 """The only module that writes to the terminal: human, json or quiet.
 
 Data goes to stdout, progress and hints to stderr. No markup is interpreted in text that comes from
-users.
+users, and what would steer a terminal is shown, not obeyed: a class may be called `\\x1b[2J`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["human", "json", "quiet"]
 PLAIN_EVERY_S = 30.0  # enough for a log to show life, and too little to fill it
+
+# C0 but tab and newline, DEL, C1; and what turns the direction of text around
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 mode: Mode = "human"
 verbose = False
@@ -74,21 +78,31 @@ def _console(stderr: bool = False) -> Console:
     )
 
 
+def _shown(text: Any, *, newlines: bool = True) -> str:
+    """Text of anybody's, harmless to a terminal.
+
+    Args:
+        newlines: kept as they are; else shown as well, where a line more would be a lie.
+    """
+    harmless = _STEERING.sub(lambda found: ascii(found[0])[1:-1], str(text))
+    return harmless if newlines else harmless.replace("\n", "\\n")
+
+
 def say(text: str = "") -> None:
     """A line of data on stdout; nothing in json or quiet mode."""
     if mode == "human":
-        _console().print(text)
+        _console().print(_shown(text))
 
 
 def note(text: str) -> None:
     """A line about progress on stderr; nothing in quiet mode."""
     if mode != "quiet":
-        _console(stderr=True).print(text, style="dim")
+        _console(stderr=True).print(_shown(text), style="dim")
 
 
 def warn(text: str) -> None:
     """A warning on stderr, in every mode."""
-    _console(stderr=True).print(f"warning: {text}", style="yellow")
+    _console(stderr=True).print(f"warning: {_shown(text)}", style="yellow")
 
 
 def table(
@@ -103,7 +117,7 @@ def table(
     if mode != "human":
         return
     drawn = Table(
-        title=title or None,
+        title=_shown(title) or None,
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -111,10 +125,11 @@ def table(
         pad_edge=False,
     )
     for column in columns:
+        side: Literal["left", "right"] = "right" if column in right else "left"
         # Rich's default cuts a long path short
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        drawn.add_column(_shown(column), justify=side, overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+        drawn.add_row(*("" if cell is None else _shown(cell, newlines=False) for cell in row))
     _console().print(drawn)
 
 
@@ -127,7 +142,8 @@ def document(doc: Mapping[str, Any]) -> None:
 def raw(text: str) -> None:
     """Text that is itself the result (a schema, a YAML file), on stdout in every mode but json."""
     if mode != "json":
-        _write(text if text.endswith("\n") else text + "\n")
+        shown = _shown(text)
+        _write(shown if shown.endswith("\n") else shown + "\n")
 
 
 def failure(error: RlpError) -> None:
@@ -142,7 +158,7 @@ def failure(error: RlpError) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return _shown(" ".join(text.split()))
 
 
 def duration(seconds: float) -> str:
@@ -196,7 +212,7 @@ class RunWatcher:
                 console=_console(stderr=True),
                 transient=True,
             )
-            self._task = self._live.add_task(what, total=None, text="")
+            self._task = self._live.add_task(_shown(what), total=None, text="")
             self._live.start()
 
     def end(self, step: Step, summary: Mapping[str, Any], seconds: float) -> None:
@@ -222,7 +238,7 @@ class RunWatcher:
             f"{key.replace('_', ' ')} {_value(key, value)}" for key, value in fields.items()
         )
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=done, total=total, text=text)
+            self._live.update(self._task, completed=done, total=total, text=_shown(text))
         elif time.monotonic() - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
             note(f"      {self._stage:<9} {text}")

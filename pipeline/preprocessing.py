@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 VERSION = 2
 """Raised when the same bytes give other pixels: what was decoded before is then decoded anew."""
@@ -29,6 +29,11 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )
 """What Pillow raises for a damaged picture."""
+# no EPS among them, for which Pillow starts Ghostscript, whatever the file is called
+_FORMATS = (
+    *("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "PPM", "TIFF", "AVIF", "HEIF"),
+    *("JPEG2000", "TGA", "PCX", "ICO"),
+)
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,6 +44,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_PIXELS = 1 << 24  # of a picture between two steps; a pixel is up to 4 bytes
 _SIDEWAYS = (5, 6, 7, 8)
 _SIXTEEN = ("PNG", "PPM")  # formats whose 16 bits Pillow may hold in 32
 
@@ -68,6 +74,10 @@ class Fit:
         width, height = (max(want, round(side * scale)) for want, side in sides)
         left, top = (width - self.width) // 2, (height - self.height) // 2
         box = (left, top, left + self.width, top + self.height)
+        if width * height > _MOST_PIXELS:  # a strip: its middle alone is scaled
+            x, y = picture.width / width, picture.height / height
+            middle = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+            return picture.resize(wanted, Image.Resampling.BILINEAR, box=middle)
         return picture.resize((width, height), Image.Resampling.BILINEAR).crop(box)
 
 
@@ -127,7 +137,7 @@ def decode(picture: bytes | Image.Image, *, grey: bool, fit: Fit | None = None) 
     Raises:
         OSError, ValueError, SyntaxError, EOFError …: damaged; one of UNREADABLE.
     """
-    image = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
+    image = open_image(picture) if isinstance(picture, bytes) else picture
     if fit is not None and image.size != (fit.width, fit.height):
         # A JPEG then decodes at a fraction of its size. Twice what is needed, as Pillow's
         # thumbnail(): the resize still averages over real pixels.
@@ -138,6 +148,12 @@ def decode(picture: bytes | Image.Image, *, grey: bool, fit: Fit | None = None) 
     if fit is not None:
         shown = fit.apply(shown)
     return np.array(shown).reshape(shown.height, shown.width, 1 if grey else 3)
+
+
+def open_image(raw: bytes) -> ImageFile.ImageFile:
+    """A picture in one of the formats that are read, not decoded yet. Raises UNREADABLE."""
+    Image.init()  # which of them this Pillow has
+    return Image.open(io.BytesIO(raw), formats=[name for name in _FORMATS if name in Image.OPEN])
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -31,10 +31,23 @@ def parse_ranges(text: str, *, most: int = MAX_INDICES) -> tuple[int, ...]:
         ValueError: anything else, or more than `most` indices; nothing is expanded before they
             have been counted.
     """
-    ranges = [_bounds(part) for part in text.split(",")] if text else []
-    if sum(stop - start for start, stop in ranges) > most:
+    if count_ranges(text) > most:
         raise ValueError(f"more than {most} indices")
+    ranges = _all_bounds(text)
     return tuple(index for start, stop in ranges for index in range(start, stop))
+
+
+def count_ranges(text: str) -> int:
+    """How many indices `parse_ranges` would give; none is expanded.
+
+    Raises:
+        ValueError: not such a text.
+    """
+    return sum(stop - start for start, stop in _all_bounds(text))
+
+
+def _all_bounds(text: str) -> list[tuple[int, int]]:
+    return [_bounds(part) for part in text.split(",")] if text else []
 
 
 def _bounds(part: str) -> tuple[int, int]:

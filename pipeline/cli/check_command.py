@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,6 +84,7 @@ def check(
     """
     from pipeline.cli import running
     from pipeline.errors import UsageError
+    from pipeline.run.documents import as_written
 
     limits = (max_accuracy_drop, min_accuracy, min_speedup, max_latency_ms, min_agreement)
     if any(limit is not None and not math.isfinite(limit) for limit in limits):
@@ -91,26 +93,27 @@ def check(
         )
     doc = _intact(run)
     summary = running.load_summary(run)
-    asked = _asked(summary["variants"], variant, run)
-    doc["variant"] = asked["name"]
-    drop = 100 * (summary["base"]["accuracy"] - asked["accuracy"])
-    slow = min_speedup is not None and min_speedup > 1 and asked["verdict"] != "faster"
-    gates = [
-        _gate("accuracy drop, points", drop, max_accuracy_drop, most=True),
-        _gate("accuracy", asked["accuracy"], min_accuracy),
-        _gate(
-            "speedup" + (f" ({asked['verdict']})" if slow else ""),
-            0.0 if slow else asked["ratio"],
-            min_speedup,
-        ),
-        _gate("p50 latency, ms", asked["latency_ms"]["p50"], max_latency_ms, most=True),
-        _gate("MACs", asked["macs"], max_macs, most=True),
-        _gate("parameters", asked["params"], max_params, most=True),
-        _gate("bytes", asked["bytes"], max_bytes, most=True),
-        _gate("top-1 agreement", asked["top1_agreement"], min_agreement),
-    ]
-    doc["gates"] = [gate for gate in gates if gate]
-    doc["passed"] = all(gate["passed"] for gate in doc["gates"])
+    with as_written(f"the summary of {run}"):
+        asked = _asked(summary["variants"], variant, run)
+        doc["variant"] = asked["name"]
+        drop = 100 * (summary["base"]["accuracy"] - asked["accuracy"])
+        slow = min_speedup is not None and min_speedup > 1 and asked["verdict"] != "faster"
+        gates = [
+            _gate("accuracy drop, points", drop, max_accuracy_drop, most=True),
+            _gate("accuracy", asked["accuracy"], min_accuracy),
+            _gate(
+                "speedup" + (f" ({asked['verdict']})" if slow else ""),
+                0.0 if slow else asked["ratio"],
+                min_speedup,
+            ),
+            _gate("p50 latency, ms", asked["latency_ms"]["p50"], max_latency_ms, most=True),
+            _gate("MACs", asked["macs"], max_macs, most=True),
+            _gate("parameters", asked["params"], max_params, most=True),
+            _gate("bytes", asked["bytes"], max_bytes, most=True),
+            _gate("top-1 agreement", asked["top1_agreement"], min_agreement),
+        ]
+        doc["gates"] = [gate for gate in gates if gate]
+        doc["passed"] = all(gate["passed"] for gate in doc["gates"])
     _report(doc)
     return doc
 
@@ -148,13 +151,33 @@ def _intact(run: Path) -> dict[str, Any]:
     for unknown in doc["unlisted"]:
         console.warn(f"{run / unknown}: belongs to no stage of this run, and nothing reads it")
     bad = [stage for stage in stages if not stage["fresh"]]
+    rest = Command("pipeline", "run", name, "--run-dir", str(run))
     if bad:
         problems = [f"{stage['stage']}: {stage['reason']}" for stage in bad]
         again = Command("stage", str(bad[0]["stage"]), "--run", str(run), "--force")
-        rest = Command("pipeline", "run", name, "--run-dir", str(run))
         hint = Hint(again, ", then ", rest, " for what follows")
         raise attach(ArtifactError(problems[0], hint=hint, details=problems[1:]), doc)
+    outputs = {step.stage.name: step.manifest["outputs"] for step in steps if step.manifest}
+    if problems := _made_up(run, outputs):
+        hint = Hint("the hashes are right, the contents are not; ", rest, " --force measures anew")
+        raise attach(ArtifactError(problems[0], hint=hint, details=problems[1:]), doc)
     return doc
+
+
+def _made_up(run: Path, outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What two documents of an intact run say differently, which no run of ours does."""
+    from pipeline.run.artifacts import document
+    from pipeline.run.documents import as_written
+    from stages.report.consistency import disagreements
+
+    kinds = [document(name) for name in ("summary", "benchmark", "parity", "quantization")]
+    if not all(kind.maker in outputs for kind in kinds):
+        return []
+    summary, *others = (kind.read(run / kind.maker / kind.file) for kind in kinds)
+    files = {f"{at}/{name}": facts for at, of in outputs.items() for name, facts in of.items()}
+    with as_written(f"{run}: a document"):
+        benchmark, parity, quantization = others
+        return disagreements(summary, benchmark, parity, quantization, files)
 
 
 def _report(doc: dict[str, Any]) -> None:

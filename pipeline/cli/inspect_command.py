@@ -58,6 +58,7 @@ def _document(path: Path, limit: int) -> tuple[str, Any]:
     from pipeline.cli import inspect_views
     from pipeline.run import store
     from pipeline.run.artifacts import LARGEST_DOCUMENT, known_document
+    from pipeline.run.documents import as_written
 
     content = store.read_json(path, max_bytes=LARGEST_DOCUMENT)
     kind = known_document(content)
@@ -65,20 +66,19 @@ def _document(path: Path, limit: int) -> tuple[str, Any]:
         raise ArtifactError(f"{path}: does not say which of rlp's documents it is", hint=_CHANGED)
     kind.check(content, str(path))
     console.note(f"{kind.name}: {kind.meaning}")
-    try:
+    with as_written(f"{path} says it is a {kind.name}, and"):
         inspect_views.show(kind.name, content, limit)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        what = f"says it is a {kind.name}, and is not ({type(error).__name__}: {error})"
-        raise ArtifactError(f"{path}: {what}", hint=_CHANGED) from None
     return kind.name, content
 
 
 def _lines(path: Path, limit: int) -> tuple[str, Any]:
     from pipeline.cli import inspect_views
     from pipeline.run.artifacts import TRIALS
+    from pipeline.run.documents import as_written
 
     rows = TRIALS.read(path)
-    inspect_views.show_lines(rows, limit)
+    with as_written(str(path)):
+        inspect_views.show_lines(rows, limit)
     return TRIALS.name, rows
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import console
 from pipeline.channels.graph_text import unreached
-from pipeline.channels.index_ranges import parse_ranges
+from pipeline.channels.index_ranges import count_ranges
 from pipeline.run.variants import scheme_name
 
 
@@ -60,7 +60,7 @@ def _plan(plan: dict[str, Any], limit: int) -> None:
             console.say(f"{key}: {value}")
     widths = metadata.get("widths", {})  # absent from plans made by hand
     rows = [
-        (group, len(parse_ranges(kept)), widths.get(group, [""])[0])
+        (group, count_ranges(kept), widths.get(group, [""])[0])
         for group, kept in plan["keep"].items()
     ]
     columns = ("group", "units kept", "of")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import console
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
-from pipeline.run.artifacts import document
+from pipeline.run import store
+from pipeline.run.artifacts import RUN, document
+from pipeline.run.documents import as_written
 from pipeline.run.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -65,8 +67,25 @@ def unknown_files(run: Path, stages: Sequence[PlacedStage], rounds: int) -> list
     from pipeline.run.manifest import unlisted
     from pipeline.run.rounds import stale_rounds
 
-    found = [f"{stage.name}/{name}" for stage in stages for name in unlisted(run, stage.name)]
-    return found + [f"{folder.name}/" for folder in stale_rounds(run, rounds)]
+    stale = stale_rounds(run, rounds)
+    found = _beside_stages(run, {stage.name for stage in stages}, {path.name for path in stale})
+    found += [f"{stage.name}/{name}" for stage in stages for name in unlisted(run, stage.name)]
+    return found + [f"{folder.name}/" for folder in stale]
+
+
+def _beside_stages(run: Path, stages: set[str], stale: set[str]) -> list[str]:
+    """What lies beside the stages' folders and is none of rlp's, in the run and in its rounds."""
+    from pipeline.run.inside import WORK
+
+    ours = {*stages, *stale, RUN.file, WORK, document("front").file, *store.OWN}
+    found: list[str] = []
+    for home in sorted({"", *(stage.rpartition("/")[0] for stage in stages)}):
+        ours |= {home, f"{home}/{WORK}"}
+        folder = run / home
+        # a link was refused before, when the stages were planned
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        found += [f"{home}/{name}" if home else name for name in names]
+    return sorted(set(found) - ours)
 
 
 def execute(
@@ -174,6 +193,11 @@ def load_summary(run: Path) -> dict[str, Any]:
 
 def show_result(doc: dict[str, Any]) -> None:
     """The before/after table, the paths of report and ONNX, and what to type next."""
+    with as_written(f"the summary of {doc['run']}"):
+        _show_result(doc)
+
+
+def _show_result(doc: dict[str, Any]) -> None:
     base, final, speed, data = doc["base"], doc["final"], doc["speedup"], doc["data"]
 
     def change(key: str) -> str:

@@ -1,14 +1,13 @@
 """Decoded images kept between runs: `~/.cache/rlp/data/<key>/{card.json, train-pixels.npy, …}`.
 
 The key covers the content of the files and every setting that changes the pixels. `card.json` is
-written last and holds the sha256 of the arrays: an entry is whole or absent, and a damaged one is
-made again. Without a folder to write to, nothing is cached and nothing fails; the folder may be
-deleted at any time.
+written last; it is sealed, and holds the key and the sha256 of the arrays: an entry is whole or
+absent, and a damaged one is made again. Without a folder to write to, nothing is cached and nothing
+fails; the folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -19,9 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.run.documents import Sealed
 from pipeline.system import cache_folder, sha256_file
 
-_DONE = "card.json"
+_CARD = Sealed(
+    "cached_images", "", ("card.json",), 64 << 20, "decoded images", {"key": str, "arrays": dict}
+)
 _STAGING = ".new-"
 _ABANDONED_S = 24 * 3600
 
@@ -35,15 +38,17 @@ def load(key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     if folder is None:
         return None
     try:
-        card = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        found = _CARD.read(folder / _CARD.file)
+        if found["key"] != key:
+            return None
         arrays = {}
-        for name, digest in card.pop("arrays").items():
+        for name, digest in found["arrays"].items():
             if sha256_file(folder / f"{name}.npy") != digest:
                 return None
             # "r" would be read-only, and torch warns of that
             arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-        return card, arrays
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return found["card"], arrays
+    except (ArtifactError, EnvironmentProblem, OSError, ValueError, KeyError):
         return None
 
 
@@ -62,10 +67,11 @@ def save(key: str, card: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
             np.save(staging / f"{name}.npy", array, allow_pickle=False)
             digests[name] = sha256_file(staging / f"{name}.npy")
         # last: an entry without it is none
-        (staging / _DONE).write_text(json.dumps({**card, "arrays": digests}), encoding="utf-8")
+        body = {"key": key, "card": dict(card), "arrays": digests}
+        _CARD.write(staging / _CARD.file, body)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staging, folder)  # fails where another process was quicker, and its entry stays
-    except OSError:
+    except (OSError, EnvironmentProblem):
         pass  # a cache that cannot be written costs time, and only time
     finally:
         if staging is not None:

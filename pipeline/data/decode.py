@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from pipeline.data.content import Encoded
-from pipeline.preprocessing import UNREADABLE, Fit, decode, upright_size
+from pipeline.preprocessing import UNREADABLE, Fit, decode, open_image, upright_size
 from pipeline.system import usable_cores
 
 GREY_MODES = frozenset({"L", "1", "I", "I;16", "F", "LA"})
@@ -53,7 +52,7 @@ def survey(images: Encoded) -> Survey:
     found = Survey()
     for i in range(len(images.labels)):
         try:
-            with _open(images.read(i)) as image:
+            with open_image(images.read(i)) as image:
                 height, width = upright_size(image)
                 found.sizes[height, width] += 1
                 found.encodings[encoding(image)] += 1
@@ -129,7 +128,3 @@ def try_decode(images: Encoded, i: int, *, grey: bool, fit: Fit | None) -> np.nd
         return decode(images.read(i), grey=grey, fit=fit)
     except UNREADABLE:
         return None
-
-
-def _open(raw: bytes) -> ImageFile.ImageFile:
-    return Image.open(io.BytesIO(raw))

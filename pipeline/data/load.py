@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -79,8 +80,9 @@ def _prepared(config: DataConfig) -> PreparedData:
     stamps = []
     for split in source.splits:
         for path in source.files(split):
-            info = os.stat(path)
-            stamps.append((str(path), info.st_size, info.st_mtime_ns))
+            with suppress(OSError):  # told of as an image that cannot be read
+                info = os.stat(path)
+                stamps.append((str(path), info.st_size, info.st_mtime_ns))
     # hash() differs from process to process, and so it may: the cache is this one's
     return _prepared_once(_Request(config, hash(tuple(stamps)), source))
 

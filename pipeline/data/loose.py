@@ -12,6 +12,7 @@ from pipeline.config.data import DataConfig
 from pipeline.data.content import Decoded, Encoded
 from pipeline.data.decode import resize_all
 from pipeline.data.images import Images
+from pipeline.data.reading import read_file
 from pipeline.data.sources import open_source
 from pipeline.data.sources.base import Source
 from pipeline.data.sources.folders import SUFFIXES, Folders
@@ -71,7 +72,7 @@ def _flat(root: Path) -> Encoded | None:
     if not files:
         return None
     return Encoded(
-        read=lambda i: files[i].read_bytes(),
+        read=lambda i: read_file(files[i]),
         labels=np.zeros(len(files), np.int64),
         name=lambda i: str(files[i]),
     )

@@ -8,7 +8,8 @@ The first two keys are written and checked here and nowhere else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,31 @@ from typing import Any
 from pipeline.errors import ArtifactError, Hint, NewerSchema
 from pipeline.run import store
 
+_MISREAD = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+
 FieldType = type | tuple[type, ...]
 Layout = Callable[[Mapping[str, Any]], str]
+
+
+@contextmanager
+def as_written(what: str) -> Iterator[None]:
+    """Take documents apart as their stages write them; where that fails, they were not.
+
+    Hashes do not tell: whoever makes up a document makes up its hash.
+
+    Raises:
+        ArtifactError: `what` is not as rlp writes it.
+    """
+    try:
+        yield
+    except _MISREAD as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise ArtifactError(
+            f"{what} is not as rlp writes it ({reason})",
+            hint=Hint.command(
+                *("pipeline", "run", "CONFIG", "--run-dir", "RUN", "--force"), says="makes it anew"
+            ),
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import socket
 import stat
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _UMASK = os.umask(0)  # a umask can be read only by setting it
 os.umask(_UMASK)
 _MODE = 0o666 & ~_UMASK
+_LOCK, _OWNER = OWN = (".lock", ".owner.json")
+"""Files of the lock in a run."""
 
 
 def dump_json(obj: Any) -> bytes:
@@ -211,13 +214,33 @@ def parse_json(data: bytes, name: str) -> Any:
         ArtifactError: not JSON.
     """
     try:
-        return json.loads(data, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        return json.loads(
+            data,
+            parse_constant=_no_constant,
+            parse_int=_integer,
+            parse_float=_finite,
+            object_pairs_hook=_no_duplicates,
+        )
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{name}: not valid JSON ({error})") from None
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _integer(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**63:  # nothing of ours counts that far, and no float holds 1e400
+        raise ValueError("an integer of more than 64 bits")
+    return number
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number that no float holds")
+    return number
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -257,10 +280,10 @@ def lock(run: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    owner = run / ".owner.json"
+    owner = run / _OWNER
     with disk_errors(run):
         run.mkdir(parents=True, exist_ok=True)
-        lock_file = run / ".lock"
+        lock_file = run / _LOCK
         if os.path.lexists(lock_file):  # in a run of a stranger's it may be a link to anything
             check_regular(lock_file, single=True)
         held = FileLock(lock_file)

@@ -206,6 +206,7 @@ def serve() -> None:
     """Answer requests from standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the parent decides
     requests = sys.stdin.buffer
+    _beside("orphan").end_with(requests.fileno())  # in the middle of a request as well
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not land between two answers
     gc.disable()  # a collection in the middle of a timed slot would be measured

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
@@ -22,6 +21,7 @@ from pipeline.runtime.feed import Given, input_sizes, plain
 from pipeline.runtime.providers import CPU, missing_provider
 from pipeline.runtime.refusals import refusal, require_readable
 
+FIRST_RUN_S = 60.0
 _CHILD = Path(__file__).with_name("child.py")
 
 
@@ -37,11 +37,18 @@ class Worker:
 
     Args:
         timeout: most seconds that one request may take; then the child is killed.
+        first_run: most seconds of the first run of a file that is to be timed.
         command: what to start in the place of child.py, for tests.
     """
 
-    def __init__(self, *, timeout: float = 600.0, command: Sequence[str] | None = None) -> None:
-        self.timeout = timeout
+    def __init__(
+        self,
+        *,
+        timeout: float = 600.0,
+        first_run: float = FIRST_RUN_S,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self.timeout, self.first_run = timeout, first_run
         self.subject = "no file yet"
         self._inputs: list[dict[str, Any]] = []
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
@@ -199,10 +206,14 @@ class Worker:
     ) -> dict[str, Any]:
         """Run until medians of windows stop falling by more than `tolerance`, or `limit` seconds.
 
+        The first run may take `FIRST_RUN_S` more: a file that needs longer (a loop in it may have
+        no end) cannot be timed.
+
         Returns:
             runs, seconds, stable (whether they stopped falling) and the last median in ns.
         """
-        return self._ask("warm", window=window, tolerance=tolerance, limit=limit)
+        within = limit + self.first_run
+        return self._ask("warm", None, within, window=window, tolerance=tolerance, limit=limit)
 
     def slot(self, *, seconds: float, least: int = 1) -> list[int]:
         """Nanoseconds of every call of one timed slot, of `seconds` and `least` calls at least."""
@@ -229,7 +240,13 @@ class Worker:
 
     # -- transport -------------------------------------------------------------------------------
 
-    def _ask(self, command: str, payload: bytes | None = None, **fields: Any) -> dict[str, Any]:
+    def _ask(
+        self,
+        command: str,
+        payload: bytes | None = None,
+        within: float | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
         request = {"command": command, **fields}
         if payload is not None:
             request["payload"] = len(payload)
@@ -240,7 +257,7 @@ class Worker:
             if payload is not None:
                 pipe.write(payload)
             pipe.flush()
-            answer = self._receive()
+            answer = self._receive(min(self.timeout, within or self.timeout))
         except (OSError, EOFError, ValueError) as error:
             raise self._died() from error
         if not answer["ok"]:
@@ -249,16 +266,15 @@ class Worker:
             raise refusal(command, answer, self.subject)
         return answer
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self, within: float) -> dict[str, Any]:
         pipe = self._process.stdout
         assert pipe is not None
-        deadline = time.monotonic() + self.timeout
         # every answer is read to its end: select does not see what waits in Python's buffer
-        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not select.select([pipe], [], [], within)[0]:
             self._process.kill()
             self._process.wait()
             raise ArtifactError(
-                f"onnxruntime did not answer within {self.timeout:.0f} s on {self.subject}",
+                f"onnxruntime did not answer within {within:.0f} s on {self.subject}",
                 hint="run a smaller batch, or export the model again",
             )
         line = pipe.readline()

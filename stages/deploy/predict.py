@@ -15,6 +15,7 @@ import argparse
 import glob
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -246,6 +247,12 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def _shown(text: str) -> str:
+    """Names are anybody's, and some would steer a terminal: such characters are shown instead."""
+    steering = r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+    return re.sub(steering, lambda found: ascii(found[0])[1:-1], text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 3 where a picture or this folder could not be read."""
     parser = argparse.ArgumentParser(description="Say what is on pictures.")
@@ -258,21 +265,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         classifier = Classifier(model=given.model, provider=given.provider)
     except DamagedFolder as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_shown(str(error))}\n")
         return 3
     names = pictures(given.images)
     found = list(classifier.answers(names, max(1, given.top)))
     if given.json:
         rows = [{**a._asdict(), "labels": [asdict(label) for label in a.labels]} for a in found]
-        sys.stdout.write(json.dumps({"images": rows}, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({"images": rows}, indent=2) + "\n")
     for answer in found:
         if answer.problem:
-            sys.stderr.write(f"error: {answer.image}: {answer.problem}\n")
+            sys.stderr.write(_shown(f"error: {answer.image}: {answer.problem}") + "\n")
         elif not given.json:
             ranked = ", ".join(f"{one.label} {one.probability:.1%}" for one in answer.labels)
-            sys.stdout.write(f"{answer.image}: {ranked}\n")
+            sys.stdout.write(_shown(f"{answer.image}: {ranked}") + "\n")
     if not names:
-        sys.stderr.write(f"error: {' '.join(given.images)}: no pictures there\n")
+        sys.stderr.write(_shown(f"error: {' '.join(given.images)}: no pictures there") + "\n")
     return 0 if names and not any(answer.problem for answer in found) else 3
 
 

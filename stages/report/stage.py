@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import Command
-from pipeline.run.artifacts import KINDS, TRIALS, document
+from pipeline.run.artifacts import TRIALS, document
+from pipeline.run.documents import as_written
 from pipeline.run.manifest import device, versions
 from pipeline.run.stage import StageContext
 from pipeline.run.store import write_bytes
 from stages.report.documents import RoundDocuments, RunDocuments
 from stages.report.page import render
-from stages.report.summary import summarise
+from stages.report.summary import PLACES, summarise
 from stages.report.views.search import drop_missed
 
 _OF_ROUND = ("search", "cut", "distillation")
@@ -33,24 +34,24 @@ def run(ctx: StageContext) -> dict[str, Any]:
         ArtifactError: a document is missing, damaged, or not what was committed.
     """
     found = _documents(ctx)
-    summary = summarise(
-        ctx.run_name,
-        found.benchmark,
-        found.parity,
-        found.quantization,
-        report="report/report.html",
-        onnx={"fp32": _place("onnx"), "int8": _place("onnx_int8")},
-    )
-    page = render(
-        ctx.config,
-        found,
-        summary,
-        run_name=ctx.run_name,
-        config_name=ctx.config_name,
-        device=device(),
-        commands=_commands(ctx),
-        versions=versions(),
-    )
+    with as_written("the report"):
+        summary = summarise(
+            ctx.run_name,
+            found.benchmark,
+            found.parity,
+            found.quantization,
+            **PLACES,
+        )
+        page = render(
+            ctx.config,
+            found,
+            summary,
+            run_name=ctx.run_name,
+            config_name=ctx.config_name,
+            device=device(),
+            commands=_commands(ctx),
+            versions=versions(),
+        )
     if missed := drop_missed(found.search, found.distillation, ctx.config_name):
         ctx.warn(missed)
     ctx.write("summary", summary)
@@ -61,11 +62,6 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "speedup": speedup["ratio"],
         "test_accuracy": summary["final"]["accuracy"],
     }
-
-
-def _place(kind: str) -> str:
-    """Where the file of this kind lies in a run."""
-    return f"{KINDS[kind].maker}/{KINDS[kind].file}"
 
 
 def _documents(ctx: StageContext) -> RunDocuments:

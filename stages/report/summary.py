@@ -7,6 +7,14 @@ from typing import Any
 
 from pipeline.run.artifacts import KINDS
 
+PLACES: dict[str, Any] = {
+    "report": "report/report.html",
+    "onnx": {
+        "fp32": f"{KINDS['onnx'].maker}/{KINDS['onnx'].file}",
+        "int8": f"{KINDS['onnx_int8'].maker}/{KINDS['onnx_int8'].file}",
+    },
+}
+"""Where the files lie that a summary names, relative to the run."""
 _VARIANT = ("name", "precision", "accuracy", "macs", "bytes", "ratio", "ci95", "verdict", "chosen")
 _SPEEDUP = ("ratio", "ci95", "aa_ci95", "verdict", "provider", "batch", "threads")
 

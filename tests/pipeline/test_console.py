@@ -93,3 +93,18 @@ def test_plain_progress_is_one_line_every_thirty_seconds(
     assert [line.split()[1] for line in lines[1:-1]] == ["30/90", "60/90", "90/90"]
     assert "loss 0.1235" in lines[1]
     assert "accuracy 50.00%" in lines[-1]
+
+
+EVIL = "cat\x1b[2J\x1b]0;title\x07\x9b31m\u202egod\x7f"
+
+
+def test_nothing_that_is_printed_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    watcher = console.RunWatcher()
+    for show in (console.say, console.note, console.warn, console.raw, watcher.note):
+        show(EVIL)
+    console.table((EVIL,), [(EVIL + "\nerror: made up",)], title=EVIL)
+    console.failure(ArtifactError(EVIL, hint=EVIL, details=[EVIL]))
+    printed = "".join(capsys.readouterr())
+    assert printed.count(r"cat\x1b[2J\x1b]0;title\x07\x9b31m\u202egod\x7f") == 11
+    assert not set(printed) & set("\x1b\x07\x9b\u202e\x7f")
+    assert r"\nerror: made up" in printed

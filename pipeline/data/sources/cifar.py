@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.data.content import Decoded
+from pipeline.data.reading import read_file
 from pipeline.data.sources.base import Source, guess_kind
 from pipeline.errors import ArtifactError, Command, Hint
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
 
 _PIXELS = 3 * 32 * 32
+_MAX_BYTES = 1 << 30
 # folder: (train files, test files, class names, label bytes)
 _BINARY = {
     "cifar-10-batches-bin": (
@@ -78,7 +80,7 @@ class CifarBinary(Source):
         missing = [path for path in needed if not path.is_file()]
         if missing:
             raise ArtifactError(f"{self.label}: {missing[0]} is missing", hint=_AGAIN)
-        self.classes = tuple((folder / names).read_text(encoding="utf-8").split())
+        self.classes = _class_names(folder / names, self.label)
 
     @classmethod
     def recognise(cls, root: Path) -> bool:
@@ -97,7 +99,7 @@ class CifarBinary(Source):
     def read(self, split: str) -> Decoded:
         record, pixels, labels = self._label_bytes + _PIXELS, [], []
         for path in self._files[split]:
-            raw = path.read_bytes()
+            raw = _read(path, self.label)
             if not raw or len(raw) % record:
                 why = guess_kind(path) or f"{len(raw)} bytes is no multiple of {record}"
                 raise ArtifactError(f"{self.label}: {path} is damaged ({why})", hint=_AGAIN)
@@ -152,12 +154,7 @@ class CifarPython(Source):
 
     def _official(self, name: str, md5: str) -> bytes:
         path = self._folder / name
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise ArtifactError(
-                f"{self.label}: {path} cannot be read ({error.strerror})", hint=_AGAIN
-            ) from error
+        raw = _read(path, self.label)
         # torchvision knows no other sum; without the flag a FIPS build refuses to compute it
         if hashlib.md5(raw, usedforsecurity=False).hexdigest() != md5:
             raise ArtifactError(
@@ -165,6 +162,22 @@ class CifarPython(Source):
                 hint=_AGAIN,
             )
         return raw
+
+
+def _read(path: Path, label: str) -> bytes:
+    try:
+        return read_file(path, _MAX_BYTES)
+    except OSError as error:
+        raise ArtifactError(
+            f"{label}: {path} cannot be read ({error.strerror})", hint=_AGAIN
+        ) from error
+
+
+def _class_names(path: Path, label: str) -> tuple[str, ...]:
+    try:
+        return tuple(_read(path, label).decode().split())
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{label}: {path} is not UTF-8 text", hint=_AGAIN) from error
 
 
 def _decoded(pixels: np.ndarray, labels: np.ndarray) -> Decoded:

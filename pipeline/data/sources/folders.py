@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data.content import Encoded
+from pipeline.data.reading import read_file
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError
 
@@ -69,7 +70,7 @@ class Folders(Source):
         labels = np.array([label for _, label in self._listing[split]], np.int64)
         root = self._root
         return Encoded(
-            read=lambda i: paths[i].read_bytes(),
+            read=lambda i: read_file(paths[i]),
             labels=labels,
             name=lambda i: str(paths[i].relative_to(root)),
         )

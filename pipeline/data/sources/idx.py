@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data.content import Decoded
+from pipeline.data.reading import open_file, read_file
 from pipeline.data.sources.base import Source, guess_kind
 from pipeline.errors import ArtifactError, Command, Hint
 
@@ -124,8 +125,8 @@ def read_idx(path: Path) -> np.ndarray:
 
 def _plain_bytes(path: Path) -> bytes:
     if path.suffix != ".gz":
-        return path.read_bytes()
-    with gzip.open(path) as stream:
+        return read_file(path, _MAX_BYTES)
+    with open_file(path, _MAX_BYTES) as packed, gzip.open(packed) as stream:
         return stream.read(_MAX_BYTES + 1)  # a bomb ends here, and its length is wrong
 
 

@@ -98,13 +98,21 @@ class Parquet(Source):
         return labels.to_numpy().astype(np.int64)
 
     def _numbered(self) -> tuple[str, ...]:
-        return tuple(str(k) for k in range(int(self._labels("train").max(initial=0)) + 1))
+        labels = self._labels("train")
+        highest = int(labels.max(initial=0))
+        if highest >= max(1, len(labels)):  # before a name is made for each
+            raise ArtifactError(
+                f"{self.label}: labels go up to {highest}, and there are {len(labels)} images",
+                hint="label the classes 0, 1, 2 … without gaps",
+            )
+        return tuple(str(k) for k in range(highest + 1))
 
 
 def _parquet_files(root: Path) -> list[tuple[Path, re.Match[str]]]:
     """Files with a split's name, and the parts of the name; in order."""
     paths = sorted(p for folder in (root, root / "data") for p in folder.glob("*.parquet"))
-    return [(path, match) for path in paths if (match := _SHARD.match(path.name))]
+    files = [path for path in paths if path.is_file()]  # Arrow would wait for a FIFO's writer
+    return [(path, match) for path in files if (match := _SHARD.match(path.name))]
 
 
 def _shards(root: Path) -> dict[str, tuple[Path, ...]]:

@@ -17,6 +17,7 @@ import torch
 
 from pipeline.channels.counts import Counts
 from pipeline.errors import EnvironmentProblem, Hint, Set
+from pipeline.runtime.orphan import end_with
 from stages.search.evaluation.halving import Thresholds
 from stages.search.evaluation.trial import Outcome
 
@@ -93,6 +94,9 @@ _installed: Evaluate | None = None
 
 def _install(evaluate: Evaluate) -> None:
     global _installed
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    end_with(parent.sentinel)  # the queue never tells: workers hold both of its ends
     # Ctrl-C reaches the whole process group; the parent ends the search between two trials
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import ArtifactError
 from pipeline.run.artifacts import TRIALS
-from pipeline.run.store import append_bytes, read_bytes, write_bytes
+from pipeline.run.store import append_bytes, parse_json, read_bytes, write_bytes
 from stages.search.evaluation.trial import Outcome, Trial
 from stages.search.latency.measurement import Measurement
 from stages.search.space.candidate import Candidate, CountsKey
@@ -95,7 +96,7 @@ class Journal:
         for line in data[good:].splitlines(keepends=True):
             try:
                 self._take(line)
-            except (ValueError, KeyError, TypeError):
+            except (ArtifactError, ArithmeticError, ValueError, KeyError, TypeError):
                 self.torn += 1  # what follows a torn line was written by nobody
                 break
             good += len(line)
@@ -105,7 +106,7 @@ class Journal:
     def _take(self, line: bytes) -> None:
         if not line.endswith(b"\n"):
             raise ValueError("torn")
-        body = json.loads(line)
+        body = parse_json(line, self.path.name)
         if body["phase"] == _LATENCY:
             self.measured[tuple(body["kept"])] = _measurement(body)
         else:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.channels.index_ranges import format_ranges, parse_ranges
+from pipeline.channels.index_ranges import count_ranges, format_ranges, parse_ranges
 
 
 @given(st.lists(st.integers(0, 40)))
@@ -39,3 +39,8 @@ def test_a_caller_may_allow_less() -> None:
     assert parse_ranges("4-6", most=3) == (4, 5, 6)
     with pytest.raises(ValueError, match="more than 2"):
         parse_ranges("4-6", most=2)
+
+
+def test_indices_are_counted_without_making_them() -> None:
+    assert count_ranges("0-3,8,7-99999999999999") == 5 + 99999999999993
+    assert count_ranges("") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_no_cache_when_it_is_off(parquet: Path, decodes: list[int], cache: Path)
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "card"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "card", "mean"])
 def test_a_damaged_entry_is_made_again(
     parquet: Path, decodes: list[int], cache: Path, damage: str
 ) -> None:
@@ -62,8 +63,11 @@ def test_a_damaged_entry_is_made_again(
         array.write_bytes(array.read_bytes()[:100])
     elif damage == "remove":
         array.unlink()
-    else:
+    elif damage == "card":
         (entry / "card.json").write_text("[]")
+    else:  # a card that is a card, and says another thing
+        text = (entry / "card.json").read_text()
+        (entry / "card.json").write_text(text.replace("cat", "cow", 1))
     assert describe(config) == card
     assert decodes == [30, 6] * 2
     describe(config)
@@ -112,3 +116,16 @@ def test_leftovers_of_a_killed_process_are_swept_after_a_day(parquet: Path, cach
     names = {p.name for p in cache.iterdir()}
     assert ".new-old" not in names
     assert ".new-young" in names
+
+
+def test_an_entry_of_another_data_set_is_not_taken(
+    parquet: Path, decodes: list[int], cache: Path
+) -> None:
+    first = describe(DataConfig(root=str(parquet)))
+    entry = next(cache.iterdir())
+    write_parquet(parquet / "test-00000-of-00001.parquet", [*rows(5), (picture(2, 9), 2)])
+    second = describe(DataConfig(root=str(parquet)))
+    other = next(path for path in cache.iterdir() if path != entry)
+    shutil.rmtree(other)
+    shutil.copytree(entry, other)
+    assert describe(DataConfig(root=str(parquet))) == second != first

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_files import double
+from onnx_files import double, endless_loop
 
 from pipeline.errors import ArtifactError, EnvironmentProblem
 from pipeline.runtime import Worker, find_provider, require_provider, session
@@ -163,3 +163,13 @@ def test_an_absent_provider_is_exit_4_naming_its_package(tmp_path: Path) -> None
             worker.open(double(tmp_path / "double.onnx"), provider=absent)
     assert caught.value.exit_code == 4
     assert find_provider(absent).package in caught.value.hint
+
+
+def test_a_file_whose_run_never_ends_is_given_up(tmp_path: Path) -> None:
+    path = endless_loop(tmp_path / "endless.onnx")
+    with Worker(first_run=0.1) as worker:
+        worker.open(path)
+        worker.feed(batch=1)
+        with pytest.raises(ArtifactError, match=r"did not answer within .*/endless\.onnx"):
+            worker.warm(limit=0.1)
+        assert not worker.alive

@@ -120,3 +120,18 @@ def test_measurements_are_read_back_as_they_were_last_written(tmp_path: Path) ->
     found = Journal.open(path, HEADER).measured
     assert list(found) == [key, (16, 16)]
     assert found[key] == again
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"phase": "rl", "kept": [1' + b"0" * 400 + b"]}", b"[" * 100_000, b'{"phase": 1e999}', b"7"],
+    ids=["huge integer", "deep", "infinite", "a number"],
+)
+def test_a_line_that_nobody_wrote_ends_the_journal(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "t.jsonl"
+    run(path)
+    good = path.read_bytes()
+    path.write_bytes(good + line + b"\n")
+    journal = Journal.open(path, HEADER)
+    assert (journal.torn, len(journal.trials)) == (1, 40)
+    assert path.read_bytes() == good

@@ -1,0 +1,88 @@
+"""Whether the documents of a run say the same: hashes show accidents, this what was made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stages.report.summary import PLACES, summarise
+
+Document = Mapping[str, Any]
+
+_FILES = {
+    "base": "export/base.onnx",
+    "base_int8": "quantize/base_int8.onnx",
+    "final": PLACES["onnx"]["fp32"],
+    "final_int8": PLACES["onnx"]["int8"],
+}
+
+
+def disagreements(
+    summary: Document,
+    benchmark: Document,
+    parity: Document,
+    quantization: Document,
+    outputs: Mapping[str, Document],
+) -> list[str]:
+    """One sentence for each thing that two documents of a run say differently.
+
+    Args:
+        outputs: what manifests say of the files of the run (`sha256`, `bytes`), by their paths
+            in it.
+    Raises:
+        KeyError, TypeError, ValueError, IndexError, AttributeError: a document is not as its stage
+            writes it.
+    """
+    expected = summarise(summary["run"], benchmark, parity, quantization, **PLACES)
+    found = [
+        f"summary.json: {key} is not what benchmark.json, parity.json and quantize.json give"
+        for key in expected
+        if summary[key] != expected[key]
+    ]
+    found += _files(benchmark["variants"], outputs)
+    found += _checked(parity, quantization, outputs)
+    found += _delivered(benchmark, quantization)
+    return [*found, *_verdicts(benchmark)]
+
+
+def _files(variants: list[Document], outputs: Mapping[str, Document]) -> Iterator[str]:
+    for row in variants:
+        there = outputs.get(_FILES[row["name"]], {})
+        if any(row[key] != there.get(key) for key in ("sha256", "bytes")):
+            yield f"benchmark.json: {row['name']} was another file than {_FILES[row['name']]}"
+
+
+def _checked(
+    parity: Document, quantization: Document, outputs: Mapping[str, Document]
+) -> Iterator[str]:
+    for network, facts in (("base", quantization["base"]), ("final", quantization)):
+        if parity[network]["sha256"] != outputs[_FILES[network]]["sha256"]:
+            yield f"parity.json: {network} was another file than {_FILES[network]}"
+        int8 = _FILES[f"{network}_int8"]
+        if int8 in outputs and facts["file"]["sha256"] != outputs[int8]["sha256"]:
+            yield f"quantize.json: {network} was another file than {int8}"
+
+
+def _delivered(benchmark: Document, quantization: Document) -> Iterator[str]:
+    chosen = [row for row in benchmark["variants"] if row["chosen"]]
+    if [(row["name"].partition("_")[0], row["precision"]) for row in chosen] != [
+        ("final", quantization["chosen"])
+    ]:
+        yield "benchmark.json: another variant is delivered than quantize.json says"
+        return
+    pairs = (("base", benchmark["variants"][0]), ("final", chosen[0]))
+    for side, row in pairs:
+        if any(value != row[key] for key, value in benchmark[side].items() if key != "params"):
+            yield f"benchmark.json: {side} is not the row of that variant"
+    first = benchmark["settings"][0]
+    if any(first[key] != chosen[0][key] for key in ("ratio", "ci95", "verdict")):
+        yield "benchmark.json: its first setting is not the row of the delivered variant"
+
+
+def _verdicts(benchmark: Document) -> Iterator[str]:
+    for row in [*benchmark["settings"], *benchmark["variants"]]:
+        low, high = row["ci95"]
+        shown = {"faster": low > 1, "slower": high < 1}
+        if not shown.get(row["verdict"], True):
+            said = f"{row['verdict']} with an interval of {low:.2f} to {high:.2f}"
+            yield f"benchmark.json: {said}"
