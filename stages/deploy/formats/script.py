@@ -13,6 +13,7 @@ from stages.deploy import predict
 from stages.deploy.deployment import Deployment, Files
 
 _OURS = ("pipeline", "stages")
+_NO_TELEMETRY = 'os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported'
 _NOTE = "# Written by rlp from its own source, which is under the MIT License.\n"
 
 
@@ -43,7 +44,7 @@ def body(source: str) -> str:
 
 def _imports(sources: list[str]) -> str:
     """Those of all modules together, without ours: the standard library's first."""
-    plain: set[str] = set()
+    plain = {"import os"}
     names: dict[str, set[str]] = {}
     for node in (node for source in sources for node in ast.parse(source).body):
         if isinstance(node, ast.Import):
@@ -53,7 +54,7 @@ def _imports(sources: list[str]) -> str:
     foreign = [key for key in names if key.partition(".")[0] not in (*_OURS, "__future__")]
     lines = sorted(plain) + [_from(key, names[key]) for key in sorted(foreign)]
     own = [line for line in lines if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
-    return "\n".join([*own, "", *(line for line in lines if line not in own)])
+    return "\n".join([*own, "", _NO_TELEMETRY, "", *(line for line in lines if line not in own)])
 
 
 def _from(module: str, names: set[str]) -> str:

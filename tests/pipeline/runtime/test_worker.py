@@ -173,3 +173,17 @@ def test_a_file_whose_run_never_ends_is_given_up(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match=r"did not answer within .*/endless\.onnx"):
             worker.warm(limit=0.1)
         assert not worker.alive
+
+
+def test_onnxruntime_keeps_nothing_about_its_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
+    monkeypatch.delenv("CI", raising=False)  # where it keeps quiet of itself
+    with Worker() as worker:
+        worker.open(double(tmp_path / "double.onnx"))
+        worker.infer(np.ones((1, 3), np.float32))
+    assert [path for path in home.rglob("*") if path.is_file()] == []
