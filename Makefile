@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # torch comes first and pinned: an unpinned torch pulls gigabytes of CUDA libraries.
 TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test smoke lint bench breadth gpu gpu-dry schema docs clean
+.PHONY: help setup demo test smoke floors lint bench breadth gpu gpu-dry schema docs clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/'
@@ -28,6 +28,14 @@ test: setup      ## all tests; no network, no GPU
 
 smoke: setup     ## the configs of RL-Pruner's networks, each through the whole chain in few steps; 10 minutes
 	$(BIN)/python -m pytest -m smoke tests/test_rlpruner_configs.py tests/bench/test_gpu_run.py
+
+floors:          ## quick tests with the lowest versions that pyproject.toml declares, torch as pinned
+	test -x .venv-floors/bin/python || $(PYTHON) -m venv .venv-floors
+	$(PYTHON) tools/floors.py > .venv-floors/lowest.txt
+	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check \
+	  $(TORCH) -r .venv-floors/lowest.txt pytest pytest-timeout hypothesis
+	.venv-floors/bin/python -m pytest -m 'not slow and not smoke' tests/pipeline tests/faults \
+	  tests/stages/export tests/stages/report tests/stages/deploy
 
 lint: setup      ## ruff, and types
 	$(BIN)/ruff check .
@@ -54,4 +62,4 @@ docs: setup      ## regenerate what docs/ and README take from the code
 	$(BIN)/python -m tools.make_docs
 
 clean:           ## remove the environment and caches; runs in artifacts/ stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-floors build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
