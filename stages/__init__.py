@@ -32,6 +32,12 @@ def _given_weights(config: Config, parts: Parts) -> Parts:
     return {k: v for k, v in parts.items() if k != "pretrain" or config.model.weights is None}
 
 
+def _own_weights(config: Config, parts: Parts) -> Parts:
+    """Weights trained elsewhere count by content; then how one would train does not matter."""
+    section = {k: v for k, v in parts["distill"].items() if k != "weights"}
+    return {**parts, "distill": section if config.distill.weights is None else "elsewhere"}
+
+
 def _provider_too(config: Config, parts: Parts) -> Parts:
     """Parity is checked on the benchmark's provider as well."""
     return {**parts, "provider": config.benchmark.provider}
@@ -128,7 +134,9 @@ STAGES = (
         reads=("reconstructed_model",),
         original=("base_model",),  # the teacher
         uses_data=True,
+        uses_files=True,
         memory_key="distill.batch_size",
+        narrow=_own_weights,
     ),
     Stage(
         "export",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
+from pipeline.run.store import sha256_file
 from stages import NAMES as STAGES
 
 pytestmark = pytest.mark.slow
@@ -260,6 +263,38 @@ def _killed_in(home: Path, stage: str, arguments: list[str]) -> bool:
     os.kill(child.pid, signal.SIGKILL) if child.poll() is None else None
     child.wait()
     return not (home / "run" / stage).exists()
+
+
+def test_weights_of_ones_own_training_are_adopted(
+    finished: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = copy_of(finished, tmp_path)
+    monkeypatch.chdir(home)
+    (home / "run" / "distill" / "model.safetensors").rename(home / "mine.safetensors")
+    asked = ("stage", "distill", "--run", "run", "--weights", "mine.safetensors")
+    assert _in_process(*asked) == 0
+    rest = ["my.yaml", "--run-dir", "run", "--set", "distill.weights=mine.safetensors"]
+    assert f"rlp pipeline run {shlex.join(rest)}" in capsys.readouterr().err
+    found = json.loads((home / "run" / "distill" / "distill.json").read_text())
+    digest = sha256_file(home / "mine.safetensors")
+    assert found["weights"] == {"name": "mine.safetensors", "sha256": digest}
+    assert _in_process(*asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == "fresh"
+    assert _in_process("pipeline", "plan", *rest, "--json") == 0
+    rows = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["stages"]}
+    # the very network that was there: nothing behind it has changed
+    assert {row["action"] for row in rows.values()} == {"reuse"}
+    tensors = load_file("mine.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, "mine.safetensors")
+    assert _in_process("pipeline", "plan", *rest, "--json") == 0
+    rows = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["stages"]}
+    assert rows["distill"]["reason"] == "file mine.safetensors changed"
+    Path("mine.safetensors").rename("gone")
+    assert _in_process("pipeline", "plan", *rest) == 3
+    assert "leave distill.weights out" in capsys.readouterr().err
 
 
 def _weights(home: Path, stage: str) -> str:

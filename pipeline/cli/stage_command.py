@@ -58,6 +58,14 @@ _TrustCode = Annotated[
         help="With --run: import the network's module that the run names; remembered.",
     ),
 ]
+_Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Distill: adopt weights of the pruned network from your own training.",
+    ),
+]
 _AcceptEdited = Annotated[
     bool,
     typer.Option("--accept-edited", help="Take hand-edited artefacts as they are, and record it."),
@@ -72,6 +80,7 @@ def stage(
     sets: SetOption = None,
     force: _Force = None,
     against: _Against = None,
+    weights: _Weights = None,
     accept_edited: _AcceptEdited = False,
     trust_code: _TrustCode = False,
 ) -> dict[str, Any]:
@@ -85,8 +94,7 @@ def stage(
             "give --config CONFIG or --run RUN",
             hint=Hint.command("stage", name, "--run", "artifacts/quickstart"),
         )
-    if against:
-        sets = [*(sets or ()), _further_files(name, against)]
+    sets = [*(sets or ()), *_of_one_stage(name, against or [], weights)]
     settings, origin, folder = _of_run(run, sets) if run else _of_config(str(config), run_dir, sets)
     options = {
         "--config": config,
@@ -107,6 +115,10 @@ def stage(
     step = next(s for s in steps if s.stage.name == name)
     if step.action == "reuse":
         console.note(f"{name} is fresh, nothing to do (--force runs it anyway)")
+    if weights is not None:
+        place = {"--run-dir": str(run or run_dir) if run or run_dir else None}
+        rest = running.as_typed(("pipeline", "run", origin), place, sets)
+        console.note(f"the stages behind it: {rest}")
     manifest = read_manifest(folder, name)
     assert manifest is not None
     return {
@@ -119,16 +131,23 @@ def stage(
     }
 
 
-def _further_files(name: str, against: list[Path]) -> str:
-    """`--against FILE.onnx …` as the setting that it stands for."""
-    from pipeline.errors import Hint, UsageError
+def _of_one_stage(name: str, against: list[Path], weights: Path | None) -> list[str]:
+    """`--against FILE.onnx …` and `--weights FILE` as the settings that they stand for."""
+    from pipeline.errors import Hint, Set, UsageError
 
-    if name != "benchmark":
+    if against and name != "benchmark":
         raise UsageError(
             "--against is for the benchmark",
             hint=Hint.command("stage", "benchmark", "--run", "RUN", "--against", "FILE.onnx"),
         )
-    return f"benchmark.against={json.dumps([str(path) for path in against])}"
+    if weights is not None and name != "distill":
+        raise UsageError(
+            "--weights is for the stage distill",
+            hint=Hint.command("stage", "distill", "--run", "RUN", "--weights", "FILE"),
+        )
+    further = f"benchmark.against={json.dumps([str(path) for path in against])}"
+    own = [] if weights is None else [Set("distill.weights", weights).words[1]]
+    return [further] * bool(against) + own
 
 
 def _shown_outputs(folder: Path, name: str) -> dict[str, str]:

@@ -134,6 +134,9 @@ class DistillConfig(TrainingSection):
     """Softening of teacher and student outputs."""
     alpha: float = Field(0.75, ge=0, le=1)
     """Weight of the distillation term; the rest is cross-entropy."""
+    weights: str | None = None
+    """Weights of the pruned network that you trained elsewhere (.safetensors or a .pth state dict),
+    taken as they are in place of all training here; absent: train here."""
     bn_images: int = Field(2048, ge=2, le=1_000_000)
     """Images of the train split on which the batch-norm statistics are re-estimated before
     training."""
@@ -266,6 +269,12 @@ class Config(Section):
     def _one_round_within_a_drop(self) -> Config:
         if self.search.budget.accuracy_drop is not None and self.rounds > 1:
             raise ValueError("search.budget.accuracy_drop is for a single round: give rounds: 1")
+        return self
+
+    @model_validator(mode="after")
+    def _one_round_of_own_weights(self) -> Config:
+        if self.distill.weights is not None and self.rounds > 1:
+            raise ValueError("distill.weights fit one cut network: give rounds: 1")
         return self
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ from pipeline.models import reshape
 from pipeline.models.folding import folded_layers
 from pipeline.models.registry import build_from
 from pipeline.models.source import ModelSource, note_source, source_of
-from pipeline.models.tensors import check_finite, first_three, mismatches, saved_tensors, shapes_of
+from pipeline.models.tensors import check_finite, mismatches, saved_tensors, shapes_of
 from pipeline.models.weights import MAX_BYTES
 from pipeline.run import store
 from pipeline.run.artifacts import MODEL
@@ -207,10 +207,10 @@ def load_model(folder: str | Path, *, search_path: Sequence[Path] = ()) -> nn.Mo
     return note_source(model, ModelSource(**_fields(record))).eval()
 
 
-def _refuse(differ: list[str], folder: Path) -> None:
+def _refuse(differ: str, folder: Path) -> None:
     if differ:
         raise ArtifactError(
-            f"{folder}: {MODEL_FILE} and {WEIGHTS_FILE} disagree: {first_three(differ, '; ')}",
+            f"{folder}: {MODEL_FILE} and {WEIGHTS_FILE} disagree: {differ}",
             hint="the source that model.json names has changed, or a file is from elsewhere; "
             "re-make the model",
         )

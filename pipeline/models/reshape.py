@@ -26,13 +26,13 @@ def differences(
     """
     mine, theirs = shapes_of(saved_tensors(model)), shapes_of(saved_tensors(fresh))
     if mine.keys() != theirs.keys():
-        phrases = mismatches(
+        differ = mismatches(
             {name: shape for name, shape in theirs.items() if name not in mine},
             {name: shape for name, shape in mine.items() if name not in theirs},
         )
         another = f"the source builds another network than this {type(model).__name__}"
         raise ArtifactError(
-            f"{another}: {'; '.join(phrases[:3])}",
+            f"{another}: {differ}",
             hint="pass the source and kwargs that the network was built with",
         )
     widths = {name: shape for name, shape in mine.items() if shape != theirs[name]}

@@ -24,8 +24,10 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def mismatches(wanted: Shapes, given: Shapes) -> list[str]:
-    """One phrase for every name or shape that differs: shapes, then missing, then unexpected."""
+def mismatches(wanted: Shapes, given: Shapes) -> str:
+    """The first three shapes that differ, names that are missing and names that are unexpected, and
+    how many more there are of each; empty where nothing differs.
+    """
     shapes = [
         f"{name} is {list(given[name])}, expected {list(shape)}"
         for name, shape in wanted.items()
@@ -33,7 +35,8 @@ def mismatches(wanted: Shapes, given: Shapes) -> list[str]:
     ]
     missing = [f"{n} {list(s)} is missing" for n, s in wanted.items() if n not in given]
     unexpected = [f"{n} {list(s)} is unexpected" for n, s in given.items() if n not in wanted]
-    return shapes + missing + unexpected
+    kinds = (shapes, missing, unexpected)
+    return "; ".join(first_three(phrases, "; ") for phrases in kinds if phrases)
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:

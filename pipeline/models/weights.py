@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ArtifactError, Hint, Key
-from pipeline.models.tensors import check_finite, first_three, mismatches, saved_tensors, shapes_of
+from pipeline.models.tensors import check_finite, mismatches, saved_tensors, shapes_of
 from pipeline.models.torch_checkpoint import CONVERT, read_state_dict
 from pipeline.run import store
 from pipeline.system import file_type, is_safetensors
@@ -19,12 +19,18 @@ from pipeline.system import file_type, is_safetensors
 MAX_BYTES = 4 << 30
 # put in front of every name by DataParallel, torch.compile and training scripts
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+_OTHERS = Hint(
+    "weights fit one architecture and one set of classes; ",
+    Hint.set("model.weights", None, "trains new ones"),
+)
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
 
 
-def find_weights(name: str) -> Path:
+def find_weights(name: str, setting: Key = Key("model.weights")) -> Path:  # noqa: B008
     """The file as given, relative to the current folder; else the shipped one of that name.
 
+    Args:
+        setting: key of the config that names it.
     Raises:
         ArtifactError: neither exists.
     """
@@ -40,7 +46,7 @@ def find_weights(name: str) -> Path:
         f"{name}: no such weights",
         hint=Hint(
             f"shipped with the package: {known}; or leave ",
-            Key("model.weights"),
+            setting,
             " out to train",
         ),
     )
@@ -82,20 +88,25 @@ def load_weights(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]
     if not tensors:
         raise ArtifactError(
             f"{path}: holds no tensors",
-            hint=Hint("point ", Key("model.weights"), " at trained weights"),
+            hint=CONVERT,
         )
     check_finite(tensors, str(path))
     return tensors
 
 
-def adopt_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def adopt_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, hint: str = _OTHERS
+) -> None:
     """Copy published weights into `model`, converting to its dtypes.
 
     Prefixes that all names have in common (`module.` …) are stripped. Counters of batch norms may
     be missing: they change no output.
 
+    Args:
+        where: what the weights are called in a message.
+        hint: what to do where they do not fit.
     Raises:
-        ArtifactError: names or shapes do not fit; the first three are listed.
+        ArtifactError: names or shapes do not fit; the first three of each kind are listed.
     """
     target = saved_tensors(model)
     tensors = _without_prefix(tensors, target)
@@ -106,11 +117,7 @@ def adopt_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     }
     differ = mismatches(wanted, shapes_of(tensors))
     if differ:
-        trains = Hint.set("model.weights", None, "trains new ones")
-        raise ArtifactError(
-            f"{where}: does not fit the network: {first_three(differ, '; ')}",
-            hint=Hint("weights fit one architecture and one set of classes; ", trains),
-        )
+        raise ArtifactError(f"{where}: does not fit the network: {differ}", hint=hint)
     with torch.no_grad():
         for name, tensor in tensors.items():
             target[name].copy_(tensor)

@@ -1,7 +1,9 @@
-"""Stage distill: batch-norm statistics first, then distillation from the original network."""
+"""Stage distill: batch-norm statistics first, then distillation from the original network; or
+weights that the user trained.
+"""
 
 from __future__ import annotations
 
-from stages.distill.engine import Recovery, recover
+from stages.distill.engine import Recovery, adopt, recover
 
-__all__ = ["Recovery", "recover"]
+__all__ = ["Recovery", "adopt", "recover"]

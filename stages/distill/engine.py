@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.channels.rebuild import rebuild
 from pipeline.data.augment import Augment
+from pipeline.models.weights import adopt_weights
 from pipeline.training.evaluate import accuracy, device_of, reestimate_batchnorm
 from pipeline.training.loop import Fit
 from pipeline.training.objectives import Objective, cached_teacher_loss, cross_entropy, distillation
@@ -36,7 +37,7 @@ class Recovery:
         cut: of the student as it came from the cut.
         batchnorm: after re-estimating the batch-norm statistics alone.
         final: of what the student holds in the end.
-        kept: what that is: "cut", "batchnorm" or "epoch N".
+        kept: what that is: "cut", "batchnorm", "epoch N" or "adopted".
         epochs: that were to be trained.
         fit: None when nothing was trained.
     """
@@ -88,6 +89,28 @@ def recover(
     else:
         student.load_state_dict(before)
     return Recovery(target, cut, batchnorm, best, kept, epochs, fitted)
+
+
+def adopt(
+    student: nn.Module,
+    teacher: nn.Module,
+    tensors: Mapping[str, Tensor],
+    splits: Splits,
+    where: str,
+    *,
+    hint: str = "",
+) -> Recovery:
+    """Put weights of `student` that were trained elsewhere in place, whatever their accuracy.
+
+    Args:
+        tensors: by name, as `student.state_dict()` has them.
+        where: what they are called in a message; `hint` goes with it.
+    Raises:
+        ArtifactError: names or shapes do not fit; nothing is copied then.
+    """
+    target, cut = accuracy(teacher, splits.search), accuracy(student, splits.search)
+    adopt_weights(student, tensors, where, hint=hint)
+    return Recovery(target, cut, cut, accuracy(student, splits.search), "adopted", 0, None)
 
 
 def epochs_for(config: DistillConfig, *, missing: float) -> int:

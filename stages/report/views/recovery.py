@@ -37,11 +37,15 @@ def recovery_sentence(reconstruction: Mapping[str, Any], distill: Mapping[str, A
     fitted = "reconstructed" in before
     squares = f"after least squares {before['reconstructed']:.2%}, " if fitted else ""
     epochs = len(_history(distill))
-    trained = f", after {counted(epochs, 'epoch')} ({distill['mode']}) {accuracy['final']:.2%}"
+    if own := distill.get("weights"):
+        ending = f"with the weights of your own training ({own['name']}) {accuracy['final']:.2%}"
+    else:
+        trained = f", after {counted(epochs, 'epoch')} ({distill['mode']}) {accuracy['final']:.2%}"
+        settled = f"after batch-norm re-estimation {accuracy['batchnorm']:.2%}"
+        ending = settled + (trained if epochs else "")
     return (
         f"On the search split: teacher {accuracy['teacher']:.2%}; "
-        f"after the cut {before['cut']:.2%}, {squares}"
-        f"after batch-norm re-estimation {accuracy['batchnorm']:.2%}{trained if epochs else ''}."
+        f"after the cut {before['cut']:.2%}, {squares}{ending}."
     )
 
 
