@@ -14,6 +14,7 @@ from pipeline.cli import (
     config_commands,
     data_commands,
     doctor_command,
+    init_command,
     inspect_command,
     pipeline_commands,
     predict_command,
@@ -52,6 +53,7 @@ def _root(
     """Make a trained CNN classifier measurably faster in onnxruntime, and prove it."""
 
 
+init_command.register(app)
 app.add_typer(pipeline_commands.app, name="pipeline")
 stage_command.register(app)
 predict_command.register(app)

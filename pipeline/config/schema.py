@@ -19,8 +19,8 @@ class ModelConfig(Section):
     """The network that is to become faster."""
 
     source: str = Field("mobilenet_v2", min_length=1)
-    """Where the architecture comes from: a built-in name, `torchvision:NAME`, or your own
-    `package.module:factory`."""
+    """Where the architecture comes from: a built-in name, `torchvision:NAME`, `timm:NAME`, or your
+    own `package.module:factory`."""
     kwargs: dict[str, Any] = {}  # noqa: RUF012 pydantic copies defaults
     """Keyword arguments for the architecture's factory, such as `width_mult: 0.5`."""
     weights: str | None = None

@@ -1,4 +1,6 @@
-"""Where architectures come from: the built-in table, torchvision's, or the user's own factory."""
+"""Where architectures come from: the built-in table, torchvision's, timm's, or the user's own
+factory.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import torch
 from torch import nn
 
 from pipeline.channels.branch import put_in_place
-from pipeline.errors import Hint, Key, UsageError
+from pipeline.errors import EnvironmentProblem, Hint, Key, UsageError
 from pipeline.models import user_source
 from pipeline.models.densenet import densenet
 from pipeline.models.folding import fold_layers
@@ -87,6 +89,8 @@ def _build(described: ModelSource, search_path: Sequence[Path]) -> nn.Module:
     scheme, colon, name = source.partition(":")
     if scheme == "torchvision" and colon:
         return _torchvision(name, kwargs, in_channels, num_classes)
+    if scheme == "timm" and colon:
+        return _timm(name, kwargs, in_channels, num_classes)
     if colon:
         factory = user_source.find_factory(source, kwargs, search_path)
     elif source in BUILTIN:
@@ -101,7 +105,7 @@ def _suggest(source: str) -> str:
     close = difflib.get_close_matches(source, BUILTIN, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    others = "torchvision:NAME or your own package.module:factory"
+    others = "torchvision:NAME, timm:NAME or your own package.module:factory"
     return f"built in: {', '.join(BUILTIN)}; others: {others}"
 
 
@@ -163,6 +167,24 @@ def _torchvision(
     if in_channels != 3:
         _replace_stem(net, in_channels)
     return net
+
+
+def _timm(name: str, kwargs: dict[str, Any], in_channels: int, num_classes: int) -> nn.Module:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise EnvironmentProblem(
+            f"model.source timm:{name}: timm is not installed", hint="pip install timm"
+        ) from None
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=1)
+        meant = f"did you mean timm:{close[0]}?" if close else "timm.list_models() lists them"
+        raise UsageError(f"model.source timm:{name}: no such network", hint=meant)
+    # no download
+    defaults = {"num_classes": num_classes, "in_chans": in_channels, "pretrained": False}
+    return _call(
+        lambda **arguments: timm.create_model(name, **arguments), f"timm:{name}", defaults | kwargs
+    )
 
 
 def _replace_stem(net: nn.Module, in_channels: int) -> None:

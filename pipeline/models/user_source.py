@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.errors import UsageError
+from pipeline.errors import Command, Hint, UsageError
 
 _HINT = "name a function or class that returns the network"
 _NOT_NETWORKS = ("torch", "pip", "setuptools")  # packages with functions that run anything
@@ -83,6 +83,32 @@ def find_factory(
     return target
 
 
+def source_of_path(source: str, folder: Path) -> str:
+    """`path/to/file.py:factory` as `module:factory`; any other source as it is.
+
+    Args:
+        folder: of the config, beside which a module is found; else it is below the current folder.
+    Raises:
+        UsageError: there is no such file, or a run would not find it.
+    """
+    name, colon, factory = source.rpartition(":")
+    if not colon or not name.endswith(".py"):
+        return source
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise UsageError(f"model.source {source}: there is no file {name}", hint=_HINT)
+    for home in (folder.resolve(), Path.cwd()):
+        if path.is_relative_to(home):
+            parts = path.relative_to(home).with_suffix("").parts
+            if all(part.isidentifier() for part in parts):
+                return f"{'.'.join(parts)}:{factory}"
+    beside = Command("init", "--out", str(path.with_name("my.yaml")))
+    raise UsageError(
+        f"model.source {source}: not found from {folder.resolve()} by a module's name",
+        hint=Hint("write the config beside it: ", beside),
+    )
+
+
 def _check_name(source: str, module_name: str, attribute: str) -> None:
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise UsageError(
@@ -140,7 +166,7 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
 def source_file(source: str) -> Path | None:
     """The file of the user's own module, without importing it; None where there is none."""
     module_name, colon, _ = source.partition(":")
-    if not colon or module_name == "torchvision":
+    if not colon or module_name in ("torchvision", "timm"):
         return None
     folders = [*(Path(entry or ".") for entry in sys.path), *_rules.folders, Path()]
     parts = module_name.split(".")

@@ -19,6 +19,7 @@ from pipeline.system import file_type, is_safetensors
 MAX_BYTES = 4 << 30
 # put in front of every name by DataParallel, torch.compile and training scripts
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+_ORIGINAL = Key("model.weights")
 _OTHERS = Hint(
     "weights fit one architecture and one set of classes; ",
     Hint.set("model.weights", None, "trains new ones"),
@@ -26,7 +27,7 @@ _OTHERS = Hint(
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
 
 
-def find_weights(name: str, setting: Key = Key("model.weights")) -> Path:  # noqa: B008
+def find_weights(name: str, setting: Key = _ORIGINAL) -> Path:
     """The file as given, relative to the current folder; else the shipped one of that name.
 
     Args:

@@ -70,11 +70,7 @@ def recover(
         train: runs the epochs on the objective and the images that it is given; what it raises
             leaves the student as it was then.
     """
-    for model in (student, teacher):
-        # on CPUs convolutions are faster channels-last
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    target = accuracy(teacher, splits.search)
-    cut = accuracy(student, splits.search)
+    target, cut = _before(student, teacher, splits)
     batchnorm = _settle_batchnorm(student, cut, splits, config, seed)
     best, kept = (batchnorm, "batchnorm") if batchnorm >= cut else (cut, "cut")
     epochs = epochs_for(config, missing=target - best)
@@ -108,9 +104,17 @@ def adopt(
     Raises:
         ArtifactError: names or shapes do not fit; nothing is copied then.
     """
-    target, cut = accuracy(teacher, splits.search), accuracy(student, splits.search)
+    target, cut = _before(student, teacher, splits)
     adopt_weights(student, tensors, where, hint=hint)
     return Recovery(target, cut, cut, accuracy(student, splits.search), "adopted", 0, None)
+
+
+def _before(student: nn.Module, teacher: nn.Module, splits: Splits) -> tuple[float, float]:
+    """Search accuracy of teacher and student."""
+    for model in (student, teacher):
+        # on CPUs convolutions are faster channels-last
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return accuracy(teacher, splits.search), accuracy(student, splits.search)
 
 
 def epochs_for(config: DistillConfig, *, missing: float) -> int:

@@ -56,6 +56,7 @@ STATUS = {
 
 def test_commands_are_those_of_the_contract() -> None:
     assert {" ".join(path) for path in COMMANDS} >= {
+        "init",
         "pipeline run",
         "pipeline plan",
         "pipeline status",

@@ -1,0 +1,304 @@
+"""What `rlp init` looks at: images, then the network on images of that size. Nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.schema import Config
+from pipeline.data.content import Decoded
+from pipeline.data.decode import survey
+from pipeline.data.load import describe, load_splits
+from pipeline.data.sources import open_source
+from pipeline.errors import RlpError, UsageError
+from pipeline.models import (
+    adopt_weights,
+    build_model,
+    find_weights,
+    fold_standardised_weights,
+    load_weights,
+)
+from pipeline.models.tensors import first_three
+from pipeline.training.evaluate import device_of
+from pipeline.training.machine import all_cores, device_for
+from stages.prune import CostModel
+from stages.search.space import Space
+from stages.trace import trace
+
+if TYPE_CHECKING:
+    from pipeline.channels.graph import ChannelGraph
+    from pipeline.data import DataCard
+
+Size = tuple[int, int]  # height, width
+AS_THEY_ARE = None
+USUAL = 224
+"""Side in pixels that classifiers of photographs are made for."""
+_ALIGNS = (8, 4, 2, 1)
+_SIDES = (32, 48, 64, 96, 128, 160, 192, USUAL, 256, 299)
+_HELD = 96  # as pipeline.data holds them; larger ones must be square
+_SCORED = 256
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the files hold: how many images of each size, and whether they are all grey."""
+
+    classes: int
+    sizes: Counter[Size]
+    channels: int
+    own_search: bool
+
+    @property
+    def uniform(self) -> bool:
+        """Whether they can be used as they are."""
+        if len(self.sizes) != 1:
+            return False
+        (height, width) = next(iter(self.sizes))
+        return max(height, width) <= _HELD or height == width <= USUAL
+
+    @property
+    def middle(self) -> int:
+        """Median of the shorter sides."""
+        return sorted(min(size) for size in self.sizes.elements())[self.sizes.total() // 2]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that the config is written from.
+
+    Attributes:
+        side: of the images as the network sees them; None: as they are.
+        scores: cross-entropy of given weights by way of normalising, the best first; empty without.
+        smallest: share of the MACs that the most cut network keeps, by `search.align`.
+        forward, step: seconds an image of inference, and of a training step.
+    """
+
+    card: DataCard
+    stored: Stored
+    side: int | None
+    graph: ChannelGraph
+    macs: int
+    params: int
+    smallest: dict[int, float]
+    batch_norms: bool
+    normalisation: Normalisation | None
+    scores: dict[str, tuple[float, float]]
+    forward: float
+    step: float
+
+
+def look(config: Config, folder: Path) -> Seen:
+    """Images first, then the network at the first size at which it runs.
+
+    Args:
+        folder: of the config that is going to be written, where the user's own module may lie.
+    Raises:
+        RlpError: of any kind; what a run would say to these images or this network.
+    """
+    stored = stored_images(config)
+    model = _network(config, stored, folder)
+    native = getattr(model, "pretrained_cfg", None) or {}
+    given = config.data.image_size
+    sides = [given] if given else list(usable_sides(stored, native, config.model.weights))
+    side = _first_that_runs(model, config.model.source, stored, sides)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": side})})
+    card = describe(config.data)
+    scores, normalisation = _normalised(model, config, card, native)
+    example = torch.zeros(2, *card.image_shape)
+    folded = fold_standardised_weights(model, example)
+    graph = trace(folded, example[:1], open_statistics=config.trace.open_statistics)
+    if not graph.prunable:
+        raise UsageError(
+            f"model.source {config.model.source}: nothing of it can be cut: "
+            + first_three(list(dict.fromkeys(graph.frozen.values())), "; "),
+            hint="name a convolutional classifier; docs/troubleshooting.md says what is cut",
+        )
+    costs = CostModel(graph)
+    forward, step = _speed(model.to(device_for(config.device)), card.image_shape)
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    return Seen(
+        card, stored, side, graph, costs.macs(), costs.params(), _smallest(graph, config, costs),
+        norms, normalisation, scores, forward, step,
+    )  # fmt: skip
+
+
+def _smallest(graph: ChannelGraph, config: Config, costs: CostModel) -> dict[int, float]:
+    found = {}
+    for align in _ALIGNS:
+        space = Space.from_groups(graph.groups, align=align, min_keep=config.search.min_keep)
+        kept = dict(zip(space.ids, map(int, space.least), strict=True))
+        found[align] = costs.macs(kept) / costs.macs()
+    return found
+
+
+def stored_images(config: Config) -> Stored:
+    """Headers of every image, no pixels."""
+    source = open_source(config.data)
+    sizes: Counter[Size] = Counter()
+    grey = True
+    for split in source.splits:
+        part = source.read(split)
+        if isinstance(part, Decoded):
+            sizes[part.pixels.shape[1:3]] += len(part.labels)
+            grey &= part.pixels.shape[3] == 1
+        else:
+            found = survey(part)
+            sizes += found.sizes
+            grey &= found.grey
+    if not sizes:
+        describe(config.data)  # it says what is wrong with them
+    return Stored(len(source.classes), sizes, 1 if grey else 3, "search" in source.splits)
+
+
+def usable_sides(
+    stored: Stored, native: dict[str, Any], weights: str | None
+) -> Iterator[int | None]:
+    """Sizes worth trying, the best first: as the images are where they have one moderate size;
+    else what the weights were trained at, or the largest usual side that loses no pixels.
+    """
+    if stored.uniform:
+        yield AS_THEY_ARE
+        first = stored.middle + 1
+    else:
+        trained = (native.get("input_size") or (3, USUAL))[-1] if weights else USUAL
+        fits = [side for side in _SIDES if side <= min(stored.middle, trained)]
+        first = (
+            trained if weights and stored.middle >= trained else (fits or _SIDES)[-1 if fits else 0]
+        )
+        yield first
+    yield from (side for side in _SIDES if side > first)
+
+
+def _network(config: Config, stored: Stored, folder: Path) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(
+            config.model,
+            in_channels=stored.channels,
+            num_classes=stored.classes,
+            search_path=(folder,),
+        )
+    if config.model.weights is not None:
+        path = find_weights(config.model.weights)
+        adopt_weights(model, load_weights(path), config.model.weights)
+    return model.eval()
+
+
+def _first_that_runs(
+    model: nn.Module, source: str, stored: Stored, sides: Sequence[int | None]
+) -> int | None:
+    problem = ""
+    for side in sides:
+        height, width = (side, side) if side else next(iter(stored.sizes))
+        try:
+            with torch.inference_mode():
+                found = model(torch.zeros(2, stored.channels, height, width))
+        except RlpError:
+            raise
+        except Exception as error:  # the user's code, or torch's on images too small for it
+            said = (str(error).splitlines() or [""])[0]
+            problem = problem or f"{stored.channels}×{height}×{width}: {said}"
+            continue
+        _check_answer(found, source, stored.classes)
+        return side
+    raise UsageError(
+        f"model.source {source}: does not run on images of {problem}",
+        hint=f"it is given images (N, {stored.channels}, height, width); try it in plain Python",
+    )
+
+
+def _check_answer(found: Any, source: str, classes: int) -> None:
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UsageError(
+            f"model.source {source}: answers with {shape}, not with one number a class",
+            hint="name a factory of a classifier: images (N, C, H, W) in, (N, classes) out",
+        )
+    if found.shape[1] != classes:
+        raise UsageError(
+            f"model.source {source}: {found.shape[1]} outputs, and the images have {classes} "
+            "classes",
+            hint="a factory that takes num_classes is given it; or name the images it was made for",
+        )
+
+
+def _normalised(
+    model: nn.Module, config: Config, card: DataCard, native: dict[str, Any]
+) -> tuple[dict[str, tuple[float, float]], Normalisation | None]:
+    """Which mean and std given weights expect: {name: (cross-entropy, accuracy)} on a few training
+    images, and the best where that is not the images' own.
+    """
+    if config.model.weights is None or config.data.mean or config.data.std:
+        return {}, None
+    images = load_splits(config.data, seed=config.seed).train
+    x, y = images.take(_SCORED, seed=config.seed)
+    pixels = x * _row(card.std) + _row(card.mean)
+    ways: dict[str, Normalisation] = {"the images' own": (card.mean, card.std)}
+    if card.in_channels == 3:
+        ways |= {"ImageNet's": IMAGENET, "one half": _HALVES}
+    if native.get("mean") and len(native["mean"]) == card.in_channels:
+        ways["the architecture's"] = tuple(native["mean"]), tuple(native["std"])
+    scores = {name: _scored(model, pixels, y, way) for name, way in ways.items()}
+    ranked = sorted(scores, key=lambda name: scores[name][0])
+    best = ways[ranked[0]]
+    own = best == (card.mean, card.std)
+    return {name: scores[name] for name in ranked}, None if own else best
+
+
+def _scored(model: nn.Module, pixels: Tensor, y: Tensor, way: Normalisation) -> tuple[float, float]:
+    mean, std = way
+    with all_cores(), torch.inference_mode():
+        parts = ((pixels - _row(mean)) / _row(std)).split(32)
+        logits = torch.cat([model(part) for part in parts])
+    loss = nn.functional.cross_entropy(logits, y).item()
+    return loss, (logits.argmax(1) == y).float().mean().item()
+
+
+def _row(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
+
+
+def _speed(model: nn.Module, shape: tuple[int, int, int], batch: int = 32) -> tuple[float, float]:
+    """Seconds an image of inference, and of a training step; other work on the machine only adds to
+    them, so the best of some counts.
+    """
+    x = torch.randn(batch, *shape, device=device_of(model))
+    x = x.contiguous(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def infer() -> None:
+        with torch.inference_mode():
+            model(x).sum().item()
+
+    def train() -> None:
+        model(x).sum().backward()
+        next(p for p in model.parameters() if p.grad is not None).grad.sum().item()  # type: ignore[union-attr]
+
+    with all_cores(), torch.random.fork_rng():
+        forward = _best(infer)
+        model.train()
+        step = _best(train)
+        model.eval()
+    return forward / batch, step / batch
+
+
+def _best(work: Callable[[], None], seconds: float = 1.5) -> float:
+    """Of three calls, and of more within these seconds."""
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
