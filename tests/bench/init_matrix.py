@@ -3,9 +3,10 @@ through `--until prune`.
 
     python tests/bench/init_matrix.py [--folder DIR]
 
-The folders: classes of pictures of many sizes, Hub-style parquet of small ones, and one flat folder,
-which has no labels and is refused. What makes a run quick is given to `rlp init` by --set, so that it
-stands in the config. timm's network is left out, and that is said, where timm is not installed.
+The folders: classes of pictures of many sizes, Hub-style parquet of small ones, and one flat
+folder, which has no labels and is refused. What makes a run quick is given to `rlp init` by --set,
+so that it stands in the config. timm's network is left out, and that is said, where timm is not
+installed.
 """
 
 from __future__ import annotations
