@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # torch comes first and pinned: an unpinned torch pulls gigabytes of CUDA libraries.
 TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test smoke floors lint bench breadth gpu gpu-dry schema docs clean
+.PHONY: help setup demo test smoke floors elsewhere lint bench breadth gpu gpu-dry schema docs clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ \t/'
@@ -34,8 +34,11 @@ floors:          ## quick tests with the lowest versions that pyproject.toml dec
 	$(PYTHON) tools/floors.py > .venv-floors/lowest.txt
 	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check \
 	  $(TORCH) -r .venv-floors/lowest.txt pytest pytest-timeout hypothesis
-	.venv-floors/bin/python -m pytest -m 'not slow and not smoke' tests/pipeline tests/faults \
+	.venv-floors/bin/python -m pytest -m 'not slow and not smoke and not elsewhere' tests/pipeline tests/faults \
 	  tests/stages/export tests/stages/report tests/stages/deploy
+
+elsewhere: setup ## the deploy folder by predict.py alone, Hugging Face Optimum and OpenVINO; fetches them
+	$(BIN)/python -m pytest -rs -m elsewhere tests/stages/deploy/test_other_tools.py
 
 lint: setup      ## ruff, and types
 	$(BIN)/ruff check .

@@ -165,21 +165,6 @@ def test_hugging_faces_steps_give_nearly_the_tensors_of_training(folder: Path) -
     assert np.allclose(made, spec.normalise(spec.pixels(image)[None])[0], atol=1e-5)
 
 
-def test_the_triton_repository_has_the_layout_and_the_shapes_of_its_network(folder: Path) -> None:
-    home = folder / "triton" / "classifier"
-    config = (home / "config.pbtxt").read_text()
-    session = onnxruntime.InferenceSession(str(home / "1" / "model.onnx"))
-    taken, given = session.get_inputs()[0], session.get_outputs()[0]
-    assert f'name: "{taken.name}"' in config
-    assert f"dims: [ {', '.join(map(str, taken.shape[1:]))} ]" in config
-    assert f'name: "{given.name}"' in config
-    assert f"dims: [ {given.shape[1]} ]" in config
-    assert (taken.type, given.type) == ("tensor(uint8)", "tensor(float)")
-    assert isinstance(taken.shape[0], str)  # max_batch_size wants a free batch
-    lines = (home / "labels.txt").read_text(encoding="utf-8").splitlines()
-    assert lines == list(CLASSES) == (folder / "labels.txt").read_text("utf-8").splitlines()
-
-
 def test_the_card_says_what_was_measured(folder: Path, both: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     for said in ("91.25%", "1.62 (1.50 … 1.75), faster", "Some CPU", "8 test images", "cc0-1.0"):
