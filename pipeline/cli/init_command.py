@@ -11,7 +11,7 @@ from pipeline import console
 from pipeline.cli.common import SetOption, command
 
 if TYPE_CHECKING:
-    from pipeline.cli.init_look import Seen
+    from pipeline.cli.init_seen import Seen
 
 KEYS = ("out", "images", "network", "minutes", "settings")
 

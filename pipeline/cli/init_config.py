@@ -12,7 +12,7 @@ from pipeline.config import yaml_nodes
 from pipeline.config.schema import Config
 
 if TYPE_CHECKING:
-    from pipeline.cli.init_look import Seen
+    from pipeline.cli.init_seen import Seen
 
 _WIDTH = 100
 _COLUMN = 32  # at which comments start where there is room
@@ -70,7 +70,8 @@ def _weights(seen: Seen, given: Settings) -> dict[str, tuple[Any, str]]:
 
 
 def _data(seen: Seen) -> dict[str, tuple[Any, str]]:
-    sizes, found = seen.stored.sizes, {}
+    sizes = seen.stored.sizes
+    found: dict[str, tuple[Any, str]] = {}
     if seen.side is not None:
         low, high = min(sizes, key=min), max(sizes, key=max)
         span = f"from {_by(low)} to {_by(high)}" if len(sizes) > 1 else _by(low)

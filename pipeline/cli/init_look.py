@@ -2,101 +2,47 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.channels.costs import CostModel
+from pipeline.channels.graph import ChannelGraph
+from pipeline.cli.init_seen import USUAL, Normalisation, Seen, Size, Stored
 from pipeline.config.schema import Config
 from pipeline.data.content import Decoded
 from pipeline.data.decode import survey
 from pipeline.data.load import describe, load_splits
 from pipeline.data.sources import open_source
 from pipeline.errors import RlpError, UsageError
-from pipeline.models import (
-    adopt_weights,
-    build_model,
-    find_weights,
-    fold_standardised_weights,
-    load_weights,
-)
+from pipeline.models.files import save_model
+from pipeline.models.folding import fold_standardised_weights
+from pipeline.models.registry import build_model
 from pipeline.models.tensors import first_three
+from pipeline.models.weights import adopt_weights, find_weights, load_weights
+from pipeline.run.artifacts import document
+from pipeline.run.stage import StageContext
+from pipeline.run.store import sha256_file
 from pipeline.training.evaluate import device_of
 from pipeline.training.machine import all_cores, device_for
-from stages.prune import CostModel
-from stages.search.space import Space
-from stages.trace import trace
+from stages import declared
+from stages.search.space.space import Space
 
 if TYPE_CHECKING:
-    from pipeline.channels.graph import ChannelGraph
-    from pipeline.data import DataCard
+    from pipeline.data.card import DataCard
 
-Size = tuple[int, int]  # height, width
 AS_THEY_ARE = None
-USUAL = 224
-"""Side in pixels that classifiers of photographs are made for."""
 _ALIGNS = (8, 4, 2, 1)
 _SIDES = (32, 48, 64, 96, 128, 160, 192, USUAL, 256, 299)
-_HELD = 96  # as pipeline.data holds them; larger ones must be square
 _SCORED = 256
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation per channel."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What the files hold: how many images of each size, and whether they are all grey."""
-
-    classes: int
-    sizes: Counter[Size]
-    channels: int
-    own_search: bool
-
-    @property
-    def uniform(self) -> bool:
-        """Whether they can be used as they are."""
-        if len(self.sizes) != 1:
-            return False
-        (height, width) = next(iter(self.sizes))
-        return max(height, width) <= _HELD or height == width <= USUAL
-
-    @property
-    def middle(self) -> int:
-        """Median of the shorter sides."""
-        return sorted(min(size) for size in self.sizes.elements())[self.sizes.total() // 2]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """All that the config is written from.
-
-    Attributes:
-        side: of the images as the network sees them; None: as they are.
-        scores: cross-entropy of given weights by way of normalising, the best first; empty without.
-        smallest: share of the MACs that the most cut network keeps, by `search.align`.
-        forward, step: seconds an image of inference, and of a training step.
-    """
-
-    card: DataCard
-    stored: Stored
-    side: int | None
-    graph: ChannelGraph
-    macs: int
-    params: int
-    smallest: dict[int, float]
-    batch_norms: bool
-    normalisation: Normalisation | None
-    scores: dict[str, tuple[float, float]]
-    forward: float
-    step: float
 
 
 def look(config: Config, folder: Path) -> Seen:
@@ -116,9 +62,9 @@ def look(config: Config, folder: Path) -> Seen:
     config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": side})})
     card = describe(config.data)
     scores, normalisation = _normalised(model, config, card, native)
-    example = torch.zeros(2, *card.image_shape)
-    folded = fold_standardised_weights(model, example)
-    graph = trace(folded, example[:1], open_statistics=config.trace.open_statistics)
+    graph = traced(
+        fold_standardised_weights(model, torch.zeros(2, *card.image_shape)), config, card
+    )
     if not graph.prunable:
         raise UsageError(
             f"model.source {config.model.source}: nothing of it can be cut: "
@@ -132,6 +78,19 @@ def look(config: Config, folder: Path) -> Seen:
         card, stored, side, graph, costs.macs(), costs.params(), _smallest(graph, config, costs),
         norms, normalisation, scores, forward, step,
     )  # fmt: skip
+
+
+def traced(model: nn.Module, config: Config, card: DataCard) -> ChannelGraph:
+    """What the stage trace of a run will find."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out, work, saved = (Path(temporary) / name for name in ("out", "work", "model"))
+        out.mkdir()
+        save_model(model, saved)
+        hashes = {path.name: sha256_file(path) for path in saved.iterdir()}
+        inputs = {"base_model": (saved, hashes)}
+        declared("trace").run(StageContext(config, out, work, inputs, data_card=card))
+        graph = document("graph")
+        return ChannelGraph.from_dict(graph.body(graph.read(out / graph.file)))
 
 
 def _smallest(graph: ChannelGraph, config: Config, costs: CostModel) -> dict[int, float]:

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.cli import init_config, init_look
-from pipeline.cli.init_look import Stored, usable_sides
+from pipeline.cli.init_look import usable_sides
+from pipeline.cli.init_seen import Stored
 from pipeline.config import yaml_nodes
 from pipeline.config.load import load_config
 from pipeline.config.schema import Config

@@ -1,0 +1,67 @@
+"""What `rlp init` saw of images and network, in figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.channels.graph import ChannelGraph
+    from pipeline.data.card import DataCard
+
+Size = tuple[int, int]  # height, width
+USUAL = 224
+"""Side in pixels that classifiers of photographs are made for."""
+_HELD = 96  # as pipeline.data holds them; larger ones must be square
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the files hold: how many images of each size, and whether they are all grey."""
+
+    classes: int
+    sizes: Counter[Size]
+    channels: int
+    own_search: bool
+
+    @property
+    def uniform(self) -> bool:
+        """Whether they can be used as they are."""
+        if len(self.sizes) != 1:
+            return False
+        (height, width) = next(iter(self.sizes))
+        return max(height, width) <= _HELD or height == width <= USUAL
+
+    @property
+    def middle(self) -> int:
+        """Median of the shorter sides."""
+        return sorted(min(size) for size in self.sizes.elements())[self.sizes.total() // 2]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that the config is written from.
+
+    Attributes:
+        side: of the images as the network sees them; None: as they are.
+        scores: cross-entropy of given weights by way of normalising, the best first; empty without.
+        smallest: share of the MACs that the most cut network keeps, by `search.align`.
+        forward, step: seconds an image of inference, and of a training step.
+    """
+
+    card: DataCard
+    stored: Stored
+    side: int | None
+    graph: ChannelGraph
+    macs: int
+    params: int
+    smallest: dict[int, float]
+    batch_norms: bool
+    normalisation: Normalisation | None
+    scores: dict[str, tuple[float, float]]
+    forward: float
+    step: float
