@@ -274,7 +274,7 @@ def test_weights_of_ones_own_training_are_adopted(
     home = copy_of(finished, tmp_path)
     monkeypatch.chdir(home)
     (home / "run" / "distill" / "model.safetensors").rename(home / "mine.safetensors")
-    asked = ("stage", "distill", "--run", "run", "--weights", "mine.safetensors")
+    asked = ("stage", "distill", "--run", "run", "--weights", "mine.safetensors", "--trust-code")
     assert _in_process(*asked) == 0
     rest = ["my.yaml", "--run-dir", "run", "--set", "distill.weights=mine.safetensors"]
     assert f"rlp pipeline run {shlex.join(rest)}" in capsys.readouterr().err
