@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import console
+from pipeline.claims import busy_clause
 from pipeline.errors import Command
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def show_settings(rows: Sequence[dict[str, Any]], repeat: Command) -> None:
         console.say(
             f"{b} against {a}{_where(row)}: {row['verdict']}, {row['ratio']:.2f}× "
             f"({low:.2f} to {high:.2f}), control {row['aa_ci95'][0]:.2f} to "
-            f"{row['aa_ci95'][1]:.2f}{_doubts(row, repeat)}"
+            f"{row['aa_ci95'][1]:.2f}{busy_clause(row['doubts'], repeat)}"
         )
     for row in rows:
         if row["flushed"]:
@@ -65,12 +66,6 @@ def show_settings(rows: Sequence[dict[str, Any]], repeat: Command) -> None:
 def _where(row: dict[str, Any]) -> str:
     threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
     return f" at batch {row['batch']}, {threads}"
-
-
-def _doubts(row: dict[str, Any], repeat: Command) -> str:
-    if not row["doubts"]:
-        return ""
-    return f"; the machine was busy: {', '.join(row['doubts'])}; repeat with {repeat}"
 
 
 def show_why(why: dict[str, Any]) -> None:

@@ -113,9 +113,29 @@ def check(
             _gate("top-1 agreement", asked["top1_agreement"], min_agreement),
         ]
         doc["gates"] = [gate for gate in gates if gate]
+        if max_accuracy_drop is not None and asked.get("accuracy_change"):
+            _say_how_sure(doc["gates"][0], asked["accuracy_change"])
         doc["passed"] = all(gate["passed"] for gate in doc["gates"])
     _report(doc)
     return doc
+
+
+def _say_how_sure(gate: dict[str, Any], change: dict[str, Any]) -> None:
+    """Add the drop's interval to its gate, and a warning where it holds the limit: other images of
+    the same kind might then answer otherwise.
+    """
+    from pipeline.paired import images_to_decide
+
+    low, high = sorted(-edge for edge in change["ci95"])
+    gate |= {"ci95": [low, high], "decided": not low <= gate["limit"] <= high}
+    if gate["decided"]:
+        return
+    needed = images_to_decide(change, gate["limit"])
+    more = f"; about {needed:,} would" if needed else ""
+    console.warn(
+        f"{change['images']:,} test images cannot tell a drop of {_text(gate['value'])} points "
+        f"({low:.2f} to {high:.2f}) from the limit of {gate['limit']:.6g}{more}"
+    )
 
 
 def _asked(variants: list[dict[str, Any]], name: str | None, run: Path) -> dict[str, Any]:

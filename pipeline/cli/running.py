@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import console
+from pipeline.claims import busy_clause, change_text
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
 from pipeline.run import store
 from pipeline.run.artifacts import RUN, document
@@ -208,6 +209,7 @@ def _show_result(doc: dict[str, Any]) -> None:
 
     points = 100 * (final["accuracy"] - base["accuracy"])
     ratio = f"{speed['ratio']:.2f}×  (95 % CI {speed['ci95'][0]:.2f} to {speed['ci95'][1]:.2f})"
+    change_shown = next(row.get("accuracy_change") for row in doc["variants"] if row["chosen"])
     claim = ratio if speed["verdict"] == "faster" else f"{speed['verdict']}: ratio {ratio}"
     provider = speed["provider"].removesuffix("ExecutionProvider")
     setting = f"{provider}, batch {speed['batch']}, {speed['threads']} thread(s)"
@@ -216,7 +218,7 @@ def _show_result(doc: dict[str, Any]) -> None:
             "test accuracy (onnxruntime)",
             f"{base['accuracy']:.2%}",
             f"{final['accuracy']:.2%}",
-            f"{points:+.2f} points",
+            change_text(change_shown, points),
         ),
         ("MACs", f"{base['macs']:,}", f"{final['macs']:,}", change("macs")),
         ("parameters", f"{base['params']:,}", f"{final['params']:,}", change("params")),
@@ -230,6 +232,9 @@ def _show_result(doc: dict[str, Any]) -> None:
         _show_variants(doc["variants"], setting)
     for remark in doc["remarks"]:
         console.say(remark)
+    if doubts := speed.get("doubts"):
+        again = Command("stage", "benchmark", "--run", doc["run"], "--force")
+        console.warn(f"{speed['verdict']}{busy_clause(doubts, again)}")
     console.say()
     console.say(f"report  {doc['report']}")
     console.say(f"onnx    {doc['onnx']}")

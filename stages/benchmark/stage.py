@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.claims import busy_clause, chance_sentence
 from pipeline.data.images import Images
 from pipeline.data.load import load_test
-from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Key, UsageError
+from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Key, UsageError
 from pipeline.models.files import read_model_file
+from pipeline.paired import near_chance
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.run.variants import FP32, INT8
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker
-from stages.benchmark.accuracy import onnx_accuracy
+from stages.benchmark.accuracy import accuracy_change, onnx_correct
 from stages.benchmark.alignment_cache import cached_alignment
 from stages.benchmark.comparison import Comparison, TimedFiles, time_files
 from stages.benchmark.equal_work import first_call
@@ -64,25 +68,30 @@ def run(ctx: StageContext) -> dict[str, Any]:
     timed = _time(ctx, [*(variant.path for variant in variants), *further])
     images = load_test(ctx.config.data)  # the first and only stage that reads them
     with Worker() as worker:
-        accuracy = [_accuracy(ctx, variant.path, images, worker) for variant in variants]
+        correct = [_correct(ctx, variant.path, images, worker) for variant in variants]
     comparisons = timed.between(0, chosen)
-    rows = variant_rows(variants, timed, accuracy, chosen)
+    rows = variant_rows(variants, timed, correct, chosen)
     names = [variant.name for variant in variants]
     alone = None
     if "base_int8" in names:
         number = names.index("base_int8")
         direct = timed.between(number, chosen)[0]
-        alone = int8_alone(direct, accuracy[number], accuracy[chosen])
+        alone = int8_alone(direct, correct[number], correct[chosen])
+    classes = getattr(ctx.data_card, "num_classes", 1)
+    guessing = near_chance(rows[0]["accuracy"], len(images), classes)
     document: dict[str, Any] = {
         "settings": _rows(comparisons),
         "data": {"label": getattr(ctx.data_card, "label", ""), "test_images": len(images)},
-        "base": _side(ctx, "base", rows[0]),
+        "base": {**_side(ctx, "base", rows[0]), "near_chance": guessing},
         "final": _side(ctx, "final", rows[chosen]),
         "variants": [{**row, "settings": _named(row["settings"])} for row in rows],
         "int8_alone": alone,
-        "remarks": remarks(alone, quantization),
+        "remarks": [
+            *([chance_sentence("the original", rows[0]["accuracy"], classes)] if guessing else []),
+            *remarks(alone, quantization),
+        ],
         "against": [
-            _further(ctx, path, images, timed, number)
+            _further(ctx, path, images, timed, number, correct[0])
             for number, path in enumerate(further, start=len(variants))
         ],
     }
@@ -163,10 +172,12 @@ def _time(ctx: StageContext, files: list[Path]) -> TimedFiles:
     )
 
 
-def _accuracy(ctx: StageContext, path: Path, images: Images, worker: Worker | None = None) -> float:
+def _correct(
+    ctx: StageContext, path: Path, images: Images, worker: Worker | None = None
+) -> np.ndarray:
     if ctx.stopping():
         raise ctx.interrupted()
-    return onnx_accuracy(path, images, provider=ctx.config.benchmark.provider, worker=worker)
+    return onnx_correct(path, images, provider=ctx.config.benchmark.provider, worker=worker)
 
 
 def _side(ctx: StageContext, network: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -177,21 +188,29 @@ def _side(ctx: StageContext, network: str, row: dict[str, Any]) -> dict[str, Any
 
 
 def _further(
-    ctx: StageContext, path: Path, images: Images, timed: TimedFiles, number: int
+    ctx: StageContext,
+    path: Path,
+    images: Images,
+    timed: TimedFiles,
+    number: int,
+    original: np.ndarray,
 ) -> dict[str, Any]:
     """A file of `benchmark.against`, timed in the same rounds; scored where it takes our images."""
     found = timed.between(0, number)
+    accuracy = change = None
     try:
-        accuracy: float | None = _accuracy(ctx, path, images)
+        correct = _correct(ctx, path, images)
+        accuracy, change = float(correct.mean()), accuracy_change(original, correct)
     except ArtifactError as error:
-        accuracy = None  # another network may want another size, and is timed all the same
+        # another network may want another size, and is timed all the same
         ctx.note(f"{path.name} was timed but not scored: {error.message}")
     first = found[0]
     low, high = first.ci95
     interval = f"ratio {first.ratio:.2f} ({low:.2f} to {high:.2f})"
     ctx.note(f"{path.name} against the base: {first.verdict}, {interval}")
     facts = {"sha256": first.b.sha256, "bytes": first.b.bytes, "macs": timed.facts[number]["macs"]}
-    return {"file": path.name, **facts, "accuracy": accuracy, "settings": _rows(found)}
+    scored = {"accuracy": accuracy, "accuracy_change": change}
+    return {"file": path.name, **facts, **scored, "settings": _rows(found)}
 
 
 def _why(variants: list[VariantFile], timed: TimedFiles, chosen: int) -> dict[str, Any]:
@@ -253,6 +272,9 @@ def _named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _warn(ctx: StageContext, document: dict[str, Any]) -> None:
     """Say where there is no speedup, and why, and which files have denormal weights."""
     first = document["settings"][0]
+    if first["doubts"]:
+        again = Command("stage", "benchmark", "--run", str(ctx.run), "--force")
+        ctx.warn(f"{first['verdict']}{busy_clause(first['doubts'], again)}")
     if first["verdict"] != FASTER:
         slower = first["verdict"] == SLOWER
         ctx.warn("slower than the base" if slower else "no speedup could be shown")

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.claims import change_text
 from pipeline.errors import ArtifactError, Hint
 from pipeline.run.store import sha256_file
 from pipeline.run.variants import FP32
+from stages.benchmark.accuracy import accuracy_change
 from stages.benchmark.comparison import Comparison, TimedFiles
 from stages.benchmark.intervals import FASTER, NO_DIFFERENCE, SLOWER
 
@@ -62,12 +66,15 @@ def delivered(variants: Sequence[VariantFile], quantization: Mapping[str, Any]) 
 def variant_rows(
     variants: Sequence[VariantFile],
     timed: TimedFiles,
-    accuracy: Sequence[float],
+    correct: Sequence[np.ndarray],
     chosen: int,
 ) -> list[dict[str, Any]]:
     """Rows of `variants`: what each costs and how fast it is against the first, at every setting.
 
     The first is the original in fp32, and 1 by definition.
+
+    Args:
+        correct: of each, which test images it names correctly.
     """
     rows = []
     for number, variant in enumerate(variants):
@@ -81,7 +88,8 @@ def variant_rows(
                 "sha256": first.b.sha256,
                 "bytes": first.b.bytes,
                 "macs": timed.facts[number]["macs"],
-                "accuracy": accuracy[number],
+                "accuracy": float(correct[number].mean()),
+                "accuracy_change": accuracy_change(correct[0], correct[number]) if number else None,
                 "latency_ms": first.b.latency_ms,
                 "ratio": first.ratio if number else 1.0,
                 "ci95": list(first.ci95) if number else [1.0, 1.0],
@@ -93,19 +101,21 @@ def variant_rows(
     return rows
 
 
-def int8_alone(row: Comparison, alone: float, chosen: float) -> dict[str, Any]:
+def int8_alone(row: Comparison, alone: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
     """What the chosen file buys over the original in INT8, which needs no pruning.
 
     Args:
         row: the chosen file against the original in INT8.
-        alone, chosen: their accuracies.
+        alone, chosen: which test images they name correctly.
     """
+    change = accuracy_change(alone, chosen)
     return {
         "ratio": row.ratio,
         "ci95": list(row.ci95),
         "verdict": row.verdict,
-        "points": 100 * (chosen - alone),
-        "better": row.verdict == SLOWER and alone >= chosen,
+        "points": change["points"],
+        "accuracy_change": change,
+        "better": row.verdict == SLOWER and change["points"] <= 0,
     }
 
 
@@ -129,6 +139,6 @@ def remarks(alone: Mapping[str, Any] | None, quantization: Mapping[str, Any]) ->
         found.append(
             f"no gain over INT8 alone shown: {alone['ratio']:.2f}× "
             f"({alone['ci95'][0]:.2f} to {alone['ci95'][1]:.2f}) as fast, "
-            f"{alone['points']:+.2f} points"
+            f"{change_text(alone.get('accuracy_change'), alone['points'])} in accuracy"
         )
     return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pipeline.claims import chance_sentence
 from pipeline.config.schema import Config
 from pipeline.data.load import load_splits
 from pipeline.models.files import save_model
@@ -16,6 +17,7 @@ from pipeline.models.folding import fold_standardised_weights, folded_layers
 from pipeline.models.registry import build_model
 from pipeline.models.user_source import source_file
 from pipeline.models.weights import adopt_weights, find_weights, how_trained, load_weights
+from pipeline.paired import near_chance
 from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
@@ -86,6 +88,8 @@ def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
         score = accuracy(model, splits.search.to(device))
         model.to("cpu")
     ctx.note(f"{name}: {score:.2%} on the search split")
+    if near_chance(score, len(splits.search), ctx.data_card.num_classes):
+        ctx.warn(chance_sentence(f"{name} on the search split", score, ctx.data_card.num_classes))
     if seen := _seen_search_images(ctx, path):
         ctx.warn(
             f"{name}: {seen}, so they have seen images of this search split; "

@@ -8,8 +8,10 @@ from typing import Any
 
 import jinja2
 
+from pipeline.claims import busy_clause
 from pipeline.config.schema import Config
 from pipeline.config.yaml_nodes import dump
+from pipeline.errors import Command
 from stages.report.documents import Document, RunDocuments
 from stages.report.views import alignment, recovery, search, search_figures, timing, variants
 
@@ -22,6 +24,7 @@ def render(
     run_name: str,
     config_name: str,
     device: str,
+    run: str,
     commands: str,
     versions: Mapping[str, str],
 ) -> str:
@@ -31,6 +34,7 @@ def render(
         summary: `summary.json`, whose numbers the page repeats.
         config_name: of the file, as it was typed.
         device: processor that the run was computed on.
+        run: its folder, as commands name it.
         commands: what makes the run again and checks it.
         versions: of packages, by name.
     """
@@ -52,18 +56,22 @@ def render(
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         fingerprint=f"Machine {machine['id']}: {machine['system']}.",
         plots=_plots(found),
-        **_timing(found, summary),
+        **_timing(found, summary, Command("stage", "benchmark", "--run", run, "--force")),
         **_cut_and_search(found, config_name),
     )
 
 
-def _timing(found: RunDocuments, summary: Document) -> dict[str, Any]:
+def _timing(found: RunDocuments, summary: Document, again: str) -> dict[str, Any]:
     benchmark, speedup = found.benchmark, summary["speedup"]
+    sides = summary["base"], summary["final"]
+    change = next(row["accuracy_change"] for row in summary["variants"] if row["chosen"])
+    said = timing.headline(speedup, *sides, change)
     return {
         "data": summary["data"],
         "speedup": speedup,
-        "headline": timing.headline(speedup, summary["base"], summary["final"]),
-        "before_after": timing.before_after(summary["base"], summary["final"]),
+        "headline": said + busy_clause(speedup["doubts"], again),
+        "tone": _tone(speedup, summary["base"]),
+        "before_after": timing.before_after(*sides, change),
         "settings": timing.setting_rows(benchmark["settings"]),
         "variants": variants.variant_rows(benchmark["variants"]),
         "remarks": summary["remarks"],
@@ -76,6 +84,12 @@ def _timing(found: RunDocuments, summary: Document) -> dict[str, Any]:
         "alignment": alignment.alignment_block(found.search, benchmark, found.plan),
         "parity_sentence": recovery.parity_sentence(found.parity),
     }
+
+
+def _tone(speedup: Mapping[str, Any], base: Mapping[str, Any]) -> str:
+    """The class of the headline: green only for good news that can be relied on."""
+    relied_on = not speedup["doubts"] and not base["near_chance"]
+    return "good" if speedup["verdict"] == "faster" and relied_on else "bad"
 
 
 def _cut_and_search(found: RunDocuments, config_name: str) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
             run_name=ctx.run_name,
             config_name=ctx.config_name,
             device=device(),
+            run=str(ctx.run),
             commands=_commands(ctx),
             versions=versions(),
         )

@@ -42,12 +42,19 @@ def summarise(
     return {
         "run": run,
         "data": {"name": data["label"], "label": data["label"], "test_images": data["test_images"]},
-        "base": _side(benchmark["base"]),
+        "base": {
+            **_side(benchmark["base"]),
+            "near_chance": benchmark["base"].get("near_chance", False),
+        },
         "final": {**_side(benchmark["final"]), "precision": precision},
         "variants": [
             _variant(row, benchmark, agreement[row["name"]]) for row in benchmark["variants"]
         ],
-        "speedup": {**{key: first[key] for key in _SPEEDUP}, "precision": precision},
+        "speedup": {
+            **{key: first[key] for key in _SPEEDUP},
+            "precision": precision,
+            "doubts": list(first.get("doubts", ())),  # runs of older releases have none
+        },
         "parity": {key: final[key] for key in ("top1_agreement", "max_abs")},
         "remarks": list(benchmark["remarks"]),
         "report": report,
@@ -62,6 +69,7 @@ def _variant(
     network = row["name"].partition("_")[0]
     return {
         **{key: row[key] for key in _VARIANT},
+        "accuracy_change": row.get("accuracy_change"),  # runs of older releases have none
         "params": benchmark[network]["params"],
         "latency_ms": _latency(row),
         "top1_agreement": agreement,

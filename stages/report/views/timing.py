@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.claims import change_sentence, change_text
 from stages.report import plots
 from stages.report.views.wording import counted, ms, provider
 
 _NO_DIFFERENCE = "no difference shown"
 
 
-def headline(speedup: Mapping[str, Any], base: Mapping[str, Any], final: Mapping[str, Any]) -> str:
-    """The verdict in one sentence; a speedup is only claimed where its interval excludes 1."""
+def headline(
+    speedup: Mapping[str, Any],
+    base: Mapping[str, Any],
+    final: Mapping[str, Any],
+    change: Mapping[str, Any] | None = None,
+) -> str:
+    """The verdict in one sentence; a speedup is only claimed where its interval excludes 1.
+
+    Args:
+        change: of accuracy (`pipeline.claims.paired_change`); None in runs of older releases.
+    """
     ratio, (low, high) = speedup["ratio"], speedup["ci95"]
     interval = f"({low:.2f} to {high:.2f})"
     said = {
@@ -24,16 +34,15 @@ def headline(speedup: Mapping[str, Any], base: Mapping[str, Any], final: Mapping
     precision = {"int8": "INT8, "}.get(speedup["precision"], "")
     where = f"{precision}batch {speedup['batch']}, {threads}, {provider(speedup['provider'])}"
     points = 100 * (final["accuracy"] - base["accuracy"])
-    paid = f"{abs(points):.2f} points of test accuracy {'lost' if points < 0 else 'gained'}"
-    return f"{said} at {where}; {paid}."
+    return f"{said} at {where}; {change_sentence(change, points)}"
 
 
 def before_after(
-    base: Mapping[str, Any], final: Mapping[str, Any]
+    base: Mapping[str, Any], final: Mapping[str, Any], paired: Mapping[str, Any] | None = None
 ) -> list[tuple[str, str, str, str]]:
     """Rows of the first table: what, before, after, change."""
     before, after = base["accuracy"], final["accuracy"]
-    change = f"{100 * (after - before):+.2f} points"
+    change = change_text(paired, 100 * (after - before))
     rows = [("test accuracy (onnxruntime)", f"{before:.2%}", f"{after:.2%}", change)]
     for key, name in (("macs", "MACs"), ("params", "parameters"), ("bytes", "ONNX file, bytes")):
         before, after = base[key], final[key]
@@ -98,6 +107,8 @@ def roofline_sentence(benchmark: Mapping[str, Any]) -> str:
     if not why:
         return ""
     a, b, peak = why["a"]["gmacs_per_s"], why["b"]["gmacs_per_s"], why["peak_gmacs_per_s"]
+    if max(a, b) > peak:  # the peak was taken at another, busier moment
+        return f"Base and final run at {a:.1f} and {b:.1f} GMAC/s."
     return (
         f"Base and final run at {a:.1f} and {b:.1f} of the {peak:.1f} GMAC/s "
         "that wide convolutions reach here."

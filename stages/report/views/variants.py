@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.claims import interval_text
 from pipeline.run.variants import VARIANTS, scheme_name
 from stages.report import plots
 from stages.report.views.timing import ratio_cells
@@ -18,6 +19,7 @@ def variant_rows(variants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "name": VARIANTS[row["name"]],
             "chosen": row["chosen"],
             "accuracy": f"{row['accuracy']:.2%}",
+            "change": interval_text(row["accuracy_change"]) if row.get("accuracy_change") else "",
             "bytes": f"{row['bytes']:,}",
             "p50": ms(row["latency_ms"]["p50"]) + " ms",
             "speeds": [ratio_cells(setting) for setting in row["settings"]],

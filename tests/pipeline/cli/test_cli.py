@@ -4,6 +4,7 @@ document.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 import typer
 from failures import ENVELOPE, assert_failure
 
+from pipeline.cli import running
 from pipeline.cli.app import app
+from pipeline.paired import paired_change
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -248,6 +251,31 @@ def test_gates(rlp: fake_run.Rlp, whole: Path, gates: str, code: int) -> None:
     if code == 1:
         assert result.json()["passed"] is False
         assert "gate missed" in result.lines("error")[0]
+
+
+def test_a_drop_that_too_few_images_measured_is_said_to_be_undecided(
+    rlp: fake_run.Rlp, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = running.load_summary
+
+    def paired(run: Path) -> dict[str, Any]:
+        summary = load(run)
+        change = paired_change(1000, 10, 30)  # two points lost
+        return {
+            **summary,
+            "variants": [{**row, "accuracy_change": change} for row in summary["variants"]],
+        }
+
+    monkeypatch.setattr(running, "load_summary", paired)
+    result = rlp("check", whole, "--max-accuracy-drop", "2.5", "--json")
+    (gate,) = result.json()["gates"]
+    assert (result.code, gate["passed"], gate["decided"]) == (0, True, False)
+    assert gate["ci95"][0] < 2 < gate["ci95"][1]
+    (said,) = result.lines("warning")
+    assert "1,000 test images cannot tell a drop of 2 points" in said
+    assert re.search(r"from the limit of 2\.5; about \d,\d{3} would", said)
+    sure = rlp("check", whole, "--max-accuracy-drop", "4", "--json")
+    assert (sure.json()["gates"][0]["decided"], sure.lines("warning")) == (True, [])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU
 from stages import declared
 from stages.benchmark import comparison
-from stages.benchmark.accuracy import onnx_accuracy
+from stages.benchmark.accuracy import accuracy_change, onnx_accuracy
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.benchmark.stage import setting_list
 
@@ -135,6 +136,7 @@ def test_times_and_scores_both_files(ctx: StageContext) -> None:
     assert "causes" in found["why"]
     assert found["alignment"]["multiple"] == 16
     assert found["against"] == []
+    assert found["base"]["near_chance"] is False
     assert [row["name"] for row in found["variants"]] == ["base", "final"]
     assert found["int8_alone"] is None
     assert "why_int8" not in found
@@ -159,6 +161,14 @@ def test_all_four_variants_are_timed_and_scored_and_the_delivered_one_leads(
     assert rows["base_int8"]["settings"][0]["b"]["file"] == "base_int8.onnx"
     alone = found["int8_alone"]
     assert alone["points"] == 0
+    change = chosen["accuracy_change"]
+    assert (change["images"], change["gained"], change["lost"], change["shown"]) == (
+        12,
+        0,
+        0,
+        False,
+    )
+    assert rows["base"]["accuracy_change"] is None
     assert alone["ratio"] == pytest.approx(chosen["ratio"] / rows["base_int8"]["ratio"], rel=0.5)
     assert found["why"]["by_op"]["QLinearConv (int8)"]["b_nodes"] == 1
 
@@ -248,6 +258,22 @@ def test_accuracy_counts_every_image_at_any_batch(tmp_path: Path) -> None:
     path = brightest_quadrant(tmp_path / "model.onnx")
     for batch in (1, 5, 64):
         assert onnx_accuracy(path, quadrants(wrong=4), batch_size=batch) == pytest.approx(8 / 12)
+
+
+def test_images_that_only_one_of_two_files_names_are_counted() -> None:
+    before, after = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
+    found = accuracy_change(before, after)
+    assert (found["images"], found["gained"], found["lost"]) == (5, 1, 2)
+
+
+def test_an_original_that_only_guesses_is_said(ctx: StageContext) -> None:
+    ctx.config = Config(benchmark={**SETTINGS, "profile": False})
+    # 9 of 12 images are not surely more than half of them
+    ctx.data_card = SimpleNamespace(num_classes=2, label="", image_shape=None)
+    module.run(ctx)
+    found = json.loads((ctx.out / "benchmark.json").read_text())
+    assert found["base"]["near_chance"]
+    assert "which guessing among 2 classes does too" in found["remarks"][0]
 
 
 def test_the_last_number_of_threads_serves_all_further_batches() -> None:

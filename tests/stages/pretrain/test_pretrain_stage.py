@@ -229,9 +229,26 @@ def test_shipped_weights_that_saw_the_search_split_are_told_apart_by_their_bytes
     monkeypatch.setattr("pipeline.models.weights.shipped_weights", lambda: tmp_path)
     warned: list[str] = []
     monkeypatch.setattr(ctx.reporter, "warn", warned.append)
+    monkeypatch.setattr(module, "accuracy", lambda model, images: 0.9)
     module.run(ctx)
     assert len(warned) == bool(says)
     assert all(says in text and text.startswith("renamed.safetensors: ") for text in warned)
+
+
+def test_adopted_weights_that_only_guess_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = prepared(tmp_path / "trained")
+    module.run(trained)
+    (tmp_path / "given.safetensors").write_bytes(weights(trained))
+    ctx = prepared(tmp_path / "adopted", model=MODEL | {"weights": "given.safetensors"})
+    warned: list[str] = []
+    monkeypatch.setattr(ctx.reporter, "warn", warned.append)
+    monkeypatch.setattr(module, "accuracy", lambda model, images: 0.01)
+    module.run(ctx)
+    (said,) = warned
+    assert said.startswith("given.safetensors on the search split names 1.00% of the images")
+    assert "other mean and std, image size or order of classes?" in said
 
 
 def test_every_shipped_file_says_how_it_was_trained() -> None:

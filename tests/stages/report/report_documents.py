@@ -31,6 +31,17 @@ def setting(verdict: str, ratio: float, low: float, high: float) -> dict[str, An
     }
 
 
+CHANGE = {
+    "images": 50,
+    "gained": 3,
+    "lost": 4,
+    "p_value": 1.0,
+    "points": -2.0,
+    "ci95": [-12.0, 9.0],
+    "shown": False,
+}
+
+
 def variant(
     name: str, accuracy: float, macs: int, ratio: float, chosen: bool = False
 ) -> dict[str, Any]:
@@ -40,6 +51,7 @@ def variant(
         "precision": "int8" if "int8" in name else "fp32",
         **side(accuracy, macs),
         **{key: measured[key] for key in ("ratio", "ci95", "verdict")},
+        "accuracy_change": None if name == "base" else CHANGE,
         "chosen": chosen,
         "settings": [measured] if name != "base" else [],
     }

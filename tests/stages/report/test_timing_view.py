@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from report_documents import BENCHMARK, setting, side
+from report_documents import BENCHMARK, CHANGE, setting, side
 
 from stages.report.views import timing
 
@@ -22,6 +22,20 @@ def test_headline_claims_what_the_verdict_says(verdict: str, start: str) -> None
     assert text.startswith(start)
     assert "0.70 points of test accuracy lost" in text
     assert "0.80 to 2.00" in text
+
+
+def test_a_change_of_accuracy_that_was_not_shown_is_not_claimed() -> None:
+    sides = side(0.9, 2000), side(0.88, 1000)
+    text = timing.headline(setting("faster", 1.9, 1.8, 2.0), *sides, CHANGE)
+    assert text.endswith("no difference in test accuracy shown (-12.00 to +9.00 points)")
+    assert timing.before_after(*sides, CHANGE)[0][3] == (
+        "no difference shown (-12.00 to +9.00 points)"
+    )
+
+
+def test_a_rate_above_the_peak_is_not_given_as_a_part_of_it() -> None:
+    why = {"a": {"gmacs_per_s": 15.0}, "b": {"gmacs_per_s": 6.0}, "peak_gmacs_per_s": 9.0}
+    assert "9.0" not in timing.roofline_sentence({"why": why})
 
 
 def test_a_ratio_that_was_not_shown_is_not_printed_as_a_speedup() -> None:
