@@ -44,9 +44,13 @@ def _provider_too(config: Config, parts: Parts) -> Parts:
 
 
 def _setting_too(config: Config, parts: Parts) -> Parts:
-    """INT8 is timed at the first setting of the benchmark; when it is off, nothing matters."""
+    """INT8 is timed at the first setting of the benchmark; when it is off, nothing matters.
+    Training it is as recovery is.
+    """
     if config.quantize.mode == "off":
         return {"quantize": {"mode": "off"}}
+    if config.quantize.qat_epochs:
+        parts = {**parts, "distill": config.distill.model_dump(mode="json")}
     timed = {key: getattr(config.benchmark, key) for key in ("provider", "static_batch")}
     first = {"batch": config.benchmark.batches[:1], "threads": config.benchmark.threads[:1]}
     return {**parts, "timed": timed | {key: list(value) for key, value in first.items()}}
@@ -152,6 +156,7 @@ STAGES = (
         "choose an INT8 scheme by measurement, or none",
         sections=("quantize",),
         reads=("onnx", "base_onnx", "data"),
+        original=("base_model",),  # the teacher, where INT8 is trained
         uses_data=True,
         memory_key="quantize.images",
         narrow=_setting_too,

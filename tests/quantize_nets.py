@@ -99,10 +99,7 @@ class Clock:
 
     def __init__(self, *_: object) -> None: ...
 
-    def __enter__(self) -> Clock:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
+    def close(self) -> None: ...
 
     def look(self, model: bytes) -> Timing:
         return Timing(self.ratio)

@@ -18,7 +18,7 @@ ENGINES = {
     "search": {"trace", "prune", "reconstruct", "export", "quantize", "benchmark"},
     "prune": {"trace"},
     "rotate": {"trace", "reconstruct"},
-    "quantize": {"export", "benchmark"},
+    "quantize": {"export", "benchmark", "distill"},
 }
 LONGEST_CHAIN = 12  # modules from the command line down to the last that imports none of ours
 UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")

@@ -179,6 +179,12 @@ class QuantizeConfig(Section):
     """Share of those images on which INT8 and fp32 must name the same class."""
     max_output_error: float = Field(0.3, gt=0, le=100)
     """Largest root-mean-square error of the outputs, relative to the spread of the fp32 outputs."""
+    qat_epochs: int = Field(0, ge=0, le=2000)
+    """Passes over the train split in which an INT8 network learns weights and scales from the
+    original network, where it costs more than `max_accuracy_drop` without; batches, augmentation
+    and loss are those of `distill`."""
+    qat_lr: float = Field(0.002, gt=0, le=10)
+    """Peak learning rate of these."""
 
 
 class BenchmarkConfig(Section):

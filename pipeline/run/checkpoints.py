@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
@@ -80,6 +80,16 @@ class CheckpointFolder:
         return Checkpoint(tensors, record["progress"])
 
 
+class Keys(NamedTuple):
+    """Settings of the config that a training takes these from."""
+
+    lr: str
+    batch_size: str
+
+
+_PRETRAIN = Keys("pretrain.lr", "pretrain.batch_size")
+
+
 def fit_resumable(
     ctx: StageContext,
     model: nn.Module,
@@ -87,7 +97,7 @@ def fit_resumable(
     recipe: Recipe,
     belongs_to: Mapping[str, Any],
     objective: Objective | None = None,
-    section: str = "pretrain",
+    keys: Keys = _PRETRAIN,
 ) -> Fit:
     """`fit` on the config's device, with checkpoints in `ctx.work`.
 
@@ -95,7 +105,7 @@ def fit_resumable(
 
     Args:
         belongs_to: see `CheckpointFolder`; recipe and seed are added.
-        section: of the config, for the settings that hints name.
+        keys: of the settings that hints name.
     Raises:
         Refused: training diverged.
         Interrupted: a stop was asked for, and the state is saved.
@@ -107,7 +117,7 @@ def fit_resumable(
     device = device_for(ctx.config.device)
     seen = splits.to(device)
     try:
-        with _advice(ctx, recipe, section):
+        with _advice(ctx, recipe, keys):
             return fit(
                 model.to(device),
                 seen.train,
@@ -123,7 +133,7 @@ def fit_resumable(
 
 
 @contextmanager
-def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
+def _advice(ctx: StageContext, recipe: Recipe, keys: Keys) -> Iterator[None]:
     """Turn what `fit` raises into errors that name the setting to change."""
     try:
         yield
@@ -132,7 +142,7 @@ def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
     except RlpError as error:
         if error.exit_code == 1:  # training diverged
             says = "trains more gently; the last good checkpoint was kept"
-            error.hint = Hint.set(f"{section}.lr", recipe.lr / 2, says)
+            error.hint = Hint.set(keys.lr, recipe.lr / 2, says)
         raise
     except RuntimeError as error:
         if not OutOfMemory.said_by(error):
@@ -140,7 +150,7 @@ def _advice(ctx: StageContext, recipe: Recipe, section: str) -> Iterator[None]:
         raise EnvironmentProblem(
             f"out of memory on {device_for(ctx.config.device)} "
             f"with {recipe.batch_size} images a step",
-            hint=Hint.set(f"{section}.batch_size", max(2, recipe.batch_size // 2)),
+            hint=Hint.set(keys.batch_size, max(2, recipe.batch_size // 2)),
         ) from error
 
 

@@ -57,6 +57,15 @@ class Activations:
         for name, values in self._run(x).items():
             self.seen[name].add(values)
 
+    def reach(self, batches: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Largest absolute value of every channel (C,) of every watched tensor."""
+        found: dict[str, np.ndarray] = {}
+        for x in batches:
+            for name, values in self._run(x).items():
+                most = np.abs(values).max(axis=(0, *range(2, values.ndim)))
+                found[name] = np.maximum(found.get(name, most), most)
+        return found
+
     def ranges(self, method: str, percentile: float) -> tuple[dict[str, list[float]], list[str]]:
         """Lowest and highest value of every tensor, by onnxruntime's calibration `method`
         ("minmax", "percentile" or "entropy"), and the tensors that were not finite.

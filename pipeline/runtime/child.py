@@ -187,6 +187,16 @@ class Child:
         correct = _beside("bias_correction").corrected
         return {"payload": correct(self._quantization.model, graph, images, request["batch"])}
 
+    def equalize(self, request: dict, payload: bytes | None) -> dict:
+        """Payloads: images; the equalised graph, or nothing where no channel can be moved."""
+        x = np.frombuffer(payload or b"", np.float32).reshape(request["shape"])
+        batches = np.split(x, range(request["batch"], len(x), request["batch"]))
+        watch, model = _beside("activations").Activations, self._quantization.model
+        made = _beside("equalization").equalized(
+            model, lambda names: watch(model, names, 0).reach(batches)
+        )
+        return {"payload": made}
+
     def saturates(self, request: dict, payload: bytes | None) -> dict:
         module = _beside("saturation")
         return {"saturates": module.saturates(request["activation"], request["weight"])}

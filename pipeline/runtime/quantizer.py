@@ -116,6 +116,15 @@ class Quantizer(Worker):
         lists = (tuple(answer[name]) for name in ("tensors", "float_nodes"))
         return QuantizedGraph(answer["payload"], *lists)
 
+    def equalize(self, x: np.ndarray, batch: int) -> bytes:
+        """The float graph with channels of like size; empty where none can be moved.
+
+        Args:
+            x: images (N, C, H, W) float32; `batch` of them run at a time.
+        """
+        x = np.ascontiguousarray(x, np.float32)
+        return self._ask("equalize", x.tobytes(), shape=list(x.shape), batch=batch)["payload"]
+
     def correct_biases(self, model: bytes, x: np.ndarray, batch: int) -> bytes:
         """An INT8 graph of the float one with the mean error of each channel in its biases.
 

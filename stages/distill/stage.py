@@ -15,7 +15,7 @@ from pipeline.data.splits import Splits
 from pipeline.errors import Hint, Key
 from pipeline.models.files import load_model, save_model
 from pipeline.models.weights import find_weights, load_weights
-from pipeline.run.checkpoints import fit_resumable
+from pipeline.run.checkpoints import Keys, fit_resumable
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.training.loop import Fit
@@ -23,6 +23,8 @@ from pipeline.training.machine import all_cores, device_for
 from pipeline.training.objectives import Objective
 from pipeline.training.recipe import Recipe
 from stages.distill.engine import Recovery, adopt, recover
+
+_KEYS = Keys("distill.lr", "distill.batch_size")
 
 
 def external(config: Config) -> dict[str, str]:
@@ -66,9 +68,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
 
     def train(model: nn.Module, objective: Objective, images: Images, epochs: int) -> Fit:
         seen = Splits(train=images, search=splits.search)
-        return fit_resumable(
-            ctx, model, seen, recipe(epochs), belongs_to, objective, section="distill"
-        )
+        return fit_resumable(ctx, model, seen, recipe(epochs), belongs_to, objective, _KEYS)
 
     with all_cores():
         recovery = recover(student, teacher, splits, section, seed=ctx.seed, train=train)

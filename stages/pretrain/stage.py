@@ -110,7 +110,7 @@ def _train(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
         section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing
     )
     belongs_to = {"stage": "pretrain", **_identity(ctx), "started_from": started_from}
-    fitted = fit_resumable(ctx, model, splits, recipe, belongs_to, section="pretrain")
+    fitted = fit_resumable(ctx, model, splits, recipe, belongs_to)
     return {
         "how": "trained",
         "started_from": started_from,

@@ -9,7 +9,7 @@ graph is worth what is measured of it, so each set is timed and scored as the gr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import onnx
@@ -17,10 +17,10 @@ import onnx
 from stages.quantize.candidate import Candidate
 from stages.quantize.choice import Allowance
 from stages.quantize.report import Tried
-from stages.quantize.schemes import MULTIPLIES
+from stages.quantize.schemes import MULTIPLIES, Scheme
 from stages.quantize.workbench import Workbench
 
-BIAS_CORRECTION = "bias correction"
+BIAS_CORRECTION, EQUALISATION = "bias correction", "equalisation"
 WORTHWHILE = 1.3  # times as fast; below it, looking for nodes that are faster in float pays
 _NOISE = 1.03  # two looks at one graph differ by less
 _SECONDS = 90.0  # for finding out which units lose most
@@ -30,6 +30,33 @@ _IMAGES = 64  # the error of outputs, over all classes, varies little between im
 
 Unit = tuple[str, ...]
 """Names of its nodes."""
+
+
+def equalize(bench: Workbench, scheme: Scheme, calibrate: Callable[[], object]) -> None:
+    """Go on with channels of like size where the outputs of `scheme` on a few search images are
+    then nearer to those of fp32.
+
+    Args:
+        calibrate: the workbench, as it was before.
+    """
+    equalised = bench.equalize()
+    if not equalised:
+        return
+    bench.tell("equalising channels")
+    before, plain = _screened_error(bench, scheme), bench.float_graph
+    bench.replace_float_graph(equalised)
+    calibrate()
+    if _screened_error(bench, scheme) < before:
+        bench.steps = (EQUALISATION,)
+        return
+    bench.replace_float_graph(plain)
+    calibrate()
+
+
+def _screened_error(bench: Workbench, scheme: Scheme) -> float:
+    graph = bench.quantize(scheme)
+    score = bench.screen(graph.model) if graph else None
+    return score.output_error if score else float("inf")
 
 
 def with_corrected_biases(bench: Workbench, candidate: Candidate, tried: list[Tried]) -> Candidate:
@@ -64,23 +91,37 @@ def faster_in_part(bench: Workbench, fastest: Candidate) -> Candidate | None:
     conversion is all that a float beginning costs.
     """
     units = units_of(bench.proto)
-    sets = [_names(units[:count]) for count in (1, 2, 4, 8, 16) if 2 * count <= len(units)]
-    sets += [(*one, *units[-1]) for one in ((), sets[0] if sets else ())]
-    made = [(exclude, bench.sketch(fastest.tried.scheme, exclude)) for exclude in sets]
-    sketches = [(exclude, graph) for exclude, graph in made if graph]
-    looks = bench.look([graph.model for _, graph in sketches])
-    found = [
-        Candidate(Tried(fastest.tried.scheme, timing, exclude=exclude), graph)
-        for (exclude, graph), timing in zip(sketches, looks, strict=True)
-        if timing
-    ]
-    if not found:
+    best = _fastest_part(bench, fastest, [_beginning(units, count) for count in (1, 4, 16)])
+    if best is None or best.ratio < fastest.ratio:  # no beginning, so hardly its neighbours
+        best = _fastest_part(bench, fastest, [_names(units[-1:])])
+    else:
+        more = [_beginning(units, count) for count in (2, 8)]
+        nearby = _fastest_part(bench, fastest, [*more, (*best.tried.exclude, *units[-1])])
+        best = max(filter(None, (best, nearby)), key=lambda one: one.ratio)
+    if best is None:
         return None
-    best = max(found, key=lambda one: one.ratio)
     again, before = bench.look([best.graph.model, fastest.graph.model])  # the luckiest once more
     if not again or not before or again.ratio < _NOISE * before.ratio:
         return None
     return replace(best, tried=replace(best.tried, timing=again))
+
+
+def _beginning(units: Sequence[Unit], count: int) -> Unit:
+    """The nodes of the first `count` units; none of a network that is not twice as long."""
+    return _names(units[:count]) if 2 * count <= len(units) else ()
+
+
+def _fastest_part(bench: Workbench, like: Candidate, sets: Sequence[Unit]) -> Candidate | None:
+    """The fastest sketch with one of these sets of nodes in float, briefly looked at."""
+    made = [(exclude, bench.sketch(like.tried.scheme, exclude)) for exclude in sets if exclude]
+    sketches = [(exclude, graph) for exclude, graph in made if graph]
+    looks = bench.look([graph.model for _, graph in sketches])
+    found = [
+        Candidate(Tried(like.tried.scheme, timing, exclude=exclude), graph)
+        for (exclude, graph), timing in zip(sketches, looks, strict=True)
+        if timing
+    ]
+    return max(found, key=lambda one: one.ratio, default=None)
 
 
 def accurate_in_part(
@@ -121,7 +162,8 @@ def _measured(
     score = bench.screen(graph.model) if graph else None
     if graph is None or score is None:
         return None
-    plain = Candidate(Tried(like.tried.scheme, score=score, exclude=exclude), graph)
+    how = Tried(like.tried.scheme, score=score, exclude=exclude, steps=bench.steps)
+    plain = Candidate(how, graph)
     found = with_corrected_biases(bench, plain, [])
     timing, score = bench.time(found.graph.model), bench.score(found.graph.model)
     found = replace(found, tried=replace(found.tried, score=score, timing=timing))

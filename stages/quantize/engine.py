@@ -9,7 +9,7 @@ misses the allowance, the next scheme that is faster than fp32 is tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,19 @@ from stages.quantize.choice import AUTO, Allowance, choose
 from stages.quantize.control import (
     WORTHWHILE,
     accurate_in_part,
+    equalize,
     faster_in_part,
     with_corrected_biases,
 )
 from stages.quantize.images import Batches, Unlabelled
+from stages.quantize.operators import Unsupported
 from stages.quantize.report import QuantizeReport, Tried
+from stages.quantize.retraining import Start, Train, retrained
 from stages.quantize.schemes import CALIBRATORS, SCHEMES, Scheme, fastest_first
 from stages.quantize.workbench import Progress, Workbench
 
-_LAST = "entropy"  # takes longer than all the others, and is tried where they are not enough
+# takes longer than all the others, and is tried, with one scale a weight, where they do not do
+_LAST = "entropy"
 
 
 def quantize_onnx(
@@ -49,6 +53,8 @@ def quantize_onnx(
     search_images: int = 5000,
     setting: Setting | None = None,
     protocol: Protocol | None = None,
+    train: Train | None = None,
+    start: Start | None = None,
     progress: Progress | None = None,
 ) -> QuantizeReport:
     """Write the INT8 form of `path` that is fastest here within the allowance to `out`.
@@ -64,35 +70,94 @@ def quantize_onnx(
         images, search_images: most that are used of each.
         setting: provider, batch and threads timed; one image on one thread of the CPU where None.
         protocol: how long it is timed where it is close; the benchmark's where None.
+        train: trains the network where INT8 could not be delivered otherwise; None: nobody does.
+        start: what `train` was given before it was interrupted: it is asked again, at once.
         progress: told what begins.
     Raises:
         Refused: `mode` is "int8" and INT8 misses the allowance.
-        ArtifactError: `path` is no float32 ONNX classifier or quantised already; no images; or,
-            with `mode` "int8", onnxruntime cannot quantise it.
+        ArtifactError: `path` is no float32 ONNX classifier or quantised already; or no images.
         EnvironmentProblem: `out` cannot be written.
     """
     path, out, allowance = Path(path), Path(out), allowance or Allowance()
+    search = search or Unlabelled(calibration)
     with Workbench(path, setting, protocol, progress or (lambda what: None)) as bench:
-        speeds = speeds_of_schemes(bench, SCHEMES)
-        if not speeds:
-            report = _none(bench, (), f"INT8 could not be made of it: {bench.refusals[0]}")
+        if start is not None:
+            bench.score_on(search, search_images)
+            found = _Found(None, list(start.tried))
+        else:
+            found = _without_training(bench, calibration, images, search, search_images, allowance)
+            start = found.start(bench) if found.wants_training(allowance) else None
+        untrained = ""
+        if train and start:
+            try:
+                found.best = retrained(bench, start, train, found.best, allowance)
+            except Unsupported as refusal:
+                untrained = f"; {refusal}"
+        if found.best is None:
+            why = f"INT8 could not be made of it: {bench.refusals[-1]}"
+            report = _none(bench, found.tried, why)
             return report if mode == AUTO else _insist(report)
-        speeds = _with_part(bench, speeds)
-        tensors = sorted({name for one in speeds for name in one.graph.tensors})
-        bench.calibrate(tensors, calibration, images)
-        bench.score_on(search or Unlabelled(calibration), search_images)
-        tried = [one.tried for one in speeds]
-        best = _best(bench, speeds, allowance, tried)
-        if best is None:
-            report = _none(bench, tried, f"no INT8 graph runs here: {bench.refusals[-1]}")
-            return report if mode == AUTO else _insist(report)
-        report = _report(bench, mode, allowance, best, tried)
+        report = _report(bench, mode, allowance, found.best, found.tried)
+        report = replace(report, reason=report.reason + untrained)
+        if start is not None:
+            report = replace(report, calibration=start.calibration)
         if mode == INT8 and report.chosen == FP32:
             _insist(report)
-        data = best.graph.model
+        data = found.best.graph.model
         digest = write_bytes(out, data, check=partial(check_file, label=str(out)))
         facts = {"name": out.name, "sha256": digest, "bytes": len(data), "opset": bench.opset}
         return replace(report, file=facts)
+
+
+@dataclass
+class _Found:
+    """What was found without training.
+
+    Attributes:
+        best: None where no INT8 graph runs.
+        plain: of the fastest scheme, with all nodes in INT8 that can be; None where even that is
+            slower than fp32.
+    """
+
+    best: Candidate | None
+    tried: list[Tried]
+    plain: Candidate | None = None
+
+    def wants_training(self, allowance: Allowance) -> bool:
+        """Whether the best cannot be delivered, and a faster one might learn to keep to it."""
+        if self.plain is None or self.best is None:
+            return self.plain is not None
+        timing = self.best.tried.timing
+        slow = timing is not None and timing.ci95 is not None and timing.ci95[0] <= 1
+        return slow or bool(allowance.problem(self.best.score))
+
+    def start(self, bench: Workbench) -> Start:
+        assert self.plain is not None
+        assert bench.calibration is not None
+        tried = (*self.tried, self.plain.tried)
+        return Start(bench.float_graph, self.plain.graph, tried, bench.calibration.to_dict())
+
+
+def _without_training(
+    bench: Workbench,
+    calibration: Batches,
+    images: int,
+    search: Batches,
+    search_images: int,
+    allowance: Allowance,
+) -> _Found:
+    speeds = speeds_of_schemes(bench, SCHEMES)
+    if not speeds:
+        return _Found(None, [])
+    speeds = _with_part(bench, speeds)
+    tensors = sorted({name for one in speeds for name in one.graph.tensors})
+    bench.score_on(search, search_images)
+    calibrate = partial(bench.calibrate, tensors, calibration, images)
+    calibrate()
+    equalize(bench, _with_enough_range(bench, speeds[0].tried.scheme), calibrate)
+    found = _Found(None, [one.tried for one in speeds])
+    _find_best(bench, speeds, allowance, found)
+    return found
 
 
 def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candidate]:
@@ -121,40 +186,46 @@ def _with_part(bench: Workbench, speeds: list[Candidate]) -> list[Candidate]:
     return [part, *speeds] if part else speeds
 
 
-def _best(
-    bench: Workbench, speeds: Sequence[Candidate], allowance: Allowance, tried: list[Tried]
-) -> Candidate | None:
-    """The first scheme in order of speed whose best calibrator keeps the allowance; where none
+def _find_best(
+    bench: Workbench, speeds: Sequence[Candidate], allowance: Allowance, so_far: _Found
+) -> None:
+    """Set the first scheme in order of speed whose best calibrator keeps the allowance; where none
     does, with some of its nodes in float; and where none does, the one that loses least.
     """
     missed: list[Candidate] = []
     for speed in speeds:
         if missed and speed.ratio <= 1:  # as slow as fp32, which loses nothing
             break
-        found = _calibrated(bench, speed.tried, allowance, tried)
+        found = _calibrated(bench, speed.tried, allowance, so_far.tried)
         if found is not None and allowance.problem(found.score) and speed.ratio > 1:
-            found = accurate_in_part(bench, found, allowance, tried)
+            so_far.plain = so_far.plain or found
+            found = accurate_in_part(bench, found, allowance, so_far.tried)
         if found is None:
             continue
-        if not allowance.problem(found.score):
-            return found
         missed.append(found)
-    return min(missed, key=lambda one: one.score.drop, default=None)
+        if not allowance.problem(found.score):
+            so_far.best = found
+            return
+    so_far.best = min(missed, key=lambda one: one.score.drop, default=None)
 
 
 def _calibrated(
     bench: Workbench, sketch: Tried, allowance: Allowance, tried: list[Tried]
 ) -> Candidate | None:
     """The scheme with the calibrator of the smallest error, scored on all images."""
-    scheme = replace(sketch.scheme, reduce_range=bench.saturates(sketch.scheme))
+    scheme = _with_enough_range(bench, sketch.scheme)
     quick = [one.name for one in CALIBRATORS if one.name != _LAST]
     variants = [replace(scheme, calibrator=name) for name in quick]
-    variants.append(replace(scheme, per_channel=False))
     best = _least_error(bench, variants, sketch.exclude, tried)
     if best is None or not allowance.problem(best.score):
         return best
-    again = _least_error(bench, [replace(scheme, calibrator=_LAST)], sketch.exclude, tried)
+    rest = [replace(scheme, calibrator=_LAST), replace(scheme, per_channel=False)]
+    again = _least_error(bench, rest, sketch.exclude, tried)
     return min((best, again or best), key=lambda one: one.score.drop)
+
+
+def _with_enough_range(bench: Workbench, scheme: Scheme) -> Scheme:
+    return replace(scheme, reduce_range=bench.saturates(scheme))
 
 
 def _least_error(
@@ -175,9 +246,9 @@ def _screened(bench: Workbench, scheme: Scheme, exclude: tuple[str, ...]) -> Can
     bench.tell(f"trying {scheme}")
     graph = bench.quantize(scheme, exclude)
     score = bench.screen(graph.model) if graph else None
-    return (
-        Candidate(Tried(scheme, score=score, exclude=exclude), graph) if graph and score else None
-    )
+    if graph is None or score is None:
+        return None
+    return Candidate(Tried(scheme, score=score, exclude=exclude, steps=bench.steps), graph)
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -63,6 +64,18 @@ class Tried:
     score: Score | None = None
     exclude: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Tried:
+        """Inverse of `dataclasses.asdict`."""
+        timing, score = record["timing"], record["score"]
+        return cls(
+            Scheme(**record["scheme"]),
+            timing and Timing(**timing),
+            score and Score(**score),
+            tuple(record["exclude"]),
+            tuple(record["steps"]),
+        )
 
     def point(self) -> dict[str, Any] | None:
         """A row of `curve` in `quantize.json`: accuracy against latency by the number of nodes left

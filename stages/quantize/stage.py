@@ -16,6 +16,7 @@ from stages.benchmark.protocol import Protocol, Setting
 from stages.quantize.choice import Allowance
 from stages.quantize.engine import quantize_onnx
 from stages.quantize.report import QuantizeReport
+from stages.quantize.training import Training
 
 _FILES = {"final": ("onnx", "model_int8.onnx"), "base": ("base_onnx", "base_int8.onnx")}
 _DRAW = 21  # a seed of its own: other stages have drawn from the same splits
@@ -34,7 +35,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     Raises:
         Refused: `quantize.mode` is int8 and INT8 misses what it may cost.
         ArtifactError: a file cannot be run.
-        Interrupted: a stop was asked for; the work is then done anew.
+        Interrupted: a stop was asked for; training goes on from there when started again, and all
+            else is done anew.
     """
     settings = ctx.config.quantize
     if settings.mode == "off":
@@ -62,6 +64,7 @@ def _quantize(ctx: StageContext, role: str, splits: Splits) -> QuantizeReport:
         ctx.progress(min(done, len(_FILES) * _PHASES - 1), len(_FILES) * _PHASES, what=what)
         done += 1
 
+    training = Training(ctx, role, kind, splits) if settings.qat_epochs else None
     return quantize_onnx(
         ctx.input(kind),
         ctx.out / name,
@@ -74,6 +77,8 @@ def _quantize(ctx: StageContext, role: str, splits: Splits) -> QuantizeReport:
         images=settings.images,
         search_images=settings.search_images,
         **_timing(ctx.config.benchmark),
+        train=training,
+        start=training.start() if training else None,
         progress=tell,
     )
 

@@ -32,10 +32,8 @@ class Looker:
             input_shape=shape,
         )
 
-    def __enter__(self) -> Looker:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """End the children."""
         self._worker.close()
 
     def look(self, model: bytes) -> Timing:

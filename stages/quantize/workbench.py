@@ -38,6 +38,7 @@ class Workbench:
             graph = bench.quantize(scheme, exclude=["conv_3"])
             bench.screen(graph.model).output_error, bench.time(graph.model).ratio
 
+    `steps` names what was done to the float graph, for the report.
     A graph that onnxruntime refuses is None, or has no score; `refusals` then says why.
 
     Args:
@@ -64,6 +65,7 @@ class Workbench:
         self.scorer: Scorer | None = None
         self._sample: np.ndarray | None = None
         self._saturates: dict[tuple[str, str], bool] = {}
+        self.steps: tuple[str, ...] = ()
         tell(f"preparing {path.name}")
         self._quantizer = Quantizer()
         try:
@@ -73,12 +75,15 @@ class Workbench:
             self._quantizer.close()
             raise
         self.proto = onnx.ModelProto.FromString(self.float_graph)
+        # one for all looks: the float file is opened and warmed up once
+        self._looker = Looker(self.path, self.setting, self.image_shape)
 
     def __enter__(self) -> Workbench:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._quantizer.close()
+        self._looker.close()
         if self.scorer is not None:
             self.scorer.close()
 
@@ -128,6 +133,16 @@ class Workbench:
         whole = [x for x in batches if len(x) == (self.fixed_batch or len(x))]
         self.calibration, self._sample = found, np.concatenate(whole)
         return found
+
+    def equalize(self) -> bytes:
+        """The float graph with channels of like size on calibration images; empty where none can
+        be moved.
+        """
+        assert self.calibration is not None, "calibrate first"
+        assert self._sample is not None
+        with self.phase("equalize"), self._refusable():
+            return self._quantizer.equalize(self._sample, self.calibration.batch)
+        return b""
 
     def score_on(self, images: Batches, count: int) -> None:
         """The images that graphs are compared with fp32 on; at most `count` of them."""
@@ -205,10 +220,10 @@ class Workbench:
     def look(self, models: Sequence[bytes]) -> list[Timing | None]:
         """How much faster than fp32 each is, briefly; None for one that does not run."""
         found: list[Timing | None] = [None] * len(models)
-        with self.phase("look"), Looker(self.path, self.setting, self.image_shape) as looker:
+        with self.phase("look"):
             for index, model in enumerate(models):
                 with self._refusable():
-                    found[index] = looker.look(model)
+                    found[index] = self._looker.look(model)
         return found
 
     def time(self, model: bytes) -> Timing:

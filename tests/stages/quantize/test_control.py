@@ -22,10 +22,7 @@ class Clock:
 
     def __init__(self, *_: object) -> None: ...
 
-    def __enter__(self) -> Clock:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
+    def close(self) -> None: ...
 
     @classmethod
     def look(cls, model: bytes) -> Timing:
