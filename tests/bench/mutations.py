@@ -3,7 +3,7 @@
     python tests/bench/mutations.py [--seed 0] [--seconds 120] [--readers config,json] [--run RUN]
 
 Each reader gets good inputs, changed at random, and is called as the command line calls it, in this
-process. Every exit 70, every call of more than 20 s, and any exit code that is no contract is
+process. Every exit 70, every call of more than 60 s, and any exit code that is no contract is
 printed with a number that repeats it: `--only READER:NUMBER`. Forged documents of a run have right
 hashes, from the changed file up to run.json. Without --run a small run is made first (minutes).
 Ends with 1 if anything was found. Nothing is kept.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -34,10 +35,10 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1]), str(HERE.parents[1] / "pipeline/data")]
 
 from pipeline.cli import main  # noqa: E402
-from pipeline.run.artifacts import KINDS, MANIFEST, RUN  # noqa: E402
+from pipeline.run.artifacts import KINDS, MANIFEST, MODEL, RUN  # noqa: E402
 from pipeline.run.documents import Document  # noqa: E402
 
-LIMIT_S = 20
+LIMIT_S = 60
 CODES = {0, 1, 2, 3, 4, 5}
 ODD: list[Any] = [
     *(None, True, 0, -1, 2**31, 2**63, 2**70, 10**400, 0.5, -1e308, "", "x", "\x1b[31m", "../x"),
@@ -156,11 +157,21 @@ def damaged_reader(run: Path) -> Case:
     return case
 
 
+_READ_BY = {  # stages that read a document and take no time
+    "model.json": ("trace", "prune", "export"),
+    "graph.json": ("rotate", "prune", "report"),
+    "plan.json": ("prune", "report"),
+    "data.json": ("deploy",),
+    "benchmark.json": ("deploy", "report"),
+    "quantize.json": ("deploy", "report"),
+    "parity.json": ("quantize", "report"),
+}
+
+
 def forged_reader(run: Path) -> Case:
     """A document of a run with other contents and right hashes."""
-    documents = [
-        (kind.maker, kind) for kind in KINDS.values() if isinstance(kind, Document) and kind.maker
-    ]
+    documents = [(k.maker, k.file) for k in KINDS.values() if isinstance(k, Document) and k.maker]
+    models = [(at.parent.name, MODEL.file) for at in run.glob(f"*/{MODEL.file}")]
 
     def case(chance: random.Random, folder: Path) -> list[list[str]]:
         copy = _copied(run, folder)
@@ -170,16 +181,14 @@ def forged_reader(run: Path) -> Case:
             ])  # fmt: skip
             _write_sealed(*sealed, chance)
             return [["check", str(copy)], ["pipeline", "status", str(copy)], ["report", str(copy)]]
-        stage, kind = chance.choice(documents)
-        path = copy / stage / kind.file
+        stage, name = chance.choice([*documents, *models])
+        path = copy / stage / name
         body = mutate_json(json.loads(path.read_bytes()), chance)
         path.write_bytes(json.dumps(body, indent=2).encode())
-        _rehash(copy, stage, kind.file)
-        again = chance.choice(["report", stage])
-        commands = [["check", str(copy)], ["inspect", str(path)]]
-        if again == "report" and stage != "report":
-            return [*commands, ["report", str(copy)]]
-        return [*commands, ["pipeline", "status", str(copy)]]
+        _rehash(copy, stage, name)
+        reader = chance.choice(_READ_BY.get(name, ("report",)))
+        again = ["stage", reader, "--run", str(copy), "--trust-code"]
+        return [["check", str(copy)], ["inspect", str(path)], again]
 
     return case
 
@@ -398,6 +407,8 @@ def one(case: Case, name: str, number: int, seed: int) -> tuple[Counter[str], li
 
 def run_all(options: argparse.Namespace, run: Path) -> int:
     """Every reader for its share of the time; 1 if anything was found."""
+    for module in ("torch", "matplotlib.pyplot", "pipeline.data.load", "stages.report.page"):
+        importlib.import_module(module)  # unhurried: the alarm would leave half of it
     names = [options.only.partition(":")[0]] if options.only else options.readers.split(",")
     found = 0
     for name in names:

@@ -17,7 +17,7 @@ import torch
 
 from pipeline.channels.counts import Counts
 from pipeline.errors import EnvironmentProblem, Hint, Set
-from pipeline.runtime.orphan import end_with
+from pipeline.runtime.orphan import EndsWithParent, begin
 from stages.search.evaluation.halving import Thresholds
 from stages.search.evaluation.trial import Outcome
 
@@ -53,8 +53,10 @@ class Pool:
 
     def __init__(self, evaluate: Evaluate, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
+        # of a parent that was killed the queue says nothing: workers hold both of its ends
+        start = EndsWithParent(), _install, evaluate
         self._pool = ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_install, initargs=(evaluate,)
+            workers, mp_context=context, initializer=begin, initargs=start
         )
 
     def __enter__(self) -> Pool:
@@ -94,9 +96,6 @@ _installed: Evaluate | None = None
 
 def _install(evaluate: Evaluate) -> None:
     global _installed
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    end_with(parent.sentinel)  # the queue never tells: workers hold both of its ends
     # Ctrl-C reaches the whole process group; the parent ends the search between two trials
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
