@@ -22,8 +22,8 @@ from pipeline.config.schema import DistillConfig
 from pipeline.config.search import SearchConfig
 from pipeline.data import Images, Splits
 from pipeline.data.augment import Augment
-from pipeline.models.torchvision_shim import import_torchvision
 from pipeline.run import store
+from pipeline.torchvision_import import import_torchvision
 from pipeline.training import Fit, Objective, accuracy, fit
 from pipeline.training.evaluate import reestimate_batchnorm
 from pipeline.training.machine import exact_float32

@@ -19,6 +19,7 @@ ENGINES = {
     "prune": {"trace"},
     "rotate": {"trace", "reconstruct"},
     "quantize": {"export", "benchmark", "distill"},
+    "pretrain": {"trace"},
 }
 LONGEST_CHAIN = 12  # modules from the command line down to the last that imports none of ours
 UNSAFE = ("torch.save", "torch.jit.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load")

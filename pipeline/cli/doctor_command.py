@@ -142,10 +142,10 @@ def _torch() -> dict[str, Any]:
 
 
 def _torchvision() -> dict[str, Any]:
-    from pipeline.models import torchvision_shim
+    from pipeline import torchvision_import
 
     try:
-        module = torchvision_shim.import_torchvision()
+        module = torchvision_import.import_torchvision()
     except Exception as error:
         return _check(
             "torchvision", False, str(error), "install the torchvision that matches your torch"
@@ -154,7 +154,7 @@ def _torchvision() -> dict[str, Any]:
         " (built for another torch: its two detection operators were declared, classifiers work)"
     )
     return _check(
-        "torchvision", True, module.__version__ + (bridged if torchvision_shim._library else "")
+        "torchvision", True, module.__version__ + (bridged if torchvision_import._library else "")
     )
 
 

@@ -110,7 +110,7 @@ class _Pictures(Dataset):
         return index, self._random(row, index)
 
     def _random(self, row: int, index: int) -> Tensor:
-        from pipeline.models.torchvision_shim import import_torchvision
+        from pipeline.torchvision_import import import_torchvision
 
         import_torchvision()
         from torchvision.transforms import v2

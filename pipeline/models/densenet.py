@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 
 
 def densenet(

@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import nn
 
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 
 # expansion, channels, blocks of each stage
 _STAGES = (

@@ -20,10 +20,11 @@ from pipeline.models.densenet import densenet
 from pipeline.models.folding import fold_layers
 from pipeline.models.googlenet import GoogLeNet
 from pipeline.models.mobilenet import mobilenet_v2, mobilenet_v3
+from pipeline.models.plain import plain_network
 from pipeline.models.resnet_cifar import resnet20, resnet56
 from pipeline.models.source import ModelSource, note_source
-from pipeline.models.torchvision_shim import import_torchvision
 from pipeline.models.vgg import vgg16_bn, vgg19_bn
+from pipeline.torchvision_import import import_torchvision
 
 if TYPE_CHECKING:
     from pipeline.config.schema import ModelConfig
@@ -142,7 +143,7 @@ def _call(factory: Callable[..., Any], source: str, arguments: dict[str, Any]) -
             f"model.source {source}: {returned}",
             hint="name a function or class that returns the network",
         )
-    return net
+    return plain_network(net, source)
 
 
 def _torchvision(

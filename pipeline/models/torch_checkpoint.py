@@ -10,14 +10,14 @@ import io
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, Hint, Key
 from pipeline.models.tensors import first_three
 from pipeline.system import file_type
 
@@ -41,11 +41,14 @@ _NESTED = (
 _HARMLESS = ("torch._utils", "torch.storage", "collections.OrderedDict")
 
 
-def read_state_dict(path: Path, data: bytes, max_bytes: int) -> dict[str, Tensor]:
+def read_state_dict(
+    path: Path, data: bytes, max_bytes: int, say: Callable[[str], None]
+) -> dict[str, Tensor]:
     """Tensors by name from the bytes of a checkpoint in torch's zip format (since 1.6).
 
     Args:
         max_bytes: most that it may unpack to.
+        say: told which of several state dicts is taken.
     Raises:
         ArtifactError: another type of file, damaged, or a pickle that holds more than tensors.
     """
@@ -56,7 +59,7 @@ def read_state_dict(path: Path, data: bytes, max_bytes: int) -> dict[str, Tensor
             kind = "a bare pickle (a whole object, or a checkpoint of torch before 1.6)"
         raise ArtifactError(f"{path}: not a PyTorch checkpoint but {kind}", hint=hint)
     _check_zip(path, data, max_bytes)
-    return _tensors_in(_unpickled(path, data), path)
+    return _tensors_in(_unpickled(path, data), path, say)
 
 
 def _unpickled(path: Path, data: bytes) -> Any:
@@ -85,6 +88,12 @@ def _check_zip(path: Path, data: bytes, max_bytes: int) -> None:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ArtifactError(f"{path}: a damaged zip archive ({error})", hint=_AGAIN) from None
+    names = {entry.filename.rpartition("/")[2] for entry in entries}
+    if "constants.pkl" in names:  # before the sizes: it may be compressed
+        raise ArtifactError(
+            f"{path}: refused: TorchScript code, not a state dict",
+            hint="torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth') makes one of it",
+        )
     total = sum(entry.file_size for entry in entries)
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
     if not stored or total > min(len(data), max_bytes):  # torch.save stores, bombs compress
@@ -92,11 +101,8 @@ def _check_zip(path: Path, data: bytes, max_bytes: int) -> None:
             f"{path}: refused: unpacks to {total} bytes from {len(data)}, as no checkpoint does",
             hint=CONVERT,
         )
-    names = {entry.filename.rpartition("/")[2] for entry in entries}
     if len(entries) > _MAX_ENTRIES or "data.pkl" not in names:
         raise ArtifactError(f"{path}: a zip archive, but not a PyTorch checkpoint", hint=CONVERT)
-    if "constants.pkl" in names:
-        raise ArtifactError(f"{path}: refused: TorchScript code, not a state dict", hint=CONVERT)
 
 
 def _foreign_names(data: bytes) -> str:
@@ -130,17 +136,19 @@ def _storage(name: str) -> bool:
     return name.startswith("torch.") and name.endswith("Storage")
 
 
-def _tensors_in(loaded: Any, path: Path) -> dict[str, Tensor]:
+def _tensors_in(loaded: Any, path: Path, say: Callable[[str], None]) -> dict[str, Tensor]:
     """The name → tensor mapping in a loaded checkpoint, at the top or one or two keys down."""
     for _ in range(3):
         if not isinstance(loaded, Mapping):
             break
         if loaded and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
             return {name: _dense(tensor, name, path) for name, tensor in loaded.items()}
-        key = next((k for k in _NESTED if isinstance(loaded.get(k), Mapping)), None)
-        if key is None:
+        keys = [key for key in _NESTED if isinstance(loaded.get(key), Mapping)]
+        if not keys:
             break
-        loaded = loaded[key]
+        if len(keys) > 1:
+            say(f"{path}: the weights under {keys[0]} are taken, not those under {keys[1]}")
+        loaded = loaded[keys[0]]
     what = type(loaded).__name__
     if isinstance(loaded, Mapping):
         what = f"a mapping with the keys {first_three([str(k) for k in loaded])}"
@@ -149,7 +157,12 @@ def _tensors_in(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 def _dense(tensor: Tensor, name: str, path: Path) -> Tensor:
     """Refuses what is not dense, and views that expand to more than their storage holds."""
-    plain = not (tensor.is_sparse or tensor.is_quantized)
+    if tensor.is_quantized:
+        raise ArtifactError(
+            f"{path}: {name} is quantised",
+            hint=Hint("cut the float network; ", Key("quantize.mode"), " makes INT8 of it"),
+        )
+    plain = not tensor.is_sparse
     if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ArtifactError(f"{path}: {name} is no plain dense tensor", hint=CONVERT)
     return tensor.detach().contiguous()

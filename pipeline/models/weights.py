@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ArtifactError, Hint, Key
-from pipeline.models.tensors import check_finite, mismatches, saved_tensors, shapes_of
+from pipeline.models.tensors import (
+    check_finite,
+    first_three,
+    mismatches,
+    saved_tensors,
+    shapes_of,
+)
 from pipeline.models.torch_checkpoint import CONVERT, read_state_dict
 from pipeline.run import store
 from pipeline.system import file_type, is_safetensors
 
 MAX_BYTES = 4 << 30
-# put in front of every name by DataParallel, torch.compile and training scripts
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _ORIGINAL = Key("model.weights")
 _OTHERS = Hint(
     "weights fit one architecture and one set of classes; ",
@@ -71,10 +75,13 @@ def shipped_weights() -> Path:
     return Path(str(resources.files("pipeline"))) / "bundled" / "pretrained_model"
 
 
-def load_weights(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]:
+def load_weights(
+    path: Path, *, max_bytes: int = MAX_BYTES, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, as stored.
 
     Args:
+        say: told which of several state dicts in the file is taken.
         path: `.safetensors`, or a state dict saved by torch.save (`.pt`, `.pth`, …, the zip format
             of torch ≥ 1.6), bare or under a key such as `state_dict`.
     Raises:
@@ -82,8 +89,9 @@ def load_weights(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]
             pickle that holds more than tensors.
     """
     data = store.read_bytes(path, max_bytes=max_bytes)
-    if path.suffix.lower() in _TORCH_SUFFIXES:
-        tensors = read_state_dict(path, data, max_bytes)
+    # whatever it is called: safetensors are known by their first bytes
+    if path.suffix.lower() in _TORCH_SUFFIXES and not is_safetensors(data):
+        tensors = read_state_dict(path, data, max_bytes, say)
     else:
         tensors = _safetensors(path, data)
     if not tensors:
@@ -97,43 +105,47 @@ def load_weights(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Tensor]
 
 def adopt_weights(
     model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, hint: str = _OTHERS
-) -> None:
+) -> list[str]:
     """Copy published weights into `model`, converting to its dtypes.
 
-    Prefixes that all names have in common (`module.` …) are stripped. Counters of batch norms may
-    be missing: they change no output.
+    What a wrapper put in front of every name (`module.`, `model.backbone.` …) is stripped, and what
+    stands outside of it is left out. Counters of batch norms may be missing: they change no output.
 
     Args:
         where: what the weights are called in a message.
         hint: what to do where they do not fit.
+    Returns:
+        what was left out, in words.
     Raises:
         ArtifactError: names or shapes do not fit; the first three of each kind are listed.
     """
     target = saved_tensors(model)
-    tensors = _without_prefix(tensors, target)
-    wanted = {
-        name: shape
-        for name, shape in shapes_of(target).items()
-        if name in tensors or not name.endswith("num_batches_tracked")
-    }
-    differ = mismatches(wanted, shapes_of(tensors))
-    if differ:
+    needed = [name for name in target if not name.endswith("num_batches_tracked")]
+    prefix = _prefix(tensors, needed)
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    wanted = {n: s for n, s in shapes_of(target).items() if n in own or n in needed}
+    if differ := mismatches(wanted, shapes_of(own)):
         raise ArtifactError(f"{where}: does not fit the network: {differ}", hint=hint)
     with torch.no_grad():
-        for name, tensor in tensors.items():
+        for name, tensor in own.items():
             target[name].copy_(tensor)
+    outside = [name for name in tensors if not name.startswith(prefix)]
+    return [f"{where}: taken from {prefix}*, left out: {first_three(outside)}"] if outside else []
 
 
-def _without_prefix(
-    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    tensors = dict(tensors)
-    while not tensors.keys() & target.keys():  # one wrapper may be inside another
-        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)
-        if prefix is None:
-            break
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _prefix(tensors: Mapping[str, Tensor], needed: Sequence[str]) -> str:
+    """What stands in front of the network's own names; of several copies the first, of none that
+    is whole the one that holds most.
+    """
+    if not needed:
+        return ""
+    first = needed[0]
+    found = [n.removesuffix(first) for n in tensors if n == first or n.endswith(f".{first}")]
+    # of the network below itself: a wrapper's name may end like one of its own
+    found += [f"{name.partition('.')[0]}." for name in tensors if "." in name]
+    return max(
+        ["", *dict.fromkeys(found)], key=lambda p: sum(p + name in tensors for name in needed)
+    )
 
 
 def _safetensors(path: Path, data: bytes) -> dict[str, Tensor]:

@@ -18,7 +18,13 @@ from pipeline.run.store import write_bytes
 from pipeline.runtime.worker import Worker
 from stages.export.denormals import flush_denormals
 from stages.export.metadata import replace_notes
-from stages.export.torch_exporters import DYNAMO, Exported, Options, first_that_works
+from stages.export.torch_exporters import (
+    DYNAMO,
+    Exported,
+    Options,
+    first_that_works,
+    main_opset,
+)
 
 _LIMIT = (1 << 31) - 1  # protobuf's: one self-contained file must stay below 2 GB
 
@@ -106,7 +112,7 @@ def _report(
         path=str(path),
         sha256=digest,
         bytes=size,
-        opset=_main_opset(exported.proto),
+        opset=main_opset(exported.proto),
         exporter=exported.exporter,
         fallback=exported.failures,
         nodes=len(graph.node),
@@ -154,8 +160,3 @@ def check_file(path: Path, *, label: str = "") -> dict[str, Any]:
         worker.feed(batch=1)
         worker.slot(seconds=0.0)  # one call
     return opened
-
-
-def _main_opset(proto: onnx.ModelProto) -> int:
-    own = (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    return next(own, 0)

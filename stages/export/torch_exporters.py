@@ -56,6 +56,7 @@ def first_that_works(
         try:
             with _quiet(), torch.no_grad():
                 proto = export(model, example, options)
+                _check_opset(proto, options.opset)
                 remove_zeros(proto)  # of branches that have gone
                 return Exported(proto, name, "; ".join(failures))
         except (KeyboardInterrupt, MemoryError):  # not the exporter's doing
@@ -108,6 +109,18 @@ _EXPORTERS: dict[str, Callable[[nn.Module, torch.Tensor, Options], onnx.ModelPro
     DYNAMO: _with_dynamo,
     TORCHSCRIPT: _with_torchscript,
 }
+
+
+def main_opset(proto: onnx.ModelProto) -> int:
+    """Version of ONNX's own operator set that the graph is written in."""
+    own = (entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    return next(own, 0)
+
+
+def _check_opset(proto: onnx.ModelProto, asked: int | None) -> None:
+    # torch.export writes another where onnx's version converter cannot follow
+    if asked is not None and main_opset(proto) != asked:
+        raise ValueError(f"wrote opset {main_opset(proto)}, {asked} was asked for")
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

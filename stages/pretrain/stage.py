@@ -14,6 +14,7 @@ from pipeline.config.schema import Config
 from pipeline.data.load import load_splits
 from pipeline.models.files import save_model
 from pipeline.models.folding import fold_standardised_weights, folded_layers
+from pipeline.models.plain import remarks_on
 from pipeline.models.registry import build_model
 from pipeline.models.user_source import source_file
 from pipeline.models.weights import adopt_weights, find_weights, how_trained, load_weights
@@ -24,9 +25,12 @@ from pipeline.run.store import sha256_file
 from pipeline.training.evaluate import accuracy
 from pipeline.training.machine import all_cores, device_for
 from pipeline.training.recipe import Recipe
+from stages.pretrain.look import check_scores, look_at
 
 if TYPE_CHECKING:
     from pipeline.data.splits import Splits
+
+LOOKED_AT = 8  # images on which a network is tried before anything is spent on it
 
 
 def external(config: Config) -> dict[str, str]:
@@ -64,10 +68,14 @@ def run(ctx: StageContext) -> dict[str, Any]:
         model = build_model(
             ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes
         )
+    images, _ = splits.search.take(LOOKED_AT, seed=ctx.seed)
+    for remark in remarks_on(model):
+        ctx.note(remark)
+    for warning in look_at(model, images, card.num_classes):
+        ctx.warn(warning)
     adopted = ctx.config.model.weights is not None
     record = (_adopt if adopted else _train)(ctx, model, splits)
-    images, _ = splits.search.take(2, seed=ctx.seed)
-    folded = fold_standardised_weights(model, images)
+    folded = fold_standardised_weights(model, images[:2])
     if layers := folded_layers(folded):
         ctx.note(f"{len(layers)} layers compute their weights; computed once, and stored plain")
     save_model(folded, ctx.out, input_shape=card.image_shape)
@@ -81,7 +89,8 @@ def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
     name = ctx.config.model.weights
     assert name is not None
     path = find_weights(name)
-    adopt_weights(model, load_weights(path), name)
+    _fill(ctx, model, path, name)
+    check_scores(model, splits.search.take(LOOKED_AT, seed=ctx.seed)[0], name)
     device = device_for(ctx.config.device)
     with all_cores():
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,12 +108,18 @@ def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
     return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
 
 
+def _fill(ctx: StageContext, model: nn.Module, path: Path, name: str) -> None:
+    """Weights of a file into the network, and a word on what was left out of it."""
+    for left in adopt_weights(model, load_weights(path, say=ctx.note), name):
+        ctx.note(left)
+
+
 def _train(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:
     section = ctx.config.pretrain
     started_from = None
     if section.init is not None:
         path = find_weights(section.init)  # to start from: they are trained further
-        adopt_weights(model, load_weights(path), section.init)
+        _fill(ctx, model, path, section.init)
         started_from = {"name": path.name, "sha256": sha256_file(path)}
     recipe = Recipe.from_config(
         section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.benchmark import Comparison, Protocol, Setting, time_files
 from stages.export import export_proto, slice_onnx
 from stages.prune import ChannelPlan

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.benchmark import Protocol, Setting, compare_settings, explain, fingerprint
 from stages.export import export_proto, slice_onnx
 from stages.prune import ChannelPlan, CostModel

@@ -41,7 +41,7 @@ from pipeline.config.data import DataConfig
 from pipeline.config.schema import ModelConfig
 from pipeline.data import Augment, Images, describe, load_splits
 from pipeline.models import build_model
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from pipeline.training import cross_entropy
 from pipeline.training.machine import all_cores, autocast, faster_precision
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.export import OnnxSlicer, export_proto
 from stages.prune import ChannelPlan, prune
 from stages.trace import trace

@@ -120,7 +120,7 @@ class CifarPython(Source):
     splits = ("train", "test")
 
     def __init__(self, folder: Path) -> None:
-        from pipeline.models.torchvision_shim import import_torchvision
+        from pipeline.torchvision_import import import_torchvision
 
         self._folder = folder
         official = getattr(import_torchvision().datasets, _PYTHON[folder.resolve().name])

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pipeline.data.sources.public_sets import PUBLIC
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
-from pipeline.models.torchvision_shim import import_torchvision
 from pipeline.system import cache_folder
+from pipeline.torchvision_import import import_torchvision
 
 TIMEOUT_S = 20
 _CHUNK = 1 << 20

@@ -17,7 +17,7 @@ from pipeline.data import describe
 from pipeline.data.sources import public
 from pipeline.data.sources.public_sets import PUBLIC, PublicSet
 from pipeline.errors import ArtifactError, EnvironmentProblem
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 
 TEN = tuple("abcdefghij")
 

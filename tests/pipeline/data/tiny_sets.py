@@ -115,7 +115,7 @@ def write_cifar_python(
 
     `records` as in `write_cifar_binary`.
     """
-    from pipeline.models.torchvision_shim import import_torchvision
+    from pipeline.torchvision_import import import_torchvision
 
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)

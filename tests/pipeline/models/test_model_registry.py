@@ -124,7 +124,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "from torch import nn\n"
         "def small(num_classes, in_channels=3, width=4):\n"
         "    stem = nn.Conv2d(in_channels, width, 3)\n"
-        "    return nn.Sequential(stem, nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        "    head = nn.Linear(width, num_classes)\n"
+        "    return nn.Sequential(stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)\n"
         "def fixed():\n"
         "    return nn.Conv2d(3, 2, 1)\n"
         "def wrong():\n"
@@ -146,7 +147,7 @@ def test_own_factory_gets_what_its_signature_takes(own: Path) -> None:
     config = ModelConfig(source="own_nets:small", kwargs={"width": 5})
     net = build_model(config, in_channels=1, num_classes=6, search_path=[own])
     assert net[0].weight.shape == (5, 1, 3, 3)
-    assert net[2].out_features == 6
+    assert net[3].out_features == 6
     fixed = build_model(
         ModelConfig(source="own_nets:fixed"), in_channels=3, num_classes=2, search_path=[own]
     )

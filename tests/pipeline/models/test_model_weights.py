@@ -69,7 +69,59 @@ def test_checkpoint_named_safetensors_and_the_other_way(tmp_path: Path) -> None:
     torch.save(net().state_dict(), tmp_path / "w.safetensors")
     assert "w.pth" in refused(tmp_path / "w.safetensors", "a PyTorch checkpoint").hint
     store.write_tensors(tmp_path / "w.pth", net().state_dict())
-    refused(tmp_path / "w.pth", "a safetensors file")
+    assert load_weights(tmp_path / "w.pth").keys() == net().state_dict().keys()
+
+
+def named(prefix: str) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in net().state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "left_out"),
+    [
+        (named("module._orig_mod.backbone.") | {"n_averaged": torch.tensor(3)}, "n_averaged"),
+        (named("model.") | {"criterion.weight": torch.ones(2)}, "criterion.weight"),
+        (named("net.") | named("ema.net."), "ema.net.0.weight, ema.net.0.bias"),
+    ],
+    ids=["averaged", "lightning", "two copies"],
+)
+def test_what_stands_outside_of_the_network_is_left_out_and_said(
+    tensors: dict[str, torch.Tensor], left_out: str
+) -> None:
+    torch.manual_seed(7)
+    model = net()
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    (said,) = adopt_weights(model, tensors, "w")
+    assert f"left out: {left_out}" in said
+    assert torch.equal(model[0].weight, net()[0].weight)
+
+
+def test_three_of_each_kind_are_shown() -> None:
+    tensors = {f"0.extra{i}": torch.zeros(1) for i in range(5)} | {"3.weight": torch.zeros(5, 2)}
+    with pytest.raises(ArtifactError) as caught:
+        adopt_weights(net(), tensors, "w")
+    message = caught.value.message
+    assert message.count("is missing") == 3
+    assert message.count("is unexpected") == 3
+    assert "3.weight is [5, 2]" in message
+
+
+def test_which_of_two_state_dicts_is_said(tmp_path: Path) -> None:
+    torch.save({"model_ema": named(""), "model": named("")}, tmp_path / "w.pth")
+    said: list[str] = []
+    load_weights(tmp_path / "w.pth", say=said.append)
+    assert [text.rpartition("w.pth: ")[2] for text in said] == [
+        "the weights under model are taken, not those under model_ema"
+    ]
+
+
+def test_torchscript_and_quantised_are_called_by_their_names(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(net().eval(), torch.zeros(1, 1, 3, 3)), tmp_path / "s.pt")
+    assert "torch.jit.load" in refused(tmp_path / "s.pt", "TorchScript code").hint
+    quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    torch.save({"0.weight": quantised}, tmp_path / "q.pth")
+    refused(tmp_path / "q.pth", "0.weight is quantised")
 
 
 @pytest.mark.parametrize("cut", [4, 40, -1])

@@ -9,7 +9,7 @@ import onnx
 import torch
 from torch import nn
 
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.export import export_proto
 from stages.trace import ChannelGraph, trace
 

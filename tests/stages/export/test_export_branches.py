@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from pipeline.models.resnet_cifar import CifarResNet
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.export import OnnxSlicer, export_proto, slice_onnx
 from stages.export.zeros import remove_zeros
 from stages.prune import ChannelPlan, prune

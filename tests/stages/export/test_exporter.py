@@ -215,3 +215,18 @@ def test_an_export_traces_no_write_in_place(
     monkeypatch.setitem(torch_exporters._EXPORTERS, "torch.export", watched)
     export_onnx(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU6(inplace=True)), X, tmp_path / "a.onnx")
     assert written == [False]
+
+
+def test_opset_is_obeyed_or_refused(tmp_path: Path) -> None:
+    """torch.export writes 18 where onnx's converter cannot follow; TorchScript writes what it is
+    told.
+    """
+    report = export_onnx(small(), X, tmp_path / "m.onnx", metadata=METADATA, opset=13)
+    assert (report.opset, report.exporter) == (13, "torchscript")
+    assert "wrote opset" in report.fallback
+    assert onnx.load(tmp_path / "m.onnx").opset_import[0].version == 13
+    with pytest.raises(Refused, match="cannot be exported") as caught:
+        export_onnx(
+            small(), X, tmp_path / "n.onnx", metadata=METADATA, opset=13, exporter="torch.export"
+        )
+    assert "13 was asked for" in caught.value.details[0]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.export import export_onnx
 from stages.prune import ChannelPlan, prove, prune
 from stages.trace import trace

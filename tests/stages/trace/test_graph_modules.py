@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from whole_state import whole_state
 
 from pipeline.errors import UsageError
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.prune import prove, prove_order, prune
 from stages.trace import ChannelGraph, trace
 

@@ -20,7 +20,7 @@ from small_nets import CASES
 from torch import nn
 
 from pipeline.errors import UsageError
-from pipeline.models.torchvision_shim import import_torchvision
+from pipeline.torchvision_import import import_torchvision
 from stages.prune import ChannelPlan, prove
 from stages.trace import trace
 from stages.trace.capture import dispatch_capture, export_capture
