@@ -14,7 +14,7 @@ BUDGETS = ("macs", "params", "latency", "latency_ms", ACCURACY_DROP)
 
 class Budget(Section):
     """What the small network may cost, as a fraction of the base, or how much accuracy it may lose;
-    exactly one key, `of` aside.
+    exactly one key, `of` and `before_recovery` aside.
     """
 
     macs: Fraction | None = None
@@ -28,8 +28,11 @@ class Budget(Section):
     """The same in milliseconds instead of as a fraction."""
     accuracy_drop: float | None = Field(None, gt=0, lt=100)
     """Percentage points of accuracy on the search split that it may lose: the cheapest network
-    within it is looked for. Where distillation follows, it is expected to bring half of what is
-    missing back."""
+    within it is looked for. `pipeline run` checks that after distillation and goes back to the
+    search up to twice, with less or more allowed before it."""
+    before_recovery: float | None = Field(None, gt=0, lt=100)
+    """Points that a reconstructed network may lack before distillation. Absent:
+    twice `accuracy_drop`, or once where no training follows, until `pipeline run` knows better."""
     of: Literal["latency", "macs", "params"] | None = None
     """What is cheap then; absent: latency."""
 
@@ -38,8 +41,9 @@ class Budget(Section):
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(BUDGETS)}")
-        if self.of is not None and self.accuracy_drop is None:
-            raise ValueError("of goes with accuracy_drop only")
+        for name in ("of", "before_recovery"):
+            if getattr(self, name) is not None and self.accuracy_drop is None:
+                raise ValueError(f"{name} goes with accuracy_drop only")
         return self
 
     @property

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Hint, UsageError
 from pipeline.run.artifacts import KINDS
+from pipeline.run.going_back import Tried
 from pipeline.run.manifest import Dependencies, HashCache, damaged_outputs, read_manifest
 from pipeline.run.rounds import PlacedStage, is_of_round
 
@@ -102,6 +103,9 @@ class Planner:
     outside: bool = True
     _external: dict[str, dict[str, str]] = field(default_factory=dict)
     _sha256: HashCache = field(default_factory=HashCache)
+
+    def __post_init__(self) -> None:
+        self.config = Tried.read(self.stages, self.config, self.run).settled(self.config)
 
     def plan(self, selection: Selection = EVERYTHING) -> list[Step]:
         """One step a stage, in order."""

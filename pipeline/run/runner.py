@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ from pipeline.errors import (
 from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, RUN
 from pipeline.run.commit import commit, recover, staging
+from pipeline.run.going_back import Tried, ends
 from pipeline.run.inside import WORK, open_run
 from pipeline.run.manifest import Dependencies, accept_edits, read_manifest, write_manifest
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
@@ -143,16 +145,36 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
                 f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest"
             )
     card = describe_data(request.config)
-    planner = Planner(request.stages, request.config, request.run, data_key(card))
-    for step in planner.plan(request.selection):  # before anything is written or computed
-        _refuse_blocked(step)
+    for step in _planner(request, card).plan(request.selection):
+        _refuse_blocked(step)  # before anything is written or computed
     done: set[str] = set()
-    with _recorded(request, done):
-        return _take_steps(request, planner, card, watcher, stop_signal, done)
+    tried = Tried.read(request.stages, request.config, request.run)
+    while True:
+        with _recorded(request, tried, done):
+            settled = replace(request, config=tried.settled(request.config))
+            again = partial(_again, request, tried)
+            taken = _take_steps(settled, card, watcher, stop_signal, done, again)
+        if (found := again(taken[-1])) is None:
+            return taken
+        watcher.note(str(found))
+        tried = found
+
+
+def _again(request: Request, tried: Tried, step: Step) -> Tried | None:
+    """What to try next, where this step ended recovery and the search may be run as well."""
+    names = [stage.name for stage in request.stages]
+    asked = (KINDS["plan"].maker, step.stage.name)
+    if not ends(step.stage) or not all(request.selection.covers(names, one) for one in asked):
+        return None
+    return tried.after(request.stages, request.config, request.run)
+
+
+def _planner(request: Request, card: Any) -> Planner:
+    return Planner(request.stages, request.config, request.run, data_key(card))
 
 
 @contextmanager
-def _recorded(request: Request, done: set[str]) -> Iterator[None]:
+def _recorded(request: Request, tried: Tried, done: set[str]) -> Iterator[None]:
     """`run.json` of this request; the one before again where it failed before anything was `done`.
 
     Otherwise a setting that no stage can work with would fail every later command on the run.
@@ -162,7 +184,7 @@ def _recorded(request: Request, done: set[str]) -> Iterator[None]:
     with suppress(ArtifactError):
         before = store.read_bytes(path, max_bytes=RUN.max_bytes)
     body = {"config_name": request.config_name, "config": request.config.model_dump(mode="json")}
-    RUN.write(path, body)
+    RUN.write(path, body | ({"tried": tried.to_dict()} if tried.tries else {}))
     try:
         yield
     except Exception as error:
@@ -174,14 +196,16 @@ def _recorded(request: Request, done: set[str]) -> Iterator[None]:
 
 def _take_steps(
     request: Request,
-    planner: Planner,
     card: Any,
     watcher: Watcher,
     stop_signal: Callable[[], int],
     done: set[str],
+    again: Callable[[Step], Any],
 ) -> list[Step]:
-    """Every step in order; names of stages that have run are added to `done`."""
-    taken: list[Step] = []
+    """The steps in order, to the end or to the first one after which the run goes back; names of
+    stages that have run are added to `done`.
+    """
+    planner, taken = _planner(request, card), list[Step]()
     names = [stage.name for stage in request.stages]
     total = len(names)
     for index, stage in enumerate(request.stages):
@@ -200,6 +224,8 @@ def _take_steps(
         elif step.action == "reuse":  # killed after its commit: the checkpoints are still there
             _drop_scratch(request.run, stage)
         taken.append(step)
+        if again(step) is not None:
+            break
     return taken
 
 

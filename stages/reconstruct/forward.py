@@ -51,6 +51,7 @@ class Use:
         groups: systems of the layer. unknowns: of each, taps times input channels; 0 for a norm.
         bias: its name, or "". norm: the batch norm that alone consumes the result, or None.
         partner: the earlier call whose result is added to this one's right behind; -1: none.
+        whole: `call` in the network with all its branches; -1: this is that network.
     """
 
     name: str
@@ -64,6 +65,12 @@ class Use:
     bias: str = ""
     norm: NormNames | None = None
     partner: int = -1
+    whole: int = -1
+
+    @property
+    def place(self) -> int:
+        """Number in the pass of the whole network: the same whatever branches are missing."""
+        return self.call if self.whole < 0 else self.whole
 
     @property
     def depthwise(self) -> bool:
@@ -123,7 +130,7 @@ class Forward:
         for use in self.within(smaller).uses:
             there = places[use.name, use.turn]
             partner = there.partner if use.partner >= 0 else -1
-            uses.append(replace(use, call=there.call, partner=partner))
+            uses.append(replace(use, call=there.call, partner=partner, whole=use.place))
         return replace(self, uses=tuple(uses))
 
 

@@ -45,7 +45,14 @@ class Fitted:
 
 
 def fit(
-    x: Tensor, y: Tensor, matrix: Tensor, held: int, *, free_mean: bool, fixed: str = ""
+    x: Tensor,
+    y: Tensor,
+    matrix: Tensor,
+    held: int,
+    *,
+    free_mean: bool,
+    fixed: str = "",
+    only_mean: bool = False,
 ) -> Fitted:
     """New weights for `matrix` (groups, out, unknowns), so that x times it comes near y.
 
@@ -54,6 +61,7 @@ def fit(
         held: how many of the last rows choose the ridge and judge.
         free_mean: whether a bias, or a batch norm behind, takes any constant difference.
         fixed: why the weights must stay whatever the rows say.
+        only_mean: leave the weights, and let the mean alone follow.
     """
     rest = y - x @ matrix.mT
     scale = _squares(y[:, -held:] - y[:, -held:].mean(1, keepdim=True))
@@ -66,7 +74,7 @@ def fit(
     # by the mean of the rows that are fitted: held-out rows must not have a say in it
     centre = _centre(x, held) if free_mean else torch.zeros_like(x[:, :1])
     shift = _centre(rest, held) if free_mean else torch.zeros_like(rest[:, :1])
-    error, ridge = best_ridge(x, rest, held)
+    error, ridge = best_ridge(x, rest, held) if not only_mean else (before * scale, 0.0)
     after = error / scale if scale else error
     if not after < before * (1 - GAIN):  # nor where it is NaN
         level = _squares(rest[:, -held:]) / scale if scale else before

@@ -82,7 +82,7 @@ class Sampling:
         most = self.numbers // (use.unknowns * use.groups)
         wanted = min(most, max(least, self.per_unknown * use.unknowns))
         # not the same pixels for all layers
-        return Positions.draw(samples, use.space, wanted, self.seed + use.call)
+        return Positions.draw(samples, use.space, wanted, self.seed + use.place)
 
     def held_out(self, rows: int) -> int:
         """How many of a layer's rows, the last ones, are of the last quarter of the images."""

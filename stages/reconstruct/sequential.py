@@ -12,7 +12,7 @@ less than its target, and dividing by less would blow up the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,9 @@ class Refit:
 
     Attributes:
         gains: of the batch norm behind a layer, by the name of its running mean; channels that
-        stay. fixed: weights that must stay, and why. changed: refitted tensors by canonical name.
+        stay. fixed: weights that must stay, and why. only: weights that are refitted, of all others
+        nothing but means follows; None: all are. note: shown what a layer sees, before it is
+        refitted. changed: refitted tensors by canonical name.
         settled: names that are final. lost: mean of what a batch norm's branch makes up for.
     """
 
@@ -65,6 +67,8 @@ class Refit:
     gains: Mapping[str, Tensor]
     fixed: Mapping[str, str]
     progress: Callable[[int, int], None]
+    only: Collection[str] | None = None
+    note: Callable[[Use, LinearMap, Tensor], None] = lambda use, op, rows: None
     changed: dict[str, Tensor] = field(default_factory=dict)
     results: dict[str, LayerResult] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
@@ -120,7 +124,7 @@ class _Pass(Listener):
         if use and use.name not in self.state.settled:
             if isinstance(op, Norm):
                 self._follow(use, op)
-            elif isinstance(op, LinearMap):
+            elif isinstance(op, LinearMap) and self._wanted(use):
                 self._refit(use, op)
         # its last use: activations of all images are let go
         if use and self.partners.get(use.partner) == use.call:
@@ -129,6 +133,13 @@ class _Pass(Listener):
         if number in self.partners:
             self.values[number] = out
         return out
+
+    def _wanted(self, use: Use) -> bool:
+        """Whether its weight is refitted, or else its bias has to follow: no norm behind does."""
+        return self._fitted(use) or bool(use.bias and not use.norm)
+
+    def _fitted(self, use: Use) -> bool:
+        return self.state.only is None or use.name in self.state.only
 
     def _use(self, op: LinearMap | Norm | None) -> Use | None:
         name = self.name(op.named) if op is not None else ""
@@ -150,9 +161,12 @@ class _Pass(Listener):
         last = use.turn + 1 == state.forward.turns(use.name)
         # `fit` overwrites x, and this one is wanted again
         x, y = joined(parts, state.sampling) if last else (parts[-1][0].clone(), parts[-1][1])
+        if self._fitted(use):
+            state.note(use, op, x)
         found = fit(
             x, y, op.matrix(), state.sampling.held_out(x.shape[1]),
             free_mean=use.free_mean, fixed=state.fixed.get(use.name, ""),
+            only_mean=not self._fitted(use),
         )  # fmt: skip
         self._take(use, op, found)
         if last:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.group import ChannelGroup
-from stages.reconstruct.independent import LayerMoments, Moments
+from stages.reconstruct.independent import Moments
+from stages.reconstruct.layer_moments import LayerMoments
 
 RIDGE = 0.1  # of the diagonal's mean: what others can do is not to be overrated
 ROUNDS = 64  # a group loses its units in about so many steps

@@ -301,7 +301,7 @@ def _moments(network: Network, settings: SearchConfig, images: Tensor, seed: int
         return None
     moments = Moments(network.model, network.graph, images, seed=seed)
     if settings.reconstruct and settings.branches:
-        moments.measure_branches(network.model, images)
+        moments.refit_branches(network.model, images, seed=seed)
     return moments
 
 

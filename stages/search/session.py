@@ -244,8 +244,7 @@ class SearchSession:
             problem, table, self.splits, ctx.config.reconstruct, recorded=self.journal.trials,
             on_trial=recorder, expect=recorder.expect, check=self._check,
         )  # fmt: skip
-        asked = self.settings.budget.given[1]
-        choice = choose(maker, asked, allowed_drop(asked, ctx.config.distill))
+        choice = choose(maker, *allowed_drop(self.settings.budget, ctx.config.distill))
         ctx.note(sentence(problem, choice))
         return choice, maker.trials
 
@@ -355,7 +354,10 @@ class SearchSession:
             for name, values in strategy.state().items()
         }
         front = search_front(problem, table, phases, choice)
-        return SearchResult(summary.plan(), document, front, _numbers(problem, document, best))
+        numbers = _numbers(problem, document, best)
+        if choice is not None:
+            numbers["allowed_drop"] = choice.allowed
+        return SearchResult(summary.plan(), document, front, numbers)
 
 
 def _numbers(problem: SearchProblem, document: Document, best: Trial) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def drop_sentence(search: Document) -> str:
     if not drop:
         return ""
     expected = ""
-    if drop["allowed"] > drop["asked"]:
-        expected = f", so {drop['allowed']:g} before distillation, expected to bring half back"
+    if drop["allowed"] != drop["asked"]:
+        expected = f", with {drop['allowed']:g} allowed before distillation"
     return (
         f"The budget is the smallest of {len(drop['measured'])} whose plan, reconstructed, stays "
         f"within the drop of accuracy asked for: {drop['asked']:g} points on the search split"

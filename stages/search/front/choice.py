@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.config.schema import DistillConfig
+from pipeline.config.search import Budget
 from stages.search.front.points import FrontPoint
 
 FITS = 6  # plans that are reconstructed and measured to find it
-RECOVERED = 0.5  # of the accuracy that reconstruction leaves missing, distillation brings back
+RECOVERED = 0.5  # of the accuracy that reconstruction leaves missing, distillation may bring back
 
 Measure = Callable[[float], FrontPoint]
 """budget as a share of the whole -> the plan for it, measured."""
@@ -34,13 +35,16 @@ class Choice:
     chosen: FrontPoint | None
 
 
-def allowed_drop(asked: float, distill: DistillConfig) -> float:
-    """Points that a network may lack before distillation, for `asked` points after it.
+def allowed_drop(budget: Budget, distill: DistillConfig) -> tuple[float, float]:
+    """Points that may be lost in the end, and points that may be lacking before distillation.
 
-    Distillation is expected to bring half of what is missing back; without any epoch, nothing.
+    Unless these are given, distillation is expected to bring half of what is missing back; without
+    any epoch, nothing. `pipeline run` checks that.
     """
+    assert budget.accuracy_drop is not None
+    asked = budget.accuracy_drop
     trained = distill.mode != "bn_only" and distill.epochs != 0
-    return asked / (1 - RECOVERED) if trained else asked
+    return asked, budget.before_recovery or (asked / (1 - RECOVERED) if trained else asked)
 
 
 def least_within(

@@ -74,7 +74,6 @@ def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
         [own.searchsorted(kept) for own, kept in zip(table.widths, counts, strict=True)]
     )
     last = np.array([len(own) - 1 for own in table.widths])
-    several = projector.space.mates.sum(0) > 1  # groups that others go with
     parts = []
     offsets = 2 ** np.arange(int(last.max()).bit_length() + 1)
     for offset in (*-offsets, *offsets):
@@ -86,7 +85,7 @@ def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
         now = np.array([row[at] for row, at in zip(table.losses, place, strict=True)])
         cost = projector.deltas(counts, widths - counts)
         loss = losses - now
-        for group in np.flatnonzero(several & ((counts == 0) != (widths == 0))):
+        for group in np.flatnonzero((counts == 0) != (widths == 0)):  # not the sum of their parts
             moved = projector.space.moved(counts, group, widths[group])
             loss[group] = table(moved) - table(counts)
         parts.append(_Moves(np.arange(len(counts)), widths, cost, loss))

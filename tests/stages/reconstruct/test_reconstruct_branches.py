@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from pipeline.channels.rebuild import rebuild
 from stages.prune import ChannelPlan, prune
 from stages.reconstruct import Reconstruction, reconstruct_layers
+from stages.reconstruct.forward import survey
 from stages.reconstruct.independent import Moments
+from stages.reconstruct.patches import Sampling
 from stages.trace import ChannelGraph, trace
 from tests.stages.reconstruct.twin_nets import norm
 
@@ -127,27 +129,68 @@ def by_moments(
     return rebuild(small, moments.tensors_after(plan.kept_of(graph)), ())
 
 
-def test_means_make_up_for_a_branch_that_is_a_constant(x: Tensor) -> None:
+def test_by_moments_a_branch_that_is_a_constant_is_made_up_for(x: Tensor) -> None:
     torch.manual_seed(0)
     net = Trunk().eval()
     nn.init.zeros_(net.blocks[1].n2.weight)
     graph = trace(net, x[:1])
     moments, plan = Moments(net, graph, x), ChannelPlan({}, {}, ("blocks.1",))
     before = error(net, by_moments(net, graph, moments, plan), x)
-    moments.measure_branches(net, x)
+    moments.refit_branches(net, x)
     assert error(net, by_moments(net, graph, moments, plan), x) < 1e-2 * before
     assert "head.bias" in moments.refitted
 
 
 @pytest.mark.parametrize("drop", [("blocks.0",), ("blocks.1",), ("blocks.0", "blocks.1")])
-def test_means_make_up_for_a_part_of_any_branch(
+def test_by_moments_layers_behind_make_up_for_a_part_of_any_branch(
     net: nn.Module, graph: ChannelGraph, x: Tensor, drop: tuple[str, ...]
 ) -> None:
-    """Whatever else is cut: shifts are sliced as what they are added to."""
+    """Whatever else is cut: refitted weights make up for that as well."""
     even = ChannelPlan.uniform(graph, 0.3).keep
     gone = {group for name in drop for group in graph.removable[name].groups}
     for keep in ({}, {group: units for group, units in even.items() if group not in gone}):
         plan, moments = ChannelPlan(keep, {}, drop), Moments(net, graph, x)
         before = error(net, by_moments(net, graph, moments, plan), x)
-        moments.measure_branches(net, x)
+        moments.refit_branches(net, x)
         assert error(net, by_moments(net, graph, moments, plan), x) < before
+
+
+@pytest.mark.parametrize("drop", ["blocks.0", "blocks.1", "blocks.2"])
+def test_by_moments_a_branch_costs_about_what_it_costs_in_the_end(
+    net: nn.Module, graph: ChannelGraph, x: Tensor, drop: str
+) -> None:
+    plan, moments = ChannelPlan({}, {}, (drop,)), Moments(net, graph, x)
+    moments.refit_branches(net, x)
+    fresh = F.avg_pool2d(torch.randn(64, 3, 20, 20), 3, 1)
+    quick = error(net, by_moments(net, graph, moments, plan), fresh)
+    small, done = refitted(net, graph, x, plan)
+    assert abs(quick - error(net, done.model, fresh)) < 0.05 * error(net, small, fresh)
+
+
+def test_a_layer_that_takes_over_may_go_as_well(
+    net: nn.Module, graph: ChannelGraph, x: Tensor
+) -> None:
+    """What blocks.1 makes up for when blocks.0 goes, blocks.2 has to when both do."""
+    moments = Moments(net, graph, x)
+    moments.refit_branches(net, x)
+    assert moments.branches is not None
+    first, second = (graph.removable[name] for name in ("blocks.0", "blocks.1"))
+    both = moments.branches.without([first, second])
+    assert "blocks.1.b.weight" in moments.branches.without([first]).tensors
+    assert not [name for name in both.tensors if name.startswith(("blocks.0.", "blocks.1."))]
+    assert set(both.layers) == {"blocks.2.a.weight", "blocks.2.b.weight"}
+    assert "head.weight" not in both.tensors
+
+
+def test_what_is_left_is_asked_for_the_pixels_that_the_original_gave(
+    net: nn.Module, graph: ChannelGraph, x: Tensor
+) -> None:
+    small = prune(net, graph, ChannelPlan({}, {}, ("blocks.0",)))
+    whole, left = (survey(model.eval(), (x[:2],)) for model in (net, small))
+    sampling, met = Sampling(len(x), rows=500), whole.met_in(left)
+    pairs = list(zip(whole.within(left).uses, met.uses, strict=True))
+    assert any(one.call != other.call for one, other in pairs)
+    for one, other in pairs:
+        if one.kind != "norm":
+            same = [sampling.positions(use, len(x)).where for use in (one, other)]
+            assert torch.equal(*same), one.name

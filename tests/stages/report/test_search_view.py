@@ -87,7 +87,7 @@ def test_a_drop_of_accuracy_is_said_with_what_distillation_is_to_bring(
     search: dict[str, Any],
 ) -> None:
     assert sentences.drop_sentence(search) == ""
-    assert "so 1 before distillation" in sentences.drop_sentence(within(search, 0.5, 1.0))
+    assert "with 1 allowed before distillation" in sentences.drop_sentence(within(search, 0.5, 1.0))
     assert "distillation" not in sentences.drop_sentence(within(search, 0.5, 0.5))
 
 
