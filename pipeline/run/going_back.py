@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError
 from pipeline.run import store
@@ -47,7 +45,8 @@ def next_allowance(asked: float, tries: Sequence[Try]) -> float | None:
     """
     last, kept = tries[-1], [one for one in tries if one.lost <= asked + 1e-9]
     # what recovery brings back is taken for the same part of what is missing
-    factor = float(np.clip(asked / max(last.lost, 1e-9), *FACTORS))
+    least, most = FACTORS
+    factor = min(max(asked / max(last.lost, 1e-9), least), most)
     looser = len(kept) == len(tries) and last.lost < SPARE * asked
     if len(tries) <= STEPS and (looser or not kept):
         return float(f"{last.allowed * factor:.3g}")
@@ -108,7 +107,7 @@ class Tried:
             numbers |= (read_manifest(run, name) or {"summary": {}})["summary"]
         if not {"allowed_drop", "teacher", "search_accuracy"} <= numbers.keys():
             return None
-        lost = 100 * (numbers["teacher"] - numbers["search_accuracy"])
+        lost = round(100 * (numbers["teacher"] - numbers["search_accuracy"]), 6)
         one = Try(numbers["allowed_drop"], lost)
         tries = self.tries if self.tries[-1:] == (one,) else (*self.tries, one)
         allowed = next_allowance(asked, tries)

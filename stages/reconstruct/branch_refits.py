@@ -12,8 +12,7 @@ part may itself go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from pipeline.channels.branch import Branch, put_in_place
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.rebuild import named_tensors, rebuild
 from stages.reconstruct.forward import Forward, Use, survey
-from stages.reconstruct.layer_moments import LayerMoments, moments_of
+from stages.reconstruct.layer_moments import NOTHING, Behind, LayerMoments, moments_of
 from stages.reconstruct.operators import LinearMap
 from stages.reconstruct.patches import Sampling
 from stages.reconstruct.sequential import Refit
@@ -32,22 +31,7 @@ IMAGES = 256
 ROWS = 4096  # of a layer's system, at least
 PER_UNKNOWN = 4
 MAX_BYTES = 1 << 30  # of rows that the original's layers give
-REMEMBERED = 64  # sets: a search comes back to the latest
-
-
-@dataclass(frozen=True)
-class Behind:
-    """Layers behind some branches that have gone, at the size that they have with them.
-
-    Attributes:
-        tensors: those that change, by canonical name. layers: what each refitted layer sees then.
-    """
-
-    tensors: Mapping[str, Tensor]
-    layers: Mapping[str, LayerMoments]
-
-
-NOTHING = Behind({}, {})
+REMEMBERED = 16  # sets: a search comes back to the latest
 
 
 class BranchRefits:
@@ -74,6 +58,16 @@ class BranchRefits:
         norms = [use.norm for use in forward.uses if use.norm is not None]
         self.gains = {norm.mean: norm.gain(tensors) for norm in norms}
         self.known: dict[tuple[str, ...], Behind] = {}
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, graph: ChannelGraph, images: Tensor | tuple[Any, ...], seed: int = 0
+    ) -> BranchRefits:
+        """From the first of these images, or of several inputs: as many as it takes, and fit."""
+        inputs = (images,) if isinstance(images, Tensor) else images
+        forward = survey(model, tuple(item[:2] for item in inputs))
+        count = min(IMAGES, forward.affordable(4 * MAX_BYTES))
+        return cls(model, graph, tuple(item[:count] for item in inputs), forward, seed)
 
     @property
     def names(self) -> list[str]:

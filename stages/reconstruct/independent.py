@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from pipeline.channels.branch import Branch
 from pipeline.channels.graph import ChannelGraph, Keep
 from pipeline.channels.rebuild import named_tensors, slice_tensors
-from stages.reconstruct.branch_refits import IMAGES, NOTHING, BranchRefits
 from stages.reconstruct.forward import Forward, Listener, Use, survey
-from stages.reconstruct.layer_moments import LayerMoments, moments_of
+from stages.reconstruct.layer_moments import NOTHING, LayerMoments, Refits, moments_of
 from stages.reconstruct.operators import LinearMap, read
 from stages.reconstruct.patches import Sampling, joined, patches
 
@@ -36,11 +35,11 @@ class Moments:
         inputs: images (N, C, H, W), or a tuple of inputs.
         sampling: rows of each layer.
         max_bytes: half of it is for activations: of more images than fit, only the first are used.
+        branches: what layers behind branches that go become; None: what they are, but for the cut.
 
     Attributes:
         layers: by the name of the weight, those whose inputs can be cut.
         left_alone: {weight: why it is not reconstructed although its inputs can be cut}.
-        branches: what layers behind branches that go become; None: what they are, but for the cut.
     """
 
     def __init__(
@@ -52,6 +51,7 @@ class Moments:
         seed: int = 0,
         sampling: Sampling | None = None,
         max_bytes: int = MAX_BYTES,
+        branches: Refits | None = None,
     ) -> None:
         inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
         self.graph = graph
@@ -64,22 +64,7 @@ class Moments:
         with torch.no_grad(), gather:
             model(*inputs)
         self.layers = gather.layers
-        self.branches: BranchRefits | None = None
-
-    def refit_branches(
-        self,
-        model: nn.Module,
-        inputs: Tensor | tuple[Any, ...],
-        images: int = IMAGES,
-        seed: int = 0,
-    ) -> None:
-        """Let layers make up for branches before them that go, from now on: a run of the model for
-        every set of them, when it is asked for.
-        """
-        inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
-        forward = survey(model, tuple(item[:2] for item in inputs))
-        some = tuple(item[: min(images, forward.affordable(MAX_BYTES))] for item in inputs)
-        self.branches = BranchRefits(model, self.graph, some, forward, seed)
+        self.branches = branches
 
     @property
     def refitted(self) -> list[str]:

@@ -6,13 +6,16 @@ weights that stay which best makes up for W_r x_r solves (S_kk + λ) Dᵀ = S_kr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.channels.branch import Branch
 from stages.reconstruct.forward import Use
 from stages.reconstruct.least_squares import System, best_ridge
 from stages.reconstruct.operators import LinearMap
@@ -68,6 +71,32 @@ class LayerMoments:
             return System.of(self.rows[..., stay], self.rows[..., gone] @ lost.mT)
         block = self.square[:, stay]
         return System(block[..., stay], block[..., gone] @ lost.mT)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Layers behind some branches that have gone, at the size that they have with them.
+
+    Attributes:
+        tensors: those that change, by canonical name. layers: what each refitted layer sees then.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    layers: dict[str, LayerMoments] = field(default_factory=dict)
+
+
+NOTHING = Behind()
+
+
+class Refits(Protocol):
+    """Layers behind branches that go, refitted; see `BranchRefits`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Canonical names of all tensors that may change."""
+
+    def without(self, going: Sequence[Branch]) -> Behind:
+        """What layers become when these branches go."""
 
 
 def moments_of(use: Use, op: LinearMap, x: Tensor, held: int) -> LayerMoments:

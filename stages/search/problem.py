@@ -20,6 +20,7 @@ from pipeline.errors import Hint, Refused, UsageError
 from pipeline.run.rounds import ONLY_ROUND, Round
 from pipeline.training.evaluate import device_of
 from stages.prune.importance import completed, rank_channels
+from stages.reconstruct.branch_refits import BranchRefits
 from stages.reconstruct.independent import Moments
 from stages.reconstruct.units import rank_units
 from stages.search.budget import RoundBudget, resolve_budget
@@ -299,10 +300,10 @@ def _moments(network: Network, settings: SearchConfig, images: Tensor, seed: int
     """What reconstruction and `obs` need, where one of them is asked for."""
     if not settings.reconstruct and settings.criterion != OBS:
         return None
-    moments = Moments(network.model, network.graph, images, seed=seed)
+    both, refits = (network.model, network.graph), None
     if settings.reconstruct and settings.branches:
-        moments.refit_branches(network.model, images, seed=seed)
-    return moments
+        refits = BranchRefits.of(*both, images, seed)
+    return Moments(*both, images, seed=seed, branches=refits)
 
 
 def _limit(settings: SearchConfig, unlimited: bool) -> tuple[str, float | None]:

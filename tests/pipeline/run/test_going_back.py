@@ -29,14 +29,16 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[float], float
 
     def set_up(lost: Callable[[float], float]) -> list[float]:
         searched: list[float] = []
-        search, distill = (fake_run.STAGES[list(fake_run.READS).index(n)] for n in ("search", "distill"))
+        search, distill = (
+            fake_run.STAGES[list(fake_run.READS).index(n)] for n in ("search", "distill")
+        )
         plain = type(search).run
 
         def searching(self: Any, ctx: StageContext) -> dict[str, Any]:
             allowed = ctx.config.search.budget.before_recovery or 1.0
             searched.append(allowed)
             done = plain(self, ctx)
-            ctx.write("plan", {"allowed": allowed})
+            ctx.write("plan", {"keep": {}, "metadata": {"allowed": allowed}})
             return {**done, "allowed_drop": allowed}
 
         def distilling(self: Any, ctx: StageContext) -> dict[str, Any]:
@@ -55,13 +57,12 @@ def test_a_missed_drop_is_searched_again_with_less_allowed(losing: Any, tmp_path
     watcher = fake_run.execute(tmp_path, [ASKED])
     assert searched == [1.0, 0.625]
     assert "0.80 points lost" in watcher.notes[0]
-    assert [name for name in watcher.ran() if name == "export"] == ["export"]
+    assert watcher.ran().count("export") == 1, "before recovery is through it would be for nothing"
     assert watcher.ran()[-len(BEHIND) :] == BEHIND
     assert fake_run.execute(tmp_path, [ASKED]).ran() == []
     config = build_config({}, [ASKED])
     planned = Planner(chain(fake_run.STAGES), config, tmp_path).plan()
     assert {step.action for step in planned} == {"reuse"}
-    assert "before_recovery" not in str(RUN.read(tmp_path / RUN.file)["config"]["search"]["trials"])
     assert RUN.read(tmp_path / RUN.file)["config"]["search"]["budget"]["before_recovery"] is None
 
 
@@ -133,4 +134,4 @@ def test_a_damaged_memory_is_begun_anew(losing: Any, tmp_path: Path) -> None:
     RUN.write(tmp_path / RUN.file, {**body, "tried": {**body["tried"], "tries": "many"}})
     fake_run.execute(tmp_path, [ASKED])
     assert searched == [1.0, 0.625, 1.0, 0.625]
-    assert store.read_json(tmp_path / RUN.file)["tried"]["tries"] == [[1.0, 0.8], [0.625, 0.5]]
+    assert store.read_json(tmp_path / RUN.file)["tried"]["tries"] == [[1.0, 0.8]]

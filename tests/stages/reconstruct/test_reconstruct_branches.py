@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pipeline.channels.rebuild import rebuild
 from stages.prune import ChannelPlan, prune
 from stages.reconstruct import Reconstruction, reconstruct_layers
+from stages.reconstruct.branch_refits import BranchRefits
 from stages.reconstruct.forward import survey
 from stages.reconstruct.independent import Moments
 from stages.reconstruct.patches import Sampling
@@ -136,7 +137,7 @@ def test_by_moments_a_branch_that_is_a_constant_is_made_up_for(x: Tensor) -> Non
     graph = trace(net, x[:1])
     moments, plan = Moments(net, graph, x), ChannelPlan({}, {}, ("blocks.1",))
     before = error(net, by_moments(net, graph, moments, plan), x)
-    moments.refit_branches(net, x)
+    moments.branches = BranchRefits.of(net, graph, x)
     assert error(net, by_moments(net, graph, moments, plan), x) < 1e-2 * before
     assert "head.bias" in moments.refitted
 
@@ -151,7 +152,7 @@ def test_by_moments_layers_behind_make_up_for_a_part_of_any_branch(
     for keep in ({}, {group: units for group, units in even.items() if group not in gone}):
         plan, moments = ChannelPlan(keep, {}, drop), Moments(net, graph, x)
         before = error(net, by_moments(net, graph, moments, plan), x)
-        moments.refit_branches(net, x)
+        moments.branches = BranchRefits.of(net, graph, x)
         assert error(net, by_moments(net, graph, moments, plan), x) < before
 
 
@@ -159,8 +160,8 @@ def test_by_moments_layers_behind_make_up_for_a_part_of_any_branch(
 def test_by_moments_a_branch_costs_about_what_it_costs_in_the_end(
     net: nn.Module, graph: ChannelGraph, x: Tensor, drop: str
 ) -> None:
-    plan, moments = ChannelPlan({}, {}, (drop,)), Moments(net, graph, x)
-    moments.refit_branches(net, x)
+    plan = ChannelPlan({}, {}, (drop,))
+    moments = Moments(net, graph, x, branches=BranchRefits.of(net, graph, x))
     fresh = F.avg_pool2d(torch.randn(64, 3, 20, 20), 3, 1)
     quick = error(net, by_moments(net, graph, moments, plan), fresh)
     small, done = refitted(net, graph, x, plan)
@@ -171,12 +172,10 @@ def test_a_layer_that_takes_over_may_go_as_well(
     net: nn.Module, graph: ChannelGraph, x: Tensor
 ) -> None:
     """What blocks.1 makes up for when blocks.0 goes, blocks.2 has to when both do."""
-    moments = Moments(net, graph, x)
-    moments.refit_branches(net, x)
-    assert moments.branches is not None
+    refits = BranchRefits.of(net, graph, x)
     first, second = (graph.removable[name] for name in ("blocks.0", "blocks.1"))
-    both = moments.branches.without([first, second])
-    assert "blocks.1.b.weight" in moments.branches.without([first]).tensors
+    both = refits.without([first, second])
+    assert "blocks.1.b.weight" in refits.without([first]).tensors
     assert not [name for name in both.tensors if name.startswith(("blocks.0.", "blocks.1."))]
     assert set(both.layers) == {"blocks.2.a.weight", "blocks.2.b.weight"}
     assert "head.weight" not in both.tensors
