@@ -155,8 +155,7 @@ STAGES = (
         "quantize",
         "choose an INT8 scheme by measurement, or none",
         sections=("quantize",),
-        reads=("onnx", "base_onnx", "data"),
-        original=("base_model",),  # the teacher, where INT8 is trained
+        reads=("onnx", "base_onnx", "data", "base_model"),  # the last: where INT8 is trained
         uses_data=True,
         memory_key="quantize.images",
         narrow=_setting_too,

@@ -40,7 +40,7 @@ class Training:
             "stage": "quantize",
             "depends": dict(ctx.depends),
             "file": sha256_file(ctx.input(kind)),
-            "teacher": sha256_file(ctx.original("base_model") / "model.safetensors"),
+            "teacher": sha256_file(ctx.input("base_model") / "model.safetensors"),
             "data": ctx.data_card.sha256,
             "seed": ctx.seed,
         }
@@ -74,7 +74,7 @@ class Training:
         # in bf16 the steps of 8 bits cannot be told apart
         recipe = replace(recipe, precision="fp32")
         device = device_for(self.ctx.config.device)
-        teacher = load_model(self.ctx.original("base_model")).to(device)
+        teacher = load_model(self.ctx.input("base_model")).to(device)
         with all_cores():
             images = self.splits.to(device).train
             objective, train = training_objective(distill, teacher, images, recipe.epochs)
