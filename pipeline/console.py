@@ -111,11 +111,17 @@ def table(
     title: str = "",
     right: Sequence[str] = (),
 ) -> None:
-    """A table on stdout; columns named in `right` are aligned to the right. Nothing in json or
-    quiet mode.
+    """A table on stdout; columns named in `right` are aligned to the right, and those without any
+    value are left out. Nothing in json or quiet mode.
     """
     if mode != "human":
         return
+    filled = [
+        at
+        for at in range(len(columns))
+        if not rows or any(row[at] not in ("", None) for row in rows)
+    ]
+    columns, rows = [columns[at] for at in filled], [[row[at] for at in filled] for row in rows]
     drawn = Table(
         title=_shown(title) or None,
         title_justify="left",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,8 @@ def inspect(
     artefact: Annotated[
         Path,
         typer.Argument(
-            metavar="ARTEFACT", help="A file of a run, a model folder, or any .onnx file."
+            metavar="ARTEFACT",
+            help="A run, a file or a folder of it, its report, or any .onnx file.",
         ),
     ],
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most rows of a table.")] = 200,
@@ -30,6 +32,12 @@ def inspect(
     """Show groups and frozen channels of a graph, widths of a plan, tensors of a model, nodes
     of an ONNX file.
     """
+    from pipeline.run.artifacts import RUN
+
+    if (artefact / RUN.file).is_file():
+        from pipeline.cli.pipeline_commands import status
+
+        return {"path": str(artefact), "kind": "folder", "content": status(artefact)}
     path = _file(artefact)
     readers = {".onnx": _onnx, ".safetensors": _tensors, ".jsonl": _lines}
     kind, content = readers.get(path.suffix, _document)(path, limit)
@@ -37,15 +45,20 @@ def inspect(
 
 
 def _file(artefact: Path) -> Path:
-    """The file to show: of a model folder its model.json."""
-    from pipeline.run.artifacts import MODEL
+    """The file to show: of a folder the one that says what it holds, of a page its numbers."""
+    from pipeline.run.artifacts import KINDS, MODEL
+    from pipeline.run.manifest import MANIFEST
 
     path = artefact
+    if artefact.suffix == ".html":
+        path = artefact.with_name(KINDS["summary"].file)
     if artefact.is_dir():
-        path = artefact / MODEL.file
-        if not path.exists():
+        names = (MODEL.file, MANIFEST.file)
+        path = next((artefact / name for name in names if (artefact / name).exists()), artefact)
+        if path == artefact:
             raise ArtifactError(
-                f"{artefact}: a folder without a {MODEL.file}", hint="name one of the files in it"
+                f"{artefact}: a folder without {' and '.join(names)}",
+                hint="name a run or one of its files",
             )
     if not path.exists():
         hint = Hint.command("pipeline", "status", "RUN", says="lists what a run has")
@@ -88,10 +101,44 @@ def _tensors(path: Path, limit: int) -> tuple[str, Any]:
 
     found = [
         {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
-        for name, tensor in store.read_tensors(path).items()
+        for name, tensor in sorted(store.read_tensors(path).items(), key=_in_model_order(path))
     ]
     inspect_views.show_tensors(found, limit)
     return "tensors", found
+
+
+def _in_model_order(path: Path) -> Callable[[tuple[str, Any]], Any]:
+    """A key that sorts tensors as the run's graph lists their layers, which the file itself does
+    not keep; without a graph, by name with numbers as numbers.
+    """
+    graph = path.resolve().parent.parent / "trace" / "graph.json"
+    names: list[str] = []
+    if graph.is_file():
+        names = list(_read_graph(graph).get("parameters", {}))
+    places: dict[str, int] = {}
+    for name in names:
+        places.setdefault(name.rpartition(".")[0], len(places))
+
+    def key(item: tuple[str, Any]) -> Any:
+        words = [
+            (not word.isdecimal(), int(word) if word.isdecimal() else 0, word)
+            for word in item[0].split(".")
+        ]
+        return places.get(item[0].rpartition(".")[0], len(places)), words
+
+    return key
+
+
+def _read_graph(path: Path) -> dict[str, Any]:
+    """What it lists, or nothing where it is no graph: it only decides on an order here."""
+    from pipeline.run import store
+    from pipeline.run.artifacts import LARGEST_DOCUMENT
+
+    try:
+        found = store.read_json(path, max_bytes=LARGEST_DOCUMENT)
+    except ArtifactError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _onnx(path: Path, limit: int) -> tuple[str, Any]:

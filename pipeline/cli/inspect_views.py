@@ -19,6 +19,8 @@ def show(kind: str, content: dict[str, Any], limit: int) -> None:
         "manifest": _manifest,
         "quantization": _quantization,
         "benchmark": _benchmark,
+        "front": _front,
+        "cut": _cut_layers,
     }
     views.get(kind, _flat)(content, limit)
 
@@ -60,13 +62,63 @@ def _plan(plan: dict[str, Any], limit: int) -> None:
             console.say(f"{key}: {value}")
     widths = metadata.get("widths", {})  # absent from plans made by hand
     rows = [
-        (group, count_ranges(kept), widths.get(group, [""])[0])
+        (group, count_ranges(kept), widths.get(group, [""])[0], _shortened(kept))
         for group, kept in plan["keep"].items()
     ]
-    columns = ("group", "units kept", "of")
-    console.table(columns, _cut(rows, limit), right=columns[1:])
+    columns = ("group", "units kept", "of", "which")
+    console.table(columns, _cut(rows, limit), right=columns[1:3])
     if drop := plan.get("drop", []):
         console.say(f"branches that go: {', '.join(drop)}")
+
+
+def _shortened(ranges: str, most: int = 40) -> str:
+    """The units by number, `0-3,8`, where they fit a line."""
+    return ranges if len(ranges) <= most or console.verbose else f"{ranges[: most - 1]}…"
+
+
+def _front(front: dict[str, Any], limit: int) -> None:
+    original = front["original"]
+    if original:
+        accuracy = _percent(original["accuracy"])
+        console.say(f"original: {original['macs']:,} MACs, {accuracy} on the search split")
+    rows = [
+        (
+            _percent(point["budget"]),
+            f"{point['macs']:,}",
+            f"{point['params']:,}",
+            _percent(point["latency"]),
+            f"{point['loss']:.4f}",
+            _percent(point["accuracy"]),
+            "measured" if point["measured"] else "predicted",
+        )
+        for point in front["points"]
+    ]
+    columns = (
+        f"{front['metric']} left",
+        "MACs",
+        "parameters",
+        "latency",
+        "loss",
+        "accuracy",
+        "how",
+    )
+    console.table(columns, _cut(rows, limit), right=columns[:-1])
+
+
+def _cut_layers(found: dict[str, Any], limit: int) -> None:
+    """Widths and work of every layer, before and after."""
+    after = {layer["name"]: layer for layer in found["layers"]["after"]}
+    rows = []
+    for layer in found["layers"]["before"]:
+        now = after.get(layer["name"], {})
+        widths = [
+            f"{side.get('in_channels', 0)} → {side.get('out_channels', 0)}" if side else "gone"
+            for side in (layer, now)
+        ]
+        rows.append((layer["name"], *widths, f"{layer['macs']:,}", f"{now.get('macs', 0):,}"))
+    columns = ("layer", "before", "after", "MACs before", "MACs after")
+    console.table(columns, _cut(rows, limit), right=columns[1:])
+    _flat({key: value for key, value in found.items() if key != "layers"}, limit)
 
 
 def _manifest(manifest: dict[str, Any], limit: int) -> None:
@@ -152,10 +204,16 @@ def _leaves(content: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def show_lines(rows: list[dict[str, Any]], limit: int) -> None:
-    """One row a line; its columns are what the second line holds, as the first is the header."""
-    model = rows[min(1, len(rows) - 1)] if rows else {}
+    """One row a line below the header, whose single values are said above; its columns are what
+    the first of them holds.
+    """
+    for key, value in rows[0].items() if rows else ():
+        if not isinstance(value, (dict, list)) and key not in ("kind", "schema_version"):
+            console.say(f"{key}: {value}")
+    body = rows[1:]
+    model = body[0] if body else {}
     columns = [key for key, value in model.items() if not isinstance(value, (dict, list))]
-    shown = [tuple(_short(row.get(key)) for key in columns) for row in rows]
+    shown = [tuple(_short(row.get(key)) for key in columns) for row in body]
     console.table(columns, _cut(shown, limit))
 
 

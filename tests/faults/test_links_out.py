@@ -77,7 +77,7 @@ def test_a_link_in_the_place_of_scratch_is_named(
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     _replace(run / ".work", _outside(tmp_path / "outside"))
-    result = rlp("report", run)
+    result = rlp("stage", "report", "--run", run, "--force")
     assert result.code == 3
     assert str(run / ".work") in result.lines("error")[0]
     assert "rm" in result.lines("hint")[0]
@@ -91,5 +91,5 @@ def test_a_lock_with_a_second_name_is_refused(
     victim.write_text("theirs")
     (run / ".lock").unlink()
     os.link(victim, run / ".lock")
-    assert rlp("report", run).code == 3
+    assert rlp("stage", "report", "--run", run, "--force").code == 3
     assert victim.read_text() == "theirs"

@@ -386,6 +386,28 @@ def test_any_width_of_the_terminal(
     assert rlp("check", whole / "nope").lines("error")[0].endswith("not a run (no run.json)")
 
 
+def test_report_only_reads_and_says_what_is_stale(
+    rlp: fake_run.Rlp, whole: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(whole, tmp_path / "copy", ignore=shutil.ignore_patterns(".lock")))
+    before = _content(copy)
+    fresh = rlp("report", copy)
+    assert (fresh.code, fresh.lines("warning")) == (0, [])
+    assert str(copy / "report" / "report.html") in fresh.out
+    assert _content(copy) == before
+    assert rlp("stage", "search", "--run", copy, "--set", "search.trials=3").code == 0
+    stale = rlp("report", copy)
+    assert stale.code == 0
+    assert stale.out == fresh.out
+    (said,) = stale.lines("warning")
+    assert "these numbers are from before a change (" in said
+    assert f"--run-dir {copy}" in said
+
+
+def _content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_quiet_says_nothing_when_all_is_well(rlp: fake_run.Rlp, whole: Path) -> None:
     for command in (("check", whole), ("pipeline", "status", whole), ("report", whole)):
         result = rlp(*command, "--quiet")

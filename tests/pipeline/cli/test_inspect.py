@@ -7,11 +7,13 @@ from pathlib import Path
 
 import fake_run
 import pytest
+import torch
 from failures import assert_failure
 
 from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
-from pipeline.run.artifacts import KINDS, document
+from pipeline.run import store
+from pipeline.run.artifacts import KINDS, TRIALS, document
 
 pytestmark = pytest.mark.usefixtures("fakes")
 
@@ -33,7 +35,76 @@ def test_inspect_says_what_an_artefact_is_for(rlp: fake_run.Rlp, whole: Path) ->
 def test_inspect_counts_the_units_of_a_plan(rlp: fake_run.Rlp, here: Path) -> None:
     plan = ChannelPlan({"conv1": tuple(range(12))}, {"widths": {"conv1": [16, 12]}})
     document("plan").write(here / "plan.json", plan.to_dict())
-    assert rlp("inspect", "plan.json").out.splitlines()[-1].split() == ["conv1", "12", "16"]
+    assert rlp("inspect", "plan.json").out.splitlines()[-1].split() == ["conv1", "12", "16", "0-11"]
+
+
+def test_inspect_leaves_out_columns_without_a_value(rlp: fake_run.Rlp, here: Path) -> None:
+    document("plan").write(here / "plan.json", ChannelPlan({"conv1": (0, 1, 5)}, {}).to_dict())
+    said = rlp("inspect", "plan.json").out.splitlines()
+    assert [line.split() for line in said[-2:]] == [
+        ["group", "units", "kept", "which"],
+        ["conv1", "3", "0-1,5"],
+    ]
+
+
+def test_inspect_shows_what_every_budget_costs(rlp: fake_run.Rlp, here: Path) -> None:
+    point = {"budget": 0.5, "macs": 1000, "params": 70, "latency": None, "loss": 0.25}
+    point |= {"accuracy": 0.875, "measured": False, "keep": {"a": 1}}
+    original = {"accuracy": 0.9, "macs": 2000, "params": 90}
+    body = {"metric": "macs", "original": original, "points": [point]}
+    document("front").write(here / "front.json", body)
+    said = rlp("inspect", "front.json").out.splitlines()
+    assert said[0] == "original: 2,000 MACs, 90.00% on the search split"
+    assert "latency" not in said[1]
+    assert said[2].split() == ["50.00%", "1,000", "70", "0.2500", "87.50%", "predicted"]
+
+
+def test_inspect_shows_widths_and_work_before_and_after_a_cut(
+    rlp: fake_run.Rlp, here: Path
+) -> None:
+    layer = {"name": "conv1", "in_channels": 3, "out_channels": 8, "macs": 4000}
+    gone = {**layer, "name": "conv2"}
+    after = [{**layer, "out_channels": 5, "macs": 2500}]
+    body = {"layers": {"before": [layer, gone], "after": after}, "proof": {"max_abs": 0.0}}
+    body |= {"macs": {}, "params": {}}
+    document("cut").write(here / "prune.json", body)
+    rows = [line.split() for line in rlp("inspect", "prune.json").out.splitlines()]
+    assert ["conv1", "3", "→", "8", "3", "→", "5", "4,000", "2,500"] in rows
+    assert ["conv2", "3", "→", "8", "gone", "4,000", "0"] in rows
+    assert ["proof.max_abs", "0.0"] in rows
+
+
+def test_inspect_shows_trials_below_their_header(rlp: fake_run.Rlp, here: Path) -> None:
+    header, row = TRIALS.stamp({"seed": 7, "groups": ["a"]}), {"trial": 3, "score": -0.25}
+    (here / "trials.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(row)}\n")
+    said = rlp("inspect", "trials.jsonl").out.splitlines()
+    assert [line.split() for line in said] == [["seed:", "7"], ["trial", "score"], ["3", "-0.25"]]
+
+
+def test_inspect_lists_tensors_in_the_order_of_the_network(rlp: fake_run.Rlp, here: Path) -> None:
+    names = ("layer.10.weight", "layer.2.weight", "conv.weight", "layer.2.bias")
+    (here / "prune").mkdir()
+    file = here / "prune" / "model.safetensors"
+    store.write_tensors(file, {name: torch.zeros(2) for name in names})
+
+    def listed() -> list[str]:
+        return [row["name"] for row in rlp("inspect", file, "--json").json()["content"]]
+
+    assert listed() == ["conv.weight", "layer.2.bias", "layer.2.weight", "layer.10.weight"]
+    (here / "trace").mkdir()
+    parameters = {"layer.2.weight": (2,), "layer.2.bias": (2,), "layer.10.weight": (2,)}
+    graph = ChannelGraph((), {**parameters, "conv.weight": (2,)})
+    (here / "trace" / "graph.json").write_text(json.dumps(graph.to_dict()))  # its keys in order
+    assert listed() == ["layer.2.bias", "layer.2.weight", "layer.10.weight", "conv.weight"]
+    (here / "trace" / "graph.json").write_text("not JSON")
+    assert listed()[0] == "conv.weight"
+
+
+def test_inspect_takes_a_run_a_stage_and_a_page(rlp: fake_run.Rlp, whole: Path) -> None:
+    run = rlp("inspect", whole, "--json").json()
+    assert (run["kind"], run["content"]["stages"][0]["stage"]) == ("folder", "pretrain")
+    assert rlp("inspect", whole / "export", "--json").json()["kind"] == "manifest"
+    assert rlp("inspect", whole / "report" / "report.html", "--json").json()["kind"] == "summary"
 
 
 def test_inspect_names_layers_that_are_never_reached(rlp: fake_run.Rlp, here: Path) -> None:
