@@ -35,9 +35,9 @@ def inspect(
     from pipeline.run.artifacts import RUN
 
     if (artefact / RUN.file).is_file():
-        from pipeline.cli.pipeline_commands import status
+        from pipeline.cli.running import run_status
 
-        return {"path": str(artefact), "kind": "folder", "content": status(artefact)}
+        return {"path": str(artefact), "kind": "folder", "content": run_status(artefact)}
     path = _file(artefact)
     readers = {".onnx": _onnx, ".safetensors": _tensors, ".jsonl": _lines}
     kind, content = readers.get(path.suffix, _document)(path, limit)

@@ -107,9 +107,10 @@ def _front(front: dict[str, Any], limit: int) -> None:
 
 def _cut_layers(found: dict[str, Any], limit: int) -> None:
     """Widths and work of every layer, before and after."""
-    after = {layer["name"]: layer for layer in found["layers"]["after"]}
+    layers = found["layers"]
+    after = {layer["name"]: layer for layer in layers.get("after", ())}
     rows = []
-    for layer in found["layers"]["before"]:
+    for layer in layers.get("before", ()):
         now = after.get(layer["name"], {})
         widths = [
             f"{side.get('in_channels', 0)} → {side.get('out_channels', 0)}" if side else "gone"

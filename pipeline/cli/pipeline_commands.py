@@ -127,39 +127,5 @@ def status(
 ) -> dict[str, Any]:
     """Show the stages of a run: fresh or not, sizes, durations."""
     from pipeline.cli import running
-    from pipeline.run.planner import Planner
-    from pipeline.run.runner import read_run
 
-    config, name = read_run(run)
-    rows: list[dict[str, Any]] = []
-    for step in Planner(running.stages_of(config), config, run, outside=False).plan():
-        manifest = step.manifest
-        rows.append(
-            {
-                "stage": step.stage.name,
-                "state": running.state(step),
-                "reason": step.reason,
-                "bytes": sum(entry["bytes"] for entry in manifest["outputs"].values())
-                if manifest
-                else None,
-                "duration_s": manifest["duration_s"] if manifest else None,
-                "started": manifest["started"] if manifest else None,
-            }
-        )
-    shown = [
-        (
-            row["stage"],
-            row["state"],
-            "" if row["bytes"] is None else console.size(row["bytes"]),
-            "" if row["duration_s"] is None else console.duration(row["duration_s"]),
-            "" if row["state"] == "fresh" else row["reason"],
-        )
-        for row in rows
-    ]
-    console.table(
-        ("stage", "state", "size", "took", "why"),
-        shown,
-        title=f"{run} ({name})",
-        right=("size", "took"),
-    )
-    return {"run": str(run), "config": name, "stages": rows}
+    return running.run_status(run)

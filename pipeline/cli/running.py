@@ -61,6 +61,46 @@ def state(step: Step) -> str:
     return "missing" if step.manifest is None else "stale"
 
 
+def run_status(run: Path) -> dict[str, Any]:
+    """The stages of a run, printed and as a document: state, size and duration of each."""
+    from pipeline.run.planner import Planner
+    from pipeline.run.runner import read_run
+
+    config, name = read_run(run)
+    rows: list[dict[str, Any]] = []
+    for step in Planner(stages_of(config), config, run, outside=False).plan():
+        manifest = step.manifest
+        rows.append(
+            {
+                "stage": step.stage.name,
+                "state": state(step),
+                "reason": step.reason,
+                "bytes": sum(entry["bytes"] for entry in manifest["outputs"].values())
+                if manifest
+                else None,
+                "duration_s": manifest["duration_s"] if manifest else None,
+                "started": manifest["started"] if manifest else None,
+            }
+        )
+    shown = [
+        (
+            row["stage"],
+            row["state"],
+            "" if row["bytes"] is None else console.size(row["bytes"]),
+            "" if row["duration_s"] is None else console.duration(row["duration_s"]),
+            "" if row["state"] == "fresh" else row["reason"],
+        )
+        for row in rows
+    ]
+    console.table(
+        ("stage", "state", "size", "took", "why"),
+        shown,
+        title=f"{run} ({name})",
+        right=("size", "took"),
+    )
+    return {"run": str(run), "config": name, "stages": rows}
+
+
 def unknown_files(run: Path, stages: Sequence[PlacedStage], rounds: int) -> list[str]:
     """Files and folders of a run that belong to no stage of it, relative to the run; nothing
     reads them.
