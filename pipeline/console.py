@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.run.planner import Step
 
 Mode = Literal["human", "json", "quiet"]
+LARGEST_CELL = 10_000  # characters of a table's cell: to fold millions takes a minute
 PLAIN_EVERY_S = 30.0  # enough for a log to show life, and too little to fill it
 
 # C0 but tab and newline, DEL, C1; and what turns the direction of text around
@@ -135,8 +136,15 @@ def table(
         # Rich's default cuts a long path short
         drawn.add_column(_shown(column), justify=side, overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if cell is None else _shown(cell, newlines=False) for cell in row))
+        drawn.add_row(*map(_cell, row))
     _console().print(drawn)
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    if len(text) > LARGEST_CELL:
+        text = f"{text[:LARGEST_CELL]}… ({len(text):,} characters; --json has them all)"
+    return _shown(text, newlines=False)
 
 
 def document(doc: Mapping[str, Any]) -> None:

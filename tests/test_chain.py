@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -19,6 +20,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
+from pipeline.run import store
+from pipeline.run.artifacts import MANIFEST
 from pipeline.run.store import sha256_file
 from stages import NAMES as STAGES
 
@@ -300,3 +303,28 @@ def test_weights_of_ones_own_training_are_adopted(
 def _weights(home: Path, stage: str) -> str:
     manifest = json.loads((home / "run" / stage / "manifest.json").read_text())
     return manifest["outputs"]["model.safetensors"]["sha256"]
+
+
+def test_made_up_numbers_with_right_hashes_are_found(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(finished, tmp_path) / "run"
+    path = run / "report" / "summary.json"
+    for change, code in ((lambda summary: None, 0), (_better, 3)):
+        summary = json.loads(path.read_bytes())
+        change(summary)
+        data = store.dump_json(summary)
+        path.write_bytes(data)
+        manifest = MANIFEST.read(run / "report" / MANIFEST.file)
+        digest = hashlib.sha256(data).hexdigest()
+        manifest["outputs"]["summary.json"] |= {"sha256": digest, "bytes": len(data)}
+        MANIFEST.write(run / "report" / MANIFEST.file, manifest)
+        with pytest.raises(SystemExit) as end:
+            main(["check", str(run)])
+        said = capsys.readouterr().err
+        assert end.value.code == code, said
+    assert "summary.json: speedup is not what benchmark.json" in said
+
+
+def _better(summary: dict[str, Any]) -> None:
+    summary["speedup"]["ratio"] *= 2

@@ -93,3 +93,16 @@ def test_a_lock_with_a_second_name_is_refused(
     os.link(victim, run / ".lock")
     assert rlp("stage", "report", "--run", run, "--force").code == 3
     assert victim.read_text() == "theirs"
+
+
+def test_check_names_what_lies_beside_the_stages(
+    whole: Path, rlp: fake_run.Rlp, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    assert rlp("check", run, "--json").json()["unlisted"] == []
+    (run / "sitecustomize.py").write_text("raise SystemExit")
+    (run / "round-1" / "\x1b[2Jnotes").mkdir()
+    result = rlp("check", run, "--json")
+    assert result.json()["unlisted"] == ["round-1/\x1b[2Jnotes", "sitecustomize.py"]
+    assert r"\x1b[2Jnotes: belongs to no stage" in result.err
+    assert "\x1b" not in result.out + result.err

@@ -108,3 +108,10 @@ def test_nothing_that_is_printed_steers_a_terminal(capsys: pytest.CaptureFixture
     assert printed.count(r"cat\x1b[2J\x1b]0;title\x07\x9b31m\u202egod\x7f") == 11
     assert not set(printed) & set("\x1b\x07\x9b\u202e\x7f")
     assert r"\nerror: made up" in printed
+
+
+def test_a_huge_cell_is_cut_short_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(("a",), [("x" * 3_000_000,)])
+    printed = capsys.readouterr().out
+    assert printed.count("x") == console.LARGEST_CELL
+    assert "3,000,000" in printed
