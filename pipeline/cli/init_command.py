@@ -107,11 +107,13 @@ def _images(data: str) -> dict[str, Any]:
     if root.is_dir():
         inside = list(root.iterdir())
         flat = sum(path.suffix.lower() in SUFFIXES and path.is_file() for path in inside)
-        if flat and not any(path.is_dir() or path.suffix == ".parquet" for path in inside):
+        if flat and not any(
+            path.is_dir() or path.suffix in (".parquet", ".csv") for path in inside
+        ):
             kinds = Hint.command("data", "ls", says="lists other layouts")
             raise UsageError(
                 f"{data}: {flat:,} pictures without labels; a run needs to know what they show",
-                hint=Hint("put them into one folder a class; ", kinds),
+                hint=Hint("add labels.csv with the columns file and label; ", kinds),
             )
     return {"root": data}
 

@@ -1,12 +1,12 @@
-"""`rlp init` on five networks × three folders of images, and each config it writes run unedited
+"""`rlp init` on five networks × four folders of images, and each config it writes run unedited
 through `--until prune`.
 
-    python tests/bench/init_matrix.py [--folder DIR]
+    python tests/bench/init_matrix.py [--folder DIR] [--networks A,B]
 
-The folders: classes of pictures of many sizes, Hub-style parquet of small ones, and one flat
-folder, which has no labels and is refused. What makes a run quick is given to `rlp init` by --set,
-so that it stands in the config. timm's network is left out, and that is said, where timm is not
-installed.
+The folders: classes of pictures of many sizes, Hub-style parquet of small ones, a flat folder with
+a labels.csv, and one without, which is refused. What makes a run quick is given to `rlp init` by
+--set, so that it stands in the config. timm's network is left out, and that is said, where timm is
+not installed.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def small(num_classes=10, in_channels=3):
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes),
     )
 """
+FOLDERS = ("classes", "parquet", "listed", "flat")
 CLASSES = ("circle", "noise", "stripes")
 
 
@@ -61,15 +62,19 @@ def picture(generator: np.random.Generator, label: int, height: int, width: int)
 def make(home: Path, count: int = 40) -> None:
     """The network of one's own, and the three folders, below `home`."""
     generator = np.random.default_rng(0)
-    for name in ("own", "classes", "parquet", "flat"):
+    for name in ("own", *FOLDERS):
         (home / name).mkdir(parents=True)
     (home / "own" / "nets.py").write_text(OWN)
+    lines = ["file,label"]
     for label, name in enumerate(CLASSES):
         (home / "classes" / name).mkdir()
         for i in range(count):
             data = picture(generator, label, *generator.integers(60, 120, 2))
             (home / "classes" / name / f"{i}.png").write_bytes(data)
-            (home / "flat" / f"{name}{i}.png").write_bytes(data)
+            for flat in ("flat", "listed"):
+                (home / flat / f"{name}{i}.png").write_bytes(data)
+            lines.append(f"{name}{i}.png,{name}")
+    (home / "listed" / "labels.csv").write_text("\n".join(lines))
     for split, each in (("train", count), ("test", 8)):
         rows = [
             (label, picture(generator, label, 32, 32)) for label in range(3) for _ in range(each)
@@ -109,12 +114,13 @@ def tried(home: Path, network: str, folder: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--folder", type=Path, help="where to work; absent: a temporary folder")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
     given = parser.parse_args()
     home = given.folder or Path(tempfile.mkdtemp(prefix="rlp-init-"))
     make(home)
     failed = 0
-    for network in NETWORKS:
-        for folder in ("classes", "parquet", "flat"):
+    for network in given.networks.split(","):
+        for folder in FOLDERS:
             if network.startswith("timm:") and importlib.util.find_spec("timm") is None:
                 line = "NOT TRIED: timm is not installed"
             else:

@@ -12,6 +12,7 @@ from pipeline.data.sources.cifar import CifarBinary, CifarPython
 from pipeline.data.sources.embedded import Embedded
 from pipeline.data.sources.folders import Folders
 from pipeline.data.sources.idx import Idx
+from pipeline.data.sources.listed import Listed
 from pipeline.data.sources.parquet import Parquet
 from pipeline.data.sources.public import default_root, download
 from pipeline.data.sources.public_sets import PUBLIC
@@ -37,6 +38,7 @@ SOURCES: dict[str, type[Source]] = {  # tried in this order when data.source is 
     "cifar-binary": CifarBinary,
     "cifar-python": CifarPython,
     "idx": Idx,
+    "listed": Listed,
     "folders": Folders,  # last: any folder of pictures looks like a class
 }
 

@@ -49,7 +49,7 @@ class Folders(Source):
                 self._listing[split] = self._list_like_train(folder)
         else:
             self.classes = _class_folders(root)
-            self._listing = _divide(_list(root, self.classes), root)
+            self._listing = divide(_list(root, self.classes), root)
         self.splits = tuple(self._listing)
 
     @classmethod
@@ -125,8 +125,8 @@ def _list(folder: Path, classes: tuple[str, ...]) -> Listing:
     return listing
 
 
-def _divide(listing: Listing, root: Path) -> dict[str, Listing]:
-    """A fixed fifth of each class as test, chosen by the hash of the file's relative path.
+def divide(listing: Listing, root: Path) -> dict[str, Listing]:
+    """A fixed fifth of each class as test, chosen by the hash of the path relative to `root`.
 
     It depends on no seed, so that every run has the same test images, and adding a file moves few
     others.

@@ -109,7 +109,19 @@ def _class_folders(base: Path, pairs: Pairs, fmt: str = "PNG") -> None:
         (folder / f"{index:03}.{fmt.lower()}").write_bytes(encode(pixels, fmt))
 
 
+def listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["file,label,split"]
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        for index, (pixels, label) in enumerate(real_images(split, count)):
+            name = f"{split}{index:03}.png"
+            root.mkdir(exist_ok=True)
+            (root / name).write_bytes(encode(pixels, "PNG"))
+            lines.append(f"{name},{names()[label]},{split}")
+    (root / "labels.csv").write_text("\n".join(lines))
+
+
 WRITERS: dict[str, Writer] = {
+    "listed": listed,
     "cifar-binary": cifar_binary,
     "cifar-python": cifar_python,
     "idx": idx,
