@@ -171,6 +171,7 @@ def _torchvision(
 
 
 def _timm(name: str, kwargs: dict[str, Any], in_channels: int, num_classes: int) -> nn.Module:
+    import_torchvision()  # timm imports it too, which fails where its operators are missing
     try:
         import timm
     except ModuleNotFoundError:

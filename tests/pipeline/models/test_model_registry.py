@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from pipeline.config.schema import ModelConfig
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentProblem, UsageError
 from pipeline.models import BUILTIN, build_model
 from pipeline.models.user_source import source_file
 
@@ -180,3 +182,28 @@ def test_own_factory_mistakes(own: Path, source: str, message: str) -> None:
 def test_source_file_is_none_for_what_is_not_the_users() -> None:
     assert source_file("mobilenet_v2") is None
     assert source_file("torchvision:resnet18") is None
+
+
+def test_timm_is_asked_for_this_many_classes_and_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_model(
+        name: str, num_classes: int, in_chans: int, pretrained: bool, **more: Any
+    ) -> Any:
+        assert (name, pretrained, more) == ("tinynet", False, {"depth": 1})
+        return nn.Conv2d(in_chans, num_classes, 1)
+
+    names = ["tinynet", "largenet"]
+    fake = SimpleNamespace(
+        is_model=names.__contains__, list_models=lambda: names, create_model=create_model
+    )
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    config = ModelConfig(source="timm:tinynet", kwargs={"depth": 1})
+    assert build_model(config, in_channels=1, num_classes=7).weight.shape == (7, 1, 1, 1)
+    with pytest.raises(UsageError, match="no such network") as caught:
+        build_model(ModelConfig(source="timm:tinynot"), in_channels=1, num_classes=7)
+    assert "timm:tinynet" in caught.value.hint
+
+
+def test_timm_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EnvironmentProblem, match="timm is not installed"):
+        build_model(ModelConfig(source="timm:resnet18"), in_channels=3, num_classes=2)
