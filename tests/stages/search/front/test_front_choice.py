@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.schema import DistillConfig
+from pipeline.config.search import Budget
 from stages.search.front import FITS, Choice, FrontPoint, allowed_drop, least_within
 
 
@@ -54,4 +55,6 @@ def test_a_drop_met_exactly_is_met() -> None:
 def test_training_may_bring_half_of_what_is_missing(
     settings: dict[str, object], allowed: float
 ) -> None:
-    assert allowed_drop(0.5, DistillConfig.model_validate(settings)) == allowed
+    distill = DistillConfig.model_validate(settings)
+    assert allowed_drop(Budget(accuracy_drop=0.5), distill) == (0.5, allowed)
+    assert allowed_drop(Budget(accuracy_drop=0.5, before_recovery=0.7), distill) == (0.5, 0.7)
