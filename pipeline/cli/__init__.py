@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import select
 import sys
 import tempfile
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     arguments = [
         # typer's options take a value or none, not either
         "--force=all" if item == "--force" else item
-        for item in (sys.argv[1:] if argv is None else argv)
+        for item in (sys.argv[1:] if argv is None else argv) or ["--help"]
     ]
     _fix_streams()
     code = _run(arguments)
@@ -130,10 +131,27 @@ def _usage(error: Any) -> RlpError:
     ctx = getattr(error, "ctx", None)
     command = ctx.command_path if ctx is not None else "rlp"
     no_command = type(error).__name__ == "NoArgsIsHelpError"
+    if (path := _meant(error, ctx)) is not None:
+        hint = Hint.command(*path, says="is the whole command")
+        return UsageError(f"No such command '{path[-1]}'.", hint=hint)
     message = f"{command} needs a command" if no_command else error.format_message()
     words = (*command.split()[1:], "--help")
     usage = UsageError(message, hint=Hint.command(*words, says="lists what it takes"))
     return attach(usage, dict.fromkeys(keys_of(ctx.command if ctx is not None else None)))
+
+
+def _meant(error: Any, ctx: Any) -> tuple[str, ...] | None:
+    """The command that ends in an unknown word, or the stage of that name; None without one."""
+    found = re.match(r"No such command '([\w-]+)'", error.format_message())
+    if ctx is None or not found or ctx.parent is not None:
+        return None
+    from pipeline.run.artifacts import KINDS
+
+    word = found[1]
+    for name, group in ctx.command.commands.items():
+        if word in getattr(group, "commands", {}):
+            return name, word
+    return ("stage", word) if word in {kind.maker for kind in KINDS.values()} else None
 
 
 def _fail(error: RlpError, arguments: list[str]) -> int:

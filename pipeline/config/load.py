@@ -161,15 +161,15 @@ def _sentences(
             )
             where = f"{name}:{line}" if line else name
         if item["type"] == "extra_forbidden":
-            meant = _meant(path)
-            yield f"{where}: {dotted}: unknown key" + (f", did you mean {meant}?" if meant else "")
+            near = meant(path)
+            yield f"{where}: {dotted}: unknown key" + (f", did you mean {near}?" if near else "")
         else:
             value = "" if isinstance(item["input"], (dict, list)) else f", got {item['input']!r}"
             message = item["msg"].removeprefix("Value error, ")
             yield f"{where}: {dotted or 'config'}: {message[0].lower() + message[1:]}{value}"
 
 
-def _meant(path: tuple[str, ...]) -> str:
+def meant(path: tuple[str, ...]) -> str:
     """The key that an unknown one stands for: a misspelt sibling, the same word elsewhere, or
     anything like it.
     """

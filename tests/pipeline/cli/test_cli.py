@@ -4,6 +4,7 @@ document.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from failures import ENVELOPE, assert_failure
 
 from pipeline.cli import running
 from pipeline.cli.app import app
+from pipeline.config.schema import Config
 from pipeline.paired import paired_change
 
 pytestmark = pytest.mark.usefixtures("fakes")
@@ -52,6 +54,7 @@ STATUS = {
     ("report",): "no-such-run",
     ("inspect",): "no-such-file",
     ("config", "show"): "no-such.yaml",
+    ("config", "explain"): "no-such",
     ("data", "import"): "no-such-folder",
     ("data", "get"): "no-such-name no-such-folder",
 }
@@ -128,7 +131,6 @@ def test_what_is_not_there_is_no_bug_and_one_json_document(
         "pipeline frob",
         "pipeline",
         "config",
-        "",
         "--frob",
         "check a b",
         "check a --min-speedup x",
@@ -406,6 +408,52 @@ def test_report_only_reads_and_says_what_is_stale(
 
 def _content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [
+        ("export", "rlp stage export"),
+        ("run", "rlp pipeline run"),
+        ("schema", "rlp config schema"),
+        ("nonsense", "rlp --help"),
+    ],
+)
+def test_an_unknown_command_is_told_by_its_whole_path(
+    rlp: fake_run.Rlp, word: str, path: str
+) -> None:
+    result = rlp(word)
+    assert result.code == 2
+    assert result.lines("hint")[0].startswith(f"hint: {path} ")
+
+
+def test_rlp_alone_prints_its_help_and_its_version_by_one_letter(rlp: fake_run.Rlp) -> None:
+    assert (rlp().code, rlp().out) == (0, rlp("--help").out)
+    assert rlp("-V").out == rlp("--version").out
+
+
+def test_a_key_is_explained_and_a_misspelt_one_named(rlp: fake_run.Rlp) -> None:
+    (row,) = rlp("config", "explain", "search.halving", "--json").json()["keys"]
+    assert row["values"] == "true or false"
+    assert (
+        row["meaning"]
+        == Config.model_fields["search"]
+        .annotation.model_fields[  # type: ignore
+            "halving"
+        ]
+        .description
+    )
+    keys = rlp("config", "explain", "search", "--json").json()["keys"]
+    assert row in keys
+    assert all(other["key"].startswith("search.") for other in keys)
+    wrong = rlp("config", "explain", "search.halvin")
+    assert (wrong.code, wrong.lines("hint")) == (2, ["hint: rlp config explain search.halving"])
+
+
+def test_the_config_of_a_run_is_shown(rlp: fake_run.Rlp, whole: Path) -> None:
+    shown = rlp("config", "show", whole, "--json").json()["settings"]
+    assert shown == json.loads((whole / "run.json").read_bytes())["config"]
+    assert rlp("config", "show", whole, "--set", "seed=1").code == 2
 
 
 def test_quiet_says_nothing_when_all_is_well(rlp: fake_run.Rlp, whole: Path) -> None:
