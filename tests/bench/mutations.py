@@ -164,7 +164,7 @@ _READ_BY = {  # stages that read a document and take no time
     "data.json": ("deploy",),
     "benchmark.json": ("deploy", "report"),
     "quantize.json": ("deploy", "report"),
-    "parity.json": ("quantize", "report"),
+    "parity.json": ("report",),
 }
 
 
