@@ -224,9 +224,11 @@ def _report(doc: dict[str, Any]) -> None:
             f"gate missed: {g['gate']} {_text(g['value'])}, wanted {g['sign']} {g['limit']:.6g}"
             for g in missed
         ]
-        hint = Hint(
-            "raise ", Key("distill.epochs"), " or ", Key("search.budget"), ", or loosen the gate"
-        )
+        better = any("accuracy" in gate["gate"] or "agreement" in gate["gate"] for gate in missed)
+        change = Hint("raise ", Key("distill.epochs"), " or ", Key("search.budget"))
+        if not better:  # a larger budget keeps more channels, which no other gate asks for
+            change = Hint("lower ", Key("search.budget"))
+        hint = Hint(change, ", or loosen the gate")
         raise attach(Refused(problems[0], hint=hint, details=problems[1:]), doc)
 
 

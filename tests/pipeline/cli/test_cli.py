@@ -253,6 +253,8 @@ def test_gates(rlp: fake_run.Rlp, whole: Path, gates: str, code: int) -> None:
     if code == 1:
         assert result.json()["passed"] is False
         assert "gate missed" in result.lines("error")[0]
+        way = "raise" if "accuracy" in gates else "lower"
+        assert result.lines("hint")[0].startswith(f"hint: {way} ")
 
 
 def test_a_drop_that_too_few_images_measured_is_said_to_be_undecided(
