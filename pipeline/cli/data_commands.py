@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+_USUAL_SIZE = 224  # what most networks for photographs are trained at
 
 
 @command(app, "ls", keys=("sources",))
@@ -54,6 +55,8 @@ def _show(card: Any) -> dict[str, Any]:
         rows,
         right=("images", "fewest a class", "most a class", "skipped"),
     )
+    for remark in card.remarks:
+        console.warn(remark)
     console.say(
         "mean "
         + " ".join(f"{m:.4f}" for m in card.mean)
@@ -74,13 +77,30 @@ def import_(
     source: Annotated[
         str, typer.Option("--source", help="Its kind, when it is not recognised by itself.")
     ] = "auto",
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size", min=8, max=1024, help="Height and width that images are resized to."
+        ),
+    ] = None,
 ) -> dict[str, Any]:
     """Read a folder of images as a run would, check every image, and say what is in it."""
     from pipeline.config.data import DataConfig
     from pipeline.data.load import describe
+    from pipeline.data.prepare_encoded import SizesDiffer
 
-    doc = _show(describe(DataConfig(source=source, root=str(root), download=False)))
-    console.note(f"use it with: {Set('data.root', root)}")
+    def card(size: int | None) -> Any:
+        return describe(DataConfig(source=source, root=str(root), download=False, image_size=size))
+
+    try:
+        found = card(image_size)
+    except SizesDiffer as error:
+        image_size = _USUAL_SIZE
+        found = card(image_size)
+        console.warn(f"{error.message}: shown at {image_size}; --image-size takes another")
+    doc = _show(found)
+    size = f" {Set('data.image_size', image_size)}" if image_size else ""
+    console.note(f"use it with: {Set('data.root', root)}{size}")
     return {"card": doc}
 
 

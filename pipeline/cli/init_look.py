@@ -24,13 +24,13 @@ from pipeline.errors import RlpError, UsageError
 from pipeline.models.files import save_model
 from pipeline.models.folding import fold_standardised_weights
 from pipeline.models.registry import build_model
-from pipeline.models.tensors import first_three
 from pipeline.models.weights import adopt_weights, find_weights, load_weights
 from pipeline.run.artifacts import document
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.training.evaluate import device_of
 from pipeline.training.machine import all_cores, device_for
+from pipeline.words import first_three
 from stages import declared
 from stages.search.space.space import Space
 

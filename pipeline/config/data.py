@@ -29,6 +29,12 @@ class DataConfig(Section):
     resize: Literal["crop", "squash"] = "crop"
     """How an image of other proportions gets that size: `crop` scales until both sides are covered
     and takes the middle, `squash` lets the proportions go."""
+    channels: Literal["auto", 1, 3] = "auto"
+    """Channels that the network is given: 3 repeats grey images, as torchvision's loader does, 1
+    turns colours to grey; auto: as the images are."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of the network's outputs; absent: sorted as text, `10` before
+    `9`."""
     max_corrupt: float = Field(0.01, ge=0, lt=1)
     """Share of unreadable images above which the run stops; below it they are skipped and
     counted."""

@@ -25,6 +25,7 @@ class DataCard:
         skipped: unreadable images left out, per split.
         encodings: how the images are stored, such as `JPEG q75`, and how many are.
         sizes: height×width as stored, and how many images are; the most frequent first.
+        remarks: sentences for people on what was found: files left out, images in two splits.
         preprocessing: how a picture becomes the network's input
             (`pipeline.preprocessing.Preprocessing.to_dict`).
     """
@@ -41,6 +42,7 @@ class DataCard:
     skipped: dict[str, int] = field(default_factory=dict)
     encodings: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     preprocessing: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -74,5 +76,6 @@ class DataCard:
         """Inverse of `to_dict`, also after a trip through JSON."""
         # JSON knows no tuples, and cards are compared
         lists = {name: tuple(raw[name]) for name in ("classes", "image_shape", "mean", "std")}
+        lists["remarks"] = tuple(raw.get("remarks", ()))  # cards of older releases have none
         counts = {split: tuple(values) for split, values in raw["counts"].items()}
         return cls(**{**raw, **lists, "counts": counts})

@@ -94,6 +94,16 @@ def resize_all(pixels: np.ndarray, fit: Fit) -> np.ndarray:
     return out
 
 
+def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """`pixels` (N, H, W, C) uint8 with 1 or 3 channels, as Pillow converts; itself if it has."""
+    if pixels.shape[3] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=3)
+    grey = [np.array(Image.fromarray(picture).convert("L")) for picture in pixels]
+    return np.stack(grey)[..., None]
+
+
 def decode_all(
     images: Encoded, *, grey: bool, shape: tuple[int, int], fit: Fit | None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,9 @@ from torch import Tensor
 from pipeline.data.augment import Augment, crop_and_flip, cutout, mixup
 
 _NOTHING = Augment()
+NO_VARIATION = 1.0
+"""Stands for the standard deviation of a channel that has none; of pixels in 0 … 1 none is above
+½."""
 
 
 class Images:
@@ -174,7 +177,7 @@ def channel_statistics(
     share = counts.double() / counts.sum(1, keepdim=True).clamp_min(1)
     mean = share @ values
     std = (share * (values - mean[:, None]) ** 2).sum(1).sqrt()
-    return tuple(mean.tolist()), tuple(torch.where(std > 0, std, 1.0).tolist())
+    return tuple(mean.tolist()), tuple(torch.where(std > 0, std, NO_VARIATION).tolist())
 
 
 def balanced_indices(labels: Tensor, n: int, seed: int) -> Tensor:

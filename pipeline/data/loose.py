@@ -79,7 +79,7 @@ def _flat(root: Path) -> Encoded | None:
 
 
 def _part(source: Source, root: Path, splits: tuple[str, ...]) -> Decoded | Encoded:
-    if isinstance(source, Folders) and not (root / "train").is_dir():
+    if isinstance(source, Folders) and source.divided:
         return _joined([source.read(name) for name in source.splits])  # it was meant as a whole
     name = next((name for name in splits if name in source.splits), source.splits[0])
     return source.read(name)

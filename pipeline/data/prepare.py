@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from pipeline.data.card import DataCard
 from pipeline.data.content import Decoded, Encoded
-from pipeline.data.decode import resize_all
-from pipeline.data.images import channel_statistics
+from pipeline.data.decode import resize_all, with_channels
+from pipeline.data.images import NO_VARIATION, channel_statistics
+from pipeline.data.overlap import overlaps
 from pipeline.data.parts import (
     Part,
     PreparedData,
@@ -24,6 +26,7 @@ from pipeline.data.prepare_encoded import prepare_encoded
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 from pipeline.preprocessing import Fit
+from pipeline.words import first_three
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -36,6 +39,11 @@ def prepare(source: Source, config: DataConfig) -> PreparedData:
         ArtifactError: a split is missing, damaged, or wrongly labelled.
         UsageError: the settings do not fit the images.
     """
+    if len(source.classes) < 2:
+        raise ArtifactError(
+            f"{source.label}: one class, {source.classes[0]!r}: there is nothing to tell apart",
+            hint="put the images of each class into a folder of its own",
+        )
     for split in ("train", "test"):
         if split not in source.splits:
             hint = f"it has {', '.join(source.splits)}"
@@ -44,6 +52,7 @@ def prepare(source: Source, config: DataConfig) -> PreparedData:
     source.label = _label(source, raw)
     for split, part in raw.items():
         check_labels(part.labels, split, source)
+    raw = _in_order(source, raw, config.classes)
     identities = split_identities(source, {split: part.labels for split, part in raw.items()})
     encoded = {split: part for split, part in raw.items() if isinstance(part, Encoded)}
     if encoded:
@@ -80,7 +89,10 @@ def _prepare_decoded(
             ),
         )
     fit = Fit(height, width, config.resize)
-    pixels = {split: resize_all(part.pixels, fit) for split, part in raw.items()}
+    channels = channels if config.channels == "auto" else config.channels
+    pixels = {
+        split: resize_all(with_channels(part.pixels, channels), fit) for split, part in raw.items()
+    }
     mean, std = channel_statistics(torch.from_numpy(pixels["train"]))
     card = DataCard(
         source=source.kind,
@@ -95,8 +107,26 @@ def _prepare_decoded(
         skipped={split: part.skipped for split, part in raw.items()},
         encodings={"lossless": total},
         sizes={f"{stored[0]}×{stored[1]}": total},
+        remarks=(*source.remarks, *overlaps(raw)),
     )
     return card, {split: Part(part.labels, pixels=pixels[split]) for split, part in raw.items()}
+
+
+def _in_order(
+    source: Source, raw: dict[str, Decoded | Encoded], wanted: tuple[str, ...] | None
+) -> dict[str, Decoded | Encoded]:
+    """The splits with their classes numbered as `wanted` has them; `source` names them so then."""
+    if wanted is None or wanted == source.classes:
+        return raw
+    if sorted(wanted) != sorted(source.classes):
+        odd = sorted(set(wanted) ^ set(source.classes)) or ["a name that stands there twice"]
+        raise UsageError(
+            f"data.classes are not those of {source.label}: {first_three(odd)}",
+            hint=f"it must name all of {first_three(source.classes)}, each once",
+        )
+    number = np.array([wanted.index(name) for name in source.classes])
+    source.classes = wanted
+    return {split: replace(part, labels=number[part.labels]) for split, part in raw.items()}
 
 
 def _with_settings(card: DataCard, config: DataConfig) -> DataCard:
@@ -108,8 +138,16 @@ def _with_settings(card: DataCard, config: DataConfig) -> DataCard:
             raise UsageError(f"data.{name} has {len(given)} numbers, {has}")
     if config.std is not None and min(config.std) <= 0:
         raise UsageError("data.std must be positive")
+    constant = [str(channel) for channel, std in enumerate(card.std) if std == NO_VARIATION]
+    if len(constant) == card.in_channels:
+        raise ArtifactError(
+            f"{card.label}: every pixel of the train images has the same value",
+            hint="look at the files: there is nothing to learn from",
+        )
+    remark = f"channel {', '.join(constant)} has one value in all train images"
     card = replace(
         card,
+        remarks=(*card.remarks, remark) if constant else card.remarks,
         label=config.label or card.label,
         mean=config.mean or card.mean,
         std=config.std or card.std,

@@ -18,10 +18,12 @@ from pipeline.data.content import Encoded
 from pipeline.data.decode import Survey, decode_all, survey, try_decode
 from pipeline.data.hashing import sha256_bytes
 from pipeline.data.images import channel_statistics
+from pipeline.data.overlap import overlaps
 from pipeline.data.parts import Part, check_classes, class_counts, whole_identity
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 from pipeline.preprocessing import VERSION, Fit
+from pipeline.words import count_of, first_three
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -36,6 +38,10 @@ _CACHE_VERSION = 2
 _RESIZE = Hint.set("data.image_size", 224, "resizes and crops them")
 
 
+class SizesDiffer(UsageError):
+    """No size is set, and the images have none in common that they can be shown at."""
+
+
 def prepare_encoded(
     source: Source, raw: dict[str, Encoded], identities: dict[str, str], config: DataConfig
 ) -> tuple[DataCard, dict[str, Part]]:
@@ -46,7 +52,7 @@ def prepare_encoded(
         UsageError: the images differ in size and no size is set.
     """
     # Another release of Pillow may decode a JPEG to other pixels.
-    decoded = [_CACHE_VERSION, VERSION, PIL.__version__, config.resize]
+    decoded = [_CACHE_VERSION, VERSION, PIL.__version__, config.resize, config.channels]
     settings = [*decoded, identities, config.image_size, config.in_memory_mb]
     key = sha256_bytes(json.dumps(settings).encode())
     found = cache.load(key) if config.cache else None
@@ -58,7 +64,9 @@ def prepare_encoded(
         card, arrays = _decode_splits(source, raw, identities, config)
         if config.cache:
             cache.save(key, card.to_dict(), arrays)
-    _check_skipped(card, config.max_corrupt)
+    skipped = {split: _skipped(images, arrays[f"{split}-good"]) for split, images in raw.items()}
+    _check_skipped(card, skipped, config.max_corrupt)
+    card = replace(card, remarks=(*source.remarks, *card.remarks, *_remarks(skipped)))
     parts = {split: _part(images, split, arrays) for split, images in raw.items()}
     for split, part in parts.items():
         check_classes(part.labels, split, source)
@@ -122,6 +130,7 @@ def _decode_splits(
         skipped={split: len(images.labels) - len(good[split]) for split, images in raw.items()},
         encodings=dict(encodings.most_common()),
         sizes={f"{h}×{w}": n for (h, w), n in sizes.most_common(20)},
+        remarks=overlaps(raw),
     )
     return card, arrays
 
@@ -134,7 +143,8 @@ def _layout(
     config: DataConfig,
 ) -> _Layout:
     height, width = _shape(source, sizes, config.image_size)
-    grey = all(s.grey for s in surveys.values())
+    grey = all(s.grey for s in surveys.values()) if config.channels == "auto" else False
+    grey = grey or config.channels == 1
     count = sum(len(images.labels) for images in raw.values())
     fits = count * height * width * (1 if grey else 3) <= config.in_memory_mb * 1e6
     held = fits and max(height, width) <= LARGEST_HELD
@@ -156,10 +166,10 @@ def _shape(
     unset = f"data.image_size is not set and the images of {source.label}"
     if len(sizes) > 1:
         (low, high) = ("×".join(map(str, edge)) for edge in (min(sizes), max(sizes)))
-        raise UsageError(f"{unset} have {len(sizes)} sizes, from {low} to {high}", hint=_RESIZE)
+        raise SizesDiffer(f"{unset} have {len(sizes)} sizes, from {low} to {high}", hint=_RESIZE)
     (height, width) = next(iter(sizes))
     if max(height, width) > LARGEST_HELD and height != width:  # streamed ones are cropped square
-        raise UsageError(f"{unset} are {height}×{width}, not square", hint=_RESIZE)
+        raise SizesDiffer(f"{unset} are {height}×{width}, not square", hint=_RESIZE)
     return height, width
 
 
@@ -209,12 +219,27 @@ def _label(source: Source, encodings: Counter[str]) -> str:
     return f"{source.label} ({name})"
 
 
-def _check_skipped(card: DataCard, most: float) -> None:
-    for split, skipped in card.skipped.items():
-        total = skipped + card.images[split]
-        if skipped > most * total:
+def _skipped(images: Encoded, good: np.ndarray) -> list[str]:
+    """Names of the images that cannot be read."""
+    bad = np.setdiff1d(np.arange(len(images.labels)), good)
+    return [images.name(int(i)) for i in bad]
+
+
+def _remarks(skipped: Mapping[str, list[str]]) -> list[str]:
+    return [
+        f"left out: {count_of(len(names), f'{split} image')} that cannot be read: "
+        f"{first_three(names)}"
+        for split, names in skipped.items()
+        if names
+    ]
+
+
+def _check_skipped(card: DataCard, skipped: Mapping[str, list[str]], most: float) -> None:
+    for split, names in skipped.items():
+        total = len(names) + card.images[split]
+        if len(names) > most * total:
             raise ArtifactError(
-                f"{card.label}: {skipped} of {total} {split} images cannot be read, "
-                f"more than the {most:.1%} allowed",
+                f"{card.label}: {len(names)} of {total} {split} images cannot be read, "
+                f"more than the {most:.1%} allowed: {first_three(names)}",
                 hint=Hint("fetch the images again, or raise ", Key("data.max_corrupt")),
             )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from pipeline.errors import ArtifactError
+from pipeline.words import first_three
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -55,9 +56,3 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
             f"{where}: NaN or infinity in {first_three(bad)}",
             hint="the training that made it diverged; use other weights",
         )
-
-
-def first_three(phrases: Sequence[str], separator: str = ", ") -> str:
-    """The first three, and how many more there are."""
-    more = f" and {len(phrases) - 3} more" if len(phrases) > 3 else ""
-    return separator.join(phrases[:3]) + more

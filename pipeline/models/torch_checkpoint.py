@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ArtifactError, Hint, Key
-from pipeline.models.tensors import first_three
 from pipeline.system import file_type
+from pipeline.words import first_three
 
 CONVERT = (
     "save a plain state dict as safetensors: "

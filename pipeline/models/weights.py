@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from pipeline.errors import ArtifactError, Hint, Key
 from pipeline.models.tensors import (
     check_finite,
-    first_three,
     mismatches,
     saved_tensors,
     shapes_of,
@@ -21,6 +20,7 @@ from pipeline.models.tensors import (
 from pipeline.models.torch_checkpoint import CONVERT, read_state_dict
 from pipeline.run import store
 from pipeline.system import file_type, is_safetensors
+from pipeline.words import first_three
 
 MAX_BYTES = 4 << 30
 _ORIGINAL = Key("model.weights")

@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import ArtifactError, Hint, Key, OutOfMemory, UsageError
-from pipeline.models.tensors import first_three
 from pipeline.modes import mode
+from pipeline.words import first_three
 from stages.trace.capture.refusals import checked_inputs, what_stopped
 from stages.trace.capture.source_lines import inside_library, line_of
 

@@ -69,6 +69,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
             ctx.config.model, in_channels=card.in_channels, num_classes=card.num_classes
         )
     images, _ = splits.search.take(LOOKED_AT, seed=ctx.seed)
+    for remark in card.remarks:
+        ctx.warn(remark)
     for remark in remarks_on(model):
         ctx.note(remark)
     for warning in look_at(model, images, card.num_classes):

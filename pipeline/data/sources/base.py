@@ -22,6 +22,7 @@ class Source(ABC):
         about: one sentence for people.
         label: what to call the data set beside a number measured on it.
         splits: `train` and `test`, and `search` where the data come with a validation split.
+        remarks: sentences for people on what was found.
         public: the public set that was asked for by name, whose label a whole copy bears.
     """
 
@@ -30,6 +31,7 @@ class Source(ABC):
     classes: tuple[str, ...]
     label: str
     splits: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
     public: PublicSet | None = None
 
     @classmethod

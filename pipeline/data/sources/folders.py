@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +21,18 @@ if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".avif"),
+        *(".ppm", ".pgm", ".pnm", ".tif", ".tiff", ".gif"),
+    }
 )
+_TRAIN = ("train", "training")
 _VALIDATION = ("val", "valid", "validation")
+_TEST = ("test", "testing")
+# what systems and tools leave behind; hidden folders besides
+_NO_DATA = frozenset(
+    {"@eadir", "__macosx", "$recycle.bin", "lost+found", "thumbs.db", "desktop.ini"}
+)
 TEST_SHARE = 0.2
 """Share of each class of a single folder that becomes its test split."""
 
@@ -41,26 +53,32 @@ class Folders(Source):
 
     def __init__(self, root: Path) -> None:
         self.label = f"{root.resolve().name} (class folders)"
-        self._root = root
-        if (root / "train").is_dir():
-            self.classes = _class_folders(root / "train")
-            self._listing = {"train": _list(root / "train", self.classes)}
+        self._root, self._train = root, _named(root, _TRAIN)
+        if self._train is not None:
+            self.classes = _class_folders(self._train)
+            self._listing = {"train": _list(self._train, self.classes)}
             for split, folder in _held_out(root).items():
                 self._listing[split] = self._list_like_train(folder)
         else:
             self.classes = _class_folders(root)
             self._listing = divide(_list(root, self.classes), root)
         self.splits = tuple(self._listing)
+        self.remarks = _left_out(root)
 
     @classmethod
     def recognise(cls, root: Path) -> bool:
-        base = root / "train" if (root / "train").is_dir() else root
+        base = _named(root, _TRAIN) or root
         return any(_is_image(file) for folder in _subfolders(base) for file in folder.iterdir())
 
     @classmethod
     def open(cls, root: Path | None, config: DataConfig) -> Folders:
         assert root is not None
         return cls(root)
+
+    @property
+    def divided(self) -> bool:
+        """Whether it is one folder of classes, split by us."""
+        return self._train is None
 
     def files(self, split: str) -> tuple[Path, ...]:
         return tuple(path for path, _ in self._listing[split])
@@ -79,7 +97,7 @@ class Folders(Source):
         unknown = sorted(set(_class_folders(folder)) - set(self.classes))
         if unknown:
             raise ArtifactError(
-                f"{folder} has class {unknown[0]!r} that {self._root / 'train'} does not have",
+                f"{folder} has class {unknown[0]!r} that {self._train} does not have",
                 hint="the folders of both must have the same names",
             )
         return _list(folder, self.classes)
@@ -87,16 +105,44 @@ class Folders(Source):
 
 def _held_out(root: Path) -> dict[str, Path]:
     """The folders beside `train/`, by split."""
-    named = (root / name for name in _VALIDATION)
-    validation = next((folder for folder in named if folder.is_dir()), None)
-    found = {"test": root / "test"} if (root / "test").is_dir() else {}
+    validation, test = _named(root, _VALIDATION), _named(root, _TEST)
+    found = {} if test is None else {"test": test}
     if validation is not None:
         found["search" if found else "test"] = validation
     return found
 
 
+def _named(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The folder of a split, in whatever letters: `train`, `Train` or `TRAIN`."""
+    found = [folder for folder in _subfolders(root) if folder.name.lower() in names]
+    return min(found, key=lambda f: (names.index(f.name.lower()), f.name), default=None)
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_no_data(p.name))
+
+
+def _is_no_data(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _NO_DATA
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything below `folder` that may be data; folders only if they are called like images."""
+    for at, folders, files in os.walk(folder):
+        kept = [name for name in folders if not _is_no_data(name)]
+        folders[:] = [name for name in kept if not _is_image(Path(name))]
+        named = [name for name in files if not _is_no_data(name)]
+        yield from (Path(at, name) for name in (*named, *kept) if name not in folders)
+
+
+def _left_out(root: Path) -> tuple[str, ...]:
+    """What lies among the images and is not read, by suffix, with an example."""
+    others = [path for path in _below(root) if not _is_image(path) and path.parent != root]
+    suffixes = Counter(path.suffix.lower() or "without a suffix" for path in others)
+    if not others:
+        return ()
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+    return (f"left out, by their suffix: {kinds}, such as {others[0].relative_to(root)}",)
 
 
 def _is_image(path: Path) -> bool:
@@ -115,7 +161,7 @@ def _list(folder: Path, classes: tuple[str, ...]) -> Listing:
     """
     listing: Listing = []
     for k, name in enumerate(classes):
-        files = sorted(p for p in (folder / name).rglob("*") if _is_image(p))
+        files = sorted(filter(_is_image, _below(folder / name)))
         if not files:
             raise ArtifactError(
                 f"class {name!r} has no images in {folder}",

@@ -57,7 +57,8 @@ def test_a_corrupt_image_is_skipped_and_counted_up_to_the_cap(tmp_path: Path, da
         splits.train
     )  # the labels after the gap have moved up with the images
     error = refusal(ArtifactError, root=str(tmp_path), max_corrupt=0.01, image_size=8)
-    assert error.message.endswith("1 of 60 train images cannot be read, more than the 1.0% allowed")
+    allowed = "1 of 60 train images cannot be read, more than the 1.0% allowed"
+    assert error.message.endswith(f"{allowed}: train row 30")
 
 
 def test_the_cap_holds_for_test_images_and_for_a_cached_card(parquet: Path) -> None:

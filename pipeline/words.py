@@ -1,0 +1,16 @@
+"""Phrases of messages that many modules put together alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def first_three(phrases: Sequence[str], separator: str = ", ") -> str:
+    """The first three, and how many more there are."""
+    more = f" and {len(phrases) - 3} more" if len(phrases) > 3 else ""
+    return separator.join(phrases[:3]) + more
+
+
+def count_of(number: int, thing: str) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
