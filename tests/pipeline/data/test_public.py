@@ -52,7 +52,7 @@ def test_idx_download_tries_the_mirrors_in_turn(
     resources = []
     for prefix in ("train", "t10k"):
         for part, array in (
-            ("images-idx3", np.zeros((20, 4, 4))),
+            ("images-idx3", np.arange(320).reshape(20, 4, 4) % 256),
             ("labels-idx1", np.arange(20) % 10),
         ):
             path = there / f"{prefix}-{part}-ubyte"

@@ -143,7 +143,7 @@ def test_cifar_100_binary_takes_the_fine_label(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-100-binary"
     folder.mkdir()
     for name in ("train.bin", "test.bin"):
-        records = b"".join(bytes([9, k % 3]) + bytes(3072) for k in range(6))
+        records = b"".join(bytes([9, k % 3]) + bytes([k]) * 3072 for k in range(6))
         (folder / name).write_bytes(records)
     (folder / "fine_label_names.txt").write_text("\n".join(CLASSES))
     card, _, test = both(tmp_path)
