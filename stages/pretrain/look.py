@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from pipeline.errors import ArtifactError, Hint, Key, OutOfMemory, UsageError
 from pipeline.modes import mode
 from pipeline.words import first_three
+from stages.trace.capture.model_state import preserved
 from stages.trace.capture.refusals import checked_inputs, what_stopped
 from stages.trace.capture.source_lines import inside_library, line_of
 
@@ -26,18 +27,20 @@ _CLOSE = 1e-3  # of the largest score; batches of another size round otherwise
 
 
 def look_at(model: nn.Module, images: Tensor, num_classes: int) -> list[str]:
-    """Run the network in eval mode on `images` (B, C, H, W), B at least 2.
+    """Run the network in eval mode on `images` (B, C, H, W), B at least 2; it stays as it was.
 
     Returns:
         what is odd and no reason to stop.
     Raises:
         UsageError: it is no network that can be pruned and served as a classifier of these images.
     """
-    _check_inputs(model)
     checked_inputs(model, images)
-    scores = _scores(model, images, num_classes)
-    _check_repeatable(model, images, scores)
-    _check_batch(model, images, scores)
+    _check_inputs(model)
+    with preserved(model) as before, mode(model, False), torch.no_grad():
+        before.copy_tensors()  # a forward may count its calls
+        scores = _scores(model, images, num_classes)
+        _check_repeatable(model, images, scores)
+        _check_batch(model, images, scores)
     return [*_outputs_too_many(scores, num_classes), *_no_logits(scores)]
 
 
@@ -80,18 +83,22 @@ def _check_inputs(model: nn.Module) -> None:
         )
 
 
-def _scores(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
+def _output(model: nn.Module, images: Tensor) -> Any:
     try:
-        with mode(model, False), torch.no_grad():
-            output: Any = model(images)
+        return model(images)
     except (Exception, SystemExit) as error:  # sys.exit() in forward is not to end us
         if OutOfMemory.said_by(error):
             raise
         size = "x".join(map(str, images.shape[1:]))
         raise UsageError(
-            f"the network does not run on images of {size}, {what_stopped(model, error)}",
+            f"the network does not run on {len(images)} images of {size}, "
+            f"{what_stopped(model, error)}",
             hint=Hint("try another ", Key("data.image_size"), ", or mend forward"),
         ) from error
+
+
+def _scores(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
+    output = _output(model, images)
     wanted = f"expected one tensor ({len(images)}, {num_classes})"
     if not isinstance(output, Tensor):
         raise UsageError(f"the network returns {_described(output)}, {wanted}", hint=_WRAP)
@@ -122,13 +129,12 @@ def _described(output: Any) -> str:
 
 
 def _check_repeatable(model: nn.Module, images: Tensor, scores: Tensor) -> None:
-    with mode(model, False), torch.no_grad():
-        if torch.equal(model(images).nan_to_num(), scores.nan_to_num()):
-            return
-        first, second = _Calls(), _Calls()
-        for calls in (first, second):
-            with calls:
-                model(images)
+    if torch.equal(_output(model, images).nan_to_num(), scores.nan_to_num()):
+        return
+    first, second = _Calls(), _Calls()
+    for calls in (first, second):
+        with calls:
+            _output(model, images)
     differ = (a for a, b in zip(first.made, second.made, strict=False) if a != b)
     function, line, _ = next(differ, ("something", "an unknown line", 0.0))
     raise UsageError(
@@ -171,10 +177,9 @@ def _check_batch(model: nn.Module, images: Tensor, scores: Tensor) -> None:
         for name, norm in model.named_modules()
         if isinstance(norm, _BatchNorm) and norm.running_mean is None
     ]
-    with mode(model, False), torch.no_grad():
-        half = model(images[: len(images) // 2])
-    apart = (half - scores[: len(half)]).abs().max() > _CLOSE * scores.abs().max()
-    if bool(apart):
+    few = images[: len(images) // 2]
+    half, expected = _output(model, few), scores[: len(few)]
+    if half.shape != expected.shape or (half - expected).abs().max() > _CLOSE * scores.abs().max():
         why = without[0] if without else "its answer to an image changes with the others"
         raise UsageError(
             f"{why}: the network's output depends on the batch",
@@ -196,7 +201,7 @@ def _no_logits(scores: Tensor) -> list[str]:
     """Whether rows are probabilities or their logarithms; of logits they are by no chance."""
     if scores.shape[1] < 2 or not bool(scores.isfinite().all()):
         return []
-    one = torch.ones(len(scores))
+    scores, one = scores.float(), torch.ones(len(scores))
     if bool((scores >= 0).all()) and torch.allclose(scores.sum(1), one, atol=1e-4):
         return ["the network ends in a softmax: losses take logits, and softmax is taken twice"]
     if torch.allclose(scores.exp().sum(1), one, atol=1e-4):

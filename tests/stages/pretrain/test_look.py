@@ -75,6 +75,7 @@ def _noisy(scores: Tensor) -> Tensor:
         (_noisy, r"random in eval mode \(dropout at .*test_look.py:\d+\)"),
         (lambda s: s + torch.rand(1), r"random in eval mode \(rand at .*test_look.py:\d+\)"),
         (lambda s: s - s.mean(0), "changes with the others"),
+        (lambda s: s.view(8, 3), "does not run on 4 images of 3x8x8"),
     ],
 )
 def test_refused_in_one_sentence(change: Any, match: str) -> None:
@@ -95,7 +96,7 @@ def test_refused_in_one_sentence(change: Any, match: str) -> None:
             ),
             "BatchNorm2d 1 has no running statistics",
         ),
-        (nn.Sequential(nn.Conv2d(3, 3, 11), nn.Flatten()), "does not run on images of 3x8x8"),
+        (nn.Sequential(nn.Conv2d(3, 3, 11), nn.Flatten()), "does not run on 8 images of 3x8x8"),
     ],
 )
 def test_networks_that_are_no_classifiers_of_these_images(network: nn.Module, match: str) -> None:
@@ -110,6 +111,7 @@ def test_networks_that_are_no_classifiers_of_these_images(network: nn.Module, ma
         (OptionalInput(), []),
         (Net(classes=1000), ["has 1000 outputs, the data have 3 classes"]),
         (Net(lambda s: s.softmax(1)), ["ends in a softmax"]),
+        (Net(lambda s: s.double().softmax(1)), ["ends in a softmax"]),
         (Net(lambda s: s.log_softmax(1)), ["ends in a log-softmax"]),
     ],
 )
@@ -120,6 +122,26 @@ def test_what_is_odd_is_said(network: nn.Module, said: list[str]) -> None:
     assert all(part in text for part, text in zip(said, found, strict=True))
     assert network.training
     assert network.conv.training
+
+
+class Counting(Net):
+    """Counts its calls, and draws a number that changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Any:
+        self.calls += torch.rand(1).ceil()
+        return super().forward(x)
+
+
+def test_a_look_leaves_the_network_and_the_random_numbers_as_they_were() -> None:
+    network = Counting()
+    before = torch.get_rng_state()
+    assert look_at(network, IMAGES, CLASSES) == []
+    assert network.calls == 0
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_weights_whose_answers_are_no_numbers() -> None:
