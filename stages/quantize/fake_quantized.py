@@ -149,7 +149,9 @@ class FakeQuantized(nn.Module):
             return operator(node)
         if self._is_weight(node):
             zero, reach = self._reach(node)
-            return partial(_rounded, low=zero - reach, high=zero + reach, axis=_axis(node))
+            limits = np.iinfo(self._stored[node.input[0]].dtype)  # of uint8, 128 + 128 lies beyond
+            low, high = max(limits.min, zero - reach), min(limits.max, zero + reach)
+            return partial(_rounded, low=low, high=high, axis=_axis(node))
         if not self._is_bias(node):
             self._require_its_scale(node)
         return _first

@@ -77,6 +77,24 @@ def test_torch_and_onnxruntime_differ_by_a_step_of_the_output_at_most(
     assert np.abs(by_torch(network, x) - moved).max() < 1.1 * 1.03 * step
 
 
+def test_weights_that_outgrow_their_steps_keep_their_sign(tmp_path: Path) -> None:
+    scheme = Scheme("uint8", "uint8", reduce_range=False)
+    network = FakeQuantized(*quantised(quadrants(tmp_path / "net.onnx"), scheme))
+    before = steps_of(network.written(), "mix.weight")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2.0 if parameter.ndim == 4 else 1.0)
+    after = steps_of(network.written(), "mix.weight")
+    assert np.abs(after).sum() > np.abs(before).sum()
+    assert (before * after >= 0).all()
+
+
+def steps_of(model: bytes, weight: str) -> np.ndarray:
+    initializers = onnx.ModelProto.FromString(model).graph.initializer
+    (found,) = (t for t in initializers if t.name == f"{weight}_quantized")
+    return onnx.numpy_helper.to_array(found).astype(int) - 128
+
+
 def test_everything_learns(tmp_path: Path) -> None:
     network = FakeQuantized(*quantised(quadrants(tmp_path / "net.onnx")))
     network(torch.from_numpy(images(8))).square().sum().backward()
