@@ -127,24 +127,23 @@ def _fastest_part(bench: Workbench, like: Candidate, sets: Sequence[Unit]) -> Ca
 def accurate_in_part(
     bench: Workbench, missed: Candidate, allowance: Allowance, tried: list[Tried]
 ) -> Candidate:
-    """The fastest within the allowance of graphs with growing numbers of units in float.
+    """The first within the allowance of graphs with growing numbers of units in float.
 
     Units whose return to float brings the outputs nearest to fp32 go first; every graph is scored
     on all search images and timed with an interval. Where none keeps the allowance, `missed`.
     """
     order = _most_harmful(bench, missed)
-    good: list[Candidate] = []
     for count in _numbers(len(order)):
         exclude = (*missed.tried.exclude, *_names(order[:count]))
         found = _measured(bench, missed, exclude, tried)
         if found is None:
             continue
-        slower = found.tried.timing is not None and (found.tried.timing.ci95 or (0, 0))[1] <= 1
         if not allowance.problem(found.score):
-            good.append(found)
-        if good or slower:
+            return found
+        timing = found.tried.timing
+        if timing is not None and timing.ci95 is not None and timing.ci95[1] <= 1:  # slower
             break
-    return max(good, key=lambda one: one.ratio, default=missed)
+    return missed
 
 
 def _numbers(units: int) -> Iterator[int]:

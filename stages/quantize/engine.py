@@ -83,14 +83,14 @@ def quantize_onnx(
     with Workbench(path, setting, protocol, progress or (lambda what: None)) as bench:
         if start is not None:
             bench.score_on(search, search_images)
-            found = _Found(None, list(start.tried))
+            found = _Found(start.best, list(start.tried))
         else:
             found = _without_training(bench, calibration, images, search, search_images, allowance)
             start = found.start(bench) if found.wants_training(allowance) else None
         untrained = ""
         if train and start:
             try:
-                found.best = retrained(bench, start, train, found.best, allowance)
+                found.best = retrained(bench, start, train, allowance)
             except Unsupported as refusal:
                 untrained = f"; {refusal}"
         if found.best is None:
@@ -133,9 +133,10 @@ class _Found:
 
     def start(self, bench: Workbench) -> Start:
         assert self.plain is not None
+        assert self.best is not None
         assert bench.calibration is not None
-        tried = (*self.tried, self.plain.tried)
-        return Start(bench.float_graph, self.plain.graph, tried, bench.calibration.to_dict())
+        facts = tuple(self.tried), bench.calibration.to_dict()
+        return Start(bench.float_graph, self.plain, self.best, *facts)
 
 
 def _without_training(

@@ -28,10 +28,18 @@ def operator(node: onnx.NodeProto) -> Callable[[Inputs], Tensor]:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if node.op_type not in _OPERATORS or node.domain not in ("", "ai.onnx"):
         raise Unsupported(f"{node.op_type} ({node.name}) cannot be trained here")
-    if attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or attributes.get("ceil_mode", 0):
+    if _unknown_padding(node.op_type, attributes):
         raise Unsupported(f"the padding of {node.name} cannot be trained here")
     function = _OPERATORS[node.op_type]
     return lambda inputs: function(attributes, *inputs)
+
+
+def _unknown_padding(kind: str, a: Attributes) -> bool:
+    pads = list(a.get("pads", ()))
+    # an average counts what is padded or not, which torch does for both sides alike
+    uneven = kind == "AveragePool" and pads[: len(pads) // 2] != pads[len(pads) // 2 :]
+    by_itself = a.get("auto_pad", b"NOTSET") != b"NOTSET" or bool(a.get("ceil_mode", 0))
+    return uneven or by_itself or (kind == "Pad" and a.get("mode", b"constant") != b"constant")
 
 
 def _padded(a: Attributes, x: Tensor, value: float = 0.0) -> Tensor:
@@ -98,8 +106,6 @@ def _slice(a: Attributes, x: Tensor, *where: Tensor) -> Tensor:
 
 
 def _pad_node(a: Attributes, x: Tensor, pads: Tensor, value: Tensor | None = None) -> Tensor:
-    if a.get("mode", b"constant") != b"constant":
-        raise Unsupported("only constant padding can be trained here")
     return _pad(x, [int(size) for size in pads], 0.0 if value is None else float(value))
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.runtime.quantizer import QuantizedGraph
 from stages.quantize.candidate import Candidate
 from stages.quantize.choice import Allowance
 from stages.quantize.fake_quantized import FakeQuantized
@@ -25,14 +24,16 @@ class Start:
     """What training begins with.
 
     Attributes:
-        float_graph: that `graph` was made of.
-        graph: calibrated, with all its nodes in INT8 that can be.
-        tried: all that was looked at so far; the last is this graph.
-        calibration: how many images gave its ranges.
+        float_graph: that `plain` was made of.
+        plain: calibrated, with all its nodes in INT8 that can be.
+        best: what would be handed out without training.
+        tried: all that was looked at so far.
+        calibration: how many images gave the ranges.
     """
 
     float_graph: bytes
-    graph: QuantizedGraph
+    plain: Candidate
+    best: Candidate
     tried: tuple[Tried, ...]
     calibration: dict[str, Any] = field(default_factory=dict)
 
@@ -41,23 +42,22 @@ Train = Callable[[FakeQuantized, Start], None]
 """Train the network in place, towards the original one; it is in float and made of the graph."""
 
 
-def retrained(
-    bench: Workbench, start: Start, train: Train, best: Candidate | None, allowance: Allowance
-) -> Candidate | None:
-    """The trained graph, scored on all images, or `best`: the one that keeps the allowance, and
-    where neither does, the one that loses least.
+def retrained(bench: Workbench, start: Start, train: Train, allowance: Allowance) -> Candidate:
+    """The trained graph, scored on all images, where it keeps the allowance; else the one of it and
+    `start.best` that loses least.
 
     Raises:
         Unsupported: the network has an operator that cannot be trained here.
     """
-    bench.tell(f"distillation of {start.tried[-1].scheme}")
-    network = FakeQuantized(start.float_graph, start.graph.model)
+    plain = start.plain
+    bench.tell(f"distillation of {plain.tried.scheme}")
+    network = FakeQuantized(start.float_graph, plain.graph.model)
     with bench.phase("train"):
         train(network, start)
-    graph = replace(start.graph, model=network.written())
-    steps = (*start.tried[-1].steps, DISTILLATION)
+    graph = replace(plain.graph, model=network.written())
+    steps = (*plain.tried.steps, DISTILLATION)
     score = bench.score(graph.model)
-    after = Candidate(replace(start.tried[-1], timing=None, score=score, steps=steps), graph)
-    if best is None or not allowance.problem(score):
+    after = Candidate(replace(plain.tried, timing=None, score=score, steps=steps), graph)
+    if not allowance.problem(score):
         return after
-    return min((best, after), key=lambda one: one.score.drop)
+    return min((start.best, after), key=lambda one: one.score.drop)

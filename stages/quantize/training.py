@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from pipeline.data.splits import Splits
 from pipeline.errors import ArtifactError
 from pipeline.models.files import load_model
 from pipeline.run import store
 from pipeline.run.checkpoints import Keys, fit_resumable
-from pipeline.run.documents import Sealed
+from pipeline.run.documents import Sealed, as_written
 from pipeline.run.stage import StageContext
 from pipeline.run.store import make_folder, sha256_file
 from pipeline.runtime.quantizer import QuantizedGraph
 from pipeline.training.machine import all_cores, device_for
 from pipeline.training.recipe import Recipe
 from stages.distill.engine import training_objective
+from stages.quantize.candidate import Candidate
 from stages.quantize.fake_quantized import FakeQuantized
 from stages.quantize.report import Tried
 from stages.quantize.retraining import Start
 
 _START = Sealed("quantization_start", "", ("start.json",), 64 << 20, "what training begins with")
-_FLOAT, _GRAPH, _MOST = "float.onnx", "start.onnx", 2 << 30
+_FLOAT, _PLAIN, _BEST, _MOST = "float.onnx", "start.onnx", "best.onnx", 2 << 30
 _KEYS = Keys("quantize.qat_lr", "distill.batch_size")
 
 
@@ -52,15 +54,26 @@ class Training:
             return None
         try:
             record = _START.read(path)
-            models = [self._read(name, record["graphs"][name]) for name in (_FLOAT, _GRAPH)]
+            with as_written(str(path)):
+                # else of other settings, images or weights
+                return self._start(record) if record["of"] == self._of else None
         except ArtifactError as error:
             self.ctx.warn(f"what training began with cannot be used: {error.message}")
             return None
-        if record["of"] != self._of:  # other settings, images or weights
-            return None
-        lists = (tuple(record[name]) for name in ("tensors", "float_nodes"))
-        tried = tuple(Tried.from_record(row) for row in record["tried"])
-        return Start(models[0], QuantizedGraph(models[1], *lists), tried, record["calibration"])
+
+    def _start(self, record: dict[str, Any]) -> Start:
+        return Start(
+            self._read(_FLOAT, record["float"]),
+            self._candidate(_PLAIN, record["plain"]),
+            self._candidate(_BEST, record["best"]),
+            tuple(Tried.from_record(row) for row in record["tried"]),
+            record["calibration"],
+        )
+
+    def _candidate(self, name: str, record: dict[str, Any]) -> Candidate:
+        model = self._read(name, record["sha256"])
+        graph = QuantizedGraph(model, tuple(record["tensors"]), tuple(record["float_nodes"]))
+        return Candidate(Tried.from_record(record["tried"]), graph)
 
     def _read(self, name: str, digest: str) -> bytes:
         return store.read_bytes(self.ctx.work / name, max_bytes=_MOST, sha256=digest)
@@ -79,18 +92,25 @@ class Training:
             images = self.splits.to(device).train
             objective, train = training_objective(distill, teacher, images, recipe.epochs)
             seen = Splits(train=train, search=self.splits.search)
-            belongs_to = {**self._of, "start": sha256_file(self.ctx.work / _GRAPH)}
+            belongs_to = {**self._of, "start": sha256_file(self.ctx.work / _PLAIN)}
             fit_resumable(self.ctx, network, seen, recipe, belongs_to, objective, _KEYS)
 
     def _keep(self, start: Start) -> None:
-        graphs = {_FLOAT: start.float_graph, _GRAPH: start.graph.model}
-        digests = {n: store.write_bytes(self.ctx.work / n, model) for n, model in graphs.items()}
         record = {
             "of": self._of,
-            "graphs": digests,
-            "tensors": list(start.graph.tensors),
-            "float_nodes": list(start.graph.float_nodes),
+            "float": store.write_bytes(self.ctx.work / _FLOAT, start.float_graph),
+            "plain": self._kept(_PLAIN, start.plain),
+            "best": self._kept(_BEST, start.best),
             "tried": [asdict(one) for one in start.tried],
             "calibration": start.calibration,
         }
         _START.write(self.ctx.work / _START.file, record)
+
+    def _kept(self, name: str, candidate: Candidate) -> dict[str, Any]:
+        graph = candidate.graph
+        return {
+            "sha256": store.write_bytes(self.ctx.work / name, graph.model),
+            "tensors": list(graph.tensors),
+            "float_nodes": list(graph.float_nodes),
+            "tried": asdict(candidate.tried),
+        }

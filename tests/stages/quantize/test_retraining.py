@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,8 +24,8 @@ from stages.export import export_onnx
 from stages.quantize import Allowance, QuantizeReport, Scheme, Workbench, engine, quantize_onnx
 from stages.quantize.calibration import Calibration
 from stages.quantize.fake_quantized import FakeQuantized
-from stages.quantize.operators import Unsupported
-from stages.quantize.training import Training
+from stages.quantize.operators import Unsupported, operator
+from stages.quantize.training import _START, Training
 
 SCHEME = Scheme("uint8", "int8", reduce_range=True)  # which no processor saturates in
 
@@ -174,7 +175,7 @@ def test_training_brings_back_what_int8_lost(ctx: StageContext) -> None:
 def test_killed_and_typed_again_ends_in_the_same_bytes_without_another_search(
     ctx: StageContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained(ctx)
+    unbroken = trained(ctx)
     expected = (ctx.out / "model_int8.onnx").read_bytes()
     for file in sorted(ctx.work.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
@@ -189,6 +190,46 @@ def test_killed_and_typed_again_ends_in_the_same_bytes_without_another_search(
     assert any("resumed after step 12" in text for text in again.reporter.said)
     assert (ctx.out / "model_int8.onnx").read_bytes() == expected
     assert report.calibration["images"] == 96
+    assert report.to_dict()["tried"] == unbroken.to_dict()["tried"]
+
+
+def test_what_was_best_before_training_is_still_known_after_a_kill(
+    ctx: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeQuantized, "written", lambda self: self._model.SerializeToString())
+    monkeypatch.setattr("stages.quantize.training.fit_resumable", lambda *given: None)
+    first = trained(ctx)
+    again = trained(ctx)
+    assert first.best is not None
+    assert again.best is not None
+    assert first.best.steps == again.best.steps
+    assert "distillation" not in first.best.steps
+
+
+def test_a_start_that_cannot_be_read_is_searched_for_anew(
+    ctx: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.quantize.training.fit_resumable", lambda *given: None)
+    trained(ctx)
+    record = _START.read(ctx.work / "final" / "start.json")
+    del record["best"]
+    _START.write(ctx.work / "final" / "start.json", record)
+    assert Training(ctx, "final", "onnx", splits()).start() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("Pad", {"mode": "reflect"}),
+        ("AveragePool", {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}),
+        ("MaxPool", {"kernel_shape": [2, 2], "ceil_mode": 1}),
+    ],
+)
+def test_padding_that_is_not_known_is_refused_before_training(
+    kind: str, attributes: dict[str, Any]
+) -> None:
+    with pytest.raises(Unsupported, match="the padding of shift"):
+        operator(helper.make_node(kind, ["x"], ["y"], "shift", **attributes))
 
 
 def test_without_epochs_nothing_is_trained(ctx: StageContext) -> None:
