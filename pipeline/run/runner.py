@@ -4,7 +4,6 @@ anything.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import signal
 import time
@@ -23,19 +22,20 @@ from pipeline.errors import (
     Command,
     Hint,
     Interrupted,
-    OutOfMemory,
     RlpError,
-    Set,
     UsageError,
 )
 from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, RUN
 from pipeline.run.commit import commit, recover, staging
 from pipeline.run.going_back import Tried, ends
-from pipeline.run.inside import WORK, open_run
+from pipeline.run.inside import open_run
 from pipeline.run.manifest import Dependencies, accept_edits, read_manifest, write_manifest
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.run.resources import resource_errors
 from pipeline.run.rounds import PlacedStage
+from pipeline.run.scratch import drop_scratch, prepare_scratch
+from pipeline.run.signals import stop_signals
 from pipeline.run.stage import Reporter, StageContext
 
 
@@ -115,7 +115,7 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
     Raises:
         RlpError: of any kind; everything committed so far is kept.
     """
-    with store.lock(request.run), _signals(watcher) as stop_signal:
+    with store.lock(request.run), stop_signals(watcher) as stop_signal:
         try:
             return _walk(request, watcher, stop_signal)
         except (Interrupted, KeyboardInterrupt) as error:
@@ -222,7 +222,7 @@ def _take_steps(
             _run_stage(request, step, card, watcher, stop_signal)
             done.add(stage.name)
         elif step.action == "reuse":  # killed after its commit: the checkpoints are still there
-            _drop_scratch(request.run, stage)
+            drop_scratch(request.run, stage)
         taken.append(step)
         if again(step) is not None:
             break
@@ -254,7 +254,7 @@ def _run_stage(
     if stop_signal():
         raise Interrupted(signal_number=stop_signal())
     *rounds_folder, leaf = stage.name.split("/")
-    work = _prepare_scratch(request.run, stage, needs)
+    work = prepare_scratch(request.run, stage, needs)
     # how long it took is not the wall clock's to say: that may be set back
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     with open_run(request.run, *rounds_folder) as home, staging(home, leaf) as out:
@@ -274,47 +274,13 @@ def _run_stage(
             round=stage.round,
             run=request.run,
         )
-        with _resource_errors(stage, request.config, out):
+        with resource_errors(stage, request.config, out):
             _seed(request.config.seed)  # a stage draws the same whatever ran before it
             summary = stage.stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)
             commit(home, leaf)
-    _drop_scratch(request.run, stage)
+    drop_scratch(request.run, stage)
     watcher.end(step, summary, time.monotonic() - clock)
-
-
-def _scratch(stage: PlacedStage) -> tuple[list[str], str]:
-    """Where a stage's scratch lies, beside its folder: `.work/search`, `round-1/.work/search`."""
-    *outer, leaf = stage.name.split("/")
-    return [*outer, WORK], leaf
-
-
-def _prepare_scratch(run: Path, stage: PlacedStage, needs: Dependencies) -> Path:
-    """Keep checkpoints only when they were made for exactly these needs."""
-    key = store.dump_json(needs.__dict__)
-    outer, leaf = _scratch(stage)
-    path = run.joinpath(*outer, leaf)
-    marker = path / "needs.json"
-    with store.disk_errors(path), open_run(run, *outer, make=True) as work:
-        if not (work.has_folder(leaf) and _holds(marker, key)):
-            work.remove(leaf)
-            work.make(leaf)
-            store.write_bytes(marker, key)
-    return path
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    """Whether there is a regular file of exactly these bytes."""
-    try:
-        return store.read_bytes(path, max_bytes=len(data)) == data
-    except ArtifactError:
-        return False
-
-
-def _drop_scratch(run: Path, stage: PlacedStage) -> None:
-    outer, leaf = _scratch(stage)
-    with suppress(FileNotFoundError), open_run(run, *outer) as work:
-        work.remove(leaf)
 
 
 def _inputs(
@@ -338,64 +304,3 @@ def _seed(seed: int) -> None:
     import torch
 
     torch.manual_seed(seed)
-
-
-@contextmanager
-def _resource_errors(stage: PlacedStage, config: Config, folder: Path) -> Iterator[None]:
-    """Disk and memory that run out are exit 4, whichever library noticed."""
-    try:
-        yield
-    except RlpError:
-        raise
-    except OSError as error:
-        if error.errno in (  # any other is a bug of ours, and shows its traceback
-            errno.ENOSPC,
-            errno.EIO,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EDQUOT,
-            errno.EMFILE,
-        ):
-            with store.disk_errors(Path(error.filename) if error.filename else folder):
-                raise
-        raise
-    except (MemoryError, RuntimeError) as error:
-        if OutOfMemory.said_by(error):
-            raise OutOfMemory(stage.name, _less_memory(stage, config)) from error
-        raise
-
-
-def _less_memory(stage: PlacedStage, config: Config) -> Set | None:
-    """Half of the setting that decides how much memory a stage takes; None where none does."""
-    key = stage.stage.memory_key
-    if not key:
-        return None
-    now: Any = config
-    for name in key.split("."):
-        now = getattr(now, name)
-    # Two images are the least that a batch norm can be trained on.
-    return Set(key, [1] if isinstance(now, tuple) else max(2, now // 2))
-
-
-@contextmanager
-def _signals(watcher: Watcher) -> Iterator[Callable[[], int]]:
-    """First Ctrl-C or SIGTERM: finish the atomic step and save; the second one: at once."""
-    seen: list[int] = []
-
-    def handle(number: int, _frame: Any) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            raise KeyboardInterrupt
-        watcher.note("saving, then stopping; once more to stop at once")
-
-    previous: dict[int, Any] = {}
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        try:
-            previous[number] = signal.signal(number, handle)
-        except ValueError:  # not in the main thread: the caller keeps its own handlers
-            break
-    try:
-        yield lambda: seen[0] if seen else 0
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

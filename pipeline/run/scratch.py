@@ -1,0 +1,52 @@
+"""A stage's scratch in a run: checkpoints, kept for as long as they fit what it is made from."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import ArtifactError
+from pipeline.run import store
+from pipeline.run.inside import WORK, open_run
+from pipeline.run.manifest import Dependencies
+from pipeline.run.rounds import PlacedStage
+
+
+def _scratch(stage: PlacedStage) -> tuple[list[str], str]:
+    """Where a stage's scratch lies, beside its folder: `.work/search`, `round-1/.work/search`."""
+    *outer, leaf = stage.name.split("/")
+    return [*outer, WORK], leaf
+
+
+def prepare_scratch(run: Path, stage: PlacedStage, needs: Dependencies) -> Path:
+    """The stage's folder for checkpoints; emptied unless they were made for exactly these needs.
+
+    Raises:
+        ArtifactError: there is a link in its place.
+        EnvironmentProblem: the disk said no.
+    """
+    key = store.dump_json(needs.__dict__)
+    outer, leaf = _scratch(stage)
+    path = run.joinpath(*outer, leaf)
+    marker = path / "needs.json"
+    with store.disk_errors(path), open_run(run, *outer, make=True) as work:
+        if not (work.has_folder(leaf) and _holds(marker, key)):
+            work.remove(leaf)
+            work.make(leaf)
+            store.write_bytes(marker, key)
+    return path
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether there is a regular file of exactly these bytes."""
+    try:
+        return store.read_bytes(path, max_bytes=len(data)) == data
+    except ArtifactError:
+        return False
+
+
+def drop_scratch(run: Path, stage: PlacedStage) -> None:
+    """Remove it, if it is there."""
+    outer, leaf = _scratch(stage)
+    with suppress(FileNotFoundError), open_run(run, *outer) as work:
+        work.remove(leaf)
