@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,24 +40,28 @@ class Survey:
         encodings: images by how they are stored (`encoding`).
         grey: whether no image has colour.
         bad: images whose header cannot be read.
+        contents: sha256 of the bytes of every other one.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     encodings: Counter[str] = field(default_factory=Counter)
     grey: bool = True
     bad: list[int] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
 
 
 def survey(images: Encoded) -> Survey:
-    """Read every header, decode nothing."""
+    """Read every image once and look at its header; decode nothing."""
     found = Survey()
     for i in range(len(images.labels)):
         try:
-            with open_image(images.read(i)) as image:
+            raw = images.read(i)
+            with open_image(raw) as image:
                 height, width = upright_size(image)
                 found.sizes[height, width] += 1
                 found.encodings[encoding(image)] += 1
                 found.grey &= image.mode in GREY_MODES
+            found.contents.append(hashlib.sha256(raw).digest())
         except UNREADABLE:
             found.bad.append(i)
     return found

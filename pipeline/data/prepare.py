@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from pipeline.data.prepare_encoded import prepare_encoded
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 from pipeline.preprocessing import Fit
-from pipeline.words import first_three
+from pipeline.words import count_of, first_three
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -107,9 +108,13 @@ def _prepare_decoded(
         skipped={split: part.skipped for split, part in raw.items()},
         encodings={"lossless": total},
         sizes={f"{stored[0]}×{stored[1]}": total},
-        remarks=(*source.remarks, *overlaps(raw)),
+        remarks=(*source.remarks, *overlaps(_contents(raw["train"]), _contents(raw["test"]))),
     )
     return card, {split: Part(part.labels, pixels=pixels[split]) for split, part in raw.items()}
+
+
+def _contents(part: Decoded) -> list[bytes]:
+    return [hashlib.sha256(picture.tobytes()).digest() for picture in part.pixels]
 
 
 def _in_order(
@@ -134,7 +139,7 @@ def _with_settings(card: DataCard, config: DataConfig) -> DataCard:
     for name in ("mean", "std"):
         given = getattr(config, name)
         if given is not None and len(given) != card.in_channels:
-            has = f"the images have {card.in_channels} channel(s)"
+            has = f"the images have {count_of(card.in_channels, 'channel')}"
             raise UsageError(f"data.{name} has {len(given)} numbers, {has}")
     if config.std is not None and min(config.std) <= 0:
         raise UsageError("data.std must be positive")

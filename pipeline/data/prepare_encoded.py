@@ -130,7 +130,7 @@ def _decode_splits(
         skipped={split: len(images.labels) - len(good[split]) for split, images in raw.items()},
         encodings=dict(encodings.most_common()),
         sizes={f"{h}×{w}": n for (h, w), n in sizes.most_common(20)},
-        remarks=overlaps(raw),
+        remarks=overlaps(surveys["train"].contents, surveys["test"].contents),
     )
     return card, arrays
 

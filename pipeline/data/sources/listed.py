@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,11 +93,11 @@ def _rows(path: Path) -> list[Row]:
         raise ArtifactError(f"{path}: not a readable table: {error}", hint=_FORM) from None
     if not rows:
         raise ArtifactError(f"{path}: names no file", hint=_FORM)
-    names = [file for file, _, _ in rows]
-    if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise ArtifactError(f"{path}: {twice} is named twice", hint="leave one of the lines out")
-    return sorted(rows)
+    rows.sort()
+    for (file, *_), (other, *_) in pairwise(rows):
+        if file == other:
+            raise ArtifactError(f"{path}: {file} is named twice", hint="leave one of the lines out")
+    return rows
 
 
 def _row(path: Path, line: int, row: dict[str, str | None]) -> Row:

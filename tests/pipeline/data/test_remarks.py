@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 from tiny_sets import write_idx
 
 from pipeline.config.data import DataConfig
-from pipeline.data import describe, load_splits, load_test
+from pipeline.data import describe, load_splits, load_test, prepare_encoded
+from pipeline.data.sources import folders
 from pipeline.errors import ArtifactError, UsageError
 
 
@@ -80,6 +82,20 @@ def test_images_in_train_and_test_are_counted(tmp_path: Path) -> None:
     fill(tmp_path / "train")
     fill(tmp_path / "test", first=4, count=3)
     assert describe(config(tmp_path)).remarks == ("2 of 6 test images are in train as well",)
+
+
+def test_counting_them_reads_no_streamed_image_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "train")
+    fill(tmp_path / "test", first=4, count=3)
+    monkeypatch.setattr(prepare_encoded, "LARGEST_HELD", 4)
+    monkeypatch.setattr(prepare_encoded, "FULL_CHECK", 0)
+    monkeypatch.setattr(prepare_encoded, "STATISTICS", 2)
+    read: Counter[Path] = Counter()
+    monkeypatch.setattr(folders, "read_file", lambda path: read.update([path]) or path.read_bytes())
+    assert describe(config(tmp_path)).remarks == ("2 of 6 test images are in train as well",)
+    assert sorted(read.values()) == [1] * 14 + [2, 2]  # the header of each, and mean and std
 
 
 def test_a_test_split_that_is_train(tmp_path: Path) -> None:
