@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.words import count_of
+
 
 class Member(NamedTuple):
     """Slices of one parameter or buffer along one dimension.
@@ -74,8 +76,7 @@ class ChannelGroup:
 
     def __repr__(self) -> str:
         state = "prunable" if self.prunable else f"stays: {self.reason}"
-        count = len(self.members)
-        members = f"{count} member" + ("s" if count != 1 else "")
+        members = count_of(len(self.members), "member")
         return f"<ChannelGroup {self.id}: {self.size} units, {members}, {state}>"
 
     def tables(self) -> list[UnitSlices]:

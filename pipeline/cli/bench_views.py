@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import console
 from pipeline.claims import busy_clause
 from pipeline.errors import Command
+from pipeline.words import count_of
 
 if TYPE_CHECKING:
     from stages.benchmark.equal_work import Checked
@@ -64,8 +65,7 @@ def show_settings(rows: Sequence[dict[str, Any]], repeat: Command) -> None:
 
 
 def _where(row: dict[str, Any]) -> str:
-    threads = "1 thread" if row["threads"] == 1 else f"{row['threads']} threads"
-    return f" at batch {row['batch']}, {threads}"
+    return f" at batch {row['batch']}, {count_of(row['threads'], 'thread')}"
 
 
 def show_why(why: dict[str, Any]) -> None:

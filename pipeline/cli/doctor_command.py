@@ -11,6 +11,7 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import attach, command
+from pipeline.words import count_of
 
 
 def register(app: typer.Typer) -> None:
@@ -109,7 +110,8 @@ def _alignment(provider: str, threads: int, precision: str, refresh: bool) -> di
     widths = sorted({row.channels for row in found.rows})
     table = [(width, *(f"{times[kind, width]:.1f}" for kind in kinds)) for width in widths]
     provider_name = found.provider.removesuffix("ExecutionProvider")
-    where = f"{precision}, {provider_name}, {found.threads} thread(s), machine {found.machine}"
+    threads_text = count_of(found.threads, "thread")
+    where = f"{precision}, {provider_name}, {threads_text}, machine {found.machine}"
     console.table(("channels", *(f"{kind} µs" for kind in kinds)), table, title=where)
     costs = [(multiple, f"{cost:.2f}×") for multiple, cost in found.cost.items()]
     console.table(

@@ -144,14 +144,17 @@ def _write(out: Path, text: str) -> None:
     from pipeline.errors import UsageError
     from pipeline.run.store import disk_errors
 
-    try:
-        with disk_errors(out), out.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError:
-        raise UsageError(f"{out}: is there already", hint=_elsewhere(out)) from None
-    except BaseException:
-        out.unlink(missing_ok=True)
-        raise
+    with disk_errors(out):
+        try:
+            stream = out.open("x", encoding="utf-8")
+        except FileExistsError:
+            raise UsageError(f"{out}: is there already", hint=_elsewhere(out)) from None
+        try:
+            with stream:
+                stream.write(text)
+        except BaseException:
+            out.unlink(missing_ok=True)
+            raise
 
 
 def _images_seen(seen: Seen) -> list[str]:

@@ -111,17 +111,13 @@ def _in_model_order(path: Path) -> Callable[[tuple[str, Any]], Any]:
     """A key that sorts tensors as the run's graph lists their layers, which the file itself does
     not keep; without a graph, by name with numbers as numbers.
     """
-    graph = path.resolve().parent.parent / "trace" / "graph.json"
-    names: list[str] = []
-    if graph.is_file():
-        names = list(_read_graph(graph).get("parameters", {}))
     places: dict[str, int] = {}
-    for name in names:
+    for name in _parameters(path.resolve().parent.parent / "trace" / "graph.json"):
         places.setdefault(name.rpartition(".")[0], len(places))
 
     def key(item: tuple[str, Any]) -> Any:
         words = [
-            (not word.isdecimal(), int(word) if word.isdecimal() else 0, word)
+            (not word.isdecimal(), len(word) if word.isdecimal() else 0, word)
             for word in item[0].split(".")
         ]
         return places.get(item[0].rpartition(".")[0], len(places)), words
@@ -129,16 +125,17 @@ def _in_model_order(path: Path) -> Callable[[tuple[str, Any]], Any]:
     return key
 
 
-def _read_graph(path: Path) -> dict[str, Any]:
-    """What it lists, or nothing where it is no graph: it only decides on an order here."""
+def _parameters(path: Path) -> list[str]:
+    """Names that a graph lists, none where it is no graph: it only decides on an order here."""
     from pipeline.run import store
     from pipeline.run.artifacts import LARGEST_DOCUMENT
 
     try:
         found = store.read_json(path, max_bytes=LARGEST_DOCUMENT)
     except ArtifactError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return []
+    listed = found.get("parameters") if isinstance(found, dict) else None
+    return list(listed) if isinstance(listed, dict) else []
 
 
 def _onnx(path: Path, limit: int) -> tuple[str, Any]:

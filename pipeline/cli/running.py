@@ -186,6 +186,7 @@ def _of_other_images(config: Config) -> list[Set]:
     data = config.data
     given = [
         (Set("model.weights", None), config.model.weights),
+        (Set("data.classes", None), data.classes),
         (Set("data.mean", None), data.mean),
         (Set("data.std", None), data.std),
     ]

@@ -7,7 +7,7 @@ this machine and about this very file; that is noted in the cache folder, outsid
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,6 @@ from pipeline.run import store
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
-
-Ask = Callable[[str, Mapping[str, Any]], None]
 
 
 @contextmanager

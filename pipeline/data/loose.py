@@ -19,6 +19,7 @@ from pipeline.data.sources.folders import SUFFIXES, Folders
 from pipeline.data.stream import StreamedImages
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.preprocessing import Fit
+from pipeline.words import count_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def loose_images(root: Path, wanted: Wanted, splits: tuple[str, ...]) -> Images:
         return _streamed(part, source.classes, wanted)
     if part.pixels.shape[3] != channels:
         has = f"{source.label} has {part.pixels.shape[3]}"
-        raise UsageError(f"the model takes {channels} channel(s), {has}")
+        raise UsageError(f"the model takes {count_of(channels, 'channel')}, {has}")
     pixels = torch.from_numpy(resize_all(part.pixels, Fit(height, width)))
     labels = torch.from_numpy(part.labels)
     return Images(pixels, labels, source.classes, wanted.mean, wanted.std)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.data.images import Images
 from pipeline.errors import ArtifactError
+from pipeline.words import count_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def stratified(
         mine = order[shuffled == k]
         if len(mine) < 2:
             raise ArtifactError(
-                f"class {name!r} has {len(mine)} image(s); "
+                f"class {name!r} has {count_of(len(mine), 'image')}; "
                 "a search split needs at least two of each class",
                 hint="add images of this class, or remove it from the data set",
             )

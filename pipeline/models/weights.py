@@ -11,12 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ArtifactError, Hint, Key
-from pipeline.models.tensors import (
-    check_finite,
-    mismatches,
-    saved_tensors,
-    shapes_of,
-)
+from pipeline.models.tensors import check_finite, mismatches, saved_tensors, shapes_of
 from pipeline.models.torch_checkpoint import CONVERT, read_state_dict
 from pipeline.run import store
 from pipeline.system import file_type, is_safetensors
@@ -81,9 +76,9 @@ def load_weights(
     """Tensors by name, on the CPU, as stored.
 
     Args:
-        say: told which of several state dicts in the file is taken.
         path: `.safetensors`, or a state dict saved by torch.save (`.pt`, `.pth`, …, the zip format
             of torch ≥ 1.6), bare or under a key such as `state_dict`.
+        say: told which of several state dicts in the file is taken.
     Raises:
         ArtifactError: missing, linked, too large, damaged, another type than its name says, or a
             pickle that holds more than tensors.

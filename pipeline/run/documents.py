@@ -17,7 +17,10 @@ from typing import Any
 from pipeline.errors import ArtifactError, Hint, NewerSchema
 from pipeline.run import store
 
-_MISREAD = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+_MISREAD = (
+    *(KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError),
+    StopIteration,  # of `next`, where none of several things is what it should be
+)
 
 FieldType = type | tuple[type, ...]
 Layout = Callable[[Mapping[str, Any]], str]

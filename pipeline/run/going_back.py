@@ -21,6 +21,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError
 from pipeline.run import store
 from pipeline.run.artifacts import KINDS, RUN
+from pipeline.run.documents import as_written
 from pipeline.run.manifest import read_manifest
 from pipeline.run.rounds import PlacedStage
 
@@ -107,8 +108,9 @@ class Tried:
             numbers |= (read_manifest(run, name) or {"summary": {}})["summary"]
         if not {"allowed_drop", "teacher", "search_accuracy"} <= numbers.keys():
             return None
-        lost = round(100 * (numbers["teacher"] - numbers["search_accuracy"]), 6)
-        one = Try(numbers["allowed_drop"], lost)
+        with as_written(f"{run}: a manifest"):
+            lost = round(100 * (numbers["teacher"] - numbers["search_accuracy"]), 6)
+            one = Try(float(numbers["allowed_drop"]), lost)
         tries = self.tries if self.tries[-1:] == (one,) else (*self.tries, one)
         allowed = next_allowance(asked, tries)
         return None if allowed is None else replace(self, tries=tries, allowed=allowed)

@@ -10,6 +10,7 @@ from pipeline.errors import ArtifactError, EnvironmentProblem, UsageError
 from pipeline.runtime.session import ELEMENT
 from pipeline.runtime.sizes import Dim, filled, images_a_call, text
 from pipeline.system import memory_bytes
+from pipeline.words import count_of
 
 Given = Sequence[int] | Mapping[str, Sequence[int]] | None
 """Sizes after the batch, of every input or by name (`pipeline.runtime.sizes.filled`)."""
@@ -20,7 +21,7 @@ class FixedBatch(UsageError):
 
     def __init__(self, subject: str, images: int, batch: int) -> None:
         super().__init__(
-            f"{subject} takes {images} image{'s' * (images > 1)} a call, --batch asks for {batch}",
+            f"{subject} takes {count_of(images, 'image')} a call, --batch asks for {batch}",
             hint=f"pass --batch {images}, or export the file again with an open batch",
         )
 

@@ -206,7 +206,7 @@ class Worker:
     ) -> dict[str, Any]:
         """Run until medians of windows stop falling by more than `tolerance`, or `limit` seconds.
 
-        The first run may take `FIRST_RUN_S` more: a file that needs longer (a loop in it may have
+        The first run may take `first_run` more: a file that needs longer (a loop in it may have
         no end) cannot be timed.
 
         Returns:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.errors import EnvironmentProblem, Hint
 from pipeline.system import usable_cores
 from pipeline.training.objectives import Objective
+from pipeline.words import count_of
 
 # Below that a probe on a busy machine may be noise, and fp32 is the safer arithmetic.
 CLEARLY_FASTER = 1.25
@@ -66,7 +67,7 @@ def device_for(setting: str) -> torch.device:
     if chosen.type == "cpu":
         return chosen
     if (chosen.index or 0) >= count:
-        there = f"{count} GPU{'s' * (count > 1)}" if count else "no GPU"
+        there = count_of(count, "GPU") if count else "no GPU"
         raise EnvironmentProblem(
             f"device: {setting} was asked for, and torch {torch.__version__} sees {there}",
             hint=Hint.set("device", "auto", "takes what is there"),

@@ -15,13 +15,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.cli import init_config, init_look
+from pipeline.cli import init_command, init_config, init_look
 from pipeline.cli.init_look import usable_sides
 from pipeline.cli.init_seen import Stored
 from pipeline.config import yaml_nodes
 from pipeline.config.load import load_config
 from pipeline.config.schema import Config
 from pipeline.data import Images, Splits
+from pipeline.errors import UsageError
 
 NETS = """
 from torch import nn
@@ -144,6 +145,13 @@ def test_what_cannot_be_is_refused_and_nothing_written(
     assert done.err.splitlines()[-1].startswith("hint: ")
     assert [p for p in sorted(home.rglob("*")) if "__pycache__" not in str(p)] == before
     assert (home / "own.yaml").read_text() == "seed: 1\n"
+
+
+def test_a_file_that_came_meanwhile_stays(home: Path) -> None:
+    (home / "my.yaml").write_text("seed: 1\n")
+    with pytest.raises(UsageError, match="is there already"):
+        init_command._write(home / "my.yaml", "seed: 2\n")
+    assert (home / "my.yaml").read_text() == "seed: 1\n"
 
 
 def test_a_network_elsewhere_is_named_where_a_run_would_not_find_it(

@@ -96,8 +96,9 @@ def test_inspect_lists_tensors_in_the_order_of_the_network(rlp: fake_run.Rlp, he
     graph = ChannelGraph((), {**parameters, "conv.weight": (2,)})
     (here / "trace" / "graph.json").write_text(json.dumps(graph.to_dict()))  # its keys in order
     assert listed() == ["layer.2.bias", "layer.2.weight", "layer.10.weight", "conv.weight"]
-    (here / "trace" / "graph.json").write_text("not JSON")
-    assert listed()[0] == "conv.weight"
+    for damaged in ("not JSON", '{"parameters": 5}', '{"parameters": [5]}'):
+        (here / "trace" / "graph.json").write_text(damaged)
+        assert listed()[0] == "conv.weight"
 
 
 def test_inspect_takes_a_run_a_stage_and_a_page(rlp: fake_run.Rlp, whole: Path) -> None:

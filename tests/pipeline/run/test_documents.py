@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from pipeline.errors import ArtifactError, NewerSchema
 from pipeline.run.artifacts import KINDS, MANIFEST, MODEL, RUN, known_document
-from pipeline.run.documents import Document, Lines, Sealed
+from pipeline.run.documents import Document, Lines, Sealed, as_written
 
 ROOT = Path(__file__).parents[3]
 SOURCES = sorted(path for top in ("pipeline", "stages") for path in (ROOT / top).rglob("*.py"))
@@ -59,6 +60,16 @@ def test_too_large_a_document_is_not_read(tmp_path: Path) -> None:
     NOTE.write(tmp_path / "note.json", {"text": "x" * 1000, "marks": []})
     with pytest.raises(ArtifactError, match="more than the 1000 allowed"):
         NOTE.read(tmp_path / "note.json")
+
+
+@pytest.mark.parametrize(
+    "misread",
+    [lambda: {}["base"], lambda: 1 + "1", lambda: [][0], lambda: 1 / 0, lambda: next(iter(()))],
+)
+def test_what_cannot_be_taken_apart_is_refused(misread: Callable[[], object]) -> None:
+    refused = pytest.raises(ArtifactError, match="the summary is not as rlp writes it")
+    with refused, as_written("the summary"):
+        misread()
 
 
 def test_an_incomplete_document_is_a_bug_of_its_writer(tmp_path: Path) -> None:
