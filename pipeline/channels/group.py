@@ -20,8 +20,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.words import count_of
-
 
 class Member(NamedTuple):
     """Slices of one parameter or buffer along one dimension.
@@ -76,7 +74,8 @@ class ChannelGroup:
 
     def __repr__(self) -> str:
         state = "prunable" if self.prunable else f"stays: {self.reason}"
-        members = count_of(len(self.members), "member")
+        count = len(self.members)
+        members = f"{count} member" + ("s" if count != 1 else "")
         return f"<ChannelGroup {self.id}: {self.size} units, {members}, {state}>"
 
     def tables(self) -> list[UnitSlices]:
