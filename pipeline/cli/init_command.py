@@ -80,6 +80,8 @@ def init(
     _write(out, init_config.text_of(settings, comments, _head(out, lines)))
     for line in lines:
         console.say(line)
+    for remark in (*seen.card.remarks, *seen.remarks):
+        console.warn(remark)
     console.say(f"written: {out}")
     console.note(f"next: {_next(out)}")
     return {
@@ -197,6 +199,7 @@ def _network(seen: Seen) -> dict[str, Any]:
         "prunable": len(graph.prunable),
         "frozen": dict(graph.frozen),
         "seconds_an_image": seen.forward,
+        "remarks": list(seen.remarks),
     }
 
 

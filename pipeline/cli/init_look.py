@@ -20,9 +20,10 @@ from pipeline.data.content import Decoded
 from pipeline.data.decode import survey
 from pipeline.data.load import describe, load_splits
 from pipeline.data.sources import open_source
-from pipeline.errors import RlpError, UsageError
+from pipeline.errors import UsageError
 from pipeline.models.files import save_model
 from pipeline.models.folding import fold_standardised_weights
+from pipeline.models.plain import remarks_on
 from pipeline.models.registry import build_model
 from pipeline.models.weights import adopt_weights, find_weights, load_weights
 from pipeline.run.artifacts import document
@@ -32,6 +33,7 @@ from pipeline.training.evaluate import device_of
 from pipeline.training.machine import all_cores, device_for
 from pipeline.words import first_three
 from stages import declared
+from stages.pretrain.look import check_scores, look_at
 from stages.search.space.space import Space
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 AS_THEY_ARE = None
 _ALIGNS = (8, 4, 2, 1)
 _SIDES = (32, 48, 64, 96, 128, 160, 192, USUAL, 256, 299)
-_SCORED = 256
+_SCORED, _LOOKED_AT = 256, 8  # images
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -54,11 +56,12 @@ def look(config: Config, folder: Path) -> Seen:
         RlpError: of any kind; what a run would say to these images or this network.
     """
     stored = stored_images(config)
-    model = _network(config, stored, folder)
+    said: list[str] = []
+    model = _network(config, stored, folder, said.append)
     native = getattr(model, "pretrained_cfg", None) or {}
     given = config.data.image_size
     sides = [given] if given else list(usable_sides(stored, native, config.model.weights))
-    side = _first_that_runs(model, config.model.source, stored, sides)
+    side, odd = first_that_runs(model, stored, sides)
     config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": side})})
     card = describe(config.data)
     scores, normalisation = _normalised(model, config, card, native)
@@ -76,7 +79,7 @@ def look(config: Config, folder: Path) -> Seen:
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     return Seen(
         card, stored, side, graph, costs.macs(), costs.params(), _smallest(graph, config, costs),
-        norms, normalisation, scores, forward, step,
+        norms, normalisation, scores, forward, step, (*said, *odd),
     )  # fmt: skip
 
 
@@ -140,7 +143,7 @@ def usable_sides(
     yield from (side for side in _SIDES if side > first)
 
 
-def _network(config: Config, stored: Stored, folder: Path) -> nn.Module:
+def _network(config: Config, stored: Stored, folder: Path, say: Callable[[str], None]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(
@@ -149,48 +152,40 @@ def _network(config: Config, stored: Stored, folder: Path) -> nn.Module:
             num_classes=stored.classes,
             search_path=(folder,),
         )
+    for remark in remarks_on(model):
+        say(remark)
     if config.model.weights is not None:
-        path = find_weights(config.model.weights)
-        adopt_weights(model, load_weights(path), config.model.weights)
+        tensors = load_weights(find_weights(config.model.weights), say=say)
+        for left in adopt_weights(model, tensors, config.model.weights):
+            say(left)
     return model.eval()
 
 
-def _first_that_runs(
-    model: nn.Module, source: str, stored: Stored, sides: Sequence[int | None]
-) -> int | None:
-    problem = ""
-    for side in sides:
-        height, width = (side, side) if side else next(iter(stored.sizes))
-        try:
-            with torch.inference_mode():
-                found = model(torch.zeros(2, stored.channels, height, width))
-        except RlpError:
-            raise
-        except Exception as error:  # the user's code, or torch's on images too small for it
-            said = (str(error).splitlines() or [""])[0]
-            problem = problem or f"{stored.channels}×{height}×{width}: {said}"
-            continue
-        _check_answer(found, source, stored.classes)
-        return side
-    raise UsageError(
-        f"model.source {source}: does not run on images of {problem}",
-        hint=f"it is given images (N, {stored.channels}, height, width); try it in plain Python",
-    )
+def first_that_runs(
+    model: nn.Module, stored: Stored, sides: Sequence[int | None]
+) -> tuple[int | None, list[str]]:
+    """The first size at which the network runs, and what a run would find odd about it.
+
+    Raises:
+        UsageError: what a run would refuse it for; where it runs at no size, at the first one.
+    """
+    side = next((side for side in sides if _runs(model, _noise(stored, side))), sides[0])
+    return side, look_at(model, _noise(stored, side), stored.classes)
 
 
-def _check_answer(found: Any, source: str, classes: int) -> None:
-    if not isinstance(found, Tensor) or found.ndim != 2:
-        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise UsageError(
-            f"model.source {source}: answers with {shape}, not with one number a class",
-            hint="name a factory of a classifier: images (N, C, H, W) in, (N, classes) out",
-        )
-    if found.shape[1] != classes:
-        raise UsageError(
-            f"model.source {source}: {found.shape[1]} outputs, and the images have {classes} "
-            "classes",
-            hint="a factory that takes num_classes is given it; or name the images it was made for",
-        )
+def _noise(stored: Stored, side: int | None) -> Tensor:
+    height, width = (side, side) if side else next(iter(stored.sizes))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_LOOKED_AT, stored.channels, height, width, generator=generator)
+
+
+def _runs(model: nn.Module, images: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            model(images)
+    except (Exception, SystemExit):  # of anybody's code; `look_at` says what it was
+        return False
+    return True
 
 
 def _normalised(
@@ -198,11 +193,17 @@ def _normalised(
 ) -> tuple[dict[str, tuple[float, float]], Normalisation | None]:
     """Which mean and std given weights expect: {name: (cross-entropy, accuracy)} on a few training
     images, and the best where that is not the images' own.
+
+    Raises:
+        ArtifactError: the network answers these images with NaN or infinity.
     """
-    if config.model.weights is None or config.data.mean or config.data.std:
+    if config.model.weights is None:
         return {}, None
     images = load_splits(config.data, seed=config.seed).train
     x, y = images.take(_SCORED, seed=config.seed)
+    check_scores(model, x[:_LOOKED_AT], config.model.weights)
+    if config.data.mean or config.data.std:
+        return {}, None
     pixels = x * _row(card.std) + _row(card.mean)
     ways: dict[str, Normalisation] = {"the images' own": (card.mean, card.std)}
     if card.in_channels == 3:

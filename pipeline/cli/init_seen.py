@@ -51,6 +51,7 @@ class Seen:
         scores: cross-entropy of given weights by way of normalising, the best first; empty without.
         smallest: share of the MACs that the most cut network keeps, by `search.align`.
         forward, step: seconds an image of inference, and of a training step.
+        remarks: what was done to the network, and what is odd about it.
     """
 
     card: DataCard
@@ -65,3 +66,4 @@ class Seen:
     scores: dict[str, tuple[float, float]]
     forward: float
     step: float
+    remarks: tuple[str, ...]

@@ -38,7 +38,23 @@ def no_classifier(in_channels=3):
     return nn.Conv2d(in_channels, 4, 3)
 
 def seven(in_channels=3):
-    return nn.Sequential(nn.Conv2d(in_channels, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return small(7, in_channels)
+
+def one_logit(in_channels=3):
+    return small(1, in_channels)
+
+class Wrapped(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.net = small(num_classes)
+
+class TwoInputs(Wrapped):
+    def forward(self, x, mask):
+        return self.net(x * mask)
+
+class InDict(Wrapped):
+    def forward(self, x):
+        return {"logits": self.net(x)}
 """
 QUICK = (
     "search.trials=2", "search.images=10", "search.fit_images=16", "search.finalists=1",
@@ -116,8 +132,10 @@ def test_weights_that_are_there_are_not_trained(home: Path, rlp: Rlp) -> None:
         ("--model no_such_module_at_all:net", 2, "no module"),
         ("--model nowhere.py:net", 2, "there is no file nowhere.py"),
         ("--model own_init_nets.py:large", 2, "defines no large"),
-        ("--model own_init_nets.py:no_classifier", 2, "not with one number a class"),
-        ("--model own_init_nets.py:seven", 2, "7 outputs, and the images have 2 classes"),
+        ("--model own_init_nets.py:no_classifier", 2, "expected one tensor (8, 2)"),
+        ("--model own_init_nets.py:one_logit", 2, "1 output, the data have 2 classes"),
+        ("--model own_init_nets.py:TwoInputs", 2, "takes 2 inputs (x, mask)"),
+        ("--model own_init_nets.py:InDict", 2, "a dict with 'logits'"),
         ("--model own_init_nets.py:small --weights none.pth", 3, "no such weights"),
         ("--data nowhere", 4, "there is no folder nowhere"),
         ("--data empty", 4, "no images recognised"),
@@ -187,7 +205,15 @@ def test_a_network_that_needs_larger_images_gets_them() -> None:
     stored = Stored(3, Counter({(9, 9): 4}), 1, False)
     net = nn.Sequential(nn.Conv2d(1, 3, 40), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     tried = list(usable_sides(stored, {}, None))
-    assert init_look._first_that_runs(net, "mine", stored, tried) == 48
+    assert init_look.first_that_runs(net, stored, tried) == (48, [])
+
+
+def test_what_is_odd_about_a_network_is_said(home: Path, rlp: Rlp) -> None:
+    done = rlp("init", "--model", "own_init_nets.py:seven", "--data", "images", "--json")
+    assert done.code == 0, done.err
+    (said,) = done.json()["network"]["remarks"]
+    assert "7 outputs, the data have 2 classes" in said
+    assert f"warning: {said[:40]}" in done.err
 
 
 def test_the_normalisation_that_weights_expect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
