@@ -15,7 +15,7 @@ import tempfile
 import traceback
 from typing import Any, NoReturn
 
-from pipeline.errors import EnvironmentProblem, Hint, Interrupted, RlpError, UsageError
+from pipeline.errors import EnvironmentProblem, Hint, Interrupted, OutOfMemory, RlpError, UsageError
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -95,7 +95,7 @@ def _run(arguments: list[str]) -> int:
             return _fail(Interrupted(), arguments)
         if hasattr(error, "format_message"):  # click's usage errors, whatever their class is called
             return _fail(_usage(error), arguments)
-        if isinstance(error, OSError) and (problem := _system(error)):
+        if problem := _system(error):
             return _fail(problem, arguments)
         return _bug(error, arguments)
 
@@ -111,10 +111,14 @@ def _check_text(arguments: list[str]) -> None:
             ) from None
 
 
-def _system(error: OSError) -> RlpError | None:
+def _system(error: Exception) -> RlpError | None:
     """What the system refused, wherever it did; None for anything that looks like our own
     mistake.
     """
+    if OutOfMemory.said_by(error):
+        return OutOfMemory("this command", None)
+    if not isinstance(error, OSError):
+        return None
     what = f"{error.filename or 'output'}: {error.strerror}"
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(what, hint="pass a shorter path")

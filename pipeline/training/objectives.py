@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.errors import UsageError
 from pipeline.training.fusion import fuse_batchnorms
 from pipeline.training.small_convolutions import use_small_convolutions
 
@@ -26,9 +27,21 @@ def cross_entropy(label_smoothing: float = 0.0) -> Objective:
     """Objective of plain training; targets are classes (B,) or probabilities (B, classes)."""
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(model(x).float(), y, label_smoothing=label_smoothing)
+        return F.cross_entropy(_logits(model, x).float(), y, label_smoothing=label_smoothing)
 
     return objective
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    answers = model(x)
+    if isinstance(answers, Tensor):
+        return answers
+    raise UsageError(
+        f"in training mode the network returns a {type(answers).__name__}, and a loss takes its "
+        "logits (N, classes) alone",
+        hint="name a factory without auxiliary outputs, or train what is left yourself: "
+        "rlp stage distill --run RUN --weights FILE",
+    )
 
 
 def distillation_loss(
@@ -70,7 +83,7 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
             fuse_batchnorms(teacher, x[:1])
         with torch.no_grad():
             wanted = teacher(x)
-        return distillation_loss(student(x), wanted, temperature, alpha=alpha, labels=y)
+        return distillation_loss(_logits(student, x), wanted, temperature, alpha=alpha, labels=y)
 
     return objective
 
@@ -87,6 +100,7 @@ def cached_teacher_loss(
     def objective(student: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         nonlocal wanted, labels
         wanted, labels = wanted.to(x.device), labels.to(x.device)
-        return distillation_loss(student(x), wanted[y], temperature, alpha=alpha, labels=labels[y])
+        answers = _logits(student, x)
+        return distillation_loss(answers, wanted[y], temperature, alpha=alpha, labels=labels[y])
 
     return objective

@@ -41,7 +41,8 @@ def look_at(model: nn.Module, images: Tensor, num_classes: int) -> list[str]:
         scores = _scores(model, images, num_classes)
         _check_repeatable(model, images, scores)
         _check_batch(model, images, scores)
-    return [*_outputs_too_many(scores, num_classes), *_no_logits(scores)]
+        odd = _in_training(model, images, scores)
+    return [*odd, *_outputs_too_many(scores, num_classes), *_no_logits(scores)]
 
 
 def check_scores(model: nn.Module, images: Tensor, where: str) -> None:
@@ -186,6 +187,21 @@ def _check_batch(model: nn.Module, images: Tensor, scores: Tensor) -> None:
             hint="a deployed network meets images one by one: keep running statistics, or use a "
             "normalisation of each image",
         )
+
+
+def _in_training(model: nn.Module, images: Tensor, scores: Tensor) -> list[str]:
+    """Whether it answers alike in training mode; a loss has no use for auxiliary outputs."""
+    try:
+        with mode(model, True):
+            output = _output(model, images)
+    except UsageError as error:
+        return [f"in training mode {error.message}: it cannot be trained here"]
+    if isinstance(output, Tensor) and output.shape == scores.shape:
+        return []
+    return [
+        f"in training mode the network returns {_described(output)}: it cannot be trained here; "
+        "name a factory without auxiliary outputs"
+    ]
 
 
 def _outputs_too_many(scores: Tensor, num_classes: int) -> list[str]:

@@ -52,6 +52,10 @@ class TwoInputs(Wrapped):
     def forward(self, x, mask):
         return self.net(x * mask)
 
+class Auxiliary(Wrapped):
+    def forward(self, x):
+        return (self.net(x), self.net(x)) if self.training else self.net(x)
+
 class InDict(Wrapped):
     def forward(self, x):
         return {"logits": self.net(x)}
@@ -208,12 +212,31 @@ def test_a_network_that_needs_larger_images_gets_them() -> None:
     assert init_look.first_that_runs(net, stored, tried) == (48, [])
 
 
-def test_what_is_odd_about_a_network_is_said(home: Path, rlp: Rlp) -> None:
-    done = rlp("init", "--model", "own_init_nets.py:seven", "--data", "images", "--json")
+@pytest.mark.parametrize(
+    ("network", "odd"),
+    [
+        ("seven", "7 outputs, the data have 2 classes"),
+        ("Auxiliary", "in training mode the network returns a tuple of 2"),
+    ],
+)
+def test_what_is_odd_about_a_network_is_said(home: Path, rlp: Rlp, network: str, odd: str) -> None:
+    done = rlp("init", "--model", f"own_init_nets.py:{network}", "--data", "images", "--json")
     assert done.code == 0, done.err
     (said,) = done.json()["network"]["remarks"]
-    assert "7 outputs, the data have 2 classes" in said
-    assert f"warning: {said[:40]}" in done.err
+    assert odd in said
+    assert f"warning: {said[:30]}" in done.err
+
+
+def test_memory_that_runs_out_is_no_bug(
+    home: Path, rlp: Rlp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(init_look, "_speed", full)
+    done = rlp("init", "--model", "own_init_nets.py:small", "--data", "images")
+    assert done.code == 4
+    assert "out of memory" in done.err
 
 
 def test_the_normalisation_that_weights_expect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

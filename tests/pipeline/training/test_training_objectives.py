@@ -8,7 +8,9 @@ from tiny_training import net, splits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.errors import UsageError
 from pipeline.training import distillation, distillation_loss
+from pipeline.training.objectives import cached_teacher_loss, cross_entropy
 
 
 def values(model: nn.Module) -> list[Tensor]:
@@ -44,3 +46,15 @@ def test_without_labels_the_teacher_is_all_there_is() -> None:
     alone = distillation_loss(student, teacher, 4.0)
     assert alone == distillation_loss(student, teacher, 4.0, alpha=1.0, labels=labels)
     assert alone > distillation_loss(student, student, 4.0) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_network_that_answers_with_more_than_its_logits_is_refused() -> None:
+    class Auxiliary(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    x, y = torch.randn(2, 3), torch.tensor([0, 1])
+    cached = cached_teacher_loss(x, y, 2.0, 0.5)
+    for objective in (cross_entropy(), distillation(nn.Identity(), 2.0, 0.5), cached):
+        with pytest.raises(UsageError, match="returns a tuple"):
+            objective(Auxiliary(), x, y)

@@ -41,6 +41,12 @@ class TwoInputs(Net):
         return super().forward(x) + meta
 
 
+class Auxiliary(Net):
+    def forward(self, x: Tensor) -> Any:
+        scores = super().forward(x)
+        return (scores, scores) if self.training else scores
+
+
 class OptionalInput(Net):
     def forward(self, x: Tensor, scale: float = 1.0, *, mask: Tensor | None = None) -> Any:
         return super().forward(x) * scale
@@ -109,6 +115,7 @@ def test_networks_that_are_no_classifiers_of_these_images(network: nn.Module, ma
     [
         (Net(), []),
         (OptionalInput(), []),
+        (Auxiliary(), ["in training mode the network returns a tuple of 2"]),
         (Net(classes=1000), ["has 1000 outputs, the data have 3 classes"]),
         (Net(lambda s: s.softmax(1)), ["ends in a softmax"]),
         (Net(lambda s: s.double().softmax(1)), ["ends in a softmax"]),
