@@ -57,6 +57,9 @@ def render(
         fingerprint=f"Machine {machine['id']}: {machine['system']}.",
         plots=_plots(found),
         **_timing(found, summary, Command("stage", "benchmark", "--run", run, "--force")),
+        latency_missed=search.latency_missed(
+            found.search, found.benchmark, config.search.budget, config_name
+        ),
         **_cut_and_search(found, config_name),
     )
 
@@ -64,7 +67,7 @@ def render(
 def _timing(found: RunDocuments, summary: Document, again: str) -> dict[str, Any]:
     benchmark, speedup = found.benchmark, summary["speedup"]
     sides = summary["base"], summary["final"]
-    change = next(row["accuracy_change"] for row in summary["variants"] if row["chosen"])
+    (change,) = (row["accuracy_change"] for row in summary["variants"] if row["chosen"])
     said = timing.headline(speedup, *sides, change)
     return {
         "data": summary["data"],

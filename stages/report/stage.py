@@ -13,7 +13,7 @@ from pipeline.run.store import write_bytes
 from stages.report.documents import RoundDocuments, RunDocuments
 from stages.report.page import render
 from stages.report.summary import PLACES, summarise
-from stages.report.views.search import drop_missed
+from stages.report.views.search import drop_missed, latency_missed
 
 _OF_ROUND = ("search", "cut", "distillation")
 _JSON = (
@@ -53,8 +53,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
             commands=_commands(ctx),
             versions=versions(),
         )
-    if missed := drop_missed(found.search, found.distillation, ctx.config_name):
-        ctx.warn(missed)
+        budget, name = ctx.config.search.budget, ctx.config_name
+        missed = (
+            drop_missed(found.search, found.distillation, name),
+            latency_missed(found.search, found.benchmark, budget, name),
+        )
+    for sentence in filter(None, missed):
+        ctx.warn(sentence)
     ctx.write("summary", summary)
     write_bytes(ctx.out / "report.html", page.encode())
     speedup = summary["speedup"]

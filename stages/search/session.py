@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from pipeline.channels.graph import ChannelGraph
 from pipeline.channels.plan import ChannelPlan
 from pipeline.data.splits import Splits
-from pipeline.errors import Hint, Key, Refused
+from pipeline.errors import Command, Hint, Key, Refused
 from pipeline.run.stage import StageContext
 from stages.search.engine import Search
 from stages.search.evaluation import CONSTANTS as OF_EVALUATION
@@ -24,16 +23,16 @@ from stages.search.front.fronts import FrontMaker
 from stages.search.front.points import FRONT
 from stages.search.front.summary import choose, drop_part, search_front, sentence, share_of
 from stages.search.latency import CONSTANTS as OF_LATENCY
-from stages.search.latency.alignment import SettledAlignment, settle_alignment
 from stages.search.latency.calibration import Calibrator, StartTimer
 from stages.search.latency.measured_budget import MeasuredBudget
-from stages.search.latency.precision import Int8Timing, SettledPrecision, settle_precision
-from stages.search.latency.timer import CandidateTimer, TimingSetting
+from stages.search.latency.timer import CandidateTimer
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.journal import Journal
 from stages.search.results.recorder import FrontRecorder, Recorder, TableRecorder
-from stages.search.results.scratch import ALIGNMENT, PRECISION, START_LATENCY, Scratch
+from stages.search.results.remarks import remarks_on
+from stages.search.results.scratch import START_LATENCY, Scratch
 from stages.search.results.summary import FINALISTS, Document, Summary, latency_part, table_part
+from stages.search.settled import Settled
 from stages.search.space.candidate import Candidate
 from stages.search.strategies import CONSTANTS as OF_STRATEGIES
 from stages.search.strategies import CONTROLS
@@ -54,60 +53,6 @@ class SearchResult:
     document: Document
     front: Document
     numbers: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Settled:
-    """What `auto` has come to: measured on the network before any cut, on this machine."""
-
-    precision: SettledPrecision
-    alignment: SettledAlignment
-
-
-def settle(ctx: StageContext, original: Network, splits: Splits, scratch: Scratch) -> Settled:
-    """A search that goes on keeps what it began with."""
-    precision = _precision(ctx, original, splits, scratch)
-    return Settled(precision, _alignment(ctx, original.graph, precision, scratch))
-
-
-def _precision(
-    ctx: StageContext, original: Network, splits: Splits, scratch: Scratch
-) -> SettledPrecision:
-    example, _ = splits.search.take(2, seed=ctx.seed)  # torch.export specialises on 1
-    timing = Int8Timing(original.model, example, TimingSetting.of(ctx.config.search))
-    found = settle_precision(
-        ctx.config.search,
-        ctx.config.quantize.mode,
-        timing,
-        begun=scratch.read(PRECISION),
-        note=ctx.note,
-    )
-    if found.document is not None:
-        scratch.write(PRECISION, found.document)
-    return found
-
-
-def _alignment(
-    ctx: StageContext, graph: ChannelGraph, precision: SettledPrecision, scratch: Scratch
-) -> SettledAlignment:
-    """What widths are multiples of."""
-
-    def on_width(done: int, total: int) -> None:
-        if ctx.stopping():
-            raise ctx.interrupted()
-        ctx.progress(done, total, what="convolutions timed for the alignment")
-
-    found = settle_alignment(
-        ctx.config.search,
-        graph,
-        precision=precision.name,
-        begun=scratch.read(ALIGNMENT),
-        note=ctx.note,
-        progress=on_width,
-    )
-    if found.document is not None:
-        scratch.write(ALIGNMENT, found.document)
-    return found
 
 
 class SearchSession:
@@ -346,6 +291,10 @@ class SearchSession:
             document["budget"]["accuracy_drop"] = drop_part(choice)
         if problem.calibration is not None and timer is not None:
             document["latency"] = latency_part(problem, problem.calibration, timer, best)
+        again = Command("pipeline", "run", self.ctx.config_name)
+        align, samples = problem.align, self.settings.latency_samples
+        for remark in remarks_on(document, align, samples, again):
+            self.ctx.warn(remark)
         for name in ("alignment", "precision"):
             if (derived := getattr(self, name).document) is not None:
                 document[name] = derived

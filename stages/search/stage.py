@@ -20,7 +20,8 @@ from pipeline.training.machine import all_cores, device_for, exact_float32
 from stages.search.problem import Network
 from stages.search.results.journal import Journal
 from stages.search.results.scratch import Scratch
-from stages.search.session import SearchSession, Settled, settle
+from stages.search.session import SearchSession
+from stages.search.settled import Settled, settle
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.config.search import Budget
 from pipeline.errors import Command, Set
+from pipeline.runtime.providers import find_provider
 from stages.report.documents import Document, RoundDocuments
 from stages.report.views.wording import counted
 
 _METRICS = {"macs": "MACs", "params": "parameters", "latency": "latency", "latency_ms": "latency"}
+_CLEARLY = 0.1  # of a latency that was asked for
 _UNITS = {
     "divergence": "−KL to the original's outputs, nats",
     "likelihood": "log-likelihood, nats",
@@ -75,6 +78,35 @@ def drop_missed(search: Document, distill: Document, config_name: str) -> str:
     return (
         f"The final network loses {lost:.2f} points on the search split, "
         f"more than the {drop['asked']:g} asked for: {again}"
+    )
+
+
+def latency_missed(search: Document, benchmark: Document, budget: Budget, config_name: str) -> str:
+    """By how much the benchmark missed a latency budget, and what to type; empty where it clearly
+    did not, or timed something else than the search.
+    """
+    key, value = budget.given
+    latency, first = search.get("latency"), benchmark["settings"][0]
+    if latency is None or key == "accuracy_drop" or not _timed_alike(latency, benchmark):
+        return ""
+    asked, took = latency["budget"], 1 / first["ratio"]
+    low, high = (1 / end for end in reversed(first["ci95"]))
+    if low <= (1 + _CLEARLY) * asked and high >= (1 - _CLEARLY) * asked:
+        return ""
+    other = Set(f"search.budget.{key}", float(f"{value * asked / took:.2g}"))
+    again = Command("pipeline", "run", config_name).with_settings(other)
+    return (
+        f"The final network takes {took:.1%} of the base's latency ({low:.1%} to {high:.1%}), "
+        f"where {asked:.1%} was asked for: {again}"
+    )
+
+
+def _timed_alike(latency: Document, benchmark: Document) -> bool:
+    first = benchmark["settings"][0]
+    return (
+        find_provider(latency["provider"]).name == first["provider"]
+        and (latency["batch"], latency["threads"]) == (first["batch"], first["threads"])
+        and latency.get("precision", "fp32") == benchmark["final"]["precision"]
     )
 
 

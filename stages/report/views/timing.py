@@ -21,7 +21,7 @@ def headline(
     """The verdict in one sentence; a speedup is only claimed where its interval excludes 1.
 
     Args:
-        change: of accuracy (`pipeline.claims.paired_change`); None in runs of older releases.
+        change: of accuracy (`pipeline.paired.paired_change`); None in runs of older releases.
     """
     ratio, (low, high) = speedup["ratio"], speedup["ci95"]
     interval = f"({low:.2f} to {high:.2f})"

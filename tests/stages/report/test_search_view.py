@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from report_documents import front_document, trials
+from report_documents import front_document, setting, trials
 
+from pipeline.config.search import Budget
 from stages.report import plots
 from stages.report.views import search as sentences
 from stages.report.views import search_figures as figures
@@ -102,6 +103,27 @@ def test_a_missed_drop_is_said_with_the_command_that_asks_for_less(
     assert missed(0.88) == ""
     assert missed(0.86).startswith("The final network loses 4.00 points on the search split")
     assert missed(0.86).endswith("rlp pipeline run my.yaml --set search.budget.accuracy_drop=1")
+
+
+def test_a_latency_budget_that_the_benchmark_shows_missed_is_said_with_the_next_one(
+    search: dict[str, Any],
+) -> None:
+    def missed(ratio: float, budget: Budget, precision: str = "fp32") -> str:
+        rows = [setting("faster", ratio, 0.97 * ratio, 1.03 * ratio)]
+        found = {"settings": rows, "final": {"precision": precision}}
+        return sentences.latency_missed(search, found, budget, "my.yaml")
+
+    half, in_ms = Budget(latency=0.5), Budget(latency_ms=2.0)
+    assert missed(2.0, half) == missed(1.85, half) == missed(2.2, half) == ""
+    assert missed(1.6, half).startswith("The final network takes 62.5% of the base's latency (60.")
+    assert missed(1.6, half).endswith(
+        "where 50.0% was asked for: rlp pipeline run my.yaml --set search.budget.latency=0.4"
+    )
+    assert missed(3.2, in_ms).endswith("--set search.budget.latency_ms=3.2")
+    assert missed(1.6, half, "int8") == "", "the search timed fp32"
+    assert missed(1.6, Budget(accuracy_drop=1.0)) == "", "no latency was asked for"
+    search["latency"]["batch"] = 8
+    assert missed(1.6, half) == "", "the search timed another batch"
 
 
 def test_latency_in_int8_says_what_int8_alone_takes(search: dict[str, Any]) -> None:

@@ -21,11 +21,12 @@ ARROWS = {
     "tabulate": {"space", "evaluation", "tables", "engine"},
     "results": {"space", "evaluation", "latency", "tables", "problem"},
     "front": {"space", "evaluation", "tables", "problem", "engine"},
-    "session": {*ROOMS, "budget", "problem", "engine", "tabulate", "front"},
+    "settled": {"latency", "problem", "results"},
+    "session": {*ROOMS, "budget", "problem", "engine", "tabulate", "front", "settled"},
     "compare": {*ROOMS, "budget", "problem", "engine", "tabulate"},
     "compare_run": {*ROOMS, "budget", "problem", "engine", "tabulate", "compare"},
     "front_run": {*ROOMS, "budget", "problem", "engine", "tabulate", "front"},
-    "stage": {*ROOMS, "budget", "problem", "engine", "tabulate", "session"},
+    "stage": {*ROOMS, "budget", "problem", "engine", "tabulate", "session", "settled"},
 }
 
 

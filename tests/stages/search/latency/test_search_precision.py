@@ -16,7 +16,7 @@ from search_stages import MadeUpTimer, context
 
 import stages.search.latency.calibration as calibration
 import stages.search.latency.quantized as quantized
-import stages.search.session as session
+import stages.search.settled as module
 from pipeline.config.schema import Config
 from pipeline.config.search import SearchConfig
 from pipeline.errors import ArtifactError, Refused, UsageError
@@ -193,7 +193,7 @@ def quantised_search(
 ) -> dict[str, Any]:
     """A search in which INT8 takes half of what fp32 does."""
     monkeypatch.setattr(calibration, "CandidateTimer", MadeUpTimer)
-    monkeypatch.setattr(session, "Int8Timing", lambda *given: lambda: HALF)
+    monkeypatch.setattr(module, "Int8Timing", lambda *given: lambda: HALF)
     half = StartLatency(0.5, 2e-3)
     monkeypatch.setattr(calibration, "time_start", lambda original, start: half)
     ctx = context(root, **search)
