@@ -170,6 +170,9 @@ def _torchvision(
     return net
 
 
+_TIMM_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+
+
 def _timm(name: str, kwargs: dict[str, Any], in_channels: int, num_classes: int) -> nn.Module:
     import_torchvision()  # timm imports it too, which fails where its operators are missing
     try:
@@ -182,6 +185,11 @@ def _timm(name: str, kwargs: dict[str, Any], in_channels: int, num_classes: int)
         close = difflib.get_close_matches(name, timm.list_models(), n=1)
         meant = f"did you mean timm:{close[0]}?" if close else "timm.list_models() lists them"
         raise UsageError(f"model.source timm:{name}: no such network", hint=meant)
+    if unsafe := [key for key in _TIMM_FILES if key in kwargs]:
+        raise UsageError(
+            f"model.kwargs: {unsafe[0]} lets timm read a file, which may run code in it",
+            hint=Hint("name trained weights in ", Key("model.weights")),
+        )
     # no download
     defaults = {"num_classes": num_classes, "in_chans": in_channels, "pretrained": False}
     return _call(

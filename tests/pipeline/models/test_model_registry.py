@@ -198,6 +198,9 @@ def test_timm_is_asked_for_this_many_classes_and_channels(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "timm", fake)
     config = ModelConfig(source="timm:tinynet", kwargs={"depth": 1})
     assert build_model(config, in_channels=1, num_classes=7).weight.shape == (7, 1, 1, 1)
+    named = ModelConfig(source="timm:tinynet", kwargs={"checkpoint_path": "w.pth"})
+    with pytest.raises(UsageError, match="checkpoint_path lets timm read a file"):
+        build_model(named, in_channels=1, num_classes=7)
     with pytest.raises(UsageError, match="no such network") as caught:
         build_model(ModelConfig(source="timm:tinynot"), in_channels=1, num_classes=7)
     assert "timm:tinynet" in caught.value.hint
