@@ -108,7 +108,7 @@ def _prepare_decoded(
         skipped={split: part.skipped for split, part in raw.items()},
         encodings={"lossless": total},
         sizes={f"{stored[0]}×{stored[1]}": total},
-        remarks=(*source.remarks, *overlaps(_contents(raw["train"]), _contents(raw["test"]))),
+        remarks=(*source.remarks(), *overlaps(_contents(raw["train"]), _contents(raw["test"]))),
     )
     return card, {split: Part(part.labels, pixels=pixels[split]) for split, part in raw.items()}
 

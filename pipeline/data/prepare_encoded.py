@@ -66,7 +66,7 @@ def prepare_encoded(
             cache.save(key, card.to_dict(), arrays)
     skipped = {split: _skipped(images, arrays[f"{split}-good"]) for split, images in raw.items()}
     _check_skipped(card, skipped, config.max_corrupt)
-    card = replace(card, remarks=(*source.remarks, *card.remarks, *_remarks(skipped)))
+    card = replace(card, remarks=(*source.remarks(), *card.remarks, *_remarks(skipped)))
     parts = {split: _part(images, split, arrays) for split, images in raw.items()}
     for split, part in parts.items():
         check_classes(part.labels, split, source)

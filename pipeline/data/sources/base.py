@@ -22,7 +22,6 @@ class Source(ABC):
         about: one sentence for people.
         label: what to call the data set beside a number measured on it.
         splits: `train` and `test`, and `search` where the data come with a validation split.
-        remarks: sentences for people on what was found.
         public: the public set that was asked for by name, whose label a whole copy bears.
     """
 
@@ -31,7 +30,6 @@ class Source(ABC):
     classes: tuple[str, ...]
     label: str
     splits: tuple[str, ...]
-    remarks: tuple[str, ...] = ()
     public: PublicSet | None = None
 
     @classmethod
@@ -43,6 +41,10 @@ class Source(ABC):
     @abstractmethod
     def open(cls, root: Path | None, config: DataConfig) -> Source:
         """Index the files. Raises ArtifactError when they are partial or damaged."""
+
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences for people on what was found; may look at every file's name again."""
+        return ()
 
     @abstractmethod
     def files(self, split: str) -> tuple[Path, ...]:

@@ -63,7 +63,6 @@ class Folders(Source):
             self.classes = _class_folders(root)
             self._listing = divide(_list(root, self.classes), root)
         self.splits = tuple(self._listing)
-        self.remarks = _left_out(root)
 
     @classmethod
     def recognise(cls, root: Path) -> bool:
@@ -79,6 +78,9 @@ class Folders(Source):
     def divided(self) -> bool:
         """Whether it is one folder of classes, split by us."""
         return self._train is None
+
+    def remarks(self) -> tuple[str, ...]:
+        return _left_out(self._root)
 
     def files(self, split: str) -> tuple[Path, ...]:
         return tuple(path for path, _ in self._listing[split])
@@ -137,7 +139,8 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _left_out(root: Path) -> tuple[str, ...]:
     """What lies among the images and is not read, by suffix, with an example."""
-    others = [path for path in _below(root) if not _is_image(path) and path.parent != root]
+    # sorted: a disk lists them in any order
+    others = sorted(path for path in _below(root) if not _is_image(path) and path.parent != root)
     suffixes = Counter(path.suffix.lower() or "without a suffix" for path in others)
     if not others:
         return ()
