@@ -7,9 +7,15 @@ from collections.abc import Callable
 from pipeline.errors import Command, Key
 from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
 from stages.benchmark.int8_causes import INT8_CHECKS
-from stages.benchmark.node_times import BLOCKED, CONVERSIONS, PLAIN, REORDERS, NodeTime
+from stages.benchmark.node_times import (
+    BLOCKED,
+    CONVERSIONS,
+    INSERTED_CAST,
+    PLAIN,
+    REORDERS,
+    NodeTime,
+)
 
-_INSERTED = "InsertedPrecisionFreeCast"  # how onnxruntime names the casts that it adds
 _TINY_US = 10.0  # a node shorter than this is mostly the cost of starting it
 
 
@@ -60,7 +66,9 @@ def _weights_as_inputs(seen: Evidence) -> Cause | None:
 
 def _halves(seen: Evidence) -> Cause | None:
     """Casts around kernels that exist in float32 only."""
-    casts = [node for node in seen.b.nodes if node.op == "Cast" and node.name.startswith(_INSERTED)]
+    casts = [
+        node for node in seen.b.nodes if node.op == "Cast" and node.name.startswith(INSERTED_CAST)
+    ]
     if not seen.b.halves or not casts:
         return None
     share = seen.b.share(casts)

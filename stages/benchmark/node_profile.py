@@ -10,13 +10,19 @@ from typing import Any
 
 from pipeline.runtime.feed import Given
 from pipeline.runtime.worker import Worker
-from stages.benchmark.node_times import BLOCKED, INT8, PLAIN, REORDERS, NodeTime, Profile
+from stages.benchmark.node_times import (
+    BLOCKED,
+    INSERTED_CAST,
+    INT8,
+    PLAIN,
+    REORDERS,
+    NodeTime,
+    Profile,
+)
 from stages.benchmark.protocol import open_at
 from stages.benchmark.setting import Setting
 
 _BLOCKED_SUFFIX = "_nchwc"  # how onnxruntime renames what it moves to channel-blocked kernels
-
-_CAST_PREFIX = "InsertedPrecisionFreeCast_"  # before what it computes in float32 instead of float16
 _FUSED_INTEGER = re.compile(r"_token_\d+$")  # and what it fuses with its conversions
 
 
@@ -84,7 +90,7 @@ def _layer_of(
     """What the file says about a row's layer; None of a node that multiplies nothing."""
     if row["op"] in REORDERS or not _multiplies(row["op"]):
         return None
-    name = row["name"].removeprefix(_CAST_PREFIX).removesuffix(_BLOCKED_SUFFIX)
+    name = row["name"].removeprefix(INSERTED_CAST).removesuffix(_BLOCKED_SUFFIX)
     name = _FUSED_INTEGER.sub("", name)
     return layers.get(name) or layers.get(name.removeprefix("fused "))
 

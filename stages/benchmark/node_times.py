@@ -8,6 +8,7 @@ from typing import Any
 
 REORDERS = ("ReorderInput", "ReorderOutput")  # onnxruntime's copies between its layouts
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+INSERTED_CAST = "InsertedPrecisionFreeCast_"  # of what a provider cannot compute in float16
 BLOCKED, PLAIN, INT8 = "blocked", "plain", "int8"
 _INTEGER = ("QLinear", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantize", "QAttention")
 

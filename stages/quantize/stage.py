@@ -68,8 +68,8 @@ def _quantize(ctx: StageContext, role: str, splits: Splits) -> QuantizeReport:
     return quantize_onnx(
         ctx.input(kind),
         ctx.out / name,
-        _drawn(splits.train, settings.images, ctx.seed),
-        _drawn(splits.search, settings.search_images, ctx.seed),
+        drawn(splits.train, settings.images, ctx.seed),
+        drawn(splits.search, settings.search_images, ctx.seed),
         mode=settings.mode if role == "final" else "auto",
         allowance=Allowance(
             settings.max_accuracy_drop, settings.min_top1_agreement, settings.max_output_error
@@ -83,7 +83,7 @@ def _quantize(ctx: StageContext, role: str, splits: Splits) -> QuantizeReport:
     )
 
 
-def _drawn(images: Images, count: int, seed: int) -> Images:
+def drawn(images: Images, count: int, seed: int) -> Images:
     """`count` images, as even over the classes as they allow, in an order that is a fair sample
     wherever it is cut.
     """

@@ -66,7 +66,7 @@ class BranchRefits:
         """From the first of these images, or of several inputs: as many as it takes, and fit."""
         inputs = (images,) if isinstance(images, Tensor) else images
         forward = survey(model, tuple(item[:2] for item in inputs))
-        count = min(IMAGES, forward.affordable(4 * MAX_BYTES))
+        count = min(IMAGES, max(2, forward.affordable(4 * MAX_BYTES)))
         return cls(model, graph, tuple(item[:count] for item in inputs), forward, seed)
 
     @property

@@ -58,10 +58,8 @@ def main() -> None:
 
 def posed(model: nn.Module, splits: Splits, config: Config) -> SearchProblem:
     """The search, its latency table fitted."""
-    network, settings = (
-        Network(model, trace(model, splits.search.take(2, seed=0)[0])),
-        config.search,
-    )
+    settings, (example, _) = config.search, splits.search.take(2, seed=0)
+    network = Network(model, trace(model, example))
     timed = Calibrator(
         model, network.graph, splits.search, settings, config.seed,
         known={}, on_measure=lambda key, measurement: None,

@@ -15,7 +15,7 @@ from pipeline.config.load import find_config, load_config
 from pipeline.data import load_splits
 from stages.quantize import CALIBRATORS, SCHEMES, Workbench
 from stages.quantize.report import Score
-from stages.quantize.stage import _drawn
+from stages.quantize.stage import drawn
 
 
 def best(bench: Workbench) -> Score:
@@ -37,8 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     config = load_config(find_config(options.config), options.set)
     splits, images = load_splits(config.data, seed=config.seed), config.quantize.images
-    calibration = _drawn(splits.train, images, config.seed)
-    search = _drawn(splits.search, 2000, config.seed)
+    calibration = drawn(splits.train, images, config.seed)
+    search = drawn(splits.search, 2000, config.seed)
     for name in ("base.onnx", "model.onnx"):
         with Workbench(options.run_dir / "export" / name) as bench:
             sketch = bench.sketch(SCHEMES[0])
