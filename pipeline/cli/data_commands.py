@@ -16,7 +16,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-_USUAL_SIZE = 224  # what most networks for photographs are trained at
 
 
 @command(app, "ls", keys=("sources",))
@@ -87,7 +86,7 @@ def import_(
     """Read a folder of images as a run would, check every image, and say what is in it."""
     from pipeline.config.data import DataConfig
     from pipeline.data.load import describe
-    from pipeline.data.prepare_encoded import SizesDiffer
+    from pipeline.data.prepare_encoded import USUAL_SIZE, SizesDiffer
 
     def card(size: int | None) -> Any:
         return describe(DataConfig(source=source, root=str(root), download=False, image_size=size))
@@ -95,7 +94,7 @@ def import_(
     try:
         found = card(image_size)
     except SizesDiffer as error:
-        image_size = _USUAL_SIZE
+        image_size = USUAL_SIZE
         found = card(image_size)
         console.warn(f"{error.message}: shown at {image_size}; --image-size takes another")
     doc = _show(found)

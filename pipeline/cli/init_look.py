@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from pipeline.channels.costs import CostModel
 from pipeline.channels.graph import ChannelGraph
-from pipeline.cli.init_seen import USUAL, Normalisation, Seen, Size, Stored
+from pipeline.cli.init_seen import Normalisation, Seen, Size, Stored
 from pipeline.config.schema import Config
 from pipeline.data.content import Decoded
 from pipeline.data.decode import survey
 from pipeline.data.load import describe, load_splits
+from pipeline.data.prepare_encoded import USUAL_SIZE
 from pipeline.data.sources import open_source
 from pipeline.errors import UsageError
 from pipeline.models.files import save_model
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 AS_THEY_ARE = None
 _ALIGNS = (8, 4, 2, 1)
-_SIDES = (32, 48, 64, 96, 128, 160, 192, USUAL, 256, 299)
+_SIDES = (32, 48, 64, 96, 128, 160, 192, USUAL_SIZE, 256, 299)
 _SCORED, _LOOKED_AT = 256, 8  # images
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -58,7 +59,8 @@ def look(config: Config, folder: Path) -> Seen:
     stored = stored_images(config)
     said: list[str] = []
     model = _network(config, stored, folder, said.append)
-    native = getattr(model, "pretrained_cfg", None) or {}
+    native = getattr(model, "pretrained_cfg", None)  # as timm's networks have it
+    native = native if isinstance(native, dict) else {}
     given = config.data.image_size
     sides = [given] if given else list(usable_sides(stored, native, config.model.weights))
     side, odd = first_that_runs(model, stored, sides)
@@ -134,7 +136,7 @@ def usable_sides(
         yield AS_THEY_ARE
         first = stored.middle + 1
     else:
-        trained = (native.get("input_size") or (3, USUAL))[-1] if weights else USUAL
+        trained = (native.get("input_size") or (3, USUAL_SIZE))[-1] if weights else USUAL_SIZE
         fits = [side for side in _SIDES if side <= min(stored.middle, trained)]
         first = (
             trained if weights and stored.middle >= trained else (fits or _SIDES)[-1 if fits else 0]
@@ -208,8 +210,9 @@ def _normalised(
     ways: dict[str, Normalisation] = {"the images' own": (card.mean, card.std)}
     if card.in_channels == 3:
         ways |= {"ImageNet's": IMAGENET, "one half": _HALVES}
-    if native.get("mean") and len(native["mean"]) == card.in_channels:
-        ways["the architecture's"] = tuple(native["mean"]), tuple(native["std"])
+    theirs = tuple(native.get("mean") or ()), tuple(native.get("std") or ())
+    if {len(values) for values in theirs} == {card.in_channels}:
+        ways["the architecture's"] = theirs
     scores = {name: _scored(model, pixels, y, way) for name, way in ways.items()}
     ranked = sorted(scores, key=lambda name: scores[name][0])
     best = ways[ranked[0]]

@@ -6,14 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.data.prepare_encoded import LARGEST_HELD, USUAL_SIZE
+
 if TYPE_CHECKING:
     from pipeline.channels.graph import ChannelGraph
     from pipeline.data.card import DataCard
 
 Size = tuple[int, int]  # height, width
-USUAL = 224
-"""Side in pixels that classifiers of photographs are made for."""
-_HELD = 96  # as pipeline.data holds them; larger ones must be square
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel."""
@@ -34,7 +33,7 @@ class Stored:
         if len(self.sizes) != 1:
             return False
         (height, width) = next(iter(self.sizes))
-        return max(height, width) <= _HELD or height == width <= USUAL
+        return max(height, width) <= LARGEST_HELD or height == width <= USUAL_SIZE
 
     @property
     def middle(self) -> int:

@@ -77,6 +77,7 @@ def _prepare_decoded(
     """Sets whose files hold plain pixels: always in memory."""
     total = sum(len(part.labels) for part in raw.values())
     *stored, channels = raw["train"].pixels.shape[1:]
+    channels = channels if config.channels == "auto" else config.channels
     height, width = stored if config.image_size is None else [config.image_size] * 2
     megabytes = total * height * width * channels / 1e6
     if megabytes > config.in_memory_mb:
@@ -90,7 +91,6 @@ def _prepare_decoded(
             ),
         )
     fit = Fit(height, width, config.resize)
-    channels = channels if config.channels == "auto" else config.channels
     pixels = {
         split: resize_all(with_channels(part.pixels, channels), fit) for split, part in raw.items()
     }

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
 LARGEST_HELD = 96
 """Height or width in pixels up to which images are held decoded in memory."""
+USUAL_SIZE = 224
+"""Height and width in pixels that classifiers of photographs are made for."""
 FULL_CHECK = 20_000
 """Streamed images of a split up to which each is decoded once to know that it can be."""
 STATISTICS = 1_000
 """Streamed images whose pixels give mean and std, spread evenly over the train split."""
 _CACHE_VERSION = 2
-_RESIZE = Hint.set("data.image_size", 224, "resizes and crops them")
+_RESIZE = Hint.set("data.image_size", USUAL_SIZE, "resizes and crops them")
 
 
 class SizesDiffer(UsageError):
