@@ -45,7 +45,7 @@ def show(
 
     if (Path(config) / RUN.file).is_file():
         if sets:
-            hint = Hint.command("stage", "NAME", "--run", config, says="takes settings")
+            hint = Hint.command("stage", "search", "--run", config, says="takes settings")
             raise UsageError("--set changes nothing of a run that was made", hint=hint)
         settings = read_run(Path(config))[0].model_dump(mode="json")
     else:

@@ -102,7 +102,7 @@ class Planner:
     data_sha256: str | None = None
     outside: bool = True
     _external: dict[str, dict[str, str]] = field(default_factory=dict)
-    _sha256: HashCache = field(default_factory=HashCache)
+    hashes: HashCache = field(default_factory=HashCache)
 
     def __post_init__(self) -> None:
         self.config = Tried.read(self.stages, self.config, self.run).settled(self.config)
@@ -137,7 +137,7 @@ class Planner:
         try:
             manifest = read_manifest(self.run, stage.name)
             damage = (
-                damaged_outputs(self.run, stage.name, manifest, self._sha256) if manifest else {}
+                damaged_outputs(self.run, stage.name, manifest, self.hashes) if manifest else {}
             )
         except ArtifactError as error:
             manifest, damage = None, {"changed": error.message}

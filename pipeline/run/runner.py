@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,13 @@ from pipeline.run.artifacts import KINDS, RUN
 from pipeline.run.commit import commit, recover, staging
 from pipeline.run.going_back import Tried, ends
 from pipeline.run.inside import open_run
-from pipeline.run.manifest import Dependencies, accept_edits, read_manifest, write_manifest
+from pipeline.run.manifest import (
+    Dependencies,
+    HashCache,
+    accept_edits,
+    read_manifest,
+    write_manifest,
+)
 from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
 from pipeline.run.resources import resource_errors
 from pipeline.run.rounds import PlacedStage
@@ -49,7 +55,12 @@ class Watcher(Reporter, Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One command to the runner. `resume_command` is printed when it is interrupted."""
+    """One command to the runner.
+
+    Attributes:
+        resume_command: printed when it is interrupted.
+        hashes: of files, each taken once a command however often the run is planned.
+    """
 
     stages: Sequence[PlacedStage]
     config: Config
@@ -58,6 +69,7 @@ class Request:
     selection: Selection = EVERYTHING
     resume_command: str = ""
     accept_edited: bool = False
+    hashes: HashCache = field(default_factory=HashCache, compare=False)
 
 
 def read_run(run: Path) -> tuple[Config, str]:
@@ -170,7 +182,9 @@ def _again(request: Request, tried: Tried, step: Step) -> Tried | None:
 
 
 def _planner(request: Request, card: Any) -> Planner:
-    return Planner(request.stages, request.config, request.run, data_key(card))
+    return Planner(
+        request.stages, request.config, request.run, data_key(card), hashes=request.hashes
+    )
 
 
 @contextmanager

@@ -51,7 +51,8 @@ def _dynamic(seen: Evidence) -> Cause | None:
         max(share, 0.5),
         f"it is quantised dynamically: {len(found)} activations are measured anew at every call, "
         "and int32 results go back to float32 by Cast and Mul; all that takes "
-        f"{share:.0%} of the time, and {Command('quantize', 'MODEL.onnx')} fixes the scales once",
+        f"{share:.0%} of the time, and "
+        f"{Command('quantize', 'MODEL.onnx', '--calibration', 'IMAGES')} fixes the scales once",
     )
 
 

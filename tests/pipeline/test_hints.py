@@ -56,6 +56,8 @@ def words_of(node: ast.expr) -> list[str]:
         return [node.value]
     if isinstance(node, ast.Name) and node.id == "key":  # of a stage; looked up below
         return ["seed"]
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "keys":  # of a training
+        return [f"{section}.{node.attr}" for section in TRAINING]
     if isinstance(node, ast.JoinedStr):
         parts = [
             ast.unparse(v.value) if isinstance(v, ast.FormattedValue) else v.value

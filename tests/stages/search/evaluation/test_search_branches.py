@@ -9,6 +9,7 @@ import torch
 from pipeline.channels.widths import LayerWidths
 from pipeline.models.registry import BUILTIN
 from stages.prune import ChannelPlan, prune
+from stages.reconstruct.branch_refits import BranchRefits
 from stages.reconstruct.independent import Moments
 from stages.search.evaluation.candidate_network import CandidateNetwork
 from stages.search.latency.table import LatencyCost
@@ -23,8 +24,7 @@ def test_branches_come_and_go(fitted: bool) -> None:
     net = BUILTIN["resnet20"](num_classes=4, width=8).eval()
     graph = trace(net, X[:1])
     ids = [group.id for group in graph.prunable]
-    moments = Moments(net, graph, X)
-    moments.measure_branches(net, X)
+    moments = Moments(net, graph, X, branches=BranchRefits.of(net, graph, X))
     candidate = CandidateNetwork(net, graph, ids, moments.refitted if fitted else ())
     even = ChannelPlan.uniform(graph, 0.4).keep
     for drop in [("layer1.0",), (), ("layer2.0", "layer1.0"), ("layer3.2",)]:
