@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.errors import UsageError
+from pipeline.errors import Command, Hint, UsageError
 from pipeline.training.fusion import fuse_batchnorms
 from pipeline.training.small_convolutions import use_small_convolutions
 
@@ -39,8 +39,10 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
     raise UsageError(
         f"in training mode the network returns a {type(answers).__name__}, and a loss takes its "
         "logits (N, classes) alone",
-        hint="name a factory without auxiliary outputs, or train what is left yourself: "
-        "rlp stage distill --run RUN --weights FILE",
+        hint=Hint(
+            "name a factory without auxiliary outputs, or train what is left yourself: ",
+            Command("stage", "distill", "--run", "RUN", "--weights", "FILE"),
+        ),
     )
 
 

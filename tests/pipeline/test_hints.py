@@ -63,6 +63,8 @@ def words_of(node: ast.expr) -> list[str]:
             ast.unparse(v.value) if isinstance(v, ast.FormattedValue) else v.value
             for v in node.values
         ]  # type: ignore[attr-defined]
+        if parts[0] == "search.budget.":  # any of them
+            return [key for key in KEYS if key.startswith(parts[0])]
         if parts[0] == "section":
             return [section + "".join(parts[1:]) for section in TRAINING]
     return ["1"]
