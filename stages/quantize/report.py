@@ -18,7 +18,7 @@ class Score:
         accuracy, fp32_accuracy: share named correctly; None where there are no labels.
         drop: points of accuracy lost, image by image; without labels the share in percent of the
             images on which the two name another class, which bounds it.
-        drop_ci95: its 95 % interval, from the spread of the differences image by image.
+        drop_ci95: its 95 % interval, image by image (`pipeline.paired`).
         top1_agreement: share of the images on which both name the same class.
         output_error: root mean square of the outputs' differences, relative to the standard
             deviation of the fp32 outputs.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import ArtifactError
+from pipeline.paired import paired_change
 from pipeline.runtime.providers import CPU
 from pipeline.runtime.worker import Worker
 from stages.quantize.images import ArrayImages, Batches, first
@@ -99,20 +100,20 @@ def compare(expected: np.ndarray, found: np.ndarray, labels: np.ndarray | None) 
     most that the accuracy can have lost.
     """
     named, before = found.argmax(axis=1), expected.argmax(axis=1)
-    lost = (before != named).astype(float)
+    gained, lost = np.zeros(len(found), bool), before != named
     accuracy: tuple[float | None, float | None] = (None, None)
     if labels is not None:
         right, was_right = named == labels, before == labels
-        lost = was_right.astype(float) - right.astype(float)
+        gained, lost = right & ~was_right, was_right & ~right
         accuracy = (float(right.mean()), float(was_right.mean()))
-    drop = 100 * float(lost.mean())
-    half = 196 * float(lost.std()) / len(lost) ** 0.5
+    change = paired_change(len(found), int(gained.sum()), int(lost.sum()))
+    low, high = change["ci95"]
     return Score(
         images=len(found),
         accuracy=accuracy[0],
         fp32_accuracy=accuracy[1],
-        drop=drop,
-        drop_ci95=(drop - half, drop + half),
+        drop=0.0 - change["points"],  # 0, not -0
+        drop_ci95=(-high, -low),
         top1_agreement=float((named == before).mean()),
         output_error=_relative_error(expected.astype(np.float64), found.astype(np.float64)),
     )
