@@ -38,7 +38,7 @@ def chance_sentence(what: str, accuracy: float, classes: int) -> str:
     return (
         f"{what} names {accuracy:.2%} of the images correctly, which guessing among {classes} "
         "classes does too: were its weights trained with other mean and std, image size or order "
-        "of classes?"
+        "of classes? data.mean, data.std, data.image_size and data.classes say which"
     )
 
 
