@@ -64,7 +64,7 @@ def words_of(node: ast.expr) -> list[str]:
             for v in node.values
         ]  # type: ignore[attr-defined]
         if parts[0] == "search.budget.":  # any of them
-            return [key for key in KEYS if key.startswith(parts[0])]
+            return sorted(key for key in KEYS if key.startswith(parts[0]))
         if parts[0] == "section":
             return [section + "".join(parts[1:]) for section in TRAINING]
     return ["1"]
