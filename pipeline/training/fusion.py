@@ -83,7 +83,8 @@ def _followers(network: nn.Module, x: Tensor) -> list[tuple[nn.Conv2d, nn.BatchN
 
 def _is_fusible(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
-        return True
+        # a weight that is computed at every call, as by weight norm, cannot be replaced
+        return "weight" in module._parameters
     return type(module) is nn.BatchNorm2d and module.track_running_stats
 
 

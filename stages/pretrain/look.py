@@ -51,7 +51,8 @@ def check_scores(model: nn.Module, images: Tensor, where: str) -> None:
     Raises:
         ArtifactError: naming the batch norms that are to blame, if any.
     """
-    with mode(model, False), torch.no_grad():
+    with preserved(model) as before, mode(model, False), torch.no_grad():
+        before.copy_tensors()
         finite = bool(model(images).isfinite().all())
     broken = [
         f"running_var of {name} is negative"
@@ -62,9 +63,9 @@ def check_scores(model: nn.Module, images: Tensor, where: str) -> None:
     ]
     if not finite or broken:
         why = f" ({first_three(broken)})" if broken else ""
-        what = "the variance of a batch norm" if finite else "the network's outputs on real images"
+        what = "a variance is negative" if finite else "outputs on real images are NaN or infinite"
         raise ArtifactError(
-            f"{where}: {what} cannot be used: NaN or infinity{why}",
+            f"{where}: {what}{why}",
             hint="the training that made the weights diverged; use other weights",
         )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from pipeline.config.schema import ModelConfig
 from pipeline.models import build_model
@@ -88,3 +91,14 @@ def test_without_weights_and_under_autocast() -> None:
             fuse_batchnorms(network, x)
         torch.testing.assert_close(network(x), before)
     assert _norms_left(network) == 0
+
+
+@pytest.mark.parametrize("norm", [weight_norm, parametrizations.weight_norm])
+def test_a_weight_that_is_computed_stays(norm: Callable[[nn.Module], nn.Module]) -> None:
+    network = _unsettled(nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)))
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        before = network(x)
+        fuse_batchnorms(network, x)
+        assert torch.equal(network(x), before)
+    assert _norms_left(network) == 1
