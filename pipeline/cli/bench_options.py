@@ -9,10 +9,15 @@ import typer
 from pipeline.errors import UsageError
 
 
+def _is_number(text: str) -> bool:
+    # Python refuses to read numbers of thousands of digits, and no size has ten
+    return text.isdecimal() and len(text) < 10
+
+
 def counts(text: str) -> list[int]:
     """The whole numbers of `--batch 1,32`. Raises typer.BadParameter for anything else."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
+    if not all(map(_is_number, parts)):
         raise typer.BadParameter(f"{text} is not a whole number, nor several as in 1,32")
     return [int(part) for part in parts]
 
@@ -43,7 +48,7 @@ def sizes(texts: Sequence[str]) -> dict[str, list[int]]:
         # a name may hold colons and equals signs, as TensorFlow's `input:0` does
         name, _, size = text.rpartition("=")
         parts = size.lower().split("x")
-        if not all(part.isdecimal() and int(part) for part in parts):
+        if not all(_is_number(part) and int(part) for part in parts):
             raise UsageError(
                 f"--shape {text}: expected sizes such as 3x224x224 or NAME=3x224x224",
                 hint="leave the batch out: --batch is for it",

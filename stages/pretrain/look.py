@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import ArtifactError, Hint, Key, OutOfMemory, UsageError
 from pipeline.modes import mode
-from pipeline.words import first_three
+from pipeline.words import count_of, first_three
 from stages.trace.capture.model_state import preserved
 from stages.trace.capture.refusals import checked_inputs, what_stopped
 from stages.trace.capture.source_lines import inside_library, line_of
@@ -109,10 +109,9 @@ def _scores(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
         raise UsageError(f"the network returns {found}, {wanted}", hint=_WRAP)
     columns = output.shape[1]
     if columns < num_classes:
-        outputs = "1 output" if columns == 1 else f"{columns} outputs"
         one = "a binary network with one logit z must return two, [0, z]; "
         raise UsageError(
-            f"the network has {outputs}, the data have {num_classes} classes",
+            f"the network has {count_of(columns, 'output')}, the data have {num_classes} classes",
             hint=Hint(one if columns == 1 else "", "see ", Key("model.kwargs")),
         )
     return output

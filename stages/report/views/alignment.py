@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.words import count_of
 from stages.report import plots
-from stages.report.views.wording import counted, provider
+from stages.report.views.wording import provider
 
 _WORTH_SAYING = 1.05  # of the best multiple's time a channel
 
@@ -38,6 +39,6 @@ def alignment_sentence(alignment: Mapping[str, Any], plan: Mapping[str, Any]) ->
     ]
     lost = f"; time a channel is {', '.join(costs)}" if costs else ""
     made = f" The plan was made with multiples of {used}." if used else ""
-    where = f"{provider(alignment['provider'])}, {counted(alignment['threads'], 'thread')}"
+    where = f"{provider(alignment['provider'])}, {count_of(alignment['threads'], 'thread')}"
     pays = f"channel counts that are multiples of {multiple} pay"
     return f"On this machine ({where}) {pays}{lost}.{made}"

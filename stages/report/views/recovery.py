@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.words import count_of
 from stages.report import plots
-from stages.report.views.wording import counted
 
 
 def proof_sentence(cut: Mapping[str, Any]) -> str:
@@ -25,7 +25,7 @@ def rotation_sentence(rotation: Mapping[str, Any]) -> str:
     if not groups:
         return ""
     return (
-        f"Before the search the channels of {counted(len(groups), 'linear trunk')} were turned to "
+        f"Before the search the channels of {count_of(len(groups), 'linear trunk')} were turned to "
         f"principal components ({', '.join(groups)}): the same function, the largest difference "
         f"{rotation['difference']:.1e} of the largest output in float64."
     )
@@ -40,7 +40,7 @@ def recovery_sentence(reconstruction: Mapping[str, Any], distill: Mapping[str, A
     if own := distill.get("weights"):
         ending = f"with the weights of your own training ({own['name']}) {accuracy['final']:.2%}"
     else:
-        trained = f", after {counted(epochs, 'epoch')} ({distill['mode']}) {accuracy['final']:.2%}"
+        trained = f", after {count_of(epochs, 'epoch')} ({distill['mode']}) {accuracy['final']:.2%}"
         settled = f"after batch-norm re-estimation {accuracy['batchnorm']:.2%}"
         ending = settled + (trained if epochs else "")
     return (

@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.config.search import Budget
 from pipeline.errors import Command, Set
 from pipeline.runtime.providers import find_provider
+from pipeline.words import count_of
 from stages.report.documents import Document, RoundDocuments
-from stages.report.views.wording import counted
 
 _METRICS = {"macs": "MACs", "params": "parameters", "latency": "latency", "latency_ms": "latency"}
 _CLEARLY = 0.1  # of a latency that was asked for
@@ -120,7 +120,7 @@ def strategy_rows(search: Document) -> list[dict[str, Any]]:
     base, best = search["base"], search["best"]
     rows = []
     for row in sorted(search["strategies"], key=lambda row: -row["score"]):
-        name, count = row["strategy"], counted(row["trials"], "candidate")
+        name, count = row["strategy"], count_of(row["trials"], "candidate")
         mine = name == search["strategy"]
         rows.append({"name": name, "what": count, "mine": mine, **_cells(row, base)})
     if search.get("finalists"):
@@ -203,7 +203,7 @@ def latency_sentence(search: Document) -> str:
     return (
         f"The latency table was fitted to {found['samples']} {quantised}candidates timed on this "
         "machine "
-        f"({found['provider']}, batch {found['batch']}, {counted(found['threads'], 'thread')}; "
+        f"({found['provider']}, batch {found['batch']}, {count_of(found['threads'], 'thread')}; "
         f"the base takes {found['base_ms']:.3f} ms{alone}). "
         f"Median error of its predictions: {cross:.1%} cross-validated{after}. "
         f"The plan: predicted {found['predicted']:.1%} of the base's latency{measured}, "

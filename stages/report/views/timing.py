@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.claims import change_sentence, change_text
+from pipeline.words import count_of
 from stages.report import plots
-from stages.report.views.wording import counted, ms, provider
+from stages.report.views.wording import ms, provider
 
 _NO_DIFFERENCE = "no difference shown"
 
@@ -30,7 +31,7 @@ def headline(
         "slower": f"Slower: {ratio:.2f} times the speed of the base {interval}",
         _NO_DIFFERENCE: f"No difference in speed shown: ratio {ratio:.2f} {interval}",
     }[speedup["verdict"]]
-    threads = counted(speedup["threads"], "thread")
+    threads = count_of(speedup["threads"], "thread")
     precision = {"int8": "INT8, "}.get(speedup["precision"], "")
     where = f"{precision}batch {speedup['batch']}, {threads}, {provider(speedup['provider'])}"
     points = 100 * (final["accuracy"] - base["accuracy"])
@@ -83,7 +84,7 @@ def speedup_plot(settings: Sequence[Mapping[str, Any]]) -> str:
     """All settings, over the widest A/A control."""
     rows = []
     for s in settings:
-        name = f"batch {s['batch']}, {counted(s['threads'], 'thread')}"
+        name = f"batch {s['batch']}, {count_of(s['threads'], 'thread')}"
         rows.append((name, s["ratio"], *s["ci95"]))
     # one band for all rows: the widest, so that none looks surer than it is
     control = max(max(abs(1 - edge) for edge in s["aa_ci95"]) for s in settings)

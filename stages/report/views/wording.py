@@ -8,11 +8,6 @@ def ms(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 thread`, `2 threads`."""
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"
-
-
 def provider(name: str) -> str:
     """`CPU` for CPUExecutionProvider."""
     return name.removesuffix("ExecutionProvider")

@@ -113,6 +113,7 @@ def test_a_busy_machine_is_said_beside_the_verdict_with_the_command_to_repeat(
         (("--batch", "two"), "two is not a whole number"),
         (("--shape", "3xwide"), "--shape 3xwide: expected sizes"),
         (("--shape", "x="), "--shape x=: expected sizes"),
+        (("--shape", "9" * 5000), "expected sizes"),
         (("--shape", "9x8x8"), "--shape 9x8x8: the files take float32 1×8×8×8"),
     ],
 )
