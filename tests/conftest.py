@@ -11,8 +11,14 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fake_run
+import hypothesis
 import pytest
 import torch
+
+# The same examples in every run: what passed here passes there. `--hypothesis-profile=default`
+# looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True, scope="session")

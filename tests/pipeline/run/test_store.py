@@ -21,7 +21,7 @@ SEALED = Sealed("k", "", ("a.json",), 1 << 20, "a thing")
 SCALARS = (
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
 )
@@ -52,6 +52,12 @@ def test_same_object_gives_the_same_bytes(obj: dict[str, Any], chance: Any) -> N
     assert store.dump_json(json.loads(store.dump_json(obj))) == store.dump_json(obj), (
         "not a fixed point"
     )
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400])
+def test_an_integer_that_nothing_counts_up_to_is_no_json(value: int) -> None:
+    with pytest.raises(ArtifactError, match="more than 64 bits"):
+        store.parse_json(json.dumps([value]).encode(), "a.json")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
