@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import RlpError
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker
 from stages.benchmark.fingerprint import cores, resolve_threads
 
-# Other work slows most calls, and those of a larger network more; the fastest few show the network.
-FLOOR_QUANTILE = 0.02
-_ROUNDS = 4
+# Many short rounds: a processor's speed changes within milliseconds, and in a short round it is the
+# same for both sides. A network too slow for that gets fewer.
+_ROUNDS = (4, 16)
+
+Calls = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class RelativeLatency:
 
     Attributes:
         seconds, reference_seconds: medians of a call.
-        fraction: candidate ÷ reference by the floor of their calls, the 2 % quantile of each.
+        fraction: candidate ÷ reference, the median over the rounds of the ratio of their medians.
     """
 
     seconds: float
@@ -101,17 +105,19 @@ class LatencyWorker:
         threads: int | None = None,
         min_time: float = 0.1,
     ) -> RelativeLatency:
-        """Both in ABBA slots, at least `min_time` seconds each; raises as `time` does."""
+        """Both in ABBA slots, about `min_time` seconds each; raises as `time` does."""
         if self._reference is None:
             raise ValueError("LatencyWorker was made without a reference")
         sides = {
             "reference": self._opened("reference", self._reference, batch, threads),
             "candidate": self._opened("candidate", model, batch, threads),
         }
-        candidate, reference = _alternating(sides, min_time)
-        floor = [float(np.quantile(times, FLOOR_QUANTILE)) for times in (candidate, reference)]
+        rounds = _alternating(sides, min_time)
+        medians = np.array([[np.median(calls) for calls in one] for one in rounds])
+        calls = [np.concatenate(side) for side in zip(*rounds, strict=True)]
         return RelativeLatency(
-            float(np.median(candidate)), float(np.median(reference)), floor[0] / floor[1]
+            *(float(np.median(side)) for side in calls),
+            float(np.median(medians[:, 0] / medians[:, 1])),
         )
 
     def _opened(
@@ -148,12 +154,16 @@ class LatencyWorker:
         return self._workers[side]
 
 
-def _alternating(sides: dict[str, Worker], min_time: float) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of every call of the candidate and of the reference, in ABBA slots."""
-    calls: dict[str, list[int]] = {"reference": [], "candidate": []}
+def _alternating(sides: dict[str, Worker], min_time: float) -> list[tuple[Calls, Calls]]:
+    """Seconds of every call of the candidate and of the reference, a pair an ABBA round."""
     order = ("reference", "candidate", "candidate", "reference")
-    for turn in range(_ROUNDS):
+    least, most = _ROUNDS
+    rounds: list[tuple[Calls, Calls]] = []
+    end = time.monotonic() + 2 * min_time
+    while len(rounds) < least or (len(rounds) < most and time.monotonic() < end):
+        calls: dict[str, list[int]] = {"candidate": [], "reference": []}
         # each leads half of the rounds: the other one evicts caches
-        for side in order if turn % 2 == 0 else order[2:] + order[:2]:
-            calls[side] += sides[side].slot(seconds=min_time / (2 * _ROUNDS), least=2)
-    return np.array(calls["candidate"]) / 1e9, np.array(calls["reference"]) / 1e9
+        for side in order if len(rounds) % 2 == 0 else order[2:] + order[:2]:
+            calls[side] += sides[side].slot(seconds=min_time / (2 * most), least=2)
+        rounds.append((np.array(calls["candidate"]) / 1e9, np.array(calls["reference"]) / 1e9))
+    return rounds

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import ArtifactError
 from stages.benchmark import LatencyWorker
+from stages.benchmark.latency import _alternating
 from stages.benchmark.probes import conv_chain
 
 SMALL, LARGE = conv_chain(16, 8, repeat=2), conv_chain(128, 16, repeat=2)
@@ -23,19 +24,37 @@ def test_times_and_compares() -> None:
         assert worker.relative(SMALL, min_time=0.01, batch=2).fraction < 0.5
 
 
-def test_a_busy_machine_flatters_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Disturbed:
-        def __init__(self, floor: int, usual: int) -> None:
-            self.calls = [floor] * 4 + [usual] * 36
+def test_a_changing_machine_flatters_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its speed differs from round to round, and other work falls into slots of both sides."""
+    asked: list[str] = []
+
+    class Changing:
+        def __init__(self, side: str, usual: int, disturbed: tuple[int, ...]) -> None:
+            self.side, self.usual, self.disturbed = side, usual, disturbed
 
         def slot(self, seconds: float, least: int) -> list[int]:
-            return self.calls
+            turn = len(asked) // 4
+            asked.append(self.side)
+            slower = 9 if turn in self.disturbed else 1
+            return [self.usual * (1 + turn % 3) * slower] * 5
 
-    sides = {"reference": Disturbed(100_000, 300_000), "candidate": Disturbed(50_000, 60_000)}
+    sides = {
+        "reference": Changing("reference", 100_000, (3, 4)),
+        "candidate": Changing("candidate", 50_000, (5,)),
+    }
     monkeypatch.setattr(LatencyWorker, "_opened", lambda self, side, *_: sides[side])
-    found = LatencyWorker(LARGE).relative(SMALL)
-    assert found.fraction == pytest.approx(0.5)
-    assert (found.seconds, found.reference_seconds) == pytest.approx((60e-6, 300e-6))
+    assert LatencyWorker(LARGE).relative(SMALL, min_time=60).fraction == pytest.approx(0.5)
+    assert asked.count("reference") == asked.count("candidate") == 32
+    # who leads a round finds the other one's data in the caches: each leads half of them
+    assert asked[0] != asked[4]
+
+
+def test_a_slow_network_gets_fewer_rounds() -> None:
+    with LatencyWorker(LARGE) as worker:
+        rounds = _alternating({side: worker._opened(side, LARGE, None, None)
+                               for side in ("reference", "candidate")}, 1e-9)  # fmt: skip
+        assert [len(calls) for calls in rounds[0]] == [4, 4]
+        assert len(rounds) == 4
 
 
 def test_outlives_a_broken_candidate_and_a_dead_child() -> None:
