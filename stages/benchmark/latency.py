@@ -114,9 +114,10 @@ class LatencyWorker:
         }
         rounds = _alternating(sides, min_time)
         medians = np.array([[np.median(calls) for calls in one] for one in rounds])
-        calls = [np.concatenate(side) for side in zip(*rounds, strict=True)]
+        candidate, reference = (np.concatenate(side) for side in zip(*rounds, strict=True))
         return RelativeLatency(
-            *(float(np.median(side)) for side in calls),
+            float(np.median(candidate)),
+            float(np.median(reference)),
             float(np.median(medians[:, 0] / medians[:, 1])),
         )
 
