@@ -131,6 +131,7 @@ def _content(kind: str, name: str, digest: str) -> bytes:
     described = KINDS[kind]
     if isinstance(described, Document):
         empty = {name: _EMPTY[types] for name, types in described.fields.items()}
+        empty |= {name: {digest: "0"} for name in described.matters[:1]}
         return store.dump_json(described.stamp({**empty, "digest": digest}))
     return f"{kind} {name} {digest}\n".encode()
 

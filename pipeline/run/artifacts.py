@@ -117,6 +117,7 @@ _KINDS: tuple[Kind, ...] = (
         256 * _MB,
         "the units that every group keeps, and the branches that go",
         {"keep": dict, "metadata": dict},
+        matters=("keep", "drop"),  # not how it was found: another search may find it again
         schema_version=2,  # one that drops branches is another network to who ignores them
     ),
     TRIALS,

@@ -90,9 +90,22 @@ class Document(Stamped):
 
     Attributes:
         fields: that every document of this kind has, and their types.
+        matters: keys that alone decide what is made from it; empty: every byte does.
     """
 
     fields: Mapping[str, FieldType] = field(default_factory=dict)
+    matters: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def content(self, path: Path) -> str:
+        """sha256 of what matters in the document at `path`.
+
+        Raises:
+            ArtifactError: as `read`.
+        """
+        found = self.read(path)
+        return hashlib.sha256(
+            store.dump_json({key: found.get(key) for key in self.matters})
+        ).hexdigest()
 
     def body(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """Inverse of `stamp`."""

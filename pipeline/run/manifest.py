@@ -15,7 +15,8 @@ from typing import Any
 
 from pipeline.errors import ArtifactError, Hint
 from pipeline.run import store
-from pipeline.run.artifacts import MANIFEST, kinds_of
+from pipeline.run.artifacts import KINDS, MANIFEST, kinds_of
+from pipeline.run.documents import Document, Kind
 from pipeline.system import cpu_name, package_versions
 
 _PACKAGES = ("rlp-cnn", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
@@ -25,8 +26,8 @@ _PACKAGES = ("rlp-cnn", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
 class Dependencies:
     """All that a stage's result depends on; equal needs mean a fresh result.
 
-    `inputs` maps `stage/file` to sha256, `external` a file outside the run to sha256, `data` is the
-    content hash of the images (empty where the stage uses none).
+    `inputs` maps `stage/file` to sha256 (`counted`), `external` a file outside the run to sha256,
+    `data` is the content hash of the images (empty where the stage uses none).
     """
 
     stage: str
@@ -108,12 +109,7 @@ def write_manifest(
         for name in kind.files:
             if kind.optional and not os.path.lexists(folder / name):
                 continue
-            size = store.check_regular(folder / name, kind.max_bytes)
-            outputs[name] = {
-                "kind": kind.name,
-                "sha256": store.sha256_file(folder / name),
-                "bytes": size,
-            }
+            outputs[name] = {"kind": kind.name, **_measured(kind, folder / name)}
     MANIFEST.write(
         folder / MANIFEST.file,
         {
@@ -133,6 +129,21 @@ def write_manifest(
             "accepted_edits": [],
         },
     )
+
+
+def _measured(kind: Kind, path: Path) -> dict[str, Any]:
+    """Size and hashes of an output."""
+    size, digest = store.check_regular(path, kind.max_bytes), store.sha256_file(path)
+    part = isinstance(kind, Document) and kind.matters
+    content = {"content": kind.content(path)} if part else {}
+    return {"sha256": digest, "bytes": size, **content}
+
+
+def counted(entry: Mapping[str, Any]) -> str:
+    """The hash of an output that what is made from it depends on: of what matters in it, where
+    that is not every byte.
+    """
+    return str(entry.get("content", entry["sha256"]))
 
 
 def read_manifest(run: Path, stage: str) -> dict[str, Any] | None:
@@ -257,8 +268,8 @@ def accept_edits(run: Path, stage: str) -> list[str]:
     edited = []
     for name, entry in (manifest or {"outputs": {}})["outputs"].items():
         path = run / stage / name
-        if path.exists() and (digest := store.sha256_file(path)) != entry["sha256"]:
-            entry.update(sha256=digest, bytes=store.check_regular(path))
+        if path.exists() and store.sha256_file(path) != entry["sha256"]:
+            entry.update(_measured(KINDS[entry["kind"]], path))
             edited.append(name)
     if manifest and edited:
         manifest["accepted_edits"] = sorted({*manifest["accepted_edits"], *edited})

@@ -13,7 +13,13 @@ from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Hint, UsageError
 from pipeline.run.artifacts import KINDS
 from pipeline.run.going_back import Tried
-from pipeline.run.manifest import Dependencies, HashCache, damaged_outputs, read_manifest
+from pipeline.run.manifest import (
+    Dependencies,
+    HashCache,
+    counted,
+    damaged_outputs,
+    read_manifest,
+)
 from pipeline.run.rounds import PlacedStage, is_of_round
 
 Action = Literal["reuse", "run", "blocked", "skip"]
@@ -198,7 +204,7 @@ class Planner:
         for place, kind in stage.input_sources.values():
             for name in KINDS[kind].files:
                 if name in made[place]["outputs"]:  # one that is optional may not be there
-                    inputs[f"{place}/{name}"] = made[place]["outputs"][name]["sha256"]
+                    inputs[f"{place}/{name}"] = counted(made[place]["outputs"][name])
         recorded = manifest or {"data": "", "external": {}}
         data = (
             (recorded["data"] if self.data_sha256 is None else self.data_sha256)

@@ -31,7 +31,6 @@ from pipeline.run.commit import commit, recover, staging
 from pipeline.run.going_back import Tried, ends
 from pipeline.run.inside import open_run
 from pipeline.run.manifest import (
-    Dependencies,
     HashCache,
     accept_edits,
     read_manifest,
@@ -269,6 +268,7 @@ def _run_stage(
         raise Interrupted(signal_number=stop_signal())
     *rounds_folder, leaf = stage.name.split("/")
     work = prepare_scratch(request.run, stage, needs)
+    before = _manifests(request, stage)
     # how long it took is not the wall clock's to say: that may be set back
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     with open_run(request.run, *rounds_folder) as home, staging(home, leaf) as out:
@@ -276,7 +276,7 @@ def _run_stage(
             config=request.config,
             out=out,
             work=work,
-            inputs=_inputs(request.run, stage, needs),
+            inputs=_inputs(request.run, stage, before),
             reporter=watcher,
             stop_signal=stop_signal,
             data_card=card,
@@ -284,7 +284,7 @@ def _run_stage(
             config_name=request.config_name,
             places={key: source.place for key, source in stage.input_sources.items()},
             depends=needs.config,
-            manifests=_manifests(request, stage),
+            manifests=before,
             round=stage.round,
             run=request.run,
         )
@@ -298,12 +298,14 @@ def _run_stage(
 
 
 def _inputs(
-    run: Path, stage: PlacedStage, needs: Dependencies
+    run: Path, stage: PlacedStage, before: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, tuple[Path, dict[str, str]]]:
+    """Folder and committed bytes of what a stage reads."""
     found = {}
     for key, (place, kind) in stage.input_sources.items():
-        hashes = {name: needs.inputs.get(f"{place}/{name}") for name in KINDS[kind].files}
-        found[key] = (run / place, {name: known for name, known in hashes.items() if known})
+        made = before[place]["outputs"]  # one that is optional may not be there
+        hashes = {name: made[name]["sha256"] for name in KINDS[kind].files if name in made}
+        found[key] = (run / place, hashes)
     return found
 
 

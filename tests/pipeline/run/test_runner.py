@@ -75,6 +75,31 @@ def test_upstream_that_makes_the_same_bytes_again_spares_what_follows(run: Path)
     assert watcher.why("trace") == "trace.freeze [] → ['a*']"
 
 
+def test_a_search_that_finds_the_same_plan_spares_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, content = tmp_path / "run", fake_run._content
+
+    def same_plan(kind: str, name: str, digest: str) -> bytes:
+        text = content(kind, name, digest)
+        return text.replace(f'"{digest}": "0"'.encode(), b'"g": "0"') if kind == "plan" else text
+
+    monkeypatch.setattr(fake_run, "_content", same_plan)
+    before = (fake_run.finished(made) / "search" / "plan.json").read_bytes()
+    assert fake_run.execute(made, ["search.trials=7"]).ran() == ["search"]
+    assert (made / "search" / "plan.json").read_bytes() != before  # how it was found is another
+    monkeypatch.setattr(fake_run, "_content", content)
+    assert "prune" in fake_run.execute(made, ["search.trials=8"]).ran()
+
+
+def test_an_accepted_edit_of_how_a_plan_was_found_spares_what_follows(run: Path) -> None:
+    plan = run / "search" / "plan.json"
+    plan.write_text(plan.read_text().replace('"digest": "', '"digest": "by hand'))
+    assert fake_run.execute(run, accept_edited=True).ran() == []
+    plan.write_text(plan.read_text().replace('": "0"', '": "0-1"'))
+    assert fake_run.execute(run, accept_edited=True).ran()[0] == "prune"
+
+
 def test_seed_re_runs_everything(run: Path) -> None:
     assert fake_run.execute(run, ["seed=3"]).why("pretrain") == "seed 0 → 3"
 
