@@ -21,7 +21,7 @@ from rich.table import Table
 from pipeline.errors import RlpError
 
 if TYPE_CHECKING:
-    from pipeline.run.planner import Step
+    from pipeline.run.step import Step
 
 Mode = Literal["human", "json", "quiet"]
 LARGEST_CELL = 10_000  # characters of a table's cell: to fold millions takes a minute

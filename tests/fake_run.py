@@ -23,9 +23,10 @@ from pipeline.run import runner, store
 from pipeline.run.artifacts import KINDS, kinds_of
 from pipeline.run.declaration import Stage
 from pipeline.run.documents import Document
-from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.run.planner import EVERYTHING, Planner, Selection
 from pipeline.run.rounds import chain
 from pipeline.run.stage import StageContext
+from pipeline.run.step import Step
 
 STEPS = 6  # of the fake search, journalled in ctx.work
 READS: dict[str, tuple[str, ...]] = {

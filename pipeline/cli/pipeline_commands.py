@@ -105,6 +105,7 @@ def plan(
     """Show what `run` would do, stage by stage, with the reason; writes nothing."""
     from pipeline.cli import running
     from pipeline.config.load import find_config, load_config
+    from pipeline.run.other_config import takeover
     from pipeline.run.planner import Planner
     from pipeline.run.runner import data_key, describe_data
 
@@ -116,6 +117,8 @@ def plan(
             running.stages_of(settings), settings, folder, data_key(describe_data(settings))
         ).plan()
     console.table(("stage", "action", "why"), [(s.stage.name, s.action, s.reason) for s in steps])
+    if refusal := takeover(str(file), settings, folder, steps):
+        console.warn(f"would be refused: {refusal.message}; {refusal.hint}")
     return {"run": str(folder), "stages": _rows(steps)}
 
 

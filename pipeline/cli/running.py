@@ -17,8 +17,8 @@ from pipeline.run.variants import VARIANTS
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
-    from pipeline.run.planner import Step
     from pipeline.run.rounds import PlacedStage
+    from pipeline.run.step import Step
 
 SUMMARY_KEYS = (
     "kind",
@@ -38,8 +38,16 @@ SUMMARY_KEYS = (
 
 
 def default_run_dir(config_file: Path) -> Path:
-    """`artifacts/<config name>` below the current folder."""
-    return Path("artifacts") / config_file.stem
+    """`artifacts/<config name>` below the current folder; another name, and a note, where that is
+    a run of another config.
+    """
+    from pipeline.run.other_config import run_folder
+
+    folder = run_folder(config_file)
+    if folder.name != config_file.stem:
+        usual = folder.with_name(config_file.stem)
+        console.note(f"{usual} is a run of another config; this one goes to {folder}")
+    return folder
 
 
 def stages_of(config: Config) -> tuple[PlacedStage, ...]:

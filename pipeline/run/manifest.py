@@ -134,9 +134,9 @@ def write_manifest(
 def _measured(kind: Kind, path: Path) -> dict[str, Any]:
     """Size and hashes of an output."""
     size, digest = store.check_regular(path, kind.max_bytes), store.sha256_file(path)
-    part = isinstance(kind, Document) and kind.matters
-    content = {"content": kind.content(path)} if part else {}
-    return {"sha256": digest, "bytes": size, **content}
+    if isinstance(kind, Document) and kind.matters:
+        return {"sha256": digest, "bytes": size, "content": kind.content(path)}
+    return {"sha256": digest, "bytes": size}
 
 
 def counted(entry: Mapping[str, Any]) -> str:

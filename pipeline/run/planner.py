@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactError, Hint, UsageError
@@ -21,23 +21,7 @@ from pipeline.run.manifest import (
     read_manifest,
 )
 from pipeline.run.rounds import PlacedStage, is_of_round
-
-Action = Literal["reuse", "run", "blocked", "skip"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """What happens to one stage, and why; `blocked_by` names the earlier stage that is in its
-    way.
-    """
-
-    stage: PlacedStage
-    action: Action
-    reason: str
-    needs: Dependencies | None = None
-    manifest: Mapping[str, Any] | None = None
-    hint: str = ""
-    blocked_by: str = ""
+from pipeline.run.step import Action, Step
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,14 @@ from pipeline.run.manifest import (
     read_manifest,
     write_manifest,
 )
-from pipeline.run.planner import EVERYTHING, Planner, Selection, Step
+from pipeline.run.other_config import takeover
+from pipeline.run.planner import EVERYTHING, Planner, Selection
 from pipeline.run.resources import resource_errors
 from pipeline.run.rounds import PlacedStage
 from pipeline.run.scratch import drop_scratch, prepare_scratch
 from pipeline.run.signals import stop_signals
 from pipeline.run.stage import Reporter, StageContext
+from pipeline.run.step import Step
 
 
 class Watcher(Reporter, Protocol):
@@ -156,8 +158,12 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
                 f"{stage.name}/{name}: edited by hand, accepted and recorded in its manifest"
             )
     card = describe_data(request.config)
-    for step in _planner(request, card).plan(request.selection):
+    steps = _planner(request, card).plan(request.selection)
+    for step in steps:
         _refuse_blocked(step)  # before anything is written or computed
+    forced = request.selection.force
+    if refusal := takeover(request.config_name, request.config, request.run, steps, forced):
+        raise refusal
     done: set[str] = set()
     tried = Tried.read(request.stages, request.config, request.run)
     while True:
