@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 FASTER, SLOWER, NO_DIFFERENCE = "faster", "slower", "no difference shown"
 
@@ -54,7 +54,7 @@ def ratio_intervals(
     centre = sum(launches) / count
     squares = sum((value - centre) ** 2 for value in launches) + sum(value**2 for value in controls)
     freedom = count - 1 + len(controls)  # the control's mean is known, so it costs no freedom
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(squares / freedom / count)
+    half = float(special.stdtrit(freedom, 0.975)) * math.sqrt(squares / freedom / count)
     return (
         _interval(rounds, centre, half, resamples, seed),
         _interval(control, sum(controls) / len(controls), half, resamples, seed + 1),
@@ -77,6 +77,8 @@ def bootstrap(
     rounds: Sequence[Sequence[float]], *, resamples: int, seed: int
 ) -> tuple[float, float]:
     """95 % percentile interval of `mean_of_medians`; rounds are resampled within their launch."""
+    from scipy import stats  # takes every command a second to import
+
     found = stats.bootstrap(
         [np.asarray(launch, dtype=np.float64) for launch in rounds],
         mean_of_medians,
@@ -115,4 +117,5 @@ def percentiles(nanoseconds: Sequence[int]) -> dict[str, float | None]:
 
 def variation(nanoseconds: Sequence[int]) -> float:
     """Coefficient of variation: standard deviation over mean."""
-    return float(stats.variation(np.asarray(nanoseconds, dtype=np.float64)))
+    values = np.asarray(nanoseconds, dtype=np.float64)
+    return float(values.std() / values.mean())

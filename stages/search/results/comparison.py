@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 _PERMUTATIONS = 5000
 _MARKS = 6  # times at which scores are compared
@@ -208,7 +208,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, -math.inf, math.inf
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    half = float(special.stdtrit(len(values) - 1, 0.975) * error)
     return mean, mean - half, mean + half
 
 
@@ -224,6 +225,8 @@ def rank_correlation(runs: Sequence[StrategyRun]) -> RankCorrelation | None:
     if len(points) < 3:  # two always correlate
         return None
     means = np.array([np.mean(pairs, axis=0) for pairs in points.values()])
+    from scipy import stats  # takes every command a second to import
+
     # Pearson's correlation of ranks is Spearman's, and takes a permutation test
     score, recovered = stats.rankdata(means, axis=0).T
     if score.std() == 0 or recovered.std() == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from cmaes import CMA
 
 from stages.search.space.candidate import WARM_START, Candidate
 from stages.search.strategies.base import START_LIMIT, Task, Vector
@@ -17,6 +16,8 @@ class Evolution:
     """Starts at the table's solution, like the learned policy, to be comparable."""
 
     def __init__(self, task: Task) -> None:
+        from cmaes import CMA  # it imports scipy.stats, which takes a second
+
         self.task, section = task, task.settings.evolution
         self.warm = task.start
         self.cma = CMA(
