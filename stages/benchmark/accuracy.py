@@ -1,9 +1,10 @@
-"""Task accuracy of an ONNX file, through onnxruntime, in a child process."""
+"""What an ONNX file names on labelled images, through onnxruntime, in a child process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +19,38 @@ class _Batches(Protocol):
     def batches(self, batch_size: int) -> Iterable[tuple[Any, Any]]: ...
 
 
-def onnx_correct(
+@dataclass(frozen=True)
+class Named:
+    """What a file said of the images, in their order.
+
+    Attributes:
+        labels: (N,) the true class of each.
+        classes: (N,) the one that the file names.
+    """
+
+    labels: np.ndarray
+    classes: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool."""
+        return self.labels == self.classes
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images named correctly, as a fraction."""
+        return float(self.correct.mean())
+
+
+def onnx_named(
     path: Path,
     images: _Batches,
     *,
     provider: str = CPU,
     batch_size: int = 256,
     worker: Worker | None = None,
-) -> np.ndarray:
-    """Which of `images` (pipeline.data.Images) the file names correctly: bool, in their order.
+) -> Named:
+    """The class that the file names for each of `images` (pipeline.data.Images).
 
     Args:
         worker: the child to open it in, which is kept; None: one of its own.
@@ -34,21 +58,21 @@ def onnx_correct(
         ArtifactError: the file cannot be run, or takes no images of this shape.
         EnvironmentProblem: this onnxruntime lacks the provider.
     """
-    correct = []
+    labels, classes = [], []
     with nullcontext(worker) if worker else Worker() as worker:
         worker.open(path, provider=find_provider(provider).name, threads=0)  # not timed: all cores
         for x, y in images.batches(batch_size):
-            named = worker.infer(np.asarray(x)).argmax(axis=1)
-            correct.append(named == np.asarray(y))
-    return np.concatenate(correct)
+            classes.append(worker.infer(np.asarray(x)).argmax(axis=1))
+            labels.append(np.asarray(y))
+    return Named(np.concatenate(labels), np.concatenate(classes))
 
 
 def onnx_accuracy(path: Path, images: _Batches, **options: Any) -> float:
-    """The share of them, as a fraction; options and errors as of `onnx_correct`."""
-    return float(onnx_correct(path, images, **options).mean())
+    """The share of them named correctly; options and errors as of `onnx_named`."""
+    return onnx_named(path, images, **options).accuracy
 
 
-def accuracy_change(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    """Two files by the same images (`onnx_correct`), as `paired_change` tells it."""
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    return paired_change(len(before), gained, lost)
+def accuracy_change(before: Named, after: Named) -> dict[str, Any]:
+    """Two files by the same images, as `paired_change` tells it."""
+    was, now = before.correct, after.correct
+    return paired_change(len(was), int((now & ~was).sum()), int((was & ~now).sum()))

@@ -84,6 +84,9 @@ class Samples:
         cores: those that the children were pinned to.
         seconds: wall time of the rounds.
         copies_ms: median milliseconds of the copies to and from a device, by process.
+        memory_bytes: how much opening a file and the first call added to the peak of its process,
+            by process; of the first setting, and None with a static batch: a process that has
+            opened a file before tells nothing.
     """
 
     calls: list[list[int]]
@@ -93,10 +96,15 @@ class Samples:
     threads: int = 1
     seconds: float = 0.0
     copies_ms: list[float] | None = None
+    memory_bytes: list[int] | None = None
 
     def ratios(self, a: int, b: int) -> list[list[float]]:
         """log(time of A) - log(time of B): a list a launch, a number a round."""
         return [[row[a] - row[b] for row in launch] for launch in self.rounds]
+
+    def memory(self, number: int) -> int | None:
+        """Bytes that one file takes, where that is known."""
+        return self.memory_bytes[number] if self.memory_bytes else None
 
     def control(self) -> list[list[float]]:
         """The same of the first file against another process of it."""
@@ -131,6 +139,8 @@ def measure(
             workers = tuple(stack.enter_context(Worker()) for _ in served)
             for index, (setting, samples) in enumerate(zip(settings, found, strict=True)):
                 _prepare(workers, served, setting, samples, input_shape, flush_denormals)
+                if launch == index == 0 and not setting.static_batch:
+                    samples.memory_bytes = [worker.call()["memory_bytes"] for worker in workers]
                 _warm(workers, launch, protocol, samples)
                 _rounds(workers, launch, protocol.at(index), samples)
                 if launch == protocol.launches - 1:

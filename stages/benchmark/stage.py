@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.claims import busy_clause, chance_sentence
 from pipeline.data.images import Images
 from pipeline.data.load import load_test
@@ -18,13 +16,14 @@ from pipeline.run.store import sha256_file
 from pipeline.run.variants import FP32, INT8
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker
-from stages.benchmark.accuracy import accuracy_change, onnx_correct
+from stages.benchmark.accuracy import Named, accuracy_change, onnx_named
 from stages.benchmark.alignment_cache import cached_alignment
 from stages.benchmark.comparison import Comparison, TimedFiles, time_files
 from stages.benchmark.equal_work import first_call
 from stages.benchmark.explain import explain_pairs
 from stages.benchmark.fingerprint import fingerprint
 from stages.benchmark.intervals import FASTER, SLOWER
+from stages.benchmark.per_class import class_counts
 from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import Protocol, Setting
 from stages.benchmark.variants import VariantFile, delivered, int8_alone, remarks, variant_rows
@@ -68,15 +67,15 @@ def run(ctx: StageContext) -> dict[str, Any]:
     timed = _time(ctx, [*(variant.path for variant in variants), *further])
     images = load_test(ctx.config.data)  # the first and only stage that reads them
     with Worker() as worker:
-        correct = [_correct(ctx, variant.path, images, worker) for variant in variants]
+        named = [_named_by(ctx, variant.path, images, worker) for variant in variants]
     comparisons = timed.between(0, chosen)
-    rows = variant_rows(variants, timed, correct, chosen)
+    rows = variant_rows(variants, timed, named, chosen)
     names = [variant.name for variant in variants]
     alone = None
     if "base_int8" in names:
         number = names.index("base_int8")
         direct = timed.between(number, chosen)[0]
-        alone = int8_alone(direct, correct[number], correct[chosen])
+        alone = int8_alone(direct, named[number], named[chosen])
     classes = getattr(ctx.data_card, "num_classes", 1)
     guessing = near_chance(rows[0]["accuracy"], len(images), classes)
     document: dict[str, Any] = {
@@ -85,13 +84,14 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "base": {**_side(ctx, "base", rows[0]), "near_chance": guessing},
         "final": _side(ctx, "final", rows[chosen]),
         "variants": [{**row, "settings": _named(row["settings"])} for row in rows],
+        "classes": class_counts(named[0], named[chosen], images.num_classes),
         "int8_alone": alone,
         "remarks": [
             *([chance_sentence("the original", rows[0]["accuracy"], classes)] if guessing else []),
             *remarks(alone, quantization),
         ],
         "against": [
-            _further(ctx, path, images, timed, number, correct[0])
+            _further(ctx, path, images, timed, number, named[0])
             for number, path in enumerate(further, start=len(variants))
         ],
     }
@@ -172,12 +172,10 @@ def _time(ctx: StageContext, files: list[Path]) -> TimedFiles:
     )
 
 
-def _correct(
-    ctx: StageContext, path: Path, images: Images, worker: Worker | None = None
-) -> np.ndarray:
+def _named_by(ctx: StageContext, path: Path, images: Images, worker: Worker | None = None) -> Named:
     if ctx.stopping():
         raise ctx.interrupted()
-    return onnx_correct(path, images, provider=ctx.config.benchmark.provider, worker=worker)
+    return onnx_named(path, images, provider=ctx.config.benchmark.provider, worker=worker)
 
 
 def _side(ctx: StageContext, network: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -193,14 +191,14 @@ def _further(
     images: Images,
     timed: TimedFiles,
     number: int,
-    original: np.ndarray,
+    original: Named,
 ) -> dict[str, Any]:
     """A file of `benchmark.against`, timed in the same rounds; scored where it takes our images."""
     found = timed.between(0, number)
     accuracy = change = None
     try:
-        correct = _correct(ctx, path, images)
-        accuracy, change = float(correct.mean()), accuracy_change(original, correct)
+        named = _named_by(ctx, path, images)
+        accuracy, change = named.accuracy, accuracy_change(original, named)
     except ArtifactError as error:
         # another network may want another size, and is timed all the same
         ctx.note(f"{path.name} was timed but not scored: {error.message}")

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.claims import change_text
 from pipeline.errors import ArtifactError, Hint
 from pipeline.run.store import sha256_file
 from pipeline.run.variants import FP32
-from stages.benchmark.accuracy import accuracy_change
+from stages.benchmark.accuracy import Named, accuracy_change
 from stages.benchmark.comparison import Comparison, TimedFiles
-from stages.benchmark.intervals import FASTER, NO_DIFFERENCE, SLOWER
+from stages.benchmark.intervals import FASTER, NO_DIFFERENCE, SLOWER, quantiles
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def delivered(variants: Sequence[VariantFile], quantization: Mapping[str, Any]) 
 def variant_rows(
     variants: Sequence[VariantFile],
     timed: TimedFiles,
-    correct: Sequence[np.ndarray],
+    named: Sequence[Named],
     chosen: int,
 ) -> list[dict[str, Any]]:
     """Rows of `variants`: what each costs and how fast it is against the first, at every setting.
@@ -74,7 +72,7 @@ def variant_rows(
     The first is the original in fp32, and 1 by definition.
 
     Args:
-        correct: of each, which test images it names correctly.
+        named: what each says of the test images.
     """
     rows = []
     for number, variant in enumerate(variants):
@@ -88,9 +86,11 @@ def variant_rows(
                 "sha256": first.b.sha256,
                 "bytes": first.b.bytes,
                 "macs": timed.facts[number]["macs"],
-                "accuracy": float(correct[number].mean()),
-                "accuracy_change": accuracy_change(correct[0], correct[number]) if number else None,
+                "accuracy": named[number].accuracy,
+                "accuracy_change": accuracy_change(named[0], named[number]) if number else None,
                 "latency_ms": first.b.latency_ms,
+                "quantiles_ms": quantiles(timed.samples[0].calls[number]),
+                "memory_bytes": timed.samples[0].memory(number),
                 "ratio": first.ratio if number else 1.0,
                 "ci95": list(first.ci95) if number else [1.0, 1.0],
                 "verdict": first.verdict if number else NO_DIFFERENCE,
@@ -101,12 +101,12 @@ def variant_rows(
     return rows
 
 
-def int8_alone(row: Comparison, alone: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+def int8_alone(row: Comparison, alone: Named, chosen: Named) -> dict[str, Any]:
     """What the chosen file buys over the original in INT8, which needs no pruning.
 
     Args:
         row: the chosen file against the original in INT8.
-        alone, chosen: which test images they name correctly.
+        alone, chosen: what they say of the test images.
     """
     change = accuracy_change(alone, chosen)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def disagreements(
     found += _files(benchmark["variants"], outputs)
     found += _checked(parity, quantization, outputs)
     found += _delivered(benchmark, quantization)
-    return [*found, *_verdicts(benchmark)]
+    return [*found, *_verdicts(benchmark), *_classes(benchmark)]
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -95,3 +96,26 @@ def _verdicts(benchmark: Document) -> Iterator[str]:
         if not shown.get(row["verdict"], True):
             said = f"{row['verdict']} with an interval of {low:.2f} to {high:.2f}"
             yield f"benchmark.json: {said}"
+
+
+def _classes(benchmark: Document) -> Iterator[str]:
+    """Counts by class, where there are any, against the accuracies that they add up to."""
+    counts, tested = benchmark.get("classes"), benchmark["data"]["test_images"]
+    if counts is None:  # of an older release
+        return
+    if sum(counts["images"]) != tested:
+        yield "benchmark.json: its classes have another number of images than the test split"
+        return
+    for side in ("base", "final"):
+        diagonal = [row[n] for n, row in enumerate((counts["confusion"] or {}).get(side, ()))]
+        right = sum(counts[side]) / tested
+        if not math.isclose(right, benchmark[side]["accuracy"], abs_tol=1e-9):
+            yield f"benchmark.json: the classes of {side} give another accuracy than it has"
+        elif diagonal and diagonal != counts[side]:
+            yield f"benchmark.json: the confusion of {side} is not that of its classes"
+    if any(map(_no_flips, *(counts[key] for key in ("base", "final", "gained", "lost")))):
+        yield "benchmark.json: images gained and lost do not lead from base to final"
+
+
+def _no_flips(base: int, final: int, gained: int, lost: int) -> bool:
+    return final - base != gained - lost

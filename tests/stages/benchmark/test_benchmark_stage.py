@@ -25,7 +25,7 @@ from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU
 from stages import declared
 from stages.benchmark import comparison
-from stages.benchmark.accuracy import accuracy_change, onnx_accuracy
+from stages.benchmark.accuracy import Named, accuracy_change, onnx_accuracy
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.benchmark.stage import setting_list
 
@@ -158,6 +158,9 @@ def test_all_four_variants_are_timed_and_scored_and_the_delivered_one_leads(
     assert found["final"]["sha256"] == chosen["sha256"] == found["settings"][0]["b"]["sha256"]
     assert found["settings"] == chosen["settings"]
     assert (rows["base"]["ratio"], rows["base"]["settings"]) == (1.0, [])
+    assert all(row["memory_bytes"] > 0 for row in rows.values())
+    assert all(row["quantiles_ms"]["50"] == row["latency_ms"]["p50"] for row in rows.values())
+    assert found["classes"]["final"] == [2, 2, 2, 3]
     assert rows["base_int8"]["settings"][0]["b"]["file"] == "base_int8.onnx"
     alone = found["int8_alone"]
     assert alone["points"] == 0
@@ -261,7 +264,8 @@ def test_accuracy_counts_every_image_at_any_batch(tmp_path: Path) -> None:
 
 
 def test_images_that_only_one_of_two_files_names_are_counted() -> None:
-    before, after = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 0, 1, 0], bool)
+    right = np.zeros(5, int)
+    before, after = Named(right, np.array([0, 0, 0, 1, 1])), Named(right, np.array([0, 1, 1, 0, 2]))
     found = accuracy_change(before, after)
     assert (found["images"], found["gained"], found["lost"]) == (5, 1, 2)
 

@@ -11,6 +11,7 @@ from stages.benchmark.intervals import (
     Ratio,
     bootstrap,
     percentiles,
+    quantiles,
     ratio_intervals,
     variation,
     verdict,
@@ -128,6 +129,14 @@ def test_percentiles_without_enough_samples_stay_blank(n: int, blank: tuple[str,
     found = percentiles([1_000_000 * (index + 1) for index in range(n)])
     assert found["p50"] == pytest.approx((n + 1) / 2)
     assert {name for name, value in found.items() if value is None} == set(blank)
+
+
+def test_a_quantile_is_kept_where_six_calls_lie_beyond_it() -> None:
+    found = quantiles([n * 1_000_000 for n in range(1, 122)])
+    assert found["50"] == 61.0
+    assert found["95"] == pytest.approx(115.0)
+    assert not {"1", "99"} & set(found)
+    assert quantiles([2_000_000]) == {"50": 2.0}
 
 
 def test_variation() -> None:

@@ -41,6 +41,17 @@ def documents() -> Documents:
         **{key: chosen[key] for key in final},
     }
     benchmark["settings"][0] |= {key: chosen[key] for key in ("ratio", "ci95", "verdict")}
+    benchmark["classes"] = {
+        "images": [20, 30],
+        "base": [19, 26],
+        "final": [18, 27],
+        "gained": [1, 2],
+        "lost": [2, 1],
+        "confusion": {"base": [[19, 1], [4, 26]], "final": [[18, 2], [3, 27]]},
+    }
+    for side in ("base", "final"):
+        benchmark[side]["accuracy"] = 0.9
+    benchmark["variants"][0]["accuracy"] = chosen["accuracy"] = 0.9
     found["parity"]["base"]["sha256"], found["parity"]["final"]["sha256"] = "of base", "of final"
     found["quantization"]["file"] = {"sha256": "of final_int8"}
     found["quantization"]["base"]["file"] = {"sha256": "of base_int8"}
@@ -56,6 +67,7 @@ def test_what_an_older_release_did_not_write_is_not_missed(documents: Documents)
     for row in (documents["summary"]["base"], *documents["summary"]["variants"]):
         row.pop("accuracy_change", None)
         row.pop("near_chance", None)
+    del documents["benchmark"]["classes"]
     assert disagreements(**documents) == []
 
 
@@ -76,6 +88,13 @@ FORGED: dict[str, tuple[Callable[[Documents], object], str]] = {
     "chosen": (lambda d: d["quantization"].update(chosen="fp32"), "another variant is delivered"),
     "row": (lambda d: d["benchmark"]["final"].update(accuracy=0.99), "final is not the row"),
     "setting": (lambda d: d["benchmark"]["settings"][0].update(ratio=5.0), "its first setting"),
+    "classes": (lambda d: d["benchmark"]["classes"]["images"].append(1), "number of images"),
+    "class": (lambda d: d["benchmark"]["classes"]["final"].append(1), "the classes of final"),
+    "confusion": (
+        lambda d: d["benchmark"]["classes"]["confusion"]["base"].reverse(),
+        "the confusion of base",
+    ),
+    "flips": (lambda d: d["benchmark"]["classes"]["gained"].reverse(), "gained and lost"),
     "verdict": (_verdict, "slower with an interval"),
 }
 
