@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from pipeline.errors import RlpError
+from pipeline.words import size as size  # callers have it from here, with what prints it
 
 if TYPE_CHECKING:
     from pipeline.run.step import Step
@@ -182,15 +183,6 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-
-
-def size(n: float) -> str:
-    """`812 B`, `3.4 kB`, `1.2 MB`, in powers of 1000."""
-    for unit in ("B", "kB", "MB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} GB"
 
 
 class RunWatcher:

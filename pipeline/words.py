@@ -14,3 +14,12 @@ def first_three(phrases: Sequence[str], separator: str = ", ") -> str:
 def count_of(number: int, thing: str) -> str:
     """`1 image`, `1,200 images`."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def size(n: float) -> str:
+    """`812 B`, `3.4 kB`, `1.2 MB`, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} GB"

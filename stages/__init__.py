@@ -193,6 +193,7 @@ STAGES = (
         sections=("report", "model"),
         reads=(
             "data",
+            "train",
             "graph",
             "rotation",
             "plan",
@@ -208,7 +209,7 @@ STAGES = (
             "benchmark",
         ),
         every_round=("search", "cut", "distillation"),
-        version=6,
+        version=7,
     ),
 )
 

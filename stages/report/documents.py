@@ -19,6 +19,8 @@ class RunDocuments:
         manifests: of every stage but the report itself, by its name in the run.
     """
 
+    data: Document
+    train: Document
     graph: Document
     rotation: Document
     plan: Document

@@ -17,7 +17,7 @@ from stages.report.views.search import drop_missed, latency_missed
 
 _OF_ROUND = ("search", "cut", "distillation")
 _JSON = (
-    *("graph", "rotation", "plan", "front", *_OF_ROUND, "reconstruction"),
+    *("data", "train", "graph", "rotation", "plan", "front", *_OF_ROUND, "reconstruction"),
     *("parity", "quantization", "benchmark"),
 )
 

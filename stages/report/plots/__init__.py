@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from stages.report.plots.answer import Spot, accuracy_against_latency
+from stages.report.plots.classes import confusion
 from stages.report.plots.drawing import INK
-from stages.report.plots.recovery import distillation_curve
+from stages.report.plots.recovery import recovery
 from stages.report.plots.search import (
     CostPanel,
     Curve,
@@ -13,7 +15,13 @@ from stages.report.plots.search import (
     predicted_against_measured,
     search_curve,
 )
-from stages.report.plots.timing import alignment, float_nodes, speedups
+from stages.report.plots.timing import (
+    alignment,
+    distributions,
+    float_nodes,
+    layer_times,
+    speedups,
+)
 from stages.report.plots.widths import KeptGroup, keep_ratios
 
 __all__ = [
@@ -21,14 +29,19 @@ __all__ = [
     "CostPanel",
     "Curve",
     "KeptGroup",
+    "Spot",
+    "accuracy_against_latency",
     "alignment",
-    "distillation_curve",
+    "confusion",
+    "distributions",
     "float_nodes",
     "front",
     "front_of",
     "keep_ratios",
+    "layer_times",
     "pareto",
     "predicted_against_measured",
+    "recovery",
     "search_curve",
     "speedups",
 ]

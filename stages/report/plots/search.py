@@ -13,6 +13,9 @@ from stages.report.plots.drawing import (
     MARKERS,
     MID,
     ORANGE,
+    PAPER,
+    clamped,
+    legend_above,
     one_panel,
     panels,
     points,
@@ -61,31 +64,37 @@ class CostPanel:
 @styled
 def search_curve(curves: Sequence[Curve], unit: str) -> str:
     """Score of every trial, the best so far, and the controls as lines; one panel a round."""
-    figure, drawn = panels(len(curves), 2.8)
+    figure, drawn = panels(len(curves), 2.9)
     for axes, curve in zip(drawn, curves, strict=True):
         low, high = _window(curve.scores, curve.controls.values())
         _candidates(axes, curve, low)
         # what has no style of its own left goes without a line
         for (name, value), style in zip(curve.controls.items(), ("--", ":", "-."), strict=False):
-            label = f"{name} {value:.3g}"
+            label = f"{name} {value:.3g}{' (below the axis)' if value < low else ''}"
             edge = max(value, low)
             axes.axhline(edge, color=ORANGE, linestyle=style, label=label, linewidth=1)
         axes.set_ylim(low - 0.03 * (high - low), high + 0.06 * (high - low))
         axes.set_xlabel("candidate" if len(curves) == 1 else f"candidate of {curve.title}")
-    drawn[0].set_ylabel(f"score, {unit}")
-    drawn[-1].legend(frameon=False, fontsize=7, loc="lower right")
-    return svg(figure)
+        axes.set_ylabel(f"score, {unit.rpartition(', ')[2]}")
+    legend_above(figure, drawn[-1])
+    found = "; ".join(
+        f"{curve.title}: {len(curve.scores)} candidates, the best {max(curve.scores):.3g}"
+        for curve in curves
+    )
+    return svg(figure, "Score of every candidate in the order they were tried", found)
 
 
 def _candidates(axes: Any, curve: Curve, low: float) -> None:
     """Whole and stopped candidates, those below the window on its edge, and the best so far."""
     scored = list(enumerate(zip(curve.scores, curve.stopped, strict=True), 1))
-    whole = [(n, max(score, low)) for n, (score, cut) in scored if not cut]
-    short = [(n, max(score, low)) for n, (score, cut) in scored if cut]
-    if short:
-        stopped = "stopped early"
-        points(axes, short, "x", color=GREY, markersize=3, label=stopped)
-    points(axes, whole, ".", color=MID, markersize=4, label="candidate")
+    inside = [(n, score, cut) for n, (score, cut) in scored if score >= low]
+    for stopped, style, look in (
+        (True, "x", {"color": GREY, "markersize": 3, "label": "stopped early"}),
+        (False, ".", {"color": MID, "markersize": 4, "label": "candidate"}),
+    ):
+        if chosen := [(n, score) for n, score, cut in inside if cut is stopped]:
+            points(axes, chosen, style, **look)
+    clamped(axes, enumerate(curve.scores, 1), low, MID)
     best = [(n, score) for n, score in enumerate(curve.best, 1) if score is not None]
     points(axes, best, "-", color=BLUE, drawstyle="steps-post", label="best so far")
 
@@ -93,7 +102,7 @@ def _candidates(axes: Any, curve: Curve, low: float) -> None:
 @styled
 def pareto(costs: Sequence[CostPanel], unit: str) -> str:
     """Score against cost: dominated candidates light, the front joined, the chosen one marked."""
-    figure, drawn = panels(len(costs), 3.1, sharey=True)
+    figure, drawn = panels(len(costs), 2.8)
     low, high = _window(
         [score for _, score in costs[0].points],
         [score for _, score in costs[0].controls.values()],
@@ -104,19 +113,26 @@ def pareto(costs: Sequence[CostPanel], unit: str) -> str:
         axes.set_xlabel(panel.label)
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.locator_params(axis="x", nbins=5)
-    drawn[0].set_ylabel(f"score, {unit}")
-    drawn[-1].legend(frameon=False, fontsize=7, loc="lower right")
-    return svg(figure)
+        axes.set_ylabel(f"score, {unit.rpartition(', ')[2]}")
+    legend_above(figure, drawn[-1], columns=3)
+    return svg(
+        figure,
+        "What candidates score for what they cost",
+        f"{len(costs[0].points)} candidates by {' and by '.join(panel.label for panel in costs)}; "
+        f"the chosen one scores {costs[0].chosen[1]:.3g}.",
+    )
 
 
 def _cost_panel(axes: Any, panel: CostPanel, low: float) -> None:
     seen = [(cost, score) for cost, score in panel.points if score >= low]
     points(axes, seen, ".", color=GREY, alpha=0.7, markersize=4, label="dominated")
+    clamped(axes, panel.points, low, MID)
     front = front_of(panel.points)
     points(axes, front, "o-", color=BLUE, markersize=3.5, linewidth=1, label="front")
     control = {"color": "none", "markeredgecolor": ORANGE, "markersize": 6}
     for (name, (cost, score)), marker in zip(panel.controls.items(), MARKERS, strict=False):
-        axes.plot(cost, max(score, low), marker, label=name, **control)
+        said = f"{name} (below)" if score < low else name
+        axes.plot(cost, max(score, low), marker, label=said, **control)
     axes.plot(*panel.chosen, "*", label="chosen", **_STAR)
     if panel.limit is not None:
         axes.axvline(panel.limit, color=INK, linewidth=0.8, linestyle="--", label="budget")
@@ -155,10 +171,10 @@ def front(
     Args:
         label: of the cost's axis, with its unit.
     """
-    figure, axes = one_panel(7.5, 3.1)
+    figure, axes = one_panel(3.0)
     points(axes, sorted([*measured, *predicted]), "-", color=BLUE, linewidth=1)
     if predicted:
-        hollow = {"color": BLUE, "markerfacecolor": "white", "markersize": 4.5}
+        hollow = {"color": BLUE, "markerfacecolor": PAPER, "markersize": 4.5}
         points(axes, predicted, "o", label="predicted", **hollow)
     if measured:
         points(axes, measured, "o", color=BLUE, markersize=5, label="measured")
@@ -166,8 +182,11 @@ def front(
         axes.plot(*chosen, "*", label="the plan", **_STAR)
     axes.set_xlabel(label)
     axes.set_ylabel("accuracy on search, %")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    return svg(figure)
+    legend_above(figure, axes, columns=3)
+    found = "; ".join(f"{cost:.0f} %: {score:.2f} %" for cost, score in sorted(measured))
+    return svg(
+        figure, "Accuracy that every budget keeps", f"{label}, and accuracy on search. {found}"
+    )
 
 
 @styled
@@ -177,7 +196,7 @@ def predicted_against_measured(pairs: Sequence[Point]) -> str:
     Args:
         pairs: (predicted, measured).
     """
-    figure, axes = one_panel(4.2, 3.2)
+    figure, axes = one_panel(3.2)
     edges = [min(min(pair) for pair in pairs) * 0.95, max(max(pair) for pair in pairs) * 1.05]
     below, above = ([factor * edge for edge in edges] for factor in (0.9, 1.1))
     band = {"color": GREY, "alpha": 0.35, "linewidth": 0}
@@ -188,5 +207,9 @@ def predicted_against_measured(pairs: Sequence[Point]) -> str:
     axes.set_xlim(*edges)
     axes.set_xlabel("measured latency, ms")
     axes.set_ylabel("predicted latency, ms")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
-    return svg(figure)
+    legend_above(figure, axes)
+    return svg(
+        figure,
+        "Latency as predicted and as measured",
+        f"{len(pairs)} candidates timed after the fit; on the line both agree.",
+    )

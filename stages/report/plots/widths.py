@@ -12,6 +12,8 @@ from stages.report.plots.drawing import (
     INK,
     MARKERS,
     ORANGE,
+    PAPER,
+    legend_above,
     one_panel,
     points,
     styled,
@@ -21,7 +23,7 @@ from stages.report.plots.drawing import (
 _CONTROL = {
     "color": ORANGE,
     "linestyle": "none",
-    "markeredgecolor": "white",
+    "markeredgecolor": PAPER,
     "markersize": 5,
     "markeredgewidth": 0.6,
 }
@@ -53,11 +55,11 @@ def keep_ratios(rows: Sequence[KeptGroup], names: Sequence[str]) -> str:
         rows: one a group, in the network's order.
         names: of the strategies in `others`, in the order of their markers.
     """
-    figure, axes = one_panel(7.5, 1.1 + 0.2 * len(rows))  # a row is as high whatever their number
+    figure, axes = one_panel(1.1 + 0.21 * len(rows))  # a row is as high whatever their number
     places = range(len(rows))
     shares = [100 * row.kept / row.size for row in rows]
-    axes.barh(places, [100] * len(rows), color=GREY, alpha=0.35, height=0.8, label="before")
-    axes.barh(places, shares, color=BLUE, height=0.5, label="after")
+    axes.barh(places, [100] * len(rows), color=GREY, alpha=0.35, height=0.8, label="original")
+    axes.barh(places, shares, color=BLUE, height=0.5, label="pruned")
     earlier = [(100 * left / row.size, at) for at, row in enumerate(rows) for left in row.earlier]
     if earlier:
         points(axes, earlier, "|", color=INK, markersize=7, label="after an earlier round")
@@ -72,15 +74,16 @@ def keep_ratios(rows: Sequence[KeptGroup], names: Sequence[str]) -> str:
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the network's first group on top
     axes.set_xlim(0, 101)  # markers at 100 % are drawn whole
     axes.set_xlabel("channels kept, % of the original network's")
-    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
-    return svg(figure)
+    legend_above(figure, axes, columns=3)
+    found = "; ".join(f"{row.name}: {row.size} to {row.kept}" for row in rows)
+    return svg(figure, "Channels of every group before and after", found)
 
 
 def _name_rows(axes: Any, rows: Sequence[KeptGroup]) -> None:
     """Names to the left, numbers of channels to the right."""
     places = range(len(rows))
-    axes.set_yticks(places, [row.name for row in rows], fontsize=7)
+    axes.set_yticks(places, [row.name for row in rows], fontsize=7.5)
     right = axes.secondary_yaxis("right")
-    right.set_yticks(places, [f"{row.size} → {row.kept}" for row in rows], fontsize=7)
+    right.set_yticks(places, [f"{row.size} → {row.kept}" for row in rows], fontsize=7.5)
     right.spines["right"].set_visible(False)
     right.tick_params(length=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,15 +54,31 @@ def _history(distill: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return distill["training"]["history"] if distill["training"] else []
 
 
-def recovery_plot(distill: Mapping[str, Any]) -> str:
-    """One point an epoch; empty when there was none."""
-    history = _history(distill)
-    if not history:
-        return ""
-    accuracy = distill["search_accuracy"]
-    epochs = [int(row["epoch"]) for row in history]
-    scores = [row["accuracy"] for row in history]
-    return plots.distillation_curve(epochs, scores, accuracy["batchnorm"], accuracy["teacher"])
+def recovery_plot(
+    reconstruction: Mapping[str, Any], distill: Mapping[str, Any], images: int
+) -> str:
+    """Every step from the cut on, with what was kept.
+
+    Args:
+        images: of the search split, on which all of them are scored.
+    """
+    accuracy, before = distill["search_accuracy"], reconstruction["accuracy"]
+    states = {"as cut": before["cut"]}
+    if "reconstructed" in before:
+        states["least squares"] = before["reconstructed"]
+    came = list(states)[-1]
+    states["batch norm"] = accuracy["batchnorm"]
+    kept = {"cut": came, "batchnorm": "batch norm"}.get(distill["kept"], distill["kept"])
+    if distill["kept"] == "adopted":
+        states["your weights"], kept = accuracy["final"], "your weights"
+    teacher = accuracy["teacher"]
+    return plots.recovery(
+        {name: 100 * value for name, value in states.items()},
+        [100 * row["accuracy"] for row in _history(distill)],
+        kept,
+        100 * teacher,
+        196 * math.sqrt(teacher * (1 - teacher) / max(images, 1)),
+    )
 
 
 def parity_sentence(parity: Mapping[str, Any]) -> str:

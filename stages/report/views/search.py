@@ -36,16 +36,22 @@ def search_sentence(search: Document) -> str:
     budget, best = search["budget"], search["best"]
     realised = budget["realised"].get(budget["metric"])
     got = f", realised {realised['fraction']:.1%}" if realised else ""
-    ways = ["reconstruction"] if best.get("reconstructed") else []
-    if steps := best.get("distill_steps", 0):
-        ways.append(f"{steps} steps of distillation")
-    state = f"after {' and '.join(ways)}" if ways else "before recovery"
+    state = state_of(best)
     return (
         f"Strategy {search['strategy']}, {search['trials']} candidates; "
         f"budget {budget['asked']:.0%} of the base's {_METRICS[budget['metric']]}{got}. "
-        f"Accuracy of the chosen cut {state}: {best['accuracy']:.2%} on the search split, "
-        f"the base {search['base']['accuracy']:.2%}."
+        f"Accuracy of the chosen cut {state}: {best['accuracy']:.2%} on "
+        f"{best['images']:,} images of the search split, "
+        f"the original {search['base']['accuracy']:.2%}."
     )
+
+
+def state_of(row: Document) -> str:
+    """What a candidate got before its score."""
+    ways = ["least squares"] if row.get("reconstructed") else []
+    if steps := row.get("distill_steps", 0):
+        ways.append(f"{count_of(steps, 'step')} of distillation")
+    return f"after {' and '.join(ways)}" if ways else "as cut, batch norm re-estimated"
 
 
 def drop_sentence(search: Document) -> str:
@@ -116,7 +122,10 @@ def unit_of(search: Document) -> str:
 
 
 def strategy_rows(search: Document) -> list[dict[str, Any]]:
-    """The best candidate of the chosen strategy and of every control, then what became the plan."""
+    """The best candidate of the chosen strategy and of every control, then what became the plan.
+
+    Each says what had been done to it before its score.
+    """
     base, best = search["base"], search["best"]
     rows = []
     for row in sorted(search["strategies"], key=lambda row: -row["score"]):
@@ -134,6 +143,7 @@ def _cells(row: Document, base: Document) -> dict[str, str]:
         "score": f"{row['score']:.4f}",
         "accuracy": f"{row['accuracy']:.2%}",
         "images": f"{row['images']:,}",
+        "state": state_of(row),
         "macs": f"{row['macs'] / base['macs']:.1%}",
         "params": f"{row['params'] / base['params']:.1%}",
         "latency": f"{row['latency']:.1%}" if "latency" in row else "",
@@ -156,33 +166,6 @@ def _round_row(name: str, one: RoundDocuments) -> dict[str, str]:
         "params": left["params"],
         "cut": f"{accuracy['cut']:.2%}",
         "final": f"{accuracy['final']:.2%}",
-    }
-
-
-def layer_rows(cut: Document) -> list[dict[str, str]]:
-    """Every layer that multiplies: channels and MACs before and after."""
-    left = {row["name"]: row for row in cut["layers"]["after"]}
-    return [
-        _layer_row(before, left.get(before["name"], _NO_LAYER))
-        for before in cut["layers"]["before"]
-        if before["macs"]
-    ]
-
-
-# what is left of a layer that went with its branch
-_NO_LAYER = {"in_channels": 0, "out_channels": 0, "macs": 0}
-
-
-def _layer_row(before: Document, after: Document) -> dict[str, str]:
-    was, left = before["out_channels"], after["out_channels"]
-    return {
-        "name": before["name"],
-        "type": before["type"],
-        "into": f"{before['in_channels']:,} → {after['in_channels']:,}",
-        "out": f"{was:,} → {left:,}",
-        "kept": f"{left / was:.0%}" if was else "",
-        "macs": f"{before['macs']:,} → {after['macs']:,}",
-        "share": f"{after['macs'] / before['macs']:.0%}",
     }
 
 

@@ -8,9 +8,21 @@ from stages.report import plots
 from stages.report.documents import Document, RoundDocuments
 from stages.report.plots.search import CostPanel, Curve
 from stages.report.plots.widths import KeptGroup
-from stages.report.views.search import unit_of
+from stages.report.views.search import state_of, unit_of
 
 _MILLIONS = 1e-6
+
+FRONT_CAPTION = (
+    "What every budget costs in accuracy on the search split, without training. Filled points were "
+    "cut, reconstructed and scored; hollow ones are predicted from those, or where there are none "
+    "from what the candidates scored; the star is the plan after least squares."
+)
+PARETO_CAPTION = (
+    "What candidates score for what they cost. All were projected onto the same budget, so its own "
+    "axis, with the budget dashed, is short. A triangle at the edge stands for a score below the "
+    "axis."
+)
+LATENCY_CAPTION = "Candidates timed after the latency table was fitted: on the line both agree."
 
 
 def keep_plot(rounds: Sequence[RoundDocuments]) -> str:
@@ -140,4 +152,14 @@ def latency_plot(search: Document) -> str:
     ms = found["base_ms"]
     return plots.predicted_against_measured(
         [(one["predicted"] * ms, one["measured"] * ms) for one in found["fresh"]]
+    )
+
+
+def search_caption(search: Document) -> str:
+    """What the scores of all candidates are, and of how many images."""
+    mine = next(row for row in search["strategies"] if row["strategy"] == search["strategy"])
+    return (
+        f"Score of every candidate in the order they were tried, {state_of(mine)}, each on "
+        f"{mine['images']:,} images but for those that were stopped early. A triangle at the edge "
+        "stands for a score below the axis."
     )

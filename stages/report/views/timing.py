@@ -1,105 +1,104 @@
-"""Both files before and after, their latency, further files, and the machine's limit."""
+"""Every file at every setting, the spread of its calls, and the machine's limit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.claims import change_sentence, change_text
+from pipeline.run.variants import VARIANTS
 from pipeline.words import count_of
 from stages.report import plots
-from stages.report.views.wording import ms, provider
+from stages.report.views.wording import NO_DIFFERENCE, interval, ms, provider, setting_name
 
-_NO_DIFFERENCE = "no difference shown"
+Row = Mapping[str, Any]
 
 
-def headline(
-    speedup: Mapping[str, Any],
-    base: Mapping[str, Any],
-    final: Mapping[str, Any],
-    change: Mapping[str, Any] | None = None,
-) -> str:
-    """The verdict in one sentence; a speedup is only claimed where its interval excludes 1.
+def setting_tables(benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table a setting: its name, and a row for every file, the original first.
 
-    Args:
-        change: of accuracy (`pipeline.paired.paired_change`); None in runs of older releases.
+    The original's own interval is that of the control.
     """
-    ratio, (low, high) = speedup["ratio"], speedup["ci95"]
-    interval = f"({low:.2f} to {high:.2f})"
-    said = {
-        "faster": f"{ratio:.2f} times as fast {interval}",
-        "slower": f"Slower: {ratio:.2f} times the speed of the base {interval}",
-        _NO_DIFFERENCE: f"No difference in speed shown: ratio {ratio:.2f} {interval}",
-    }[speedup["verdict"]]
-    threads = count_of(speedup["threads"], "thread")
-    precision = {"int8": "INT8, "}.get(speedup["precision"], "")
-    where = f"{precision}batch {speedup['batch']}, {threads}, {provider(speedup['provider'])}"
-    points = 100 * (final["accuracy"] - base["accuracy"])
-    return f"{said} at {where}; {change_sentence(change, points)}"
-
-
-def before_after(
-    base: Mapping[str, Any], final: Mapping[str, Any], paired: Mapping[str, Any] | None = None
-) -> list[tuple[str, str, str, str]]:
-    """Rows of the first table: what, before, after, change."""
-    before, after = base["accuracy"], final["accuracy"]
-    change = change_text(paired, 100 * (after - before))
-    rows = [("test accuracy (onnxruntime)", f"{before:.2%}", f"{after:.2%}", change)]
-    for key, name in (("macs", "MACs"), ("params", "parameters"), ("bytes", "ONNX file, bytes")):
-        before, after = base[key], final[key]
-        rows.append((name, f"{before:,}", f"{after:,}", f"{after / before - 1:+.1%}"))
-    for key in ("p50", "p90"):
-        before, after = base["latency_ms"][key], final["latency_ms"][key]
-        change = f"{after / before - 1:+.1%}" if before and after else ""
-        rows.append((f"{key} latency, ms", ms(before), ms(after), change))
-    return rows
-
-
-def setting_rows(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows of the latency table."""
     return [
         {
-            "provider": provider(s["provider"]),
-            "batch": str(s["batch"]),
-            "threads": str(s["threads"]),
-            "a_p50": ms(s["a"]["latency_ms"]["p50"]) + " ms",
-            "b_p50": ms(s["b"]["latency_ms"]["p50"]) + " ms",
-            **ratio_cells(s),
-            "aa": f"{s['aa_ci95'][0]:.2f} … {s['aa_ci95'][1]:.2f}",
-            "verdict": s["verdict"],
+            "name": f"{provider(first['provider'])}, {setting_name(first)}",
+            "rows": list(_rows(benchmark, number)),
         }
-        for s in settings
+        for number, first in enumerate(benchmark["settings"])
     ]
 
 
-def ratio_cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """A ratio, which is printed only where it was shown to differ from 1, and its interval."""
+def _rows(benchmark: Mapping[str, Any], number: int) -> Iterator[dict[str, Any]]:
+    first = benchmark["settings"][number]
+    control = {"ratio": "1", "ci": f"{interval(first['aa_ci95'])} (A/A)", "verdict": ""}
+    yield {"name": VARIANTS["base"], "chosen": False, **_times(first["a"]), **control}
+    for row in benchmark["variants"]:
+        if row["settings"]:
+            timed = row["settings"][number]
+            name = VARIANTS[row["name"]]
+            yield {"name": name, "chosen": row["chosen"], **_times(timed["b"]), **_said(timed)}
+    for other in benchmark.get("against", ()):
+        timed = other["settings"][number]
+        yield {"name": other["file"], "chosen": False, **_times(timed["b"]), **_said(timed)}
+
+
+def _times(side: Row) -> dict[str, str]:
+    latency, rate = side["latency_ms"], side.get("images_per_s")
     return {
-        "ratio": "–" if row["verdict"] == _NO_DIFFERENCE else f"{row['ratio']:.2f}×",
-        "ci": f"{row['ci95'][0]:.2f} … {row['ci95'][1]:.2f}",
+        **{key: ms(latency.get(key)) for key in ("p50", "p90", "p99")},
+        "rate": f"{rate:,.0f}" if rate else "",
+        "runs": f"{side['runs']:,}" if "runs" in side else "",
     }
 
 
-def speedup_plot(settings: Sequence[Mapping[str, Any]]) -> str:
-    """All settings, over the widest A/A control."""
-    rows = []
-    for s in settings:
-        name = f"batch {s['batch']}, {count_of(s['threads'], 'thread')}"
-        rows.append((name, s["ratio"], *s["ci95"]))
-    # one band for all rows: the widest, so that none looks surer than it is
-    control = max(max(abs(1 - edge) for edge in s["aa_ci95"]) for s in settings)
-    return plots.speedups(rows, control)
+def _said(timed: Row) -> dict[str, str]:
+    return {**ratio_cells(timed), "verdict": timed["verdict"]}
 
 
-def against_rows(benchmark: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Further files timed against the base: rows as of the latency table, with accuracy."""
-    rows = []
-    for other in benchmark.get("against", ()):
-        accuracy = other["accuracy"]
-        scored = "not scored" if accuracy is None else f"{accuracy:.2%}"
-        for row in setting_rows(other["settings"]):
-            rows.append({**row, "file": other["file"], "accuracy": scored})
-    return rows
+def ratio_cells(row: Row) -> dict[str, str]:
+    """A ratio, which is printed only where it was shown to differ from 1, and its interval."""
+    return {
+        "ratio": "–" if row["verdict"] == NO_DIFFERENCE else f"{row['ratio']:.2f}×",
+        "ci": interval(row["ci95"]),
+    }
+
+
+def speedup_plot(settings: Sequence[Row]) -> str:
+    """The delivered file at all settings, each over its own A/A control."""
+    return plots.speedups(
+        [(setting_name(s), s["ratio"], *s["ci95"], *s["aa_ci95"]) for s in settings]
+    )
+
+
+def distribution_plot(variants: Sequence[Row]) -> str:
+    """The spread of calls of every file; empty for runs of older releases."""
+    curves = {
+        VARIANTS[row["name"]]: sorted((int(share), t) for share, t in row["quantiles_ms"].items())
+        for row in variants
+        if len(row.get("quantiles_ms", ())) > 1
+    }
+    return plots.distributions(curves) if curves else ""
+
+
+def measured_sentence(benchmark: Mapping[str, Any], started: str) -> str:
+    """How, when and on what it was timed.
+
+    Args:
+        started: when the stage began; empty where that is not known.
+    """
+    machine, first = benchmark["machine"], benchmark["settings"][0]
+    load = machine.get("load")
+    busy = f", load {load[0]:.1f} when it ended" if load else ""
+    when = f" Measured {started}" if started else " Measured"
+    rounds = ""
+    if "rounds" in first:
+        rounds = f" in {count_of(first['rounds'], 'round')} of {first['launches']} launches"
+    return (
+        f"Every file runs in a process of its own, and all take turns{rounds}; the interval is "
+        "that of the ratio of times, next to each other. A/A is the original against another "
+        f"process of itself: what this machine's noise alone can show.{when} on "
+        f"{machine.get('cpu') or 'an unnamed processor'}, "
+        f"{count_of(machine['cores'], 'core')}{busy}."
+    )
 
 
 def roofline_sentence(benchmark: Mapping[str, Any]) -> str:
@@ -109,8 +108,8 @@ def roofline_sentence(benchmark: Mapping[str, Any]) -> str:
         return ""
     a, b, peak = why["a"]["gmacs_per_s"], why["b"]["gmacs_per_s"], why["peak_gmacs_per_s"]
     if max(a, b) > peak:  # the peak was taken at another, busier moment
-        return f"Base and final run at {a:.1f} and {b:.1f} GMAC/s."
+        return f"Original and delivered file run at {a:.1f} and {b:.1f} GMAC/s."
     return (
-        f"Base and final run at {a:.1f} and {b:.1f} of the {peak:.1f} GMAC/s "
+        f"Original and delivered file run at {a:.1f} and {b:.1f} of the {peak:.1f} GMAC/s "
         "that wide convolutions reach here."
     )

@@ -7,22 +7,24 @@ from typing import Any
 
 from pipeline.claims import interval_text
 from pipeline.run.variants import VARIANTS, scheme_name
+from pipeline.words import size
 from stages.report import plots
 from stages.report.views.timing import ratio_cells
 from stages.report.views.wording import ms
 
 
 def variant_rows(variants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the table of variants: accuracy, size, and speed at every setting."""
+    """Rows of the first table: accuracy, latency and speed at the first setting, what it takes."""
     return [
         {
             "name": VARIANTS[row["name"]],
             "chosen": row["chosen"],
             "accuracy": f"{row['accuracy']:.2%}",
             "change": interval_text(row["accuracy_change"]) if row.get("accuracy_change") else "",
-            "bytes": f"{row['bytes']:,}",
-            "p50": ms(row["latency_ms"]["p50"]) + " ms",
-            "speeds": [ratio_cells(setting) for setting in row["settings"]],
+            "p50": ms(row["latency_ms"]["p50"]),
+            **(ratio_cells(row) if row["settings"] else {"ratio": "1", "ci": ""}),
+            "size": size(row["bytes"]),
+            "memory": size(row["memory_bytes"]) if row.get("memory_bytes") else "",
         }
         for row in variants
     ]

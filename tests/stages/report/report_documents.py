@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stages.report.documents import RoundDocuments, RunDocuments
+
 
 def side(accuracy: float, macs: int) -> dict[str, Any]:
     latency = {"p50": macs / 1000, "p90": macs / 900, "p99": None}
@@ -175,3 +177,92 @@ def trials(search: dict[str, Any]) -> list[dict[str, Any]]:
         cost = {"macs": 50 * kept, "params": 5 * kept, "latency": kept / 20}
         head.append({"phase": "rl", "kept": [kept], "eligible": True, **cost, **point})
     return head
+
+
+def run_documents() -> RunDocuments:
+    """A whole run, with everything that the page can show, and markup in every name of a user."""
+    search = search_document()
+    search["groups"][0]["id"] = "<i>stem"
+    distillation = {
+        "search_accuracy": {"teacher": 0.9, "cut": 0.8, "batchnorm": 0.79, "final": 0.8},
+        "training": None,
+        "mode": "distill",
+        "kept": "cut",
+    }
+    layer = {"name": "<i>conv", "type": "Conv2d", "in_channels": 3, "out_channels": 16, "macs": 900}
+    cut = {
+        "layers": {"before": [layer], "after": [{**layer, "out_channels": 8, "macs": 450}]},
+        "proof": {"relative": 1e-16, "dtype": "float64", "images": 8, "tolerance": 1e-9},
+    }
+    exported = {"exporter": "torch.export", "opset": 20}
+    return RunDocuments(
+        data={"classes": ["<i>cat", "dog"]},
+        train={"images": {"search": 40}},
+        graph={"groups": [{"id": "<i>stem", "prunable": False, "reason": "<i>output"}]},
+        rotation={"groups": [], "difference": 0.0},
+        plan={"metadata": {"align": 8}},
+        search=search,
+        front=front_document(),
+        trials=trials(search),
+        cut=cut,
+        reconstruction={"accuracy": {"original": 0.9, "cut": 0.1, "reconstructed": 0.8}},
+        distillation=distillation,
+        parity={
+            "images": 40,
+            "base": PARITY["base"],
+            "final": {**PARITY["final"], "export": exported},
+        },
+        quantization=QUANTIZATION,
+        benchmark=benchmark_document(),
+        rounds=[RoundDocuments(search, cut, distillation)],
+        manifests={
+            "benchmark": {"started": "2026-11-27T14:00:06+00:00", "outputs": {}},
+            "deploy": {"outputs": {"model.onnx": {"bytes": 767_000, "sha256": "0" * 64}}},
+        },
+    )
+
+
+def benchmark_document() -> dict[str, Any]:
+    """A benchmark.json of this release: with classes, a profile, and the spread of calls."""
+    node = {"us": 10.0}
+    layers = [{"layer": "<i>conv", "op": "Conv", "a": node, "b": node}]
+    why = {
+        "a": {"us": 12.0, "gmacs_per_s": 9.0},
+        "b": {"us": 11.0, "gmacs_per_s": 8.0},
+        "peak_gmacs_per_s": 40.0,
+        "layers": layers,
+        "by_op": {"Conv": {"a_us": 10.0, "a_nodes": 1, "b_us": 10.0, "b_nodes": 1}},
+        "causes": ["<i>the cause"],
+    }
+    widths = {"kind": "conv 3x3", "channels": 16, "us": 4.0}
+    return {
+        **BENCHMARK,  # type: ignore[dict-item]
+        "settings": BENCHMARK["settings"][:1],  # type: ignore[index]
+        "variants": [
+            {**row, "memory_bytes": 22_000_000, "quantiles_ms": {"5": 1.0, "50": 2.0}}
+            for row in BENCHMARK["variants"]  # type: ignore[attr-defined]
+        ],
+        "classes": {
+            "images": [25, 25],
+            "base": [23, 22],
+            "final": [22, 22],
+            "gained": [1, 1],
+            "lost": [2, 1],
+            "confusion": {"base": [[23, 2], [3, 22]], "final": [[22, 3], [3, 22]]},
+        },
+        "why": why,
+        "alignment": {
+            "multiple": 8,
+            "cost": {"8": 1.0},
+            "provider": "CPUExecutionProvider",
+            "threads": 1,
+            "rows": [widths, {**widths, "channels": 20}],
+        },
+        "machine": {
+            "id": "0123",
+            "cpu": "<i>EPYC",
+            "cores": 2,
+            "load": [1.5, 1.0, 1.0],
+            "system": "Linux",
+        },
+    }

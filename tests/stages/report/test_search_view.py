@@ -41,12 +41,17 @@ def test_table_of_strategies_marks_the_chosen_one_and_ends_with_the_plan(
 
 
 def test_accuracy_of_the_chosen_cut_says_what_had_been_done_to_it(search: dict[str, Any]) -> None:
-    assert "Accuracy of the chosen cut before recovery: 80.00%" in sentences.search_sentence(search)
+    def said() -> str:
+        return sentences.search_sentence(search)
+
+    cut = "Accuracy of the chosen cut"
+    assert f"{cut} as cut, batch norm re-estimated: 80.00% on 160 images" in said()
     search["best"]["distill_steps"] = 32
-    assert (
-        "Accuracy of the chosen cut after 32 steps of distillation: 80.00%"
-        in sentences.search_sentence(search)
-    )
+    assert f"{cut} after 32 steps of distillation: 80.00% on 160 images" in said()
+    search["strategies"][0] |= {"distill_steps": 16, "reconstructed": True}
+    both = "after least squares and 16 steps of distillation"
+    assert sentences.strategy_rows(search)[0]["state"] == both
+    assert f"{both}, each on 40 images" in figures.search_caption(search)
 
 
 def test_error_of_the_latency_table_is_said(search: dict[str, Any]) -> None:

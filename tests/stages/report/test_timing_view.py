@@ -1,36 +1,14 @@
-"""Timings on the page: nothing is claimed without its interval, and nothing said unmeasured."""
+"""Timings on the page: every file at every setting, and the noise beside them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from report_documents import BENCHMARK, CHANGE, setting, side
+from report_documents import BENCHMARK, setting
 
+from stages.report import plots
 from stages.report.views import timing
-
-
-@pytest.mark.parametrize(
-    ("verdict", "start"),
-    [
-        ("faster", "1.90 times as fast"),
-        ("slower", "Slower"),
-        ("no difference shown", "No difference in speed shown"),
-    ],
-)
-def test_headline_claims_what_the_verdict_says(verdict: str, start: str) -> None:
-    speedup = setting(verdict, 1.9, 0.8, 2.0)
-    text = timing.headline(speedup, side(0.9, 2000), side(0.893, 1000))
-    assert text.startswith(start)
-    assert "0.70 points of test accuracy lost" in text
-    assert "0.80 to 2.00" in text
-
-
-def test_a_change_of_accuracy_that_was_not_shown_is_not_claimed() -> None:
-    sides = side(0.9, 2000), side(0.88, 1000)
-    text = timing.headline(setting("faster", 1.9, 1.8, 2.0), *sides, CHANGE)
-    assert text.endswith("no difference in test accuracy shown (-12.00 to +9.00 points)")
-    assert timing.before_after(*sides, CHANGE)[0][3] == (
-        "no difference shown (-12.00 to +9.00 points)"
-    )
 
 
 def test_a_rate_above_the_peak_is_not_given_as_a_part_of_it() -> None:
@@ -39,32 +17,55 @@ def test_a_rate_above_the_peak_is_not_given_as_a_part_of_it() -> None:
 
 
 def test_a_ratio_that_was_not_shown_is_not_printed_as_a_speedup() -> None:
-    first, second = timing.setting_rows(BENCHMARK["settings"])  # type: ignore[arg-type]
-    assert first["ratio"] == "1.90×"
-    assert second["ratio"] == "–"
+    assert timing.ratio_cells(BENCHMARK["settings"][0])["ratio"] == "1.90×"  # type: ignore[index]
+    assert timing.ratio_cells(BENCHMARK["settings"][1])["ratio"] == "–"  # type: ignore[index]
 
 
-def test_blank_where_there_were_too_few_samples() -> None:
-    base = side(0.9, 2000)
-    base["latency_ms"]["p90"] = None
-    row = timing.before_after(base, side(0.9, 1000))[-1]
-    assert row == ("p90 latency, ms", "", "1.111", "")
-
-
-def faster(ratio: float) -> dict[str, object]:
-    return setting("faster", ratio, ratio, ratio)
-
-
-def test_a_row_for_every_setting_of_every_further_file() -> None:
-    other = {"file": "int8.onnx", "accuracy": 0.875, "settings": [faster(2.0), faster(3.0)]}
-    wide = {"file": "wide.onnx", "accuracy": None, "settings": [faster(1.5)]}
-    rows = timing.against_rows({"against": [other, wide]})
-    assert [(row["file"], row["accuracy"], row["ratio"]) for row in rows] == [
-        ("int8.onnx", "87.50%", "2.00×"),
-        ("int8.onnx", "87.50%", "3.00×"),
-        ("wide.onnx", "not scored", "1.50×"),
+def test_every_setting_has_a_table_of_all_files_with_the_control_beside_the_original() -> None:
+    further = [setting("faster", 3.0, 2.9, 3.1)]
+    other = {"file": "wide.onnx", "accuracy": None, "settings": further}
+    benchmark = {**BENCHMARK, "settings": BENCHMARK["settings"][:1], "against": [other]}  # type: ignore[index]
+    (table,) = timing.setting_tables(benchmark)
+    assert table["name"] == "CPU, batch 1, 1 thread"
+    assert [(row["name"], row["ratio"]) for row in table["rows"]] == [
+        ("original", "1"),
+        ("original, INT8 alone", "1.40×"),
+        ("pruned", "1.60×"),
+        ("pruned, INT8", "1.90×"),
+        ("wide.onnx", "3.00×"),
     ]
-    assert timing.against_rows({}) == []
+    assert table["rows"][0]["ci"] == "0.97 … 1.02 (A/A)"
+    assert table["rows"][0]["rate"] == ""  # of an older release, which did not say
+
+
+def test_every_setting_is_drawn_over_its_own_control(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(plots, "speedups", lambda rows: seen.extend(rows) or "svg")
+    rows = [setting("faster", 1.9, 1.8, 2.0), {**setting("faster", 1.5, 1.4, 1.6), "batch": 32}]
+    rows[1]["aa_ci95"] = [0.8, 1.3]
+    timing.speedup_plot(rows)
+    assert [row[4:] for row in seen] == [(0.97, 1.02), (0.8, 1.3)]
+    assert [row[0] for row in seen] == ["batch 1, 1 thread", "batch 32, 1 thread"]
+
+
+def test_the_spread_of_calls_is_drawn_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(plots, "distributions", lambda curves: seen.update(curves) or "svg")
+    rows = [dict(row) for row in BENCHMARK["variants"]]  # type: ignore[arg-type]
+    assert timing.distribution_plot(rows) == ""
+    rows[0]["quantiles_ms"] = {"5": 1.0, "50": 2.0, "10": 1.5}
+    assert timing.distribution_plot(rows) == "svg"
+    assert seen == {"original": [(5, 1.0), (10, 1.5), (50, 2.0)]}
+
+
+def test_when_and_under_what_load_it_was_timed() -> None:
+    machine = {"cpu": "EPYC", "cores": 2, "load": [1.84, 1.0, 1.0]}
+    settings = [{**BENCHMARK["settings"][0], "rounds": 52, "launches": 4}]  # type: ignore[index]
+    text = timing.measured_sentence({"machine": machine, "settings": settings}, "2026-11-27 14:00")
+    assert "52 rounds of 4 launches" in text
+    assert "Measured 2026-11-27 14:00 on EPYC, 2 cores, load 1.8" in text
+    quiet = {"machine": {"cpu": None, "cores": 1, "load": None}, "settings": settings}
+    assert timing.measured_sentence(quiet, "").endswith("on an unnamed processor, 1 core.")
 
 
 def test_how_far_from_the_limit() -> None:

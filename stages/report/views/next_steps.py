@@ -1,0 +1,105 @@
+"""What to try next: a sentence and the command, most pressing first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pipeline.config.schema import Config
+from pipeline.errors import Command, Set
+from stages.report.documents import Document, RunDocuments
+from stages.report.views.wording import NO_DIFFERENCE
+
+_BOLDER = 0.75  # of the budget that bought nothing
+
+
+class Step(NamedTuple):
+    """Why, and what to type."""
+
+    why: str
+    command: Command
+
+
+def next_steps(
+    config: Config, found: RunDocuments, summary: Document, run: str, config_name: str
+) -> list[Step]:
+    """Steps that follow from what was measured; the last holds what was reached in CI.
+
+    Args:
+        run, config_name: as commands name them.
+    """
+    again = Command("pipeline", "run", config_name)
+    return [
+        *_doubtful(summary, run),
+        *_speed(config, summary, again),
+        *_accuracy(found.distillation, summary, again),
+        *_alignment(config, found, again),
+        *_front(summary, config_name),
+        *_gate(summary, run),
+    ]
+
+
+def _doubtful(summary: Document, run: str) -> Iterator[Step]:
+    if summary["speedup"]["doubts"]:
+        repeat = Command("stage", "benchmark", "--run", run, "--force")
+        yield Step("The machine was busy while it was timed: measure again", repeat)
+    if summary["base"]["near_chance"]:
+        what = "The original is no better than guessing: see what its images are scaled by"
+        yield Step(what, Command("config", "explain", "data.mean"))
+
+
+def _speed(config: Config, summary: Document, again: Command) -> Iterator[Step]:
+    if summary["speedup"]["verdict"] == "faster":
+        return
+    key, value = config.search.budget.given
+    # a drop of accuracy buys more when it is larger, every other budget when it is smaller
+    bolder = value / _BOLDER if key == "accuracy_drop" else value * _BOLDER
+    smaller = Set(f"search.budget.{key}", float(f"{bolder:.2g}"))
+    yield Step("No speedup was shown: ask for a smaller network", again.with_settings(smaller))
+
+
+def _accuracy(distillation: Document, summary: Document, again: Command) -> Iterator[Step]:
+    """Longer training, where accuracy was shown to be lost and training was still of use."""
+    change = _change(summary)
+    if not change or not change["shown"] or change["points"] >= 0:
+        return
+    trained = distillation["training"]
+    epochs = len(trained["history"]) if trained else 0
+    if not epochs:
+        longer = Set("distill.epochs", 10)
+        yield Step("Accuracy was lost, and nothing trained: distil", again.with_settings(longer))
+    elif distillation["kept"] == f"epoch {epochs}":
+        longer = Set("distill.epochs", 2 * epochs)
+        what = "Accuracy was lost, and the last epoch was the best: train longer"
+        yield Step(what, again.with_settings(longer))
+
+
+def _alignment(config: Config, found: RunDocuments, again: Command) -> Iterator[Step]:
+    measured, used = found.benchmark.get("alignment"), found.plan.get("metadata", {}).get("align")
+    if measured and used and config.search.align != "auto" and measured["multiple"] != used:
+        what = (
+            f"Multiples of {measured['multiple']} channels pay on this machine, and the plan has "
+            f"multiples of {used}"
+        )
+        yield Step(what, again.with_settings(Set("search.align", "auto")))
+
+
+def _front(summary: Document, config_name: str) -> Iterator[Step]:
+    change = _change(summary)
+    if summary["speedup"]["verdict"] == "faster" and change and not change["shown"]:
+        what = "No loss of accuracy was shown: see what smaller budgets cost"
+        yield Step(what, Command("search", "front", config_name))
+
+
+def _gate(summary: Document, run: str) -> Iterator[Step]:
+    speed = summary["speedup"]
+    if speed["verdict"] == NO_DIFFERENCE or speed["ci95"][0] <= 1:
+        return
+    least = f"{speed['ci95'][0] - 0.05:.1f}"
+    gate = ("--min-speedup", least, "--max-accuracy-drop", "1")
+    yield Step("Hold it in CI: exit code 1 below this", Command("check", run, *gate))
+
+
+def _change(summary: Document) -> dict[str, Any] | None:
+    (change,) = (row["accuracy_change"] for row in summary["variants"] if row["chosen"])
+    return change  # type: ignore[no-any-return]
