@@ -16,7 +16,7 @@ from pipeline.runtime.worker import Worker
 from stages.benchmark.fingerprint import cores, resolve_threads
 
 # Many short rounds: a processor's speed changes within milliseconds, and in a short round it is the
-# same for both sides. A network too slow for that gets fewer.
+# same for both sides. A network too slow for that gets fewer. tests/bench/timing_statistics.py
 _ROUNDS = (4, 16)
 
 Calls = NDArray[np.float64]
@@ -28,7 +28,8 @@ class RelativeLatency:
 
     Attributes:
         seconds, reference_seconds: medians of a call.
-        fraction: candidate ÷ reference, the median over the rounds of the ratio of their medians.
+        fraction: candidate ÷ reference, the median over the rounds of the ratio of their fastest
+            calls: other work slows most calls, and those of a larger network more.
     """
 
     seconds: float
@@ -113,12 +114,12 @@ class LatencyWorker:
             "candidate": self._opened("candidate", model, batch, threads),
         }
         rounds = _alternating(sides, min_time)
-        medians = np.array([[np.median(calls) for calls in one] for one in rounds])
+        fastest = np.array([[calls.min() for calls in one] for one in rounds])
         candidate, reference = (np.concatenate(side) for side in zip(*rounds, strict=True))
         return RelativeLatency(
             float(np.median(candidate)),
             float(np.median(reference)),
-            float(np.median(medians[:, 0] / medians[:, 1])),
+            float(np.median(fastest[:, 0] / fastest[:, 1])),
         )
 
     def _opened(

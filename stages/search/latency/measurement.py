@@ -10,7 +10,7 @@ class Measurement:
     """One candidate against the uncut network.
 
     Attributes:
-        fraction: candidate / uncut, the median of short rounds.
+        fraction: candidate / uncut, the median over short rounds.
         seconds, uncut_seconds: medians of candidate and uncut network.
         remeasured: whether it was timed again, for longer.
     """

@@ -36,7 +36,9 @@ def test_a_changing_machine_flatters_nobody(monkeypatch: pytest.MonkeyPatch) -> 
             turn = len(asked) // 4
             asked.append(self.side)
             slower = 9 if turn in self.disturbed else 1
-            return [self.usual * (1 + turn % 3) * slower] * 5
+            usual = self.usual * (1 + turn % 3) * slower
+            # most calls of a round wait for other work, and of the larger network for longer
+            return [usual, *[usual * (4 if self.side == "reference" else 2)] * 4]
 
     sides = {
         "reference": Changing("reference", 100_000, (3, 4)),
