@@ -24,7 +24,7 @@ demo: setup      ## run the whole chain on embedded real images, to the report, 
 	$(BIN)/rlp predict artifacts/quickstart/deploy examples/ankle_boot.png
 
 test: setup      ## all tests; no network, no GPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 smoke: setup     ## the configs of RL-Pruner's networks, each through the whole chain in few steps; 10 minutes
 	$(BIN)/python -m pytest -m smoke tests/test_rlpruner_configs.py tests/bench/test_gpu_run.py

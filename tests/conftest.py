@@ -4,6 +4,8 @@ works below it.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 
 # Before torch is imported: test processes that share the cores must not each spin a thread on every
@@ -27,8 +29,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def operators_are_read_once() -> None:
+    """torch.export reads the thousand operators that ONNX can express anew for every file, a second
+    of each; here they are read once a process.
+    """
+    apis = importlib.import_module("torch.onnx._internal._lazy_import").onnxscript_apis
+    if hasattr(type(apis), "__getattr__"):  # a proxy that imports the module when it is wanted
+        apis.get_torchlib_ops = functools.cache(lambda: apis.__getattr__("get_torchlib_ops")())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where torch sees none."""
+    """Files with slow tests come first, so that no worker is left with one at the end. Tests marked
+    `gpu` are skipped where torch sees none.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting and not torch.cuda.is_available():
         for item in wanting:

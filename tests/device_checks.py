@@ -5,6 +5,8 @@ Used by `test_gpu.py` on a GPU, and by `pretended_run.py` on one that is none.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,10 +58,20 @@ def splits(device: torch.device) -> Splits:
 
 def mobile() -> tuple[nn.Module, ChannelGraph]:
     """A short MobileNetV2 of 28 px in eval mode, whose trunk can be rotated; own statistics."""
+    model, graph = _mobile()
+    return copy.deepcopy(model), graph
+
+
+@functools.cache
+def _mobile() -> tuple[nn.Module, ChannelGraph]:
     stages = [[1, 16, 1, 2], [4, 24, 2, 2]]  # expansion, channels, blocks, stride
     torch.manual_seed(0)
     model = import_torchvision().models.MobileNetV2(2, 0.25, stages).eval()
     model.features[0][0] = nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False)
+    model.features[-1][0] = nn.Conv2d(8, 64, 1, bias=False)  # its own has 1280 channels
+    model.features[-1][1] = nn.BatchNorm2d(64)
+    model.classifier[1] = nn.Linear(64, 2)
+    model.eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)

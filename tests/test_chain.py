@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from pipeline.run.store import sha256_file
 from stages import NAMES as STAGES
 
 pytestmark = pytest.mark.slow
+
+There = Callable[..., tuple[int, dict[str, Any]]]
 
 NETS = """
 from torch import nn
@@ -46,9 +49,9 @@ data: {root: ROOT, search_fraction: 0.2}
 pretrain: {epochs: 3, batch_size: 32, augment: {crop: 0}, precision: fp32}
 search: {budget: {macs: 0.6}, trials: 6, images: 40, fit_images: 64, finalists: 1}
 distill: {epochs: 12, batch_size: 32, augment: {crop: 0}, precision: fp32}
-export: {images: 32}
+export: {images: 32, exporter: torchscript}
 quantize: {images: 32, search_images: 64}
-benchmark: {batches: [1], min_seconds: 0.2, min_runs: 20, launches: 2, profile: false}
+benchmark: {batches: [1], min_seconds: 0.05, min_runs: 20, launches: 2, profile: false}
 """
 
 
@@ -108,14 +111,29 @@ def test_the_summary_holds_what_was_measured(finished: tuple[Path, dict[str, Any
     assert (home / doc["onnx"]).stat().st_size == doc["final"]["bytes"]
 
 
-def test_what_was_deployed_is_as_accurate_as_the_benchmark_says(
+@pytest.fixture
+def there(
     finished: tuple[Path, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> There:
+    """Runs a command in the folder of `finished`, in this process: exit code and JSON document."""
+    monkeypatch.chdir(finished[0])
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        code = _in_process(*arguments, "--json")
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_what_was_deployed_is_as_accurate_as_the_benchmark_says(
+    finished: tuple[Path, dict[str, Any]], there: There
 ) -> None:
     home, doc = finished
-    asked = ("predict", "run", "my images/test", "--labels-from-folders", "--json")
-    done = rlp(*asked, cwd=home)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    code, found = there("predict", "run", "my images/test", "--labels-from-folders")
+    assert code == 0
     assert home / found["deploy"] == home / doc["deploy"]
     assert found["accuracy"]["images"] == doc["data"]["test_images"]
     assert found["accuracy"]["accuracy"] == doc["final"]["accuracy"]
@@ -127,7 +145,7 @@ def test_what_was_deployed_is_as_accurate_as_the_benchmark_says(
 
 
 def test_all_four_variants_are_there_and_one_of_them_is_the_final_one(
-    finished: tuple[Path, dict[str, Any]],
+    finished: tuple[Path, dict[str, Any]], there: There
 ) -> None:
     home, doc = finished
     rows = {row["name"]: row for row in doc["variants"]}
@@ -142,42 +160,30 @@ def test_all_four_variants_are_there_and_one_of_them_is_the_final_one(
     assert rows["base_int8"]["macs"] == rows["base"]["macs"] > rows["final_int8"]["macs"]
     page = (home / doc["report"]).read_text()
     assert "original, INT8 alone" in page
-    alone = rlp("check", "run", "--variant", "base_int8", "--max-macs", "1", "--json", cwd=home)
-    assert json.loads(alone.stdout)["gates"][0]["value"] == rows["base"]["macs"]
+    _, alone = there("check", "run", "--variant", "base_int8", "--max-macs", "1")
+    assert alone["gates"][0]["value"] == rows["base"]["macs"]
 
 
-def test_typing_it_again_runs_nothing(finished: tuple[Path, dict[str, Any]]) -> None:
-    done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--json", cwd=finished[0])
-    assert done.returncode == 0, done.stderr
-    doc = json.loads(done.stdout)
+def test_typing_it_again_runs_nothing(finished: tuple[Path, dict[str, Any]], there: There) -> None:
+    code, doc = there("pipeline", "run", "my.yaml", "--run-dir", "run")
+    assert code == 0
     assert [row["action"] for row in doc["stages"]] == ["reuse"] * len(STAGES)
     assert doc["final"] == finished[1]["final"]
 
 
-def test_a_search_key_reruns_search_and_what_follows(finished: tuple[Path, dict[str, Any]]) -> None:
-    done = rlp(
-        "pipeline",
-        "plan",
-        "my.yaml",
-        "--run-dir",
-        "run",
-        "--set",
-        "search.trials=7",
-        "--json",
-        cwd=finished[0],
-    )
-    rows = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
+def test_a_search_key_reruns_search_and_what_follows(there: There) -> None:
+    _, doc = there("pipeline", "plan", "my.yaml", "--run-dir", "run", "--set", "search.trials=7")
+    rows = {row["stage"]: row for row in doc["stages"]}
     assert [rows[name]["action"] for name in STAGES] == ["reuse"] * 3 + ["run"] * (len(STAGES) - 3)
     assert rows["search"]["reason"] == "search.trials 6 → 7"
     assert rows["prune"]["reason"] == "search runs before it"
 
 
-def test_check_passes_and_gates(finished: tuple[Path, dict[str, Any]]) -> None:
-    home = finished[0]
-    assert rlp("check", "run", "--max-accuracy-drop", "100", cwd=home).returncode == 0
-    missed = rlp("check", "run", "--min-speedup", "1000", "--json", cwd=home)
-    assert missed.returncode == 1
-    assert json.loads(missed.stdout)["gates"][0]["passed"] is False
+def test_check_passes_and_gates(there: There) -> None:
+    assert there("check", "run", "--max-accuracy-drop", "100")[0] == 0
+    code, missed = there("check", "run", "--min-speedup", "1000")
+    assert code == 1
+    assert missed["gates"][0]["passed"] is False
 
 
 def test_one_flipped_byte_anywhere_is_found(

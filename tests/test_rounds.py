@@ -4,6 +4,8 @@ as it came.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_chain import NETS, make_images, rlp
+from test_chain import NETS, make_images
 
 from pipeline.cli import main
 from pipeline.run.artifacts import kinds_of
@@ -84,9 +86,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     make_images(home / "images")
     (home / "my_nets.py").write_text(NETS)
     (home / "my.yaml").write_text(CONFIG)
-    done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--json", cwd=home)
-    assert done.returncode == 0, done.stderr
-    return home, json.loads(done.stdout)
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(home)
+        patch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit) as end:
+            main(["pipeline", "run", "my.yaml", "--run-dir", "run", "--json"])
+    assert not end.value.code
+    return home, json.loads(printed.getvalue())
 
 
 @pytest.fixture
@@ -272,7 +279,9 @@ def test_killed_again_and_again_the_real_chain_ends_with_the_same_weights(home: 
     assert weights(home) == wanted
 
 
-def test_killed_in_the_distillation_of_round_1_it_resumes_to_the_same_weights(home: Path) -> None:
+def test_killed_in_the_distillation_of_round_1_it_resumes_to_the_same_weights(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wanted = weights(home)
     for place in CHAIN[CHAIN.index("round-1/distill") :]:
         shutil.rmtree(home / "run" / place)
@@ -290,7 +299,7 @@ def test_killed_in_the_distillation_of_round_1_it_resumes_to_the_same_weights(ho
     )
     assert child.returncode == -9, child.stderr
     assert (home / "run" / "round-1" / ".work" / "distill" / "checkpoint.json").exists()
-    done = rlp(*arguments, cwd=home)
-    assert done.returncode == 0, done.stderr
-    assert "resumed" in done.stderr
+    code, _, errors = here(capsys, *arguments)
+    assert code == 0
+    assert "resumed" in errors
     assert weights(home) == wanted

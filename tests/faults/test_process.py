@@ -132,8 +132,15 @@ def test_installed_command_ignores_the_decoy_too(tmp_path: Path) -> None:
     assert done.stdout.startswith(b"rlp ")
 
 
+@pytest.mark.usefixtures("fakes")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_to_the_process(tmp_path: Path, number: int, code: int) -> None:
+def test_signal_to_the_process(
+    tmp_path: Path,
+    number: int,
+    code: int,
+    rlp: fake_run.Rlp,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The signal is sent while the search waits between two of its steps."""
     (tmp_path / "fake.yaml").write_text("seed: 0\n")
     gate = tmp_path / "gate"
@@ -159,5 +166,6 @@ def test_signal_to_the_process(tmp_path: Path, number: int, code: int) -> None:
     assert lines[-2].startswith("error: ")
     assert lines[-1] == "hint: resume with: rlp pipeline run fake.yaml"
     assert out == b""
-    done = _rlp("pipeline", "run", "fake.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    done = rlp("pipeline", "run", "fake.yaml")
+    assert done.code == 0, done.err

@@ -11,7 +11,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import stages.benchmark
 from pipeline.runtime import PROVIDERS, Worker
 from stages.benchmark import (
     Alignment,
@@ -40,7 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     short = Protocol(
         min_seconds=0.02, min_runs=6, launches=2, slot_seconds=0.002, min_rounds=2, warm_limit=0.02
     )
-    monkeypatch.setattr(stages.benchmark, "Protocol", lambda **given: short)
+    monkeypatch.setattr("stages.benchmark.protocol.Protocol", lambda **given: short)
     explaining = importlib.import_module("stages.benchmark.explain")
     monkeypatch.setattr(explaining, "measured_peak", lambda **setting: 50.0)
 
@@ -58,6 +57,7 @@ def test_several_files_against_the_first_denormals_and_why_one_is_not_faster(
     document = result.json()
     rows = document["settings"]
     assert [Path(row["b"]["file"]).name for row in rows] == ["tiny.onnx", "small.onnx"]
+    assert {row["launches"] for row in rows} == {2}, "these are not the quick timings"
     assert rows[1]["ratio"] > 1.2
     slow = [row["b"]["file"] for row in rows if row["verdict"] != "faster"]
     assert [item["file"] for item in document["why"]] == slow
