@@ -55,7 +55,7 @@ import json, os, random, signal, sys
 import torch.export
 import pipeline.cli, pipeline.run.runner, pipeline.run.rounds
 import stages.distill.stage, stages.search.stage, stages.trace
-from pipeline.cli.running import stages_of
+from pipeline.cli.planned import stages_of
 from pipeline.config.load import load_config
 stages_of(load_config(__import__("pathlib").Path("my.yaml")))
 random.seed(0)

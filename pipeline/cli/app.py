@@ -20,6 +20,7 @@ from pipeline.cli import (
     predict_command,
     quantize_command,
     report_command,
+    runs_command,
     search_commands,
     stage_command,
 )
@@ -65,6 +66,7 @@ bench_command.register(app)
 quantize_command.register(app)
 app.add_typer(search_commands.app, name="search")
 report_command.register(app)
+runs_command.register(app)
 inspect_command.register(app)
 app.add_typer(config_commands.app, name="config")
 doctor_command.register(app)

@@ -154,13 +154,13 @@ def _asked(variants: list[dict[str, Any]], name: str | None, run: Path) -> dict[
 
 def _intact(run: Path) -> dict[str, Any]:
     """The document without gates; ArtifactError when a stage is damaged or stale."""
-    from pipeline.cli import running
+    from pipeline.cli import planned, running
     from pipeline.errors import ArtifactError, Command, Hint
     from pipeline.run.planner import Planner
     from pipeline.run.runner import read_run
 
     config, name = read_run(run)
-    chain = running.stages_of(config)
+    chain = planned.stages_of(config)
     steps = Planner(chain, config, run, outside=False).plan()
     stages = [
         {"stage": s.stage.name, "fresh": s.action == "reuse", "reason": s.reason} for s in steps

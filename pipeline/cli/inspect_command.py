@@ -35,7 +35,7 @@ def inspect(
     from pipeline.run.artifacts import RUN
 
     if (artefact / RUN.file).is_file():
-        from pipeline.cli.running import run_status
+        from pipeline.cli.status import run_status
 
         return {"path": str(artefact), "kind": "folder", "content": run_status(artefact)}
     path = _file(artefact)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from pipeline import console
 from pipeline.cli.common import SetOption, command
 from pipeline.cli.running import SUMMARY_KEYS
 from pipeline.errors import Hint
+
+if TYPE_CHECKING:
+    from pipeline.run.step import Step
 
 app = typer.Typer(
     help="Run the whole chain, see what would run, see what is there.",
@@ -103,10 +106,11 @@ def plan(
     config: ConfigArgument, run_dir: RunDirOption = None, sets: SetOption = None
 ) -> dict[str, Any]:
     """Show what `run` would do, stage by stage, with the reason; writes nothing."""
-    from pipeline.cli import running
+    from pipeline.cli import planned, running
     from pipeline.config.load import find_config, load_config
     from pipeline.run.other_config import takeover
     from pipeline.run.planner import Planner
+    from pipeline.run.progress import first_lost
     from pipeline.run.runner import data_key, describe_data
 
     file = find_config(config)
@@ -114,12 +118,22 @@ def plan(
     settings = load_config(file, sets or ())
     with running.user_modules(settings, str(file)):
         steps = Planner(
-            running.stages_of(settings), settings, folder, data_key(describe_data(settings))
+            planned.stages_of(settings), settings, folder, data_key(describe_data(settings))
         ).plan()
-    console.table(("stage", "action", "why"), [(s.stage.name, s.action, s.reason) for s in steps])
-    if refusal := takeover(str(file), settings, folder, steps):
+    console.table(("stage", "action", "why"), [_planned(folder, step) for step in steps])
+    if refusal := takeover(str(file), settings, folder, first_lost(folder, steps)):
         console.warn(f"would be refused: {refusal.message}; {refusal.hint}")
     return {"run": str(folder), "stages": _rows(steps)}
+
+
+def _planned(run: Path, step: Step) -> tuple[str, str, str]:
+    """A stage in the table: what it is, what would be done, and why, or how far it is."""
+    from pipeline.run.lock import holder
+    from pipeline.run.progress import unfinished
+
+    live = holder(run)
+    far = unfinished(run, step, live["pid"] if live else None)
+    return step.stage.name, step.action, str(far or step.reason)
 
 
 @command(app, "status", keys=("run", "config", "stages"))
@@ -129,6 +143,6 @@ def status(
     ],
 ) -> dict[str, Any]:
     """Show the stages of a run: fresh or not, sizes, durations."""
-    from pipeline.cli import running
+    from pipeline.cli.status import run_status
 
-    return running.run_status(run)
+    return run_status(run)

@@ -40,18 +40,18 @@ def _say_what_is_stale(run: Path) -> None:
     Raises:
         ArtifactError: the run, or a file of it, is damaged.
     """
-    from pipeline.cli import running
+    from pipeline.cli import planned
     from pipeline.errors import ArtifactError, Command, Hint
     from pipeline.run.planner import Planner
     from pipeline.run.runner import read_run
 
     config, name = read_run(run)
-    steps = Planner(running.stages_of(config), config, run, outside=False).plan()
+    steps = Planner(planned.stages_of(config), config, run, outside=False).plan()
     for step in steps:
-        if running.state(step) == "damaged":
+        if planned.state(step) == "damaged":
             hint = Hint.command("check", str(run), says="lists all that is damaged")
             raise ArtifactError(f"{step.stage.name}: {step.reason}", hint=hint)
-    stale = next((step for step in steps if running.state(step) == "stale"), None)
+    stale = next((step for step in steps if planned.state(step) == "stale"), None)
     if stale is not None:
         again = Command("pipeline", "run", name, "--run-dir", str(run))
         console.warn(

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import console
 from pipeline.claims import busy_clause, change_text
+from pipeline.cli.planned import stages_of
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
-from pipeline.run import store
 from pipeline.run.artifacts import RUN, document
 from pipeline.run.documents import as_written
+from pipeline.run.lock import OWN
 from pipeline.run.variants import VARIANTS
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
     from pipeline.run.rounds import PlacedStage
-    from pipeline.run.step import Step
 
 SUMMARY_KEYS = (
     "kind",
@@ -50,65 +50,6 @@ def default_run_dir(config_file: Path) -> Path:
     return folder
 
 
-def stages_of(config: Config) -> tuple[PlacedStage, ...]:
-    """The stages of a run with this config, in order; several rounds repeat some of them."""
-    from pipeline.run.rounds import chain
-    from stages import STAGES
-
-    return chain(STAGES, config.rounds)
-
-
-def state(step: Step) -> str:
-    """Of a planned stage, in a word: fresh, stale, missing, damaged, or blocked by one before
-    it.
-    """
-    if step.action == "reuse":
-        return "fresh"
-    if step.action == "blocked":
-        return "blocked" if step.blocked_by else "damaged"
-    return "missing" if step.manifest is None else "stale"
-
-
-def run_status(run: Path) -> dict[str, Any]:
-    """The stages of a run, printed and as a document: state, size and duration of each."""
-    from pipeline.run.planner import Planner
-    from pipeline.run.runner import read_run
-
-    config, name = read_run(run)
-    rows: list[dict[str, Any]] = []
-    for step in Planner(stages_of(config), config, run, outside=False).plan():
-        manifest = step.manifest
-        rows.append(
-            {
-                "stage": step.stage.name,
-                "state": state(step),
-                "reason": step.reason,
-                "bytes": sum(entry["bytes"] for entry in manifest["outputs"].values())
-                if manifest
-                else None,
-                "duration_s": manifest["duration_s"] if manifest else None,
-                "started": manifest["started"] if manifest else None,
-            }
-        )
-    shown = [
-        (
-            row["stage"],
-            row["state"],
-            "" if row["bytes"] is None else console.size(row["bytes"]),
-            "" if row["duration_s"] is None else console.duration(row["duration_s"]),
-            "" if row["state"] == "fresh" else row["reason"],
-        )
-        for row in rows
-    ]
-    console.table(
-        ("stage", "state", "size", "took", "why"),
-        shown,
-        title=f"{run} ({name})",
-        right=("size", "took"),
-    )
-    return {"run": str(run), "config": name, "stages": rows}
-
-
 def unknown_files(run: Path, stages: Sequence[PlacedStage], rounds: int) -> list[str]:
     """Files and folders of a run that belong to no stage of it, relative to the run; nothing
     reads them.
@@ -126,7 +67,7 @@ def _beside_stages(run: Path, stages: set[str], stale: set[str]) -> list[str]:
     """What lies beside the stages' folders and is none of rlp's, in the run and in its rounds."""
     from pipeline.run.inside import WORK
 
-    ours = {*stages, *stale, RUN.file, WORK, document("front").file, *store.OWN}
+    ours = {*stages, *stale, RUN.file, WORK, document("front").file, *OWN}
     found: list[str] = []
     for home in sorted({"", *(stage.rpartition("/")[0] for stage in stages)}):
         ours |= {home, f"{home}/{WORK}"}

@@ -92,8 +92,8 @@ def front(
     from pipeline.cli import running
     from pipeline.cli.search_table import show_front
     from pipeline.config.load import find_config, load_config
-    from pipeline.run import store
     from pipeline.run.artifacts import document
+    from pipeline.run.lock import lock
     from stages.search.front_run import RunFront
 
     file = find_config(config)
@@ -102,7 +102,7 @@ def front(
     again = running.as_typed(["search", "front", config], options, sets or ())
     running.execute(settings, str(file), folder, last="rotate", resume_command=str(again))
     watcher = console.RunWatcher()
-    with store.lock(folder), running.user_modules(settings, str(file)):
+    with lock(folder), running.user_modules(settings, str(file)):
         watcher.watch("front")
         try:
             body = RunFront(folder, settings, watcher).run(measured)
@@ -137,7 +137,7 @@ def compare(
     from pipeline.cli import running
     from pipeline.cli.search_table import show
     from pipeline.config.load import find_config, load_config
-    from pipeline.run import store
+    from pipeline.run.lock import lock
     from stages.search.compare_run import ComparisonRequest, RunComparison
 
     file = find_config(config)
@@ -148,7 +148,7 @@ def compare(
     running.execute(
         settings, str(file), folder, last="rotate", resume_command=f"rlp search compare {config}"
     )
-    with store.lock(folder), running.user_modules(settings, str(file)):
+    with lock(folder), running.user_modules(settings, str(file)):
         session = RunComparison(folder, settings, distill=_distiller(settings), note=console.note)
         compared = session.run(request)
     recipe = {

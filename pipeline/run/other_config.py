@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,23 +28,23 @@ def takeover(
     config_name: str,
     config: Config,
     run: Path,
-    steps: Sequence[Step],
-    forced: Collection[str] = frozenset(),
+    lost: Step | None,
 ) -> UsageError | None:
     """What refuses to re-make committed stages of a run for another config or network; None where
     nothing would be lost.
 
     Args:
-        forced: names of stages that are to be re-made whatever they are of.
+        lost: a stage that would be re-made (`pipeline.run.progress.first_lost`).
     """
-    again = [step for step in steps if step.action == "run" and step.manifest is not None]
-    lost = [step for step in again if step.stage.name not in forced]
-    if not lost or not (why := _another(config_name, config, _record(run))):
+    if lost is None or not (why := _another(config_name, config, _record(run))):
         return None
     command = Command("pipeline", "run", config_name, "--run-dir", str(run), "--force")
     hint = Hint("--run-dir DIR gives this one a run of its own; ", command, " re-makes that one")
-    stage = f"{lost[0].stage.name} would be re-made ({lost[0].reason})"
-    return UsageError(f"{run}: {why}; {stage}", hint=hint)
+    name = lost.stage.name
+    would = f"{name} would be re-made ({lost.reason})"
+    if lost.manifest is None:
+        would = f"the checkpoint of its unfinished {name} would be lost"
+    return UsageError(f"{run}: {why}; {would}", hint=hint)
 
 
 def _another(config_name: str, config: Config, record: dict[str, Any]) -> str:

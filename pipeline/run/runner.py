@@ -30,6 +30,7 @@ from pipeline.run.artifacts import KINDS, RUN
 from pipeline.run.commit import commit, recover, staging
 from pipeline.run.going_back import Tried, ends
 from pipeline.run.inside import open_run
+from pipeline.run.lock import lock
 from pipeline.run.manifest import (
     HashCache,
     accept_edits,
@@ -38,6 +39,7 @@ from pipeline.run.manifest import (
 )
 from pipeline.run.other_config import takeover
 from pipeline.run.planner import EVERYTHING, Planner, Selection
+from pipeline.run.progress import ProgressFile, first_lost
 from pipeline.run.resources import resource_errors
 from pipeline.run.rounds import PlacedStage
 from pipeline.run.scratch import drop_scratch, prepare_scratch
@@ -128,7 +130,7 @@ def execute(request: Request, watcher: Watcher) -> list[Step]:
     Raises:
         RlpError: of any kind; everything committed so far is kept.
     """
-    with store.lock(request.run), stop_signals(watcher) as stop_signal:
+    with lock(request.run), stop_signals(watcher) as stop_signal:
         try:
             return _walk(request, watcher, stop_signal)
         except (Interrupted, KeyboardInterrupt) as error:
@@ -161,8 +163,8 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     steps = _planner(request, card).plan(request.selection)
     for step in steps:
         _refuse_blocked(step)  # before anything is written or computed
-    forced = request.selection.force
-    if refusal := takeover(request.config_name, request.config, request.run, steps, forced):
+    lost = first_lost(request.run, steps, request.selection.force)
+    if refusal := takeover(request.config_name, request.config, request.run, lost):
         raise refusal
     done: set[str] = set()
     tried = Tried.read(request.stages, request.config, request.run)
@@ -283,7 +285,7 @@ def _run_stage(
             out=out,
             work=work,
             inputs=_inputs(request.run, stage, before),
-            reporter=watcher,
+            reporter=ProgressFile(work, watcher),
             stop_signal=stop_signal,
             data_card=card,
             run_name=request.run.resolve().name,

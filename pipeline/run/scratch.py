@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ArtifactError
 from pipeline.run import store
@@ -11,11 +12,27 @@ from pipeline.run.inside import WORK, open_run
 from pipeline.run.manifest import Dependencies
 from pipeline.run.rounds import PlacedStage
 
+_NEEDS = "needs.json"
+
 
 def _scratch(stage: PlacedStage) -> tuple[list[str], str]:
     """Where a stage's scratch lies, beside its folder: `.work/search`, `round-1/.work/search`."""
     *outer, leaf = stage.name.split("/")
     return [*outer, WORK], leaf
+
+
+def scratch_folder(run: Path, stage: PlacedStage) -> Path:
+    """Where a stage's scratch lies, whether it is there or not."""
+    outer, leaf = _scratch(stage)
+    return run.joinpath(*outer, leaf)
+
+
+def recorded_needs(folder: Path) -> dict[str, Any]:
+    """What a scratch folder is of; empty where there is none."""
+    with suppress(ArtifactError):
+        found = store.read_json(folder / _NEEDS)
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def prepare_scratch(run: Path, stage: PlacedStage, needs: Dependencies) -> Path:
@@ -27,8 +44,8 @@ def prepare_scratch(run: Path, stage: PlacedStage, needs: Dependencies) -> Path:
     """
     key = store.dump_json(needs.__dict__)
     outer, leaf = _scratch(stage)
-    path = run.joinpath(*outer, leaf)
-    marker = path / "needs.json"
+    path = scratch_folder(run, stage)
+    marker = path / _NEEDS
     with store.disk_errors(path), open_run(run, *outer, make=True) as work:
         if not (work.has_folder(leaf) and _holds(marker, key)):
             work.remove(leaf)

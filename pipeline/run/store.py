@@ -1,5 +1,5 @@
 """The one module that writes artefacts: atomic files, sealed JSON, hashes, the commit of a stage
-folder, the lock.
+folder.
 
 Write = beside, hash, fsync, rename, fsync the folder. Read = regular file, size cap, hash, parse,
 schema.
@@ -13,7 +13,6 @@ import io
 import json
 import math
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ArtifactError, EnvironmentProblem, Locked
+from pipeline.errors import ArtifactError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 _UMASK = os.umask(0)  # a umask can be read only by setting it
 os.umask(_UMASK)
 _MODE = 0o666 & ~_UMASK
-_LOCK, _OWNER = OWN = (".lock", ".owner.json")
-"""Files of the lock in a run."""
 
 
 def dump_json(obj: Any) -> bytes:
@@ -267,44 +264,3 @@ def read_tensors(
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path}: not a safetensors file ({error})") from None
-
-
-@contextmanager
-def lock(run: Path) -> Iterator[None]:
-    """Hold the run; the kernel frees it when the process ends, however it ends.
-
-    Raises:
-        Locked: another live process holds it; names pid and host.
-        ArtifactError: its lock file is a link.
-        EnvironmentProblem: the folder cannot be made or written.
-    """
-    from filelock import FileLock, Timeout
-
-    owner = run / _OWNER
-    with disk_errors(run):
-        run.mkdir(parents=True, exist_ok=True)
-        lock_file = run / _LOCK
-        if os.path.lexists(lock_file):  # in a run of a stranger's it may be a link to anything
-            check_regular(lock_file, single=True)
-        held = FileLock(lock_file)
-        try:
-            held.acquire(timeout=0)
-        except Timeout:
-            raise Locked(
-                f"{run}: in use by {_owner_text(owner)}",
-                hint="wait for it, or pass another --run-dir",
-            ) from None
-    try:
-        write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
-        yield
-    finally:
-        owner.unlink(missing_ok=True)  # before the release: afterwards it may be the next one's
-        held.release()
-
-
-def _owner_text(owner: Path) -> str:
-    try:
-        info = json.loads(owner.read_bytes())
-        return f"process {info['pid']} on {info['host']}"
-    except (OSError, ValueError, KeyError):  # only a courtesy: the lock holds without it
-        return "another process"

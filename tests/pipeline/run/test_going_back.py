@@ -38,7 +38,7 @@ def losing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[float], float
             allowed = ctx.config.search.budget.before_recovery or 1.0
             searched.append(allowed)
             done = plain(self, ctx)
-            ctx.write("plan", {"keep": {}, "metadata": {"allowed": allowed}})
+            ctx.write("plan", {"keep": {"g": f"0-{1000 * allowed:.0f}"}, "metadata": {}})
             return {**done, "allowed_drop": allowed}
 
         def distilling(self: Any, ctx: StageContext) -> dict[str, Any]:

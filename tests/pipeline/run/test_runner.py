@@ -16,6 +16,7 @@ import pytest
 from pipeline.errors import ArtifactError, Interrupted, Locked, UsageError
 from pipeline.run import runner, store
 from pipeline.run.artifacts import MANIFEST
+from pipeline.run.lock import lock
 from pipeline.run.planner import Selection
 from pipeline.run.stage import StageContext
 
@@ -254,7 +255,7 @@ def test_second_process_is_refused_at_once_with_pid_and_host(
 
 
 def test_reading_commands_work_while_a_run_is_locked(run: Path, rlp: fake_run.Rlp) -> None:
-    with store.lock(run):
+    with lock(run):
         assert rlp("check", run).code == 0
         assert rlp("pipeline", "status", run).code == 0
 
@@ -265,7 +266,7 @@ def _holder(run: Path) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            with store.lock(run):
+            with lock(run):
                 os.write(writer, b"x")
                 signal.pause()
         finally:

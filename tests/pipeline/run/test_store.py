@@ -16,6 +16,7 @@ from pipeline.run import store
 from pipeline.run.commit import commit, recover, staging
 from pipeline.run.documents import Sealed
 from pipeline.run.inside import open_run
+from pipeline.run.lock import lock
 
 SEALED = Sealed("k", "", ("a.json",), 1 << 20, "a thing")
 SCALARS = (
@@ -238,7 +239,7 @@ def test_staging_is_swept_when_a_stage_fails(tmp_path: Path) -> None:
 
 def test_lock_is_freed_and_leaves_no_owner(tmp_path: Path) -> None:
     for _ in range(2):
-        with store.lock(tmp_path / "run"):
+        with lock(tmp_path / "run"):
             assert json.loads((tmp_path / "run" / ".owner.json").read_bytes())["pid"] == os.getpid()
     assert not (tmp_path / "run" / ".owner.json").exists()
 
