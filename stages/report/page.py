@@ -155,6 +155,7 @@ def _cut_and_search(found: RunDocuments, config_name: str) -> dict[str, Any]:
         "drop_missed": search.drop_missed(found.search, found.distillation, config_name),
         "rounds": search.round_rows(found.rounds) if len(found.rounds) > 1 else [],
         "strategies": search.strategy_rows(found.search),
+        "controlled": len(found.search["strategies"]) > 1,
         "score_unit": search.unit_of(found.search),
         "latency_sentence": search.latency_sentence(found.search),
         "figures": _search_figures(found),
@@ -171,7 +172,7 @@ def _search_figures(found: RunDocuments) -> list[tuple[str, str]]:
     drawn = (
         (
             search_figures.front_plot(found.front, found.search, found.reconstruction),
-            search_figures.FRONT_CAPTION,
+            search_figures.front_caption(found.front),
         ),
         (search_figures.search_plot(found.rounds), search_figures.search_caption(found.search)),
         (

@@ -21,9 +21,11 @@ BLUE, GREY, MID, ORANGE = "#3b82f6", "#b4bcc9", "#8b95a5", "#ea580c"
 INK, PAPER = "#010203", "#030201"
 MARKERS = ("D", "s", "^", "v", "P", "X")
 _WIDTH = 4.4  # inches: two stand side by side on a screen, one fills a phone and can be read there
+_MOST_POINTS = 2000
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rlp",  # ids from this and not from a clock: the same figure, the same text
+    "text.parse_math": False,  # a $ in somebody's name is a $
     "font.size": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -66,8 +68,9 @@ def legend_above(figure: Figure, axes: Any, columns: int = 2) -> None:
 
 
 def points(axes: Any, pairs: Iterable[tuple[float, float]], style: str, **look: Any) -> None:
-    """Plot (x, y) pairs; there is at least one."""
-    axes.plot(*zip(*pairs, strict=True), style, **look)
+    """Plot (x, y) pairs; there is at least one. Many become a picture: the page stays small."""
+    places = list(pairs)
+    axes.plot(*zip(*places, strict=True), style, rasterized=len(places) > _MOST_POINTS, **look)
 
 
 def clamped(axes: Any, pairs: Iterable[tuple[float, float]], low: float, color: str) -> None:
@@ -92,7 +95,9 @@ def svg(figure: Figure, title: str, description: str) -> str:
         title, description: what it shows, and what can be read off it, for who cannot see it.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True, dpi=200
+    )
     text = buffer.getvalue()
     # what comes before is an XML declaration, which has no place within HTML
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "var(--paper)")

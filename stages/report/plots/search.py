@@ -15,6 +15,7 @@ from stages.report.plots.drawing import (
     ORANGE,
     PAPER,
     clamped,
+    least_span,
     legend_above,
     one_panel,
     panels,
@@ -182,6 +183,7 @@ def front(
         axes.plot(*chosen, "*", label="the plan", **_STAR)
     axes.set_xlabel(label)
     axes.set_ylabel("accuracy on search, %")
+    least_span(axes, 1.0)
     legend_above(figure, axes, columns=3)
     found = "; ".join(f"{cost:.0f} %: {score:.2f} %" for cost, score in sorted(measured))
     return svg(

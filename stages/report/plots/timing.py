@@ -11,6 +11,7 @@ from stages.report.plots.drawing import (
     GREY,
     MID,
     ORANGE,
+    least_span,
     legend_above,
     one_panel,
     panels,
@@ -113,6 +114,7 @@ def float_nodes(rows: Sequence[tuple[float, float, float, float, int]]) -> str:
         axes.annotate(str(count), place, (4, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel("times as fast as fp32")
     axes.set_ylabel("accuracy on search, %")
+    least_span(axes, 1.0)
     found = "; ".join(
         f"{count} float nodes: {ratio:.2f} times as fast, {100 * accuracy:.2f} %"
         for ratio, _, _, accuracy, count in by_count

@@ -60,14 +60,14 @@ def _speed(config: Config, summary: Document, again: Command) -> Iterator[Step]:
 
 def _accuracy(distillation: Document, summary: Document, again: Command) -> Iterator[Step]:
     """Longer training, where accuracy was shown to be lost and training was still of use."""
-    change = _change(summary)
-    if not change or not change["shown"] or change["points"] >= 0:
+    change, trained = _change(summary), distillation["training"]
+    own = distillation["kept"] == "adopted"  # the user's training, which is theirs to judge
+    if own or not change or not change["shown"] or change["points"] >= 0:
         return
-    trained = distillation["training"]
     epochs = len(trained["history"]) if trained else 0
     if not epochs:
-        longer = Set("distill.epochs", 10)
-        yield Step("Accuracy was lost, and nothing trained: distil", again.with_settings(longer))
+        settings = Set("distill.mode", "distill"), Set("distill.epochs", 10)
+        yield Step("Accuracy was lost, and nothing trained: distil", again.with_settings(*settings))
     elif distillation["kept"] == f"epoch {epochs}":
         longer = Set("distill.epochs", 2 * epochs)
         what = "Accuracy was lost, and the last epoch was the best: train longer"

@@ -12,11 +12,6 @@ from stages.report.views.search import state_of, unit_of
 
 _MILLIONS = 1e-6
 
-FRONT_CAPTION = (
-    "What every budget costs in accuracy on the search split, without training. Filled points were "
-    "cut, reconstructed and scored; hollow ones are predicted from those, or where there are none "
-    "from what the candidates scored; the star is the plan after least squares."
-)
 PARETO_CAPTION = (
     "What candidates score for what they cost. All were projected onto the same budget, so its own "
     "axis, with the budget dashed, is short. A triangle at the edge stands for a score below the "
@@ -142,6 +137,18 @@ def front_plot(front: Document, search: Document, reconstruction: Document) -> s
     reached = reconstruction["accuracy"].get("reconstructed")
     plan = None if reached is None else (100 * spent, 100 * reached)
     return plots.front(measured, predicted, plan, _COSTS[metric])
+
+
+def front_caption(front: Document) -> str:
+    """What its points are."""
+    drawn = {point["measured"] for point in front["points"]}
+    filled = "Filled points were cut, reconstructed and scored. " if True in drawn else ""
+    source = "those" if True in drawn else "what the candidates scored"
+    hollow = f"Hollow points are predicted from {source}. " if False in drawn else ""
+    return (
+        "What every budget costs in accuracy on the search split, without training. "
+        f"{filled}{hollow}The star is the plan after least squares."
+    )
 
 
 def latency_plot(search: Document) -> str:

@@ -38,9 +38,10 @@ def test_accuracy_that_was_lost_is_trained_for_where_training_was_still_of_use()
     whole = run_documents()
     lost = {"shown": True, "points": -3.0}
     again = "rlp pipeline run my.yaml --set distill.epochs="
+    first = "rlp pipeline run my.yaml --set distill.mode=distill --set distill.epochs=10"
     trained = {"history": [{"epoch": n, "accuracy": 0.8} for n in (1, 2)]}
-    assert steps(whole, **lost)["Accuracy was"] == f"{again}10"
-    for kept, command in (("epoch 2", f"{again}4"), ("epoch 1", None)):
+    assert steps(whole, **lost)["Accuracy was"] == first
+    for kept, command in (("epoch 2", f"{again}4"), ("epoch 1", None), ("adopted", None)):
         distilled = {**whole.distillation, "training": trained, "kept": kept}
         assert steps(replace(whole, distillation=distilled), **lost).get("Accuracy was") == command
 

@@ -91,6 +91,21 @@ def test_scores_below_the_axis_are_marked_in_every_figure_of_scores(
     assert marked == [[1], [0.4], [pytest.approx(200e-6)]]
 
 
+def test_many_candidates_are_drawn_as_a_picture_so_that_the_page_stays_small() -> None:
+    count = 20_000
+    scores = [-1.0 - n % 97 / 97 for n in range(count)]
+    best = [max(scores[:97])] * count
+    drawn = plots.search_curve(
+        [plots.Curve("round 1", scores, best, [False] * count, {"uniform": -1.5})], "nats"
+    )
+    assert "data:image/png;base64" in drawn
+    assert len(drawn) < 300_000
+
+
+def test_a_dollar_in_a_name_is_a_dollar() -> None:
+    assert "a$b^$" in plots.keep_ratios([KeptGroup("a$b^$", 16, 8)], [])
+
+
 def test_an_axis_is_not_shorter_than_the_noise() -> None:
     axes = Axes(89.9, 90.1)
     drawing.least_span(axes, 4.0)

@@ -76,6 +76,17 @@ def test_the_front_fills_what_was_measured_and_marks_the_plan(
     assert label.startswith("latency")
 
 
+def test_the_caption_of_the_front_says_only_what_is_drawn() -> None:
+    front = front_document()
+    both = figures.front_caption(front)
+    assert "Filled points were cut" in both
+    assert "Hollow points are predicted from those" in both
+    predicted = [{**point, "measured": False} for point in front["points"]]
+    only = figures.front_caption({**front, "points": predicted})
+    assert "Filled" not in only
+    assert "Hollow points are predicted from what the candidates scored" in only
+
+
 def test_a_front_of_one_point_is_no_plot(search: dict[str, Any]) -> None:
     front = front_document()
     front["points"] = front["points"][:1]
