@@ -26,7 +26,7 @@ class Allowance:
 
     def problem(self, score: Score) -> str:
         """What the score misses, in words; empty where nothing."""
-        on = f"on {score.images} images"
+        on = f"on {score.images:,} images"
         if not score.drop <= self.drop:  # and not `>`: NaN keeps no limit
             what = "accuracy" if score.accuracy is not None else "agreement with fp32"
             return f"INT8 loses {score.drop:.2f} points of {what} {on}, {self.drop:g} allowed"
@@ -57,7 +57,11 @@ def choose(mode: str, score: Score, timing: Timing, allowance: Allowance) -> tup
     low, high = timing.ci95
     measured = f"{timing.ratio:.2f}× ({low:.2f} to {high:.2f}) as fast as fp32"
     if low > 1 or mode == INT8:
-        cost = f"{score.drop:+.2f} points" if score.accuracy is not None else "no labels"
-        return INT8, f"INT8 is {measured}; accuracy lost {cost} on {score.images} images"
+        on = f"on {score.images:,} images"
+        # of the change, as everywhere: -0.20 is lost
+        worst, best = (0.0 - end for end in reversed(score.drop_ci95))
+        change = f"{0.0 - score.drop:+.2f} points of accuracy ({worst:+.2f} to {best:+.2f}) {on}"
+        cost = change if score.accuracy is not None else f"chosen {on}, which have no labels"
+        return INT8, f"INT8 is {measured}; {cost}"
     slower = "slower here" if high < 1 else "no faster here that could be shown"
     return FP32, f"INT8 is {slower}: {measured}"

@@ -22,6 +22,11 @@ def test_faster_and_within_the_allowance_is_delivered() -> None:
     chosen, reason = choose("auto", SCORE, FAST, Allowance())
     assert chosen == "int8"
     assert "1.80× (1.70 to 1.90)" in reason
+    assert reason.endswith(
+        "as fast as fp32; -0.10 points of accuracy (-0.30 to +0.10) on 1,000 images"
+    )
+    same = choose("auto", replace(SCORE, drop=0.0), FAST, Allowance())[1]
+    assert "; +0.00 points of accuracy" in same
 
 
 @pytest.mark.parametrize(("timing", "word"), [(SLOW, "slower"), (UNSURE, "no faster")])
