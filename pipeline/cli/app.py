@@ -4,15 +4,17 @@ at the top.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.cli import (
     bench_command,
     check_command,
     config_commands,
     data_commands,
+    diff_command,
     doctor_command,
     init_command,
     inspect_command,
@@ -25,12 +27,20 @@ from pipeline.cli import (
     stage_command,
 )
 
+
+class _PipelineFirst(TyperGroup):
+    """Help lists what most people want first; Typer would put groups of commands last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: name != "pipeline")
+
+
 app = typer.Typer(
     name="rlp",
+    cls=_PipelineFirst,
     help="Make a trained CNN classifier measurably faster in onnxruntime, and prove it.",
     epilog="Start with: rlp pipeline run configs/quickstart.yaml",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,6 +77,7 @@ quantize_command.register(app)
 app.add_typer(search_commands.app, name="search")
 report_command.register(app)
 runs_command.register(app)
+diff_command.register(app)
 inspect_command.register(app)
 app.add_typer(config_commands.app, name="config")
 doctor_command.register(app)

@@ -11,6 +11,7 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import attach, command
+from pipeline.cli.completion import complete_run
 from pipeline.run.variants import VARIANTS
 
 
@@ -19,7 +20,12 @@ def register(app: typer.Typer) -> None:
 
 
 _Run = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, such as artifacts/quickstart.",
+        autocompletion=complete_run,
+    ),
 ]
 _MaxAccuracyDrop = Annotated[
     float | None,

@@ -10,6 +10,7 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import SetOption, command
+from pipeline.cli.completion import complete_config
 
 app = typer.Typer(
     help="Configs: list, resolve, schema.", no_args_is_help=True, rich_markup_mode=None
@@ -32,7 +33,12 @@ def ls() -> dict[str, Any]:
 @command(app, "show", keys=("config", "settings"))
 def show(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML config, or a run: the one that made it.")
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML config, or a run: the one that made it.",
+            autocompletion=complete_config,
+        ),
     ],
     sets: SetOption = None,
 ) -> dict[str, Any]:

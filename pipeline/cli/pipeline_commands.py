@@ -9,6 +9,7 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import SetOption, command
+from pipeline.cli.completion import complete_config, complete_run
 from pipeline.cli.running import SUMMARY_KEYS
 from pipeline.errors import Hint
 
@@ -23,7 +24,11 @@ app = typer.Typer(
 
 ConfigArgument = Annotated[
     str,
-    typer.Argument(metavar="CONFIG", help="A YAML config; `rlp config ls` lists the shipped ones."),
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML config; `rlp config ls` lists the shipped ones.",
+        autocompletion=complete_config,
+    ),
 ]
 RunDirOption = Annotated[
     Path | None,
@@ -139,7 +144,12 @@ def _planned(run: Path, step: Step) -> tuple[str, str, str]:
 @command(app, "status", keys=("run", "config", "stages"))
 def status(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, such as artifacts/quickstart.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run folder, such as artifacts/quickstart.",
+            autocompletion=complete_run,
+        ),
     ],
 ) -> dict[str, Any]:
     """Show the stages of a run: fresh or not, sizes, durations."""

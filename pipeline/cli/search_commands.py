@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.common import SetOption, command
+from pipeline.cli.completion import complete_config
 from pipeline.errors import Hint, Interrupted
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def _root() -> None:
     """The front over all budgets; strategies at equal budgets."""
 
 
-_Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML config.")]
+_Config = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML config.", autocompletion=complete_config)
+]
 _Strategies = Annotated[
     str,
     typer.Option("--strategies", metavar="A,B", help="The first is compared with each other one."),

@@ -10,6 +10,7 @@ import typer
 
 from pipeline import console
 from pipeline.cli.common import SetOption, command
+from pipeline.cli.completion import complete_config, complete_run
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
@@ -31,10 +32,20 @@ _Name = Annotated[
         "report; round-1/search for that round.",
     ),
 ]
-_Config = Annotated[str | None, typer.Option("--config", metavar="CONFIG", help="A YAML config.")]
+_Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="CONFIG", help="A YAML config.", autocompletion=complete_config
+    ),
+]
 _Run = Annotated[
     Path | None,
-    typer.Option("--run", metavar="RUN", help="A run folder; its own config is used."),
+    typer.Option(
+        "--run",
+        metavar="RUN",
+        help="A run folder; its own config is used.",
+        autocompletion=complete_run,
+    ),
 ]
 _RunDir = Annotated[
     Path | None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import console
 from pipeline.cli.planned import stages_of, state
+from pipeline.errors import ArtifactError, Command, Hint
 from pipeline.run.lock import holder
 from pipeline.run.planner import Planner
 from pipeline.run.progress import Unfinished, unfinished
@@ -55,3 +56,24 @@ def _status_cells(row: dict[str, Any], far: Unfinished | None) -> tuple[str, ...
         "" if row["duration_s"] is None else console.duration(row["duration_s"]),
         "" if row["state"] == "fresh" or far else row["reason"],
     )
+
+
+def warn_of_stale(run: Path) -> None:
+    """Warn of stages whose settings or inputs have changed since.
+
+    Raises:
+        ArtifactError: the run, or a file of it, is damaged.
+    """
+    config, name = read_run(run)
+    steps = Planner(stages_of(config), config, run, outside=False).plan()
+    for step in steps:
+        if state(step) == "damaged":
+            hint = Hint.command("check", str(run), says="lists all that is damaged")
+            raise ArtifactError(f"{step.stage.name}: {step.reason}", hint=hint)
+    stale = next((step for step in steps if state(step) == "stale"), None)
+    if stale is not None:
+        again = Command("pipeline", "run", name, "--run-dir", str(run))
+        console.warn(
+            f"the numbers of {run} are from before a change ({stale.stage.name}: {stale.reason}); "
+            f"{again} makes them again"
+        )

@@ -404,7 +404,7 @@ def test_report_only_reads_and_says_what_is_stale(
     assert stale.code == 0
     assert stale.out == fresh.out
     (said,) = stale.lines("warning")
-    assert "these numbers are from before a change (" in said
+    assert " are from before a change (" in said
     assert f"--run-dir {copy}" in said
 
 
