@@ -154,8 +154,12 @@ def _not_comparable(a: Look, b: Look, sides: list[dict[str, Any]]) -> str:
     ]
     setting = [tuple(side[key] for key in ("provider", "batch", "threads")) for side in sides]
     machine = [look.measured["device"] if look.measured else look.run for look in (a, b)]
-    found = {"original": files, "setting of the benchmark": setting, "machine": machine}
-    other = [name for name, (one, its) in found.items() if one != its]
+    found: dict[str, list[Any]] = {
+        "original": files,
+        "setting of the benchmark": setting,
+        "machine": machine,
+    }
+    other = [name for name, both in found.items() if both[0] != both[1]]
     paths = [str(look.run / look.summary["onnx"]) for look in (a, b) if look.summary]
     side_by_side = Command("bench", *paths)
     return f"another {', another '.join(other)}; {side_by_side} times them" if other else ""
