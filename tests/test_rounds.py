@@ -148,7 +148,7 @@ def test_two_rounds_share_the_budget_and_count_from_the_original(
     kept = [[group["kept"] for group in found["groups"]] for found in (first, last)]
     assert all(after <= before for before, after in zip(*kept, strict=True))
     page = (home / doc["report"]).read_text()
-    assert '<td>1 of 2</td><td class="n">MACs 60.0%</td>' in page
+    assert '<th scope="row">1 of 2</th>\n<td class="n">MACs 60.0%</td>' in page
     assert "candidate of round 2" in page
     assert "round-1/search/plan.json" in page
     cut = read_json(home / "run" / "prune" / "prune.json")

@@ -96,8 +96,8 @@ def _gate(summary: Document, run: str) -> Iterator[Step]:
     if speed["verdict"] == NO_DIFFERENCE or speed["ci95"][0] <= 1:
         return
     least = f"{speed['ci95'][0] - 0.05:.1f}"
-    gate = ("--min-speedup", least, "--max-accuracy-drop", "1")
-    yield Step("Hold it in CI: exit code 1 below this", Command("check", run, *gate))
+    gate = Command("check", run, "--min-speedup", least, "--max-accuracy-drop", "1")
+    yield Step("Hold it in CI: exit code 1 below this", gate)
 
 
 def _change(summary: Document) -> dict[str, Any] | None:
