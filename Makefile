@@ -3,7 +3,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# torch comes first and pinned: an unpinned torch pulls gigabytes of CUDA libraries.
+# make setup INDEX=URL takes everything from that package index; TORCH_INDEX=URL is one more to look in, such
+# as the one of CPU wheels: on Linux, torch from the public index brings gigabytes of CUDA libraries.
+INDEX       ?=
+TORCH_INDEX ?=
+PIP    := -m pip install --quiet --disable-pip-version-check \
+  $(if $(INDEX),--index-url $(INDEX)) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 TORCH  := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
 .PHONY: help setup demo test smoke floors elsewhere lint bench breadth gpu gpu-dry schema docs clean
@@ -15,8 +20,8 @@ setup: $(STAMP)  ## build .venv from the pinned constraints
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH) -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(BIN)/python $(PIP) $(TORCH) -c constraints.txt
+	$(BIN)/python $(PIP) -e '.[dev]' -c constraints.txt
 	touch $(STAMP)
 
 demo: setup      ## run the whole chain on embedded real images, to the report, and use what it made
@@ -32,7 +37,7 @@ smoke: setup     ## the configs of RL-Pruner's networks, each through the whole 
 floors:          ## quick tests with the lowest versions that pyproject.toml declares, torch as pinned
 	test -x .venv-floors/bin/python || $(PYTHON) -m venv .venv-floors
 	$(PYTHON) tools/floors.py > .venv-floors/lowest.txt
-	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check \
+	.venv-floors/bin/python $(PIP) \
 	  $(TORCH) -r .venv-floors/lowest.txt pytest pytest-timeout hypothesis
 	.venv-floors/bin/python -m pytest -m 'not slow and not smoke and not elsewhere' tests/pipeline tests/faults \
 	  tests/stages/export tests/stages/report tests/stages/deploy

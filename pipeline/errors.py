@@ -162,7 +162,7 @@ class NewerSchema(ArtifactError):
 
     def __init__(self, where: str, found: object, known: int) -> None:
         message = f"{where}: schema version {found}, this rlp reads up to {known}"
-        super().__init__(message, hint="upgrade rlp-cnn")
+        super().__init__(message, hint="upgrade rlp")
 
 
 class EnvironmentProblem(RlpError):

@@ -20,7 +20,7 @@ class ModelConfig(Section):
 
     source: str = Field("mobilenet_v2", min_length=1)
     """Where the architecture comes from: a built-in name, `torchvision:NAME`, `timm:NAME`, or your
-    own `package.module:factory`."""
+    own `package.module:factory` or `path/to/file.py:factory`, beside the config or below here."""
     kwargs: dict[str, Any] = {}  # noqa: RUF012 pydantic copies defaults
     """Keyword arguments for the architecture's factory, such as `width_mult: 0.5`."""
     weights: str | None = None

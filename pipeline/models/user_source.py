@@ -7,8 +7,10 @@ standard library's or of an installed package never shadows it.
 from __future__ import annotations
 
 import functools
-import importlib
+import hashlib
+import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,17 +58,20 @@ def find_factory(
     """The callable that `source` names.
 
     Args:
-        source: `package.module:factory`; the factory may be dotted (`Nets.small`).
+        source: `package.module:factory` or `path/to/file.py:factory`; the factory may be dotted
+            (`Nets.small`).
         kwargs: what it is going to be called with; code is trusted for what it is asked to do.
         search_path: folders to look in after everything installed; the current folder comes last.
     Raises:
         ArtifactError: its code is not trusted, and was not imported.
         UsageError: the module cannot be found or imported, or has no such callable.
     """
-    module_name, _, attribute = source.partition(":")
+    module_name, _, attribute = source.rpartition(":")
     _check_name(source, module_name, attribute)
     _rules.ask(source, kwargs)  # before its folder is looked in for anything at all
     folders = [*search_path, *_rules.folders, Path.cwd()]
+    if module_name.endswith(".py"):
+        folders.append(_file_of(module_name, source, folders).parent)
     for folder in map(str, map(Path.resolve, folders)):
         if folder not in sys.path:
             sys.path.append(folder)  # for good: a factory may import the files beside its own
@@ -100,6 +105,8 @@ def source_of_path(source: str, folder: Path) -> str:
     for home in (folder.resolve(), Path.cwd()):
         if path.is_relative_to(home):
             parts = path.relative_to(home).with_suffix("").parts
+            if parts[0] in ("pipeline", "stages"):  # as modules, these are ours
+                return f"{path.relative_to(home)}:{factory}"
             if all(part.isidentifier() for part in parts):
                 return f"{'.'.join(parts)}:{factory}"
     beside = Command("init", "--out", str(path.with_name("my.yaml")))
@@ -110,12 +117,14 @@ def source_of_path(source: str, folder: Path) -> str:
 
 
 def _check_name(source: str, module_name: str, attribute: str) -> None:
-    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+    is_file = module_name.endswith(".py")
+    names = [*([] if is_file else module_name.split(".")), *attribute.split(".")]
+    if not all(part.isidentifier() for part in names):
         raise UsageError(
             f"model.source {source}: expected package.module:factory",
-            hint="for example my_nets:small_cnn",
+            hint="for example my_nets:small_cnn, or path/to/my_nets.py:small_cnn",
         )
-    if module_name.split(".")[0] in sys.stdlib_module_names:
+    if not is_file and module_name.split(".")[0] in sys.stdlib_module_names:
         raise UsageError(
             f"model.source {source}: {module_name} is Python's own",
             hint="give your module another name",
@@ -142,6 +151,8 @@ def _may_build(target: Any) -> bool:
 
 def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
     try:
+        if module_name.endswith(".py"):
+            return _load(_file_of(module_name, source, folders))
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # the module itself is missing, and not what it imports
@@ -153,7 +164,7 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
             ) from error
         raise UsageError(
             f"model.source {source}: {module_name} needs {error.name}",
-            hint=f"pip install {error.name}",
+            hint=f"install what brings the module {error.name}, or put it beside the config",
         ) from error
     except Exception as error:  # a module runs any code when it is imported
         what = f"{type(error).__name__}: {error}"
@@ -163,11 +174,46 @@ def _import(module_name: str, source: str, folders: Sequence[Path]) -> Any:
         ) from error
 
 
+def _file_of(name: str, source: str, folders: Sequence[Path]) -> Path:
+    """The first file of this name in the folders.
+
+    Raises:
+        UsageError: none has it.
+    """
+    places = list(dict.fromkeys((folder / name).resolve() for folder in folders))
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        looked = ", then ".join(map(str, places))
+        raise UsageError(
+            f"model.source {source}: there is no such file", hint=f"looked for {looked}"
+        )
+    return found
+
+
+def _load(file: Path) -> Any:
+    """The module in a file, under a name that nothing else has."""
+    name = f"file_{hashlib.sha256(os.fsencode(file)).hexdigest()[:16]}_{file.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look there
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
 def source_file(source: str) -> Path | None:
     """The file of the user's own module, without importing it; None where there is none."""
-    module_name, colon, _ = source.partition(":")
+    module_name, colon, _ = source.rpartition(":")
     if not colon or module_name in ("torchvision", "timm"):
         return None
+    if module_name.endswith(".py"):
+        places = [folder / module_name for folder in (*_rules.folders, Path())]
+        return next((place for place in places if place.is_file()), None)
     folders = [*(Path(entry or ".") for entry in sys.path), *_rules.folders, Path()]
     parts = module_name.split(".")
     for folder in folders:

@@ -16,25 +16,24 @@ class Provider:
 
     Attributes:
         name, short: what onnxruntime and what people call it.
-        package: what to install for it; `extra` of rlp-cnn brings that.
+        package: what to install for it.
         device: what IO binding calls the memory it works on; None where it is the host's.
     """
 
     name: str
     short: str
     package: str
-    extra: str = ""
     device: str | None = None
 
 
 PROVIDERS = (
     Provider(CPU, "cpu", "onnxruntime"),
-    Provider("CUDAExecutionProvider", "cuda", "onnxruntime-gpu", "gpu", "cuda"),
-    Provider("TensorrtExecutionProvider", "tensorrt", "onnxruntime-gpu", "gpu", "cuda"),
-    Provider("OpenVINOExecutionProvider", "openvino", "onnxruntime-openvino", "openvino"),
-    Provider("DmlExecutionProvider", "directml", "onnxruntime-directml", "", "dml"),
+    Provider("CUDAExecutionProvider", "cuda", "onnxruntime-gpu", "cuda"),
+    Provider("TensorrtExecutionProvider", "tensorrt", "onnxruntime-gpu", "cuda"),
+    Provider("OpenVINOExecutionProvider", "openvino", "onnxruntime-openvino"),
+    Provider("DmlExecutionProvider", "directml", "onnxruntime-directml", "dml"),
     Provider("CoreMLExecutionProvider", "coreml", "onnxruntime (its macOS wheel)"),
-    Provider("ROCMExecutionProvider", "rocm", "onnxruntime-rocm", "", "rocm"),
+    Provider("ROCMExecutionProvider", "rocm", "onnxruntime-rocm", "rocm"),
     Provider("XnnpackExecutionProvider", "xnnpack", "onnxruntime built with XNNPACK"),
 )
 
@@ -57,13 +56,9 @@ def missing_provider(name: str, available: Sequence[str]) -> EnvironmentProblem:
     provider = find_provider(name)
     package = provider.package
     hint = f"install {package} in place of onnxruntime"
-    if provider.extra:
-        # Both packages install the same folder, and whichever came last is the one imported.
-        swap = f"pip install --force-reinstall --no-deps {package}"
-        hint = (
-            f"pip install 'rlp-cnn[{provider.extra}]' brings {package}; "
-            f"it replaces onnxruntime, so then: pip uninstall -y onnxruntime && {swap}"
-        )
+    if " " not in package:
+        # both install the same folder: whichever came last is the one that is imported
+        hint = f"pip uninstall -y onnxruntime && pip install {package}"
     return EnvironmentProblem(
         f"this onnxruntime has no {provider.name}; it has {', '.join(available)}",
         hint=hint,

@@ -241,3 +241,34 @@ def test_plain_text_that_names_something_is_recognised() -> None:
         assert PLAIN.search(text)
     for harmless in ("look at model.json", "model.state_dict()", "pass another --run-dir"):
         assert not PLAIN.search(harmless)
+
+
+INSTALLABLE = {
+    "torch>=2.10", "onnxruntime", "timm",
+    "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-rocm",
+}  # fmt: skip
+"""What hints may say to install: distributions of the public index, looked up one by one."""
+
+
+def _installed_by(text: str) -> list[str]:
+    """What the commands `pip install …` in a text install."""
+    found = re.findall(r"pip install ((?:'[^']*'|[\w\[\]<>=.{}-]+)(?: (?!-|&)[\w\[\]-]+)*)", text)
+    return [name.strip("'") for line in found for name in line.split()]
+
+
+def test_hints_install_nothing_that_does_not_exist() -> None:
+    from pipeline.runtime.providers import PROVIDERS
+
+    named = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named += [(path.name, name) for name in _installed_by(node.value)]
+            if isinstance(node, ast.JoinedStr):
+                named += [(path.name, name) for name in _installed_by(ast.unparse(node))]
+    assert ("registry.py", "timm") in named
+    packages = {one.package for one in PROVIDERS if " " not in one.package}
+    assert packages <= INSTALLABLE
+    unknown = [item for item in named if item[1] not in INSTALLABLE and item[1] != "{package}"]
+    assert unknown == []
+    assert {path for path, name in named if name == "{package}"} == {"providers.py"}

@@ -9,8 +9,7 @@ from pipeline.runtime import find_provider, missing_provider
 
 
 def test_provider_names() -> None:
-    assert find_provider("CUDA").name == "CUDAExecutionProvider"
-    assert find_provider("CPUExecutionProvider").short == "cpu"
-    assert "rlp-cnn[openvino]" in missing_provider("openvino", ["CPUExecutionProvider"]).hint
+    missing = missing_provider("openvino", ["CPUExecutionProvider"])
+    assert "pip install onnxruntime-openvino" in missing.hint
     with pytest.raises(UsageError, match="cdua"):
         find_provider("cdua")
