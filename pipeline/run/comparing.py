@@ -25,7 +25,7 @@ class Look:
     config: dict[str, Any]
     plan: dict[str, Any] | None
     summary: dict[str, Any] | None
-    exported: dict[str, Any] | None
+    adopted: dict[str, Any] | None
     measured: dict[str, Any] | None
 
 
@@ -36,7 +36,7 @@ def look_at(run: Path) -> Look:
         ArtifactError: no run, or a document of it is damaged.
     """
     config, _ = read_run(run)
-    manifests = [read_manifest(run, name) for name in ("export", "benchmark")]
+    manifests = [read_manifest(run, name) for name in ("pretrain", "benchmark")]
     found = (_document(run, name) for name in ("plan", "summary"))
     return Look(run, config.model_dump(mode="json"), *found, *manifests)
 
@@ -149,7 +149,7 @@ def _speed(a: Look, b: Look) -> dict[str, Any] | None:
 def _not_comparable(a: Look, b: Look, sides: list[dict[str, Any]]) -> str:
     """Why times against the original say nothing about each other; empty where they do."""
     files = [
-        look.exported["outputs"]["base.onnx"]["sha256"] if look.exported else look.run
+        look.adopted["outputs"]["model.safetensors"]["sha256"] if look.adopted else look.run
         for look in (a, b)
     ]
     setting = [tuple(side[key] for key in ("provider", "batch", "threads")) for side in sides]

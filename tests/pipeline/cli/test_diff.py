@@ -57,8 +57,6 @@ def test_settings_widths_and_answers_that_differ(two: tuple[Path, Path]) -> None
 
     _edit(a / "report" / "summary.json", lambda doc: doc["data"].update(test_images=10_000))
     _edit(b / "report" / "summary.json", better)
-    # a fake's original depends on the plan, a real one does not
-    shutil.copy(a / "export" / "manifest.json", b / "export")
     found = compare(look_at(a), look_at(b))
     assert found["settings"] == [{"key": "search.trials", "a": 100, "b": 7}]
     assert {"group": "g", "of": None, "a": None, "b": 5} in found["widths"]
@@ -74,9 +72,9 @@ def test_settings_widths_and_answers_that_differ(two: tuple[Path, Path]) -> None
 def test_times_against_other_originals_are_not_compared(
     two: tuple[Path, Path], rlp: fake_run.Rlp
 ) -> None:
-    path = two[1] / "export" / "manifest.json"
+    path = two[1] / "pretrain" / "manifest.json"
     body = MANIFEST.body(MANIFEST.read(path))
-    body["outputs"]["base.onnx"]["sha256"] = "0" * 64
+    body["outputs"]["model.safetensors"]["sha256"] = "0" * 64
     MANIFEST.write(path, body)
     found = compare(look_at(two[0]), look_at(two[1]))
     assert found["speed"]["ratio"] is None

@@ -50,7 +50,7 @@ def _rlp(project: Path, how: list[str], path: list[Path], *arguments: str) -> st
 def test_commands_find_their_own_packages(project: Path) -> None:
     script = ["-c", "from rlp_main import main; main()"]  # as pip writes it
     assert "quickstart" in _rlp(project, script, [project, ROOT], "config", "ls")
-    assert "quickstart" in _rlp(project, ["-m", "pipeline.cli"], [ROOT, project], "config", "ls")
+    assert "quickstart" in _rlp(project, ["-m", "rlp_main"], [project, ROOT], "config", "ls")
 
 
 def test_a_network_of_such_a_project_is_found(project: Path) -> None:
