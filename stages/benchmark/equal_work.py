@@ -62,11 +62,17 @@ class Call:
 
 
 def first_call(
-    path: Path, setting: Setting, shape: Given = None, *, worker: Worker | None = None
+    path: Path,
+    setting: Setting,
+    shape: Given = None,
+    *,
+    worker: Worker | None = None,
+    any_rows: bool = False,
 ) -> Call:
     """Open a file and call it once.
 
     Args:
+        any_rows: take several rows an image for what the file is made to answer, as detectors do.
         worker: the child to open it in, whose peak of memory earlier files may have raised; None:
             one of its own.
     Raises:
@@ -85,7 +91,8 @@ def first_call(
                 f"{path} does not run at {_fed(opened)}: {error.message.split(': ', 1)[-1]}",
                 hint="check --shape and --batch against what it was exported for",
             ) from error
-    _require_rows(path, opened, called["outputs"], setting.batch)
+    if not any_rows:
+        _require_rows(path, opened, called["outputs"], setting.batch)
     dims = [dim for row in opened["inputs"] for dim in row["shape"]]
     return Call(
         str(path),
@@ -114,15 +121,17 @@ def _fed(opened: Mapping[str, Any]) -> str:
 def _require_rows(
     path: Path, opened: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]], batch: int
 ) -> None:
-    """Refuse a table of scores with a whole number of rows for each image."""
+    """Refuse a table of scores with a whole number of rows for each image of sizes left open."""
     table = [row["shape"] for row in outputs if len(row["shape"]) == 2][:1]
-    batched = opened["inputs"] and images_a_call(opened["inputs"][0]["shape"]) is None
-    if batched and table and table[0][0] > batch and table[0][0] % batch == 0:
+    sizes = opened["inputs"][0]["shape"] if opened["inputs"] else [1]
+    free = images_a_call(sizes) is None and not all(isinstance(size, int) for size in sizes[1:])
+    if free and table and table[0][0] > batch and table[0][0] % batch == 0:
         rows = table[0][0] // batch
         raise UsageError(
             f"{path} answers {rows} rows for one image of {_fed(opened)}: "
             "its layers were made for other sizes",
-            hint="pass the sizes that it was exported for with --shape",
+            hint="pass the sizes that it was exported for with --shape; "
+            "--allow-different times a detector",
         )
 
 
@@ -252,7 +261,7 @@ def check_files(
     for index, setting in enumerate(settings):
         for number, path in enumerate(files):
             try:
-                calls[number, index] = first_call(path, setting, given)
+                calls[number, index] = first_call(path, setting, given, any_rows=allow_different)
             except OpenSizes as error:
                 if (0, index) in calls:  # the likeliest answer
                     error.hint = f"say what it is used with: {_as_option(calls[0, index])}"

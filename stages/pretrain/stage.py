@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.claims import chance_sentence
 from pipeline.config.schema import Config
 from pipeline.data.load import load_splits
+from pipeline.errors import ArtifactError
 from pipeline.models.files import save_model
 from pipeline.models.folding import fold_standardised_weights, folded_layers
 from pipeline.models.plain import remarks_on
@@ -28,6 +29,7 @@ from pipeline.training.recipe import Recipe
 from stages.pretrain.look import check_scores, look_at
 
 if TYPE_CHECKING:
+    from pipeline.data.card import DataCard
     from pipeline.data.splits import Splits
 
 LOOKED_AT = 8  # images on which a network is tried before anything is spent on it
@@ -55,13 +57,15 @@ def run(ctx: StageContext) -> dict[str, Any]:
     Returns:
         how, accuracy on the search split, best epoch, seconds.
     Raises:
-        ArtifactError: the weights are missing, damaged, or do not fit the network.
+        ArtifactError: the weights are missing, damaged, or do not fit the network; train and test
+            are the same images.
         UsageError: the network cannot be built.
         Refused: training diverged.
         Interrupted: a stop was asked for; training goes on from there when started again.
         EnvironmentProblem: out of memory.
     """
     card = ctx.data_card
+    _require_other_images(card)
     splits = load_splits(ctx.config.data, seed=ctx.seed)
     with torch.random.fork_rng():
         torch.manual_seed(ctx.seed)  # of the initial weights
@@ -85,6 +89,16 @@ def run(ctx: StageContext) -> dict[str, Any]:
     ctx.write("train", record)
     shown = ("how", "search_accuracy", "best_epoch", "seconds")
     return {key: record[key] for key in shown if key in record}
+
+
+def _require_other_images(card: DataCard) -> None:
+    parts = card.split_sha256
+    if "test" in parts and parts["test"] == parts.get("train"):
+        raise ArtifactError(
+            f"{card.label}: train and test are the same {card.images['train']:,} images",
+            hint="put other images into test, or all of them into one folder by class: a fifth is "
+            "then held out as test",
+        )
 
 
 def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any]:

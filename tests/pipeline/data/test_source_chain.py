@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import fake_run
 import pytest
 import yaml
+from made_up_times import made_up_times
 from real_sets import TEST, TRAIN, WRITERS, encode, names, real_images
 from tiny_sets import write_parquet
 
 from pipeline.data.sources import SOURCES, public
 from pipeline.run import store
-from stages.benchmark import Setting, comparison
-from stages.benchmark.protocol import Samples
+from stages.benchmark import comparison
 
 CONFIG = {
     "model": {"source": "real_sets:net"},
@@ -64,15 +63,6 @@ def test_every_kind_of_source_is_tried_here() -> None:
     assert {*WRITERS, "embedded"} - {"single folder"} == set(SOURCES)
 
 
-def made_up(
-    files: Sequence[Path], settings: Sequence[Setting], *args: Any, **kwargs: Any
-) -> list[Samples]:
-    """What `measure` gives for as many files and the control, without a process of each."""
-    rows = [[0.01 * round_ for _ in (*files, "control")] for round_ in range(3)]
-    calls = [[1_000_000 + 1000 * call for call in range(100)] for _ in rows[0]]
-    return [Samples(calls, [rows, rows], cores=[0]) for _ in settings]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["embedded", *WRITERS])
 def test_from_images_to_report(
@@ -80,7 +70,7 @@ def test_from_images_to_report(
 ) -> None:
     if kind != "embedded":
         WRITERS[kind](here / "images", monkeypatch)
-        monkeypatch.setattr(comparison, "measure", made_up)  # a time knows no sources
+        monkeypatch.setattr(comparison, "measure", made_up_times)  # a time knows no sources
     more = EMBEDDED if kind == "embedded" else ()
     done = rlp("pipeline", "run", "my.yaml", "--run-dir", "run", "--json", *more)
     assert done.code == 0, done.err

@@ -72,6 +72,16 @@ def reshaped() -> ModelProto:
     )
 
 
+def detector() -> ModelProto:
+    """Four boxes of 48 numbers for each image, of 8×8 pixels and no other."""
+    proto = reshaped()
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([-1, 48]), "shape"))
+    sizes = proto.graph.input[0].type.tensor_type.shape.dim
+    sizes[2].dim_value = sizes[3].dim_value = 8
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 48
+    return proto
+
+
 def text_model() -> ModelProto:
     """Token ids and a mask of them, embedded and averaged."""
     ids = (TensorProto.INT64, ("batch", "sequence"))

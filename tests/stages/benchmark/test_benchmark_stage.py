@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from bench_graphs import conv_file, int8_file
+from made_up_times import made_up_times
 from onnx import helper, numpy_helper
 
 import stages.benchmark.stage as module
@@ -182,6 +183,7 @@ def test_int8_that_gains_nothing_is_explained_though_fp32_is_delivered(
     folder, _ = with_int8.inputs["quantization"]
     shas = [with_int8.inputs[kind][1] for kind in ("onnx_int8", "base_onnx_int8")]
     decide(folder, "fp32", *(next(iter(sha.values())) for sha in shas))
+    monkeypatch.setattr(comparison, "measure", made_up_times)
     monkeypatch.setattr(comparison, "verdict", lambda *ratios: "no difference shown")
     module.run(with_int8)
     found = json.loads((with_int8.out / "benchmark.json").read_text())
@@ -213,8 +215,9 @@ def test_an_int8_file_other_than_the_one_checked_is_refused(with_int8: StageCont
 
 
 def test_further_files_are_timed_against_the_base_and_scored_where_they_can_be(
-    ctx: StageContext, tmp_path: Path
+    ctx: StageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(comparison, "measure", made_up_times)
     further, wider = brightest_quadrant(tmp_path / "further.onnx"), conv_file(tmp_path, 8, size=8)
     ctx.config = Config(
         benchmark={**SETTINGS, "profile": False, "against": (str(further), str(wider))}
@@ -270,7 +273,10 @@ def test_images_that_only_one_of_two_files_names_are_counted() -> None:
     assert (found["images"], found["gained"], found["lost"]) == (5, 1, 2)
 
 
-def test_an_original_that_only_guesses_is_said(ctx: StageContext) -> None:
+def test_an_original_that_only_guesses_is_said(
+    ctx: StageContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "measure", made_up_times)
     ctx.config = Config(benchmark={**SETTINGS, "profile": False})
     # 9 of 12 images are not surely more than half of them
     ctx.data_card = SimpleNamespace(num_classes=2, label="", image_shape=None)

@@ -85,6 +85,7 @@ RIGHT: dict[str, tuple[Callable[[Path], Path], Any, dict[str, str], str]] = {
         {"input": "float32 2×3×8×8"},
         "float32 2×4",
     ),
+    "boxes": (saved(foreign.detector), None, {"input": "float32 2×3×8×8"}, "float32 8×48"),
     "external data": (foreign.external_data, None, {"input": "float32 2×3×8×8"}, "float32 2×64"),
 }
 
@@ -127,6 +128,15 @@ def test_is_refused_with_what_is_wrong(tmp_path: Path, worker: Worker, kind: str
     with pytest.raises(error, match=words) as caught:
         first_call(make(tmp_path), IMAGES, given, worker=worker)
     assert caught.value.hint
+
+
+def test_several_rows_an_image_are_allowed_where_difference_is(tmp_path: Path) -> None:
+    files = [save(foreign.reshaped, tmp_path)]
+    with pytest.raises(UsageError, match="rows for one image") as refused:
+        check_files(files, [Setting()], {"": [3, 16, 16]})
+    assert "--allow-different" in refused.value.hint
+    checked = check_files(files, [Setting()], {"": [3, 16, 16]}, allow_different=True)
+    assert str(checked.calls[0, 0].outputs["logits"]) == "float32 4×192"
 
 
 def test_an_input_that_would_not_fit_in_memory_is_never_made(tmp_path: Path) -> None:
@@ -220,7 +230,7 @@ def test_other_work_is_told_by_what_goes_in_and_comes_out(
 
 
 def test_other_work_is_refused_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def first(path: Path, setting: Setting, shape: Any) -> Call:
+    def first(path: Path, setting: Setting, shape: Any, **options: Any) -> Call:
         return call_of(path.name, {"x": Tensor("float32", (1, len(path.name)))})
 
     monkeypatch.setattr(equal_work, "first_call", first)
@@ -261,7 +271,7 @@ def test_a_file_with_another_batch_loses_its_row_and_no_other(
 ) -> None:
     fixed = {"eight.onnx": 8}
 
-    def first(path: Path, setting: Setting, shape: Any) -> Call:
+    def first(path: Path, setting: Setting, shape: Any, **options: Any) -> Call:
         images = fixed.get(path.name, setting.batch)
         if images != setting.batch:
             raise equal_work.FixedBatch(path.name, images, setting.batch)

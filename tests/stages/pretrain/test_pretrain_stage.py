@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,15 @@ def test_every_shipped_file_says_how_it_was_trained() -> None:
         assert record["data"].keys() == {"label", "sha256", "images"}
         assert 0.5 < record["test_accuracy"] < 1
     assert sum(path.stat().st_size for path in files) < 30e6
+
+
+def test_a_test_split_that_is_train_is_refused(tmp_path: Path) -> None:
+    ctx = prepared(tmp_path / "run")
+    same = replace(ctx.data_card, split_sha256={"train": "a1", "test": "a1"})
+    with pytest.raises(ArtifactError, match=r"train and test are the same [1-9]"):
+        module.run(replace(ctx, data_card=same))
+    other = replace(same, split_sha256={"train": "a1", "test": "b2"})
+    assert module.run(replace(ctx, data_card=other))["how"] == "trained"
 
 
 def test_computed_weights_are_stored_plain(tmp_path: Path) -> None:
