@@ -206,7 +206,8 @@ def test_stage_of_an_earlier_round_runs_alone(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (home / "run" / "round-1" / "search" / "plan.json").read_bytes()
-    code, doc, _ = here(capsys, "stage", "round-1/search", "--run", "run", "--force")
+    asked = ("stage", "round-1/search", "--run", "run", "--force", "--trust-code")  # a copied run
+    code, doc, _ = here(capsys, *asked)
     assert code == 0
     assert (doc["stage"], doc["action"]) == ("round-1/search", "run")
     assert doc["outputs"]["plan.json"] == "run/round-1/search/plan.json"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.run.variants import VARIANTS
-from pipeline.words import count_of
+from pipeline.words import count_of, first_three
 from stages.report import plots
 from stages.report.views.wording import NO_DIFFERENCE, interval, ms, provider, setting_name
 
@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 
 def setting_tables(benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table a setting: its name, and a row for every file, the original first.
+    """A table a setting: its name, a row for every file, the original first, and notes.
 
     The original's own interval is that of the control.
     """
@@ -22,9 +22,21 @@ def setting_tables(benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "name": f"{provider(first['provider'])}, {setting_name(first)}",
             "rows": list(_rows(benchmark, number)),
+            "notes": list(_notes(first)),
         }
         for number, first in enumerate(benchmark["settings"])
     ]
+
+
+def _notes(first: Row) -> Iterator[str]:
+    """What was left out of the times, and what did not run where it should."""
+    if copies := first.get("copies_ms"):
+        yield (
+            "Copies to and from the device are not in these times: "
+            f"{ms(copies['a'])} ms for the original, {ms(copies['b'])} ms for the delivered file."
+        )
+    if nodes := first.get("fallback_nodes"):
+        yield f"The provider left to the CPU: {first_three(nodes)}."
 
 
 def _rows(benchmark: Mapping[str, Any], number: int) -> Iterator[dict[str, Any]]:
@@ -47,6 +59,7 @@ def _times(side: Row) -> dict[str, str]:
         **{key: ms(latency.get(key)) for key in ("p50", "p90", "p99")},
         "rate": f"{rate:,.0f}" if rate else "",
         "runs": f"{side['runs']:,}" if "runs" in side else "",
+        "cv": f"{side['cv']:.0%}" if "cv" in side else "",
     }
 
 
@@ -95,7 +108,8 @@ def measured_sentence(benchmark: Mapping[str, Any], started: str) -> str:
     return (
         f"Every file runs in a process of its own, and all take turns{rounds}; the interval is "
         "that of the ratio of times, next to each other. A/A is the original against another "
-        f"process of itself: what this machine's noise alone can show.{when} on "
+        "process of itself: what this machine's noise alone can show. Spread is the standard "
+        f"deviation of single calls over their mean.{when} on "
         f"{machine.get('cpu') or 'an unnamed processor'}, "
         f"{count_of(machine['cores'], 'core')}{busy}."
     )

@@ -63,6 +63,7 @@ def test_many_classes_are_a_picture_and_those_with_most_flips() -> None:
     assert (len(found.rows), len(found.more)) == (20, count)
     assert found.rows[0]["name"] == "class 29"
     assert found.matrix == []
+    assert found.marked == 0, "10 lost and none gained is chance among 30 classes"
     assert found.plot.startswith("<svg ")
     without = class_block({"classes": {**many, "confusion": None}}, [])
     assert without is not None

@@ -38,6 +38,18 @@ def test_every_setting_has_a_table_of_all_files_with_the_control_beside_the_orig
     assert table["rows"][0]["rate"] == ""  # of an older release, which did not say
 
 
+def test_what_is_not_in_the_times_is_said() -> None:
+    first = {
+        **BENCHMARK["settings"][0],  # type: ignore[index]
+        "copies_ms": {"a": 0.25, "b": 0.125},
+        "fallback_nodes": ["Conv_1", "Conv_2", "Conv_3", "Conv_4"],
+    }
+    (table,) = timing.setting_tables({**BENCHMARK, "settings": [first]})
+    copies, fallback = table["notes"]
+    assert "0.250 ms for the original, 0.125 ms for the delivered file" in copies
+    assert fallback == "The provider left to the CPU: Conv_1, Conv_2, Conv_3 and 1 more."
+
+
 def test_every_setting_is_drawn_over_its_own_control(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(plots, "speedups", lambda rows: seen.extend(rows) or "svg")
