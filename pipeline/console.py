@@ -14,11 +14,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.errors import RlpError
+from pipeline.table_layout import lay_out
 from pipeline.words import size as size  # callers have it from here, with what prints it
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 
 mode: Mode = "human"
 verbose = False
+_live: Progress | None = None  # what is printed meanwhile goes above it
 
 
 def setup(new_mode: Mode, is_verbose: bool = False) -> None:
@@ -63,6 +66,8 @@ def _write(text: str) -> None:
 
 
 def _console(stderr: bool = False) -> Console:
+    if stderr and _live is not None:
+        return _live.console
     # Rich would fold at 80 columns what a program reads by lines
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
     columns = os.environ.get("COLUMNS", "")
@@ -123,22 +128,37 @@ def table(
         for at in range(len(columns))
         if not rows or any(row[at] not in ("", None) for row in rows)
     ]
-    columns, rows = [columns[at] for at in filled], [[row[at] for at in filled] for row in rows]
-    drawn = Table(
-        title=_shown(title) or None,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=None,
-        pad_edge=False,
-    )
-    for column in columns:
-        side: Literal["left", "right"] = "right" if column in right else "left"
+    names = [_shown(columns[at]) for at in filled]
+    cells = [[_cell(row[at]) for at in filled] for row in rows]
+    rigid = [_shown(name) for name in right]
+    out = _console()
+    room = max(out.width, *map(cell_len, names)) if names else out.width
+    layout = lay_out(names, cells, room, rigid, cell_len)
+    if title:
+        out.print(_shown(title), style="bold")
+    if layout.common:
+        out.print("in every row: " + ", ".join(f"{name} {cell}" for name, cell in layout.common))
+    if not layout.widths and rows:
+        left = [[row[at] for at in layout.columns] for row in cells]
+        _below_each_other(out, [names[at] for at in layout.columns], left)
+        return
+    drawn = Table(header_style="bold", box=None, pad_edge=False)
+    for at, width in zip(layout.columns, layout.widths, strict=True):
+        side: Literal["left", "right"] = "right" if names[at] in rigid else "left"
         # Rich's default cuts a long path short
-        drawn.add_column(_shown(column), justify=side, overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(_cell, row))
-    _console().print(drawn)
+        drawn.add_column(names[at], justify=side, overflow="fold", width=width)
+    for row in cells:
+        drawn.add_row(*(row[at] for at in layout.columns))
+    out.print(drawn)
+
+
+def _below_each_other(out: Console, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """A table that is too wide: each row's first cell, and what the others are called."""
+    for first, *others in cells:
+        out.print(first, style="bold")
+        for name, cell in zip(names[1:], others, strict=True):
+            if cell:
+                out.print(f"  {name} {cell}")
 
 
 def _cell(value: Any) -> str:
@@ -185,13 +205,15 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
+_CUT_SHORT = Column(ratio=3, no_wrap=True, overflow="ellipsis")
+
+
 class RunWatcher:
     """Shows a run: one line a stage, a live bar below it on a terminal, a plain line every 30 s
     elsewhere.
     """
 
     def __init__(self) -> None:
-        self._live: Progress | None = None
         self._task: TaskID | None = None
         self._stage = ""
         self._last_plain = time.monotonic()
@@ -208,25 +230,28 @@ class RunWatcher:
     def watch(self, what: str) -> None:
         """Show progress of something that is not a stage, under this name."""
         self._stage, self._last_plain = what, time.monotonic()
+        global _live
         if mode == "human" and sys.stderr.isatty():
-            self._live = Progress(
+            self.close()
+            _live = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),  # on here unless told otherwise
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}", markup=False),
+                BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=24, min_width=8)),
+                TextColumn("{task.fields[count]}", markup=False),
+                TextColumn("{task.fields[left]}", markup=False),
+                TextColumn("{task.fields[text]}", markup=False, table_column=_CUT_SHORT),
                 TimeElapsedColumn(),
                 console=_console(stderr=True),
                 transient=True,
+                expand=True,
             )
-            self._task = self._live.add_task(_shown(what), total=None, text="")
-            self._live.start()
+            self._task = _live.add_task(_shown(what), total=None, text="", count="", left="")
+            _live.start()
 
     def end(self, step: Step, summary: Mapping[str, Any], seconds: float) -> None:
         self.close()
         shown = ", ".join(
-            f"{key.replace('_', ' ')} {_value(key, value)}"
-            for key, value in summary.items()
-            if _plain(value)
+            f"{_label(key)} {_value(key, value)}" for key, value in summary.items() if _plain(value)
         )
         note(
             f"      {step.stage.name:<9} done in {duration(seconds)}"
@@ -235,25 +260,46 @@ class RunWatcher:
 
     def close(self) -> None:
         """Take the live bar away; also after an error."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = self._task = None
+        global _live
+        if _live is not None and self._task is not None:
+            _live.stop()
+            _live = self._task = None
 
     def progress(self, done: int, total: int, **fields: Any) -> None:
-        text = f"{done}/{total} " + " · ".join(
-            f"{key.replace('_', ' ')} {_value(key, value)}" for key, value in fields.items()
-        )
-        if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=done, total=total, text=_shown(text))
+        count, left, text = f"{done:,}/{total:,}", _left(fields), _progress_text(fields)
+        if _live is not None and self._task is not None:
+            shown: dict[str, Any] = {"count": count, "left": left, "text": _shown(text)}
+            _live.update(self._task, completed=done, total=total, **shown)
         elif time.monotonic() - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
-            note(f"      {self._stage:<9} {text}")
+            note(f"      {self._stage:<9} {' · '.join(filter(None, (count, left, text)))}")
 
     def note(self, text: str) -> None:
         note(f"      {text}")
 
     def warn(self, text: str) -> None:
         warn(text)
+
+
+def _left(fields: Mapping[str, Any]) -> str:
+    """`eta 3 min 05 s`; empty where nobody knows."""
+    found = next((fields[key] for key in ("eta_s", "eta") if fields.get(key) is not None), None)
+    return "" if found is None else f"eta {_value('eta', found)}"
+
+
+def _progress_text(fields: Mapping[str, Any]) -> str:
+    """What else is said of the progress, the most telling first."""
+    what = [str(fields["what"])] if fields.get("what") else []
+    rest = [
+        f"{value:,.0f} images/s" if key == "images_per_s" else f"{_label(key)} {_value(key, value)}"
+        for key, value in fields.items()
+        if key not in ("what", "eta", "eta_s") and value is not None
+    ]
+    return " · ".join(what + rest)
+
+
+def _label(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def _plain(value: Any) -> bool:

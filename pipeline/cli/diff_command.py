@@ -12,6 +12,7 @@ from pipeline import console
 from pipeline.cli.common import command
 from pipeline.cli.completion import complete_run
 
+NO_DIFFERENCE, _INTERVAL = "no difference shown", "  95 % interval"
 _KEYS = ("a", "b", "settings", "made_with", "widths", "accuracy", "speed")
 Row = Mapping[str, Any]
 _Run = Annotated[
@@ -79,11 +80,17 @@ def _show_answers(found: Row) -> None:
         return
     console.say()
     rows = [
-        ("test accuracy", *_sides(accuracy, _share), _change(accuracy)),
-        ("MACs", *_sides(found["accuracy"], lambda side: f"{side['macs']:,}"), ""),
+        (
+            "test accuracy",
+            *_sides(accuracy, lambda side: f"{side['value']:.2%}"),
+            _change(accuracy),
+        ),
+        (_INTERVAL, *_sides(accuracy, _share), _points(accuracy["ci95"])),
+        ("MACs", *_sides(accuracy, lambda side: f"{side['macs']:,}"), ""),
         ("file", *_sides(accuracy, lambda side: console.size(side["bytes"])), ""),
         ("precision", *_sides(speed, lambda side: side["precision"]), ""),
-        ("speed against the original", *_sides(speed, _ratio), _faster(speed)),
+        ("speed, original 1", *_sides(speed, lambda side: f"{side['ratio']:.2f}×"), _faster(speed)),
+        (_INTERVAL, *_sides(speed, lambda side: _range(side["ci95"])), _range(speed["ci95"])),
     ]
     console.table(("", "A", "B", "B against A"), rows, right=("A", "B"))
     if speed["why_not"]:
@@ -94,30 +101,31 @@ def _sides(found: Row, show: Callable[[Row], str]) -> tuple[str, str]:
     return show(found["a"]), show(found["b"])
 
 
+def _value(side: Row) -> str:
+    return f"{side['value']:.2%}"
+
+
 def _share(side: Row) -> str:
     low, high = side["ci95"]
-    return f"{side['value']:.2%} ({low:.2%} to {high:.2%})"
+    return f"{low:.2%} to {high:.2%}"
+
+
+def _points(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f} points"
+
+
+def _range(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
 def _change(accuracy: Row) -> str:
     if accuracy["why_not"]:
-        return accuracy["why_not"]
-    low, high = accuracy["ci95"]
-    interval = f"{low:+.2f} to {high:+.2f}"
-    if not accuracy["shown"]:
-        return f"no difference shown ({interval} points)"
-    return f"{accuracy['points']:+.2f} points ({interval})"
-
-
-def _ratio(side: Row) -> str:
-    low, high = side["ci95"]
-    return f"{side['ratio']:.2f}× ({low:.2f} to {high:.2f})"
+        return str(accuracy["why_not"])
+    return f"{accuracy['points']:+.2f} points" if accuracy["shown"] else NO_DIFFERENCE
 
 
 def _faster(speed: Row) -> str:
-    if speed["why_not"]:
-        return ""
+    if speed["ci95"] is None:
+        return "see below"
     low, high = speed["ci95"]
-    shown = not low <= 1 <= high
-    interval = f"{low:.2f} to {high:.2f}"
-    return f"{speed['ratio']:.2f}× ({interval})" if shown else f"no difference shown ({interval})"
+    return NO_DIFFERENCE if low <= 1 <= high else f"{speed['ratio']:.2f}×"

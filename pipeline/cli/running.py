@@ -15,6 +15,7 @@ from pipeline.run.artifacts import RUN, document
 from pipeline.run.documents import as_written
 from pipeline.run.lock import OWN
 from pipeline.run.variants import VARIANTS
+from pipeline.words import count_of
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
@@ -202,7 +203,7 @@ def _show_result(doc: dict[str, Any]) -> None:
     change_shown = next(row.get("accuracy_change") for row in doc["variants"] if row["chosen"])
     claim = ratio if speed["verdict"] == "faster" else f"{speed['verdict']}: ratio {ratio}"
     provider = speed["provider"].removesuffix("ExecutionProvider")
-    setting = f"{provider}, batch {speed['batch']}, {speed['threads']} thread(s)"
+    setting = f"{provider}, batch {speed['batch']}, {count_of(speed['threads'], 'thread')}"
     rows = [
         (
             "test accuracy (onnxruntime)",

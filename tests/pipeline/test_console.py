@@ -115,3 +115,29 @@ def test_a_huge_cell_is_cut_short_and_says_so(capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr().out
     assert printed.count("x") == console.LARGEST_CELL
     assert "3,000,000" in printed
+
+
+def test_messages_go_above_the_live_bar_which_keeps_count_and_estimate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.setup("human")
+    monkeypatch.setattr(console.sys.stderr, "isatty", lambda: True)
+    for key, value in {"COLUMNS": "60", "TERM": "xterm", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(key, value)
+    watcher = console.RunWatcher()
+    watcher.watch("search")
+    try:
+        live = console._live
+        assert live is not None
+        watcher.progress(62, 336, what="widths measured for the loss table", eta_s=65.0, best=0.5)
+        assert console._console(stderr=True) is live.console, "notes and warnings go through it"
+        with live.console.capture() as shown:
+            live.console.print(live.get_renderable())
+    finally:
+        watcher.close()
+    found = next(line for line in shown.get().splitlines() if "62/336" in line)
+    line = found.rpartition("\x1b[2K")[2]  # behind what clears the line before
+    assert len(line) <= 60
+    for part in ("search", "62/336", "eta 1 min 05 s", "━", "…"):
+        assert part in line
+    assert console._live is None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.run.variants import VARIANTS
+from pipeline.words import count_of
 from stages.deploy.deployment import Deployment, Files
 
 _CARD = """\
@@ -86,7 +87,7 @@ def card(made: Deployment) -> str:
         table=_table(measured["variants"]),
         data=measured["data"]["label"],
         images=f"{measured['data']['test_images']:,}",
-        setting=f"{provider}, batch {first['batch']}, {first['threads']} thread(s)",
+        setting=f"{provider}, batch {first['batch']}, {count_of(first['threads'], 'thread')}",
         machine=measured["machine"].get("cpu") or "unknown",
         channels="Grey pictures" if spec.channels == 1 else "RGB pictures",
         height=spec.height,
