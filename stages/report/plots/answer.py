@@ -12,6 +12,7 @@ from stages.report.plots.drawing import (
     MID,
     ORANGE,
     PAPER,
+    fitting,
     legend_above,
     one_panel,
     styled,
@@ -25,6 +26,7 @@ class Spot:
 
     Attributes:
         pruned, quantised: what was done to the network; decides colour and filling.
+        further: whether it comes from elsewhere; decides the marker.
         chosen: whether it is the one that is delivered.
     """
 
@@ -33,6 +35,7 @@ class Spot:
     accuracy: tuple[float, float, float]
     pruned: bool = False
     quantised: bool = False
+    further: bool = False
     chosen: bool = False
 
 
@@ -62,7 +65,8 @@ def _draw(axes: Any, spot: Spot) -> None:
     errors = [[[value - low], [high - value]] for low, value, high in (spot.ms, spot.accuracy)]
     place = (spot.ms[1], spot.accuracy[1])
     axes.errorbar(*place, xerr=errors[0], yerr=errors[1], fmt="none", ecolor=color, **thin)
-    axes.plot(*place, "o", label=spot.name, **look)
+    marker = "s" if spot.further else "o"
+    axes.plot(*place, marker, label=fitting(spot.name), **look)
     if spot.chosen:
         ring = {"markerfacecolor": "none", "markeredgecolor": ORANGE, "markersize": 13}
         axes.plot(*place, "o", color=INK, label="delivered", **ring)

@@ -61,6 +61,11 @@ def panels(count: int, height: float) -> tuple[Figure, Any]:
     return figure, figure.subplots(count, squeeze=False)[:, 0]
 
 
+def fitting(name: str, most: int = 26) -> str:
+    """A name for an axis or a legend; of a long one its end, which tells it from others."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
 def legend_above(figure: Figure, axes: Any, columns: int = 2) -> None:
     """A legend that covers no data, with every label of `axes` once."""
     handles, labels = axes.get_legend_handles_labels()

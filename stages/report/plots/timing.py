@@ -11,6 +11,7 @@ from stages.report.plots.drawing import (
     GREY,
     MID,
     ORANGE,
+    fitting,
     least_span,
     legend_above,
     one_panel,
@@ -38,6 +39,7 @@ def speedups(rows: Sequence[tuple[str, float, float, float, float, float]]) -> s
         error = [[max(0.0, ratio - low)], [max(0.0, high - ratio)]]
         said = "delivered file, 95 % interval" if not place else None
         axes.errorbar(ratio, place, xerr=error, fmt="o", color=BLUE, capsize=3, label=said)
+    axes.use_sticky_edges = False  # a band that begins at the edge looks cut off
     axes.axvline(1, color=MID, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -89,7 +91,7 @@ def layer_times(rows: Sequence[tuple[str, float, float]]) -> str:
         named = not place
         axes.barh(place - 0.19, before, 0.36, color=GREY, label="original" if named else None)
         axes.barh(place + 0.19, after, 0.36, color=BLUE, label="delivered" if named else None)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [fitting(name) for name, *_ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("µs a call")
     legend_above(figure, axes)

@@ -13,6 +13,7 @@ from stages.report.plots.drawing import (
     MARKERS,
     ORANGE,
     PAPER,
+    fitting,
     legend_above,
     one_panel,
     points,
@@ -82,7 +83,7 @@ def keep_ratios(rows: Sequence[KeptGroup], names: Sequence[str]) -> str:
 def _name_rows(axes: Any, rows: Sequence[KeptGroup]) -> None:
     """Names to the left, numbers of channels to the right."""
     places = range(len(rows))
-    axes.set_yticks(places, [row.name for row in rows], fontsize=7.5)
+    axes.set_yticks(places, [fitting(row.name) for row in rows], fontsize=7.5)
     right = axes.secondary_yaxis("right")
     right.set_yticks(places, [f"{row.size} → {row.kept}" for row in rows], fontsize=7.5)
     right.spines["right"].set_visible(False)

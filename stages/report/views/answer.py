@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.claims import change_sentence, change_text
@@ -79,7 +80,7 @@ def answer_plot(benchmark: Mapping[str, Any]) -> str:
         if other["accuracy"] is not None:
             first = other["settings"][0]
             row = {**other, **first, "latency_ms": first["b"]["latency_ms"], "name": other["file"]}
-            spots.append(_spot(row, rows[0]))
+            spots.append(replace(_spot(row, rows[0]), further=True, pruned=False))
     return plots.accuracy_against_latency(spots)
 
 

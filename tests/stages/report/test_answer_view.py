@@ -54,6 +54,7 @@ def test_the_picture_has_every_file_that_was_scored(monkeypatch: pytest.MonkeyPa
     names = ["original", "original, INT8 alone", "pruned", "pruned, INT8", "mine.onnx"]
     assert [spot.name for spot in seen] == names
     assert [spot.name for spot in seen if spot.chosen] == ["pruned, INT8"]
+    assert [spot.name for spot in seen if spot.further] == ["mine.onnx"]
     final = seen[3]
     # the interval of the ratio is that of the time; that of the change is that of the accuracy
     assert final.ms == pytest.approx((0.9 * 1.9 / 2.0, 0.9, 0.9 * 1.9 / 1.8))

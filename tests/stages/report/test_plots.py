@@ -102,6 +102,13 @@ def test_many_candidates_are_drawn_as_a_picture_so_that_the_page_stays_small() -
     assert len(drawn) < 300_000
 
 
+def test_of_a_long_name_the_end_is_drawn_and_the_whole_is_described() -> None:
+    name = "features.denseblock4.denselayer16.norm1"
+    drawn = plots.keep_ratios([KeptGroup(name, 16, 8)], [])
+    assert ">…block4.denselayer16.norm1<" in drawn
+    assert f"{name}: 16 to 8</desc>" in drawn
+
+
 def test_a_dollar_in_a_name_is_a_dollar() -> None:
     assert "a$b^$" in plots.keep_ratios([KeptGroup("a$b^$", 16, 8)], [])
 
