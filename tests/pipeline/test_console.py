@@ -138,6 +138,6 @@ def test_messages_go_above_the_live_bar_which_keeps_count_and_estimate(
     found = next(line for line in shown.get().splitlines() if "62/336" in line)
     line = found.rpartition("\x1b[2K")[2]  # behind what clears the line before
     assert len(line) <= 60
-    for part in ("search", "62/336", "eta 1 min 05 s", "━", "…"):
+    for part in ("search", "62/336", "eta 1 min 05 s", "╸", "…"):
         assert part in line
     assert console._live is None
