@@ -11,6 +11,7 @@ from pipeline import console
 from pipeline.claims import busy_clause, change_text
 from pipeline.cli.planned import stages_of
 from pipeline.errors import ArtifactError, Command, EnvironmentProblem, Hint, Set
+from pipeline.places import beside
 from pipeline.run.artifacts import RUN, document
 from pipeline.run.documents import as_written
 from pipeline.run.lock import OWN
@@ -113,13 +114,13 @@ def execute(
 
 @contextmanager
 def user_modules(config: Config, config_name: str, *, named: bool = True) -> Iterator[None]:
-    """Let `module:factory` be found beside the config file, if its code may be imported; complete
-    the hints about images.
+    """Let the network, weights and images be found beside the config file, its code if it may be
+    imported; complete the hints about images.
     """
     from pipeline.cli.trusted_code import trusted_code
 
     try:
-        with trusted_code(config, config_name, named=named):
+        with trusted_code(config, config_name, named=named), beside(Path(config_name).parent):
             yield
     except EnvironmentProblem as error:
         from pipeline.data.sources import EMBEDDED

@@ -18,7 +18,7 @@ class DataConfig(Section):
     """Kind of data: `auto` recognises what lies in `root`; `embedded` needs no files; see `rlp
     data ls`."""
     root: str | None = None
-    """Folder that holds the images, relative to the current folder."""
+    """Folder that holds the images, relative to the config or to the current folder."""
     label: str | None = None
     """Name of the data printed beside every number; derived from the files when absent."""
     search_fraction: Fraction = 0.1

@@ -24,8 +24,8 @@ class ModelConfig(Section):
     kwargs: dict[str, Any] = {}  # noqa: RUF012 pydantic copies defaults
     """Keyword arguments for the architecture's factory, such as `width_mult: 0.5`."""
     weights: str | None = None
-    """Trained weights (.safetensors or a .pth state dict): a path, or a file shipped with rlp;
-    absent: train."""
+    """Trained weights (.safetensors or a .pth state dict): a path from the config or from here, or
+    a file shipped with rlp; absent: train."""
 
 
 class AugmentConfig(Section):
@@ -77,7 +77,7 @@ class PretrainConfig(TrainingSection):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the target spread over the other classes."""
     init: str | None = None
-    """Weights to start from, found like `model.weights`; absent: random."""
+    """Weights to start from, found like `model.weights`, of other classes too; absent: random."""
 
 
 class TraceConfig(Section):

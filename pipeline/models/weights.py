@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import places
 from pipeline.errors import ArtifactError, Hint, Key
 from pipeline.models.tensors import check_finite, mismatches, saved_tensors, shapes_of
 from pipeline.models.torch_checkpoint import CONVERT, read_state_dict
@@ -27,7 +28,7 @@ _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin")
 
 
 def find_weights(name: str, setting: Key = _ORIGINAL) -> Path:
-    """The file as given, relative to the current folder; else the shipped one of that name.
+    """The file beside the config, or as given from here; else the shipped one of that name.
 
     Args:
         setting: key of the config that names it.
@@ -36,14 +37,14 @@ def find_weights(name: str, setting: Key = _ORIGINAL) -> Path:
     """
     path = Path(name)
     # a broken link is refused, not replaced by a shipped file
-    if path.exists() or path.is_symlink():
-        return path
+    if (found := places.find(name)) is not None:
+        return found
     shipped = shipped_weights()
     if (shipped / path.name).is_file() and path.parent.name in ("", "pretrained_model"):
         return shipped / path.name
     known = ", ".join(sorted(p.name for p in shipped.glob("*.safetensors"))) or "none"
     raise ArtifactError(
-        f"{name}: no such weights",
+        f"{name}: no such weights; {places.looked_for(name)}",
         hint=Hint(
             f"shipped with the package: {known}; or leave ",
             setting,
@@ -126,6 +127,30 @@ def adopt_weights(
             target[name].copy_(tensor)
     outside = [name for name in tensors if not name.startswith(prefix)]
     return [f"{where}: taken from {prefix}*, left out: {first_three(outside)}"] if outside else []
+
+
+def with_own_head(
+    model: nn.Module, tensors: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], str]:
+    """Weights to start from that were trained for other classes: the network's own last layer in
+    the place of theirs, and its name. As they are, and no name, where anything else differs too.
+    """
+    target = saved_tensors(model)
+    prefix = _prefix(tensors, list(target))
+    other = [
+        name
+        for name, tensor in target.items()
+        if prefix + name in tensors and tensors[prefix + name].shape != tensor.shape
+    ]
+    head = list(target)[-1].rpartition(".")[0] if target else ""
+    classes_alone = all(
+        name.rpartition(".")[0] == head
+        and tensors[prefix + name].shape[1:] == target[name].shape[1:]
+        for name in other
+    )
+    if not other or not classes_alone:
+        return tensors, ""
+    return {**tensors, **{prefix + name: target[name].detach().clone() for name in other}}, head
 
 
 def _prefix(tensors: Mapping[str, Tensor], needed: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.claims import chance_sentence
 from pipeline.config.schema import Config
@@ -18,7 +18,13 @@ from pipeline.models.folding import fold_standardised_weights, folded_layers
 from pipeline.models.plain import remarks_on
 from pipeline.models.registry import build_model
 from pipeline.models.user_source import source_file
-from pipeline.models.weights import adopt_weights, find_weights, how_trained, load_weights
+from pipeline.models.weights import (
+    adopt_weights,
+    find_weights,
+    how_trained,
+    load_weights,
+    with_own_head,
+)
 from pipeline.paired import near_chance
 from pipeline.run.checkpoints import fit_resumable
 from pipeline.run.stage import StageContext
@@ -105,7 +111,7 @@ def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
     name = ctx.config.model.weights
     assert name is not None
     path = find_weights(name)
-    _fill(ctx, model, path, name)
+    _fill(ctx, model, load_weights(path, say=ctx.note), name)
     check_scores(model, splits.search.take(LOOKED_AT, seed=ctx.seed)[0], name)
     device = device_for(ctx.config.device)
     with all_cores():
@@ -124,9 +130,9 @@ def _adopt(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
     return {"how": "adopted", "weights": weights, "search_accuracy": score, **_images(splits)}
 
 
-def _fill(ctx: StageContext, model: nn.Module, path: Path, name: str) -> None:
+def _fill(ctx: StageContext, model: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Weights of a file into the network, and a word on what was left out of it."""
-    for left in adopt_weights(model, load_weights(path, say=ctx.note), name):
+    for left in adopt_weights(model, tensors, name):
         ctx.note(left)
 
 
@@ -135,7 +141,10 @@ def _train(ctx: StageContext, model: nn.Module, splits: Splits) -> dict[str, Any
     started_from = None
     if section.init is not None:
         path = find_weights(section.init)  # to start from: they are trained further
-        _fill(ctx, model, path, section.init)
+        tensors, head = with_own_head(model, load_weights(path, say=ctx.note))
+        if head:
+            ctx.warn(f"{section.init}: trained for other classes; {head} is made anew")
+        _fill(ctx, model, tensors, section.init)
         started_from = {"name": path.name, "sha256": sha256_file(path)}
     recipe = Recipe.from_config(
         section, epochs=section.epochs, lr=section.lr, label_smoothing=section.label_smoothing

@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import places
 from pipeline.data.content import Decoded, Encoded
 from pipeline.data.sources.base import Source
 from pipeline.data.sources.cifar import CifarBinary, CifarPython
@@ -54,7 +55,9 @@ def open_source(config: DataConfig) -> Source:
         EnvironmentProblem: the images are not there and cannot be had.
         ArtifactError: they are there but partial or damaged.
     """
-    root = Path(config.root).expanduser() if config.root is not None else None
+    root = None
+    if config.root is not None:
+        root = places.find(config.root) or places.places(config.root)[-1]
     if config.source == "embedded":
         return Embedded.open(None, config)
     if config.source in PUBLIC:
@@ -67,7 +70,9 @@ def open_source(config: DataConfig) -> Source:
             hint=Hint(Set("data.root", "FOLDER"), ", or ", EMBEDDED),
         )
     if not root.is_dir():
-        raise EnvironmentProblem(f"data.root: there is no folder {root}", hint=OFFLINE_HINT)
+        where = places.looked_for(config.root or "")
+        what = f"data.root: there is no folder {root}; {where}"
+        raise EnvironmentProblem(what, hint=OFFLINE_HINT)
     found = recognise(root) if config.source == "auto" else SOURCES[config.source]
     if found is None:
         raise EnvironmentProblem(f"data.root: no images recognised in {root}", hint=OFFLINE_HINT)
