@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_chain import NETS, make_images
+from test_chain import NETS, killed_at_a_checkpoint, make_images
 
 from pipeline.cli import main
 from pipeline.run.artifacts import kinds_of
@@ -287,18 +287,7 @@ def test_killed_in_the_distillation_of_round_1_it_resumes_to_the_same_weights(
     for place in CHAIN[CHAIN.index("round-1/distill") :]:
         shutil.rmtree(home / "run" / place)
     arguments = ["pipeline", "run", "my.yaml", "--run-dir", "run", "--until", "distill"]
-    dies = (
-        "import os, signal\n"
-        "from pipeline.run.checkpoints import CheckpointFolder as Folder\n"
-        "save = Folder.save\n"
-        "Folder.save = lambda self, point: (save(self, point), os.kill(os.getpid(), "
-        "signal.SIGKILL))\n"
-        f"from pipeline.cli import main; main({arguments!r})"
-    )
-    child = subprocess.run(
-        [sys.executable, "-P", "-c", dies], cwd=home, capture_output=True, text=True, timeout=300
-    )
-    assert child.returncode == -9, child.stderr
+    killed_at_a_checkpoint(home, arguments)
     assert (home / "run" / "round-1" / ".work" / "distill" / "checkpoint.json").exists()
     code, _, errors = here(capsys, *arguments)
     assert code == 0

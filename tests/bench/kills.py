@@ -38,7 +38,7 @@ def prepare(home: Path) -> list[str]:
     test_chain.make_images(home / "images")
     (home / "my_nets.py").write_text(test_chain.NETS)
     config = test_chain.CONFIG.replace("ROOT", str(home / "images"))
-    (home / "my.yaml").write_text(config.replace("epochs: 12", "epochs: 2"))
+    (home / "my.yaml").write_text(config.replace("distill: {epochs: 4", "distill: {epochs: 2"))
     code = f"import sys; sys.path.insert(0, {str(HERE.parents[2])!r}); import pipeline.cli as c; "
     command = ["pipeline", "run", str(home / "my.yaml"), "--until", "distill", "--quiet"]
     sets = ["--set", "search.workers=2", "--set", "search.trials=12"]
