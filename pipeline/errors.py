@@ -57,6 +57,12 @@ class Command(_Words):
         part.words = words
         return part
 
+    @classmethod
+    def run_again(cls, config_name: str, run: Path | str) -> Command:
+        """How a run is gone on with; its folder is named where that is not the usual one."""
+        usual = Path(run) == Path("artifacts") / Path(config_name).stem
+        return cls("pipeline", "run", config_name, *([] if usual else ["--run-dir", str(run)]))
+
     def with_settings(self, *settings: Set) -> Command:
         """The same command with further settings."""
         return Command(*self.words, *(word for setting in settings for word in setting.words))

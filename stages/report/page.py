@@ -52,7 +52,7 @@ def render(
         commands: what makes the run again and checks it.
         versions: of packages, by name.
     """
-    machine = found.benchmark["machine"]
+    machine, again = found.benchmark["machine"], Command.run_again(config_name, run)
     return _template().render(
         title=config.report.title or run_name,
         model=config.model.source,
@@ -69,9 +69,9 @@ def render(
         steps=next_steps.next_steps(config, found, summary, run, config_name),
         **_timing(found),
         latency_missed=search.latency_missed(
-            found.search, found.benchmark, config.search.budget, config_name
+            found.search, found.benchmark, config.search.budget, again
         ),
-        **_cut_and_search(found, config_name),
+        **_cut_and_search(found, again),
     )
 
 
@@ -142,7 +142,7 @@ def _timing(found: RunDocuments) -> dict[str, Any]:
     }
 
 
-def _cut_and_search(found: RunDocuments, config_name: str) -> dict[str, Any]:
+def _cut_and_search(found: RunDocuments, again: Command) -> dict[str, Any]:
     groups = found.graph["groups"]
     return {
         "channels": search.channel_sentence(found.search, found.graph),
@@ -152,7 +152,7 @@ def _cut_and_search(found: RunDocuments, config_name: str) -> dict[str, Any]:
         "rotated": recovery.rotation_sentence(found.rotation),
         "search_sentence": search.search_sentence(found.search),
         "drop_sentence": search.drop_sentence(found.search),
-        "drop_missed": search.drop_missed(found.search, found.distillation, config_name),
+        "drop_missed": search.drop_missed(found.search, found.distillation, again),
         "rounds": search.round_rows(found.rounds) if len(found.rounds) > 1 else [],
         "strategies": search.strategy_rows(found.search),
         "controlled": len(found.search["strategies"]) > 1,

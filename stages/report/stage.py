@@ -53,10 +53,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
             commands=_commands(ctx),
             versions=versions(),
         )
-        budget, name = ctx.config.search.budget, ctx.config_name
+        budget, again = ctx.config.search.budget, Command.run_again(ctx.config_name, ctx.run)
         missed = (
-            drop_missed(found.search, found.distillation, name),
-            latency_missed(found.search, found.benchmark, budget, name),
+            drop_missed(found.search, found.distillation, again),
+            latency_missed(found.search, found.benchmark, budget, again),
         )
     for sentence in filter(None, missed):
         ctx.warn(sentence)
@@ -82,5 +82,5 @@ def _documents(ctx: StageContext) -> RunDocuments:
 
 def _commands(ctx: StageContext) -> str:
     run = str(ctx.run)
-    again = Command("pipeline", "run", ctx.config_name, "--run-dir", run)
+    again = Command.run_again(ctx.config_name, ctx.run)
     return f"{again}\n{Command('check', run)}"

@@ -291,7 +291,7 @@ class SearchSession:
             document["budget"]["accuracy_drop"] = drop_part(choice)
         if problem.calibration is not None and timer is not None:
             document["latency"] = latency_part(problem, problem.calibration, timer, best)
-        again = Command("pipeline", "run", self.ctx.config_name)
+        again = Command.run_again(self.ctx.config_name, self.ctx.run)
         align, samples = problem.align, self.settings.latency_samples
         for remark in remarks_on(document, align, samples, again):
             self.ctx.warn(remark)

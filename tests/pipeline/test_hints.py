@@ -272,3 +272,16 @@ def test_hints_install_nothing_that_does_not_exist() -> None:
     unknown = [item for item in named if item[1] not in INSTALLABLE and item[1] != "{package}"]
     assert unknown == []
     assert {path for path, name in named if name == "{package}"} == {"providers.py"}
+
+
+@pytest.mark.parametrize(
+    ("config", "run", "more"),
+    [
+        ("configs/my.yaml", "artifacts/my", ""),
+        ("my.yaml", "artifacts/my/", ""),
+        ("my.yaml", "elsewhere/my", " --run-dir elsewhere/my"),
+        ("my.yaml", "/tmp/artifacts/my", " --run-dir /tmp/artifacts/my"),
+    ],
+)
+def test_a_run_is_gone_on_with_where_it_lies(config: str, run: str, more: str) -> None:
+    assert Command.run_again(config, run) == f"rlp pipeline run {config}{more}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from pipeline.data.sources.parquet import Parquet
 from pipeline.data.sources.public import default_root, download
 from pipeline.data.sources.public_sets import PUBLIC
 from pipeline.errors import ArtifactError, EnvironmentProblem, Hint, Set, UsageError
+from pipeline.words import count_of, first_three
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -75,7 +78,9 @@ def open_source(config: DataConfig) -> Source:
         raise EnvironmentProblem(what, hint=OFFLINE_HINT)
     found = recognise(root) if config.source == "auto" else SOURCES[config.source]
     if found is None:
-        raise EnvironmentProblem(f"data.root: no images recognised in {root}", hint=OFFLINE_HINT)
+        known = Hint.command("data", "ls", says="lists the layouts that are known; or ")
+        what = f"data.root: no images recognised in {root}, which holds {_held(root)}"
+        raise EnvironmentProblem(what, hint=Hint(known, OFFLINE_HINT))
     return found.open(root, config)
 
 
@@ -87,6 +92,16 @@ def _unknown(name: str) -> UsageError:
         f"data.source: there is no source {name!r}{suggestion}",
         hint=f"one of {', '.join(names)}",
     )
+
+
+def _held(root: Path, most: int = 10_000) -> str:
+    """What is in a folder, for people: `2 folders, 12 .npz, 1 .txt`."""
+    paths = list(islice(root.rglob("*"), most))
+    folders = sum(path.is_dir() for path in paths)
+    kinds = Counter(path.suffix.lower() or path.name for path in paths if not path.is_dir())
+    found = [count_of(folders, "folder")] * bool(folders)
+    found += [f"{number:,} {kind}" for kind, number in kinds.most_common()]
+    return first_three(found) or "nothing"
 
 
 def recognise(root: Path) -> type[Source] | None:

@@ -28,7 +28,7 @@ def next_steps(
     Args:
         run, config_name: as commands name them.
     """
-    again = Command("pipeline", "run", config_name)
+    again = Command.run_again(config_name, run)
     return [
         *_doubtful(summary, run),
         *_speed(config, summary, again),

@@ -69,7 +69,7 @@ def drop_sentence(search: Document) -> str:
     )
 
 
-def drop_missed(search: Document, distill: Document, config_name: str) -> str:
+def drop_missed(search: Document, distill: Document, again: Command) -> str:
     """What was lost in the end, and what to type, where that is more than
     `search.budget.accuracy_drop`; else empty.
     """
@@ -80,14 +80,13 @@ def drop_missed(search: Document, distill: Document, config_name: str) -> str:
     if lost <= drop["asked"] + 1e-9:
         return ""
     smaller = Set("search.budget.accuracy_drop", float(f"{drop['asked'] ** 2 / lost:.2g}"))
-    again = Command("pipeline", "run", config_name).with_settings(smaller)
     return (
         f"The final network loses {lost:.2f} points on the search split, "
-        f"more than the {drop['asked']:g} asked for: {again}"
+        f"more than the {drop['asked']:g} asked for: {again.with_settings(smaller)}"
     )
 
 
-def latency_missed(search: Document, benchmark: Document, budget: Budget, config_name: str) -> str:
+def latency_missed(search: Document, benchmark: Document, budget: Budget, again: Command) -> str:
     """By how much the benchmark missed a latency budget, and what to type; empty where it clearly
     did not, or timed something else than the search.
     """
@@ -100,10 +99,9 @@ def latency_missed(search: Document, benchmark: Document, budget: Budget, config
     if low <= (1 + _CLEARLY) * asked and high >= (1 - _CLEARLY) * asked:
         return ""
     other = Set(f"search.budget.{key}", float(f"{value * asked / took:.2g}"))
-    again = Command("pipeline", "run", config_name).with_settings(other)
     return (
         f"The final network takes {took:.1%} of the base's latency ({low:.1%} to {high:.1%}), "
-        f"where {asked:.1%} was asked for: {again}"
+        f"where {asked:.1%} was asked for: {again.with_settings(other)}"
     )
 
 

@@ -19,13 +19,13 @@ def steps(found: RunDocuments, verdict: str = "faster", **change: Any) -> dict[s
     summary["speedup"] |= {"verdict": verdict}
     chosen = next(row for row in summary["variants"] if row["chosen"])
     chosen["accuracy_change"] = {**chosen["accuracy_change"], **change}
-    listed = next_steps(Config(), found, summary, "artifacts/r", "my.yaml")
+    listed = next_steps(Config(), found, summary, "artifacts/my", "my.yaml")
     return {" ".join(step.why.split()[:2]): str(step.command) for step in listed}
 
 
 def test_a_good_run_is_held_in_ci_and_shows_what_less_would_cost() -> None:
     found = steps(run_documents())
-    assert found["Hold it"] == "rlp check artifacts/r --min-speedup 1.8 --max-accuracy-drop 1"
+    assert found["Hold it"] == "rlp check artifacts/my --min-speedup 1.8 --max-accuracy-drop 1"
     assert found["No loss"] == "rlp search front my.yaml"
 
 
@@ -60,5 +60,5 @@ def test_a_doubtful_measurement_comes_first() -> None:
     benchmark = {**whole.benchmark, "settings": [first], "base": base}
     found = steps(replace(whole, benchmark=benchmark))
     assert list(found)[:2] == ["The machine", "The original"]
-    assert found["The machine"] == "rlp stage benchmark --run artifacts/r --force"
+    assert found["The machine"] == "rlp stage benchmark --run artifacts/my --force"
     assert found["The original"] == "rlp config explain data.mean"

@@ -8,6 +8,7 @@ import pytest
 from report_documents import front_document, setting, trials
 
 from pipeline.config.search import Budget
+from pipeline.errors import Command
 from stages.report import plots
 from stages.report.views import search as sentences
 from stages.report.views import search_figures as figures
@@ -112,7 +113,9 @@ def test_a_missed_drop_is_said_with_the_command_that_asks_for_less(
     search: dict[str, Any],
 ) -> None:
     def missed(final: float) -> str:
-        return sentences.drop_missed(search, {"search_accuracy": {"final": final}}, "my.yaml")
+        return sentences.drop_missed(
+            search, {"search_accuracy": {"final": final}}, Command("pipeline", "run", "my.yaml")
+        )
 
     assert missed(0.1) == "", "no drop was asked for"
     within(search, 2.0, 4.0)
@@ -127,7 +130,9 @@ def test_a_latency_budget_that_the_benchmark_shows_missed_is_said_with_the_next_
     def missed(ratio: float, budget: Budget, precision: str = "fp32") -> str:
         rows = [setting("faster", ratio, 0.97 * ratio, 1.03 * ratio)]
         found = {"settings": rows, "final": {"precision": precision}}
-        return sentences.latency_missed(search, found, budget, "my.yaml")
+        return sentences.latency_missed(
+            search, found, budget, Command("pipeline", "run", "my.yaml")
+        )
 
     half, in_ms = Budget(latency=0.5), Budget(latency_ms=2.0)
     assert missed(2.0, half) == missed(1.85, half) == missed(2.2, half) == ""
