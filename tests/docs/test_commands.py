@@ -123,9 +123,10 @@ def test_a_wrong_line_is_caught(line: str) -> None:
 
 @pytest.mark.parametrize("piece", PYTHON, ids=lambda piece: piece.where)
 def test_script_and_its_options_exist(piece: Piece) -> None:
-    words = shlex.split(piece.text)
-    source = (ROOT / words[1]).read_text(encoding="utf-8")
-    options = [word for word in words[2:] if word.startswith("--")]
+    words = [word for word in shlex.split(piece.text)[1:] if word not in ("-P", "-m")]
+    script = ROOT / (words[0] if words[0].endswith(".py") else f"{words[0]}.py")
+    source = script.read_text(encoding="utf-8")
+    options = [word for word in words[1:] if word.startswith("--")]
     assert [option for option in options if f'"{option}"' not in source] == []
 
 
