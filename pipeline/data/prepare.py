@@ -41,8 +41,9 @@ def prepare(source: Source, config: DataConfig) -> PreparedData:
         UsageError: the settings do not fit the images.
     """
     if len(source.classes) < 2:
+        found = f"one class, {source.classes[0]!r}" if source.classes else "no class"
         raise ArtifactError(
-            f"{source.label}: one class, {source.classes[0]!r}: there is nothing to tell apart",
+            f"{source.label}: {found}: there is nothing to tell apart",
             hint="put the images of each class into a folder of its own",
         )
     for split in ("train", "test"):

@@ -255,3 +255,10 @@ def test_a_changed_file_is_seen_within_one_process(parquet: Path) -> None:
     write_parquet(parquet / "test-00000-of-00001.parquet", rows(9))
     assert describe(config).sha256 != before.sha256
     assert len(load_test(config)) == 9
+
+
+def test_a_list_of_classes_that_is_empty_is_refused(tmp_path: Path) -> None:
+    write_cifar_binary(tmp_path)
+    (tmp_path / "cifar-10-batches-bin" / "batches.meta.txt").write_text("\n")
+    found = refusal(ArtifactError, root=str(tmp_path))
+    assert "no class: there is nothing to tell apart" in found.message
