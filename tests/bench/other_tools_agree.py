@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
 from other_tools import NotToBeHad, by_openvino, by_optimum, by_predict_py, python_of  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -65,6 +66,7 @@ def main() -> None:
         np.save(home / "tensors.npy", classify.preprocessing.normalise(np.stack(pixels)))
         wanted = answers(classify, pixels)
         compared("Classifier", wanted, wanted, labels)
+        compared("model_uint8.onnx", from_pixels(deploy, classify.labels, pixels), wanted, labels)
         for tool, answer in (("predict.py", by_predict_py), ("optimum", by_optimum)):
             with said(tool):
                 found = answer(python_of(tool, home), deploy, home / "pictures")
@@ -77,6 +79,14 @@ def main() -> None:
                 other = "model.onnx" if name == "model_uint8.onnx" else name
                 own = answers(Classifier(given.run, model=other), pixels)
                 compared(f"openvino, {name}", found, own, labels)
+
+
+def from_pixels(deploy: Path, names: Sequence[str], pixels: Sequence[np.ndarray]) -> list[str]:
+    """By onnxruntime on the file that takes pixels (N, H, W, C) as they are."""
+    session = onnxruntime.InferenceSession(deploy / "model_uint8.onnx")
+    name = session.get_inputs()[0].name
+    given = (session.run(None, {name: one[None]})[0] for one in pixels)
+    return [names[int(probabilities.argmax())] for probabilities in given]
 
 
 def answers(classify: Classifier, pixels: Sequence[np.ndarray]) -> list[str]:
