@@ -121,12 +121,25 @@ def adopt_weights(
     own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     wanted = {n: s for n, s in shapes_of(target).items() if n in own or n in needed}
     if differ := mismatches(wanted, shapes_of(own)):
+        hint = _of_other_images(wanted, shapes_of(own)) or hint
         raise ArtifactError(f"{where}: does not fit the network: {differ}", hint=hint)
     with torch.no_grad():
         for name, tensor in own.items():
             target[name].copy_(tensor)
     outside = [name for name in tensors if not name.startswith(prefix)]
     return [f"{where}: taken from {prefix}*, left out: {first_three(outside)}"] if outside else []
+
+
+def _of_other_images(
+    wanted: Mapping[str, Sequence[int]], own: Mapping[str, Sequence[int]]
+) -> Hint | None:
+    """What to set where weights of colour images meet grey ones, or the other way round."""
+    for name in wanted.keys() & own.keys():
+        ours, theirs = list(wanted[name]), list(own[name])
+        elsewhere = ours[:1] + ours[2:] == theirs[:1] + theirs[2:]
+        if elsewhere and len(ours) == 4 and {ours[1], theirs[1]} == {1, 3}:
+            return Hint.set("data.channels", theirs[1], "reads the images as the weights do")
+    return None
 
 
 def with_own_head(
