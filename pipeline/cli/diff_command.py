@@ -101,10 +101,6 @@ def _sides(found: Row, show: Callable[[Row], str]) -> tuple[str, str]:
     return show(found["a"]), show(found["b"])
 
 
-def _value(side: Row) -> str:
-    return f"{side['value']:.2%}"
-
-
 def _share(side: Row) -> str:
     low, high = side["ci95"]
     return f"{low:.2%} to {high:.2%}"

@@ -113,6 +113,7 @@ def plan(
     """Show what `run` would do, stage by stage, with the reason; writes nothing."""
     from pipeline.cli import planned, running
     from pipeline.config.load import find_config, load_config
+    from pipeline.run.lock import holder
     from pipeline.run.other_config import takeover
     from pipeline.run.planner import Planner
     from pipeline.run.progress import first_lost
@@ -125,19 +126,19 @@ def plan(
         steps = Planner(
             planned.stages_of(settings), settings, folder, data_key(describe_data(settings))
         ).plan()
-    console.table(("stage", "action", "why"), [_planned(folder, step) for step in steps])
+    live = holder(folder)
+    rows = [_planned(folder, step, live["pid"] if live else None) for step in steps]
+    console.table(("stage", "action", "why"), rows)
     if refusal := takeover(str(file), settings, folder, first_lost(folder, steps)):
         console.warn(f"would be refused: {refusal.message}; {refusal.hint}")
     return {"run": str(folder), "stages": _rows(steps)}
 
 
-def _planned(run: Path, step: Step) -> tuple[str, str, str]:
+def _planned(run: Path, step: Step, pid: int | None) -> tuple[str, str, str]:
     """A stage in the table: what it is, what would be done, and why, or how far it is."""
-    from pipeline.run.lock import holder
     from pipeline.run.progress import unfinished
 
-    live = holder(run)
-    far = unfinished(run, step, live["pid"] if live else None)
+    far = unfinished(run, step, pid)
     return step.stage.name, step.action, str(far or step.reason)
 
 

@@ -17,7 +17,7 @@ class ModelSource(BaseModel):
     """What rebuilds the untrained, uncut network.
 
     Attributes:
-        source: a built-in name, `torchvision:NAME` `package.module:factory` or
+        source: a built-in name, `torchvision:NAME`, `package.module:factory` or
             `path/to/file.py:factory`.
         kwargs: of its factory, besides the two that follow.
         folded: layers that hold a weight which the source computes, see `pipeline.models.folding`.

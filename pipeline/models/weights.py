@@ -133,12 +133,16 @@ def adopt_weights(
 def _of_other_images(
     wanted: Mapping[str, Sequence[int]], own: Mapping[str, Sequence[int]]
 ) -> Hint | None:
-    """What to set where weights of colour images meet grey ones, or the other way round."""
-    for name in wanted.keys() & own.keys():
-        ours, theirs = list(wanted[name]), list(own[name])
-        elsewhere = ours[:1] + ours[2:] == theirs[:1] + theirs[2:]
-        if elsewhere and len(ours) == 4 and {ours[1], theirs[1]} == {1, 3}:
-            return Hint.set("data.channels", theirs[1], "reads the images as the weights do")
+    """What to set where weights of colour images meet grey ones, or the other way round: they
+    differ in the input channels of one layer, and in nothing else.
+    """
+    other = [name for name, shape in wanted.items() if list(own.get(name, ())) != list(shape)]
+    if len(other) != 1 or other[0] not in own:
+        return None
+    ours, theirs = list(wanted[other[0]]), list(own[other[0]])
+    elsewhere = ours[:1] + ours[2:] == theirs[:1] + theirs[2:]
+    if elsewhere and len(ours) == 4 and {ours[1], theirs[1]} == {1, 3}:
+        return Hint.set("data.channels", theirs[1], "reads the images as the weights do")
     return None
 
 

@@ -18,8 +18,16 @@ def test_the_hint_names_the_channels_of_the_weights(ours: int, theirs: int) -> N
     assert f"data.channels={theirs}" in caught.value.hint
 
 
-def test_other_shapes_say_nothing_of_channels() -> None:
-    own = {"0.weight": torch.zeros(5, 3, 3, 3), "0.bias": torch.zeros(5)}
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"0.weight": torch.zeros(5, 3, 3, 3), "0.bias": torch.zeros(5)},
+        {"0.weight": torch.zeros(4, 3, 3, 3)},
+        {"0.weight": torch.zeros(4, 3, 3, 3), "0.bias": torch.zeros(5)},
+    ],
+    ids=["width", "missing too", "another differs too"],
+)
+def test_other_shapes_say_nothing_of_channels(own: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ArtifactError) as caught:
         adopt_weights(nn.Sequential(nn.Conv2d(1, 4, 3)), own, "w.pth")
     assert "channels" not in caught.value.hint
