@@ -29,12 +29,28 @@ def accuracy(
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> float:
     """Top-1 accuracy as a fraction of all `images`, in eval mode; the model is left as it was."""
+    return share(named_right(model, images, batch_size, precision=precision))
+
+
+def named_right(
+    model: nn.Module,
+    images: Images,
+    batch_size: int = 256,
+    *,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> Tensor:
+    """Which of `images` the model names correctly, in order: (N,) bool on the CPU."""
     device = device_of(model)
-    right = 0
+    right = [torch.zeros(0, dtype=torch.bool, device=device)]
     with mode(model, False), torch.inference_mode(), autocast(device, precision):
         for x, y in images.batches(batch_size):
-            right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
-    return right / max(1, len(images))
+            right.append(model(x.to(device)).argmax(1) == y.to(device))
+    return torch.cat(right).cpu()
+
+
+def share(right: Tensor) -> float:
+    """The fraction of (N,) that is true; 0 of none."""
+    return int(right.sum()) / max(1, len(right))
 
 
 def norms_of(model: nn.Module) -> list[_BatchNorm]:

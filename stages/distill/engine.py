@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pipeline.channels.rebuild import rebuild
 from pipeline.data.augment import Augment
 from pipeline.models.weights import adopt_weights
-from pipeline.training.evaluate import accuracy, device_of, reestimate_batchnorm
+from pipeline.paired import paired_change
+from pipeline.training.evaluate import device_of, named_right, reestimate_batchnorm, share
 from pipeline.training.loop import Fit
 from pipeline.training.objectives import Objective, cached_teacher_loss, cross_entropy, distillation
 
@@ -40,6 +41,7 @@ class Recovery:
         kept: what that is: "cut", "batchnorm", "epoch N" or "adopted".
         epochs: that were to be trained.
         fit: None when nothing was trained.
+        change: from the teacher to `final`, image by image (`pipeline.paired`).
     """
 
     teacher: float
@@ -49,6 +51,7 @@ class Recovery:
     kept: str
     epochs: int
     fit: Fit | None
+    change: dict[str, Any]
 
 
 def recover(
@@ -70,21 +73,25 @@ def recover(
         train: runs the epochs on the objective and the images that it is given; what it raises
             leaves the student as it was then.
     """
-    target, cut = _before(student, teacher, splits)
-    batchnorm = _settle_batchnorm(student, cut, splits, config, seed)
-    best, kept = (batchnorm, "batchnorm") if batchnorm >= cut else (cut, "cut")
+    wanted, as_cut = _before(student, teacher, splits)
+    settled = _settle_batchnorm(student, share(as_cut), splits, config, seed)
+    target, cut, batchnorm = map(share, (wanted, as_cut, settled))
+    right, kept = (settled, "batchnorm") if batchnorm >= cut else (as_cut, "cut")
+    best = share(right)
     epochs = epochs_for(config, missing=target - best)
     if epochs == 0:
-        return Recovery(target, cut, batchnorm, best, kept, 0, None)
+        return Recovery(target, cut, batchnorm, best, kept, 0, None, _change(wanted, right))
     before = _state(student)
     fitted = train(student, *training_objective(config, teacher, splits.train, epochs), epochs)
     # The plan was chosen by its score on these very images before any training, which flatters it.
     chance = math.sqrt(best * (1 - best) / len(splits.search))
     if fitted.best_accuracy >= best - chance:
         best, kept = fitted.best_accuracy, f"epoch {fitted.best_epoch}"
+        right = named_right(student, splits.search)
     else:
         student.load_state_dict(before)
-    return Recovery(target, cut, batchnorm, best, kept, epochs, fitted)
+    change = _change(wanted, right)
+    return Recovery(target, cut, batchnorm, best, kept, epochs, fitted, change)
 
 
 def adopt(
@@ -104,17 +111,25 @@ def adopt(
     Raises:
         ArtifactError: names or shapes do not fit; nothing is copied then.
     """
-    target, cut = _before(student, teacher, splits)
+    wanted, as_cut = _before(student, teacher, splits)
     adopt_weights(student, tensors, where, hint=hint)
-    return Recovery(target, cut, cut, accuracy(student, splits.search), "adopted", 0, None)
+    right = named_right(student, splits.search)
+    target, cut, final = map(share, (wanted, as_cut, right))
+    return Recovery(target, cut, cut, final, "adopted", 0, None, _change(wanted, right))
 
 
-def _before(student: nn.Module, teacher: nn.Module, splits: Splits) -> tuple[float, float]:
-    """Search accuracy of teacher and student."""
+def _change(before: Tensor, after: Tensor) -> dict[str, Any]:
+    """What changed on the search split, with the interval of its chance."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return paired_change(len(before), gained, lost)
+
+
+def _before(student: nn.Module, teacher: nn.Module, splits: Splits) -> tuple[Tensor, Tensor]:
+    """Which search images teacher and student name correctly."""
     for model in (student, teacher):
         # on CPUs convolutions are faster channels-last
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return accuracy(teacher, splits.search), accuracy(student, splits.search)
+    return named_right(teacher, splits.search), named_right(student, splits.search)
 
 
 def epochs_for(config: DistillConfig, *, missing: float) -> int:
@@ -134,12 +149,15 @@ def epochs_for(config: DistillConfig, *, missing: float) -> int:
 
 def _settle_batchnorm(
     student: nn.Module, cut: float, splits: Splits, config: DistillConfig, seed: int
-) -> float:
-    """Accuracy with re-estimated statistics, which are taken back where it is below `cut`."""
+) -> Tensor:
+    """Which search images are named correctly with re-estimated statistics, which are taken back
+    where those are fewer than the share `cut`.
+    """
     before = _state(student)
     reestimate_batchnorm(student, bn_batches(splits.train, config, seed))
-    found = accuracy(student, splits.search)
-    if found < cut:  # on few images, or other ones than those it was trained on, it costs accuracy
+    found = named_right(student, splits.search)
+    # on few images, or other ones than those it was trained on, it costs accuracy
+    if share(found) < cut:
         student.load_state_dict(before)
     return found
 

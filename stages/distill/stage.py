@@ -141,6 +141,7 @@ def _document(recovery: Recovery) -> dict[str, Any]:
             "batchnorm": recovery.batchnorm,
             "final": recovery.final,
         },
+        "search_change": recovery.change,
         "kept": recovery.kept,
         "training": training,
     }

@@ -34,6 +34,19 @@ def values(model: nn.Module) -> list[Tensor]:
     return [t.clone() for t in model.state_dict().values()]
 
 
+def assert_changed_from_teacher(result: Recovery, student: nn.Module, teacher: nn.Module) -> None:
+    """`change` counts the images that the student, as it is left, gained and lost."""
+    found, labels = {}, torch.cat([y for _, y in splits().search.batches(256)])
+    for name, model in (("student", student), ("teacher", teacher)):
+        with torch.inference_mode():
+            named = [model.eval()(x).argmax(1) for x, _ in splits().search.batches(256)]
+        found[name] = torch.cat(named) == labels
+    gained = int((found["student"] & ~found["teacher"]).sum())
+    lost = int((found["teacher"] & ~found["student"]).sum())
+    change = result.change
+    assert (change["images"], change["gained"], change["lost"]) == (len(labels), gained, lost)
+
+
 def test_bn_only_changes_statistics_alone_and_reports_the_gain() -> None:
     teacher, student = pair()
     with torch.no_grad():
@@ -46,6 +59,7 @@ def test_bn_only_changes_statistics_alone_and_reports_the_gain() -> None:
     assert all(torch.equal(a, b) for a, b in zip(weights, student.parameters(), strict=True))
     assert result.cut < result.batchnorm == result.final == accuracy(student, splits().search)
     assert result.kept == "batchnorm"
+    assert_changed_from_teacher(result, student, teacher)
     assert result.fit is None
     assert (
         recover(
@@ -62,6 +76,7 @@ def test_distillation_recovers() -> None:
     assert result.final == accuracy(student, splits().search) >= result.batchnorm
     assert result.teacher == accuracy(teacher, splits().search)
     assert result.kept.startswith("epoch ")
+    assert_changed_from_teacher(result, student, teacher)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +118,7 @@ def test_statistics_that_make_it_worse_are_not_kept(monkeypatch: pytest.MonkeyPa
     result = recover(student, teacher, splits(), DistillConfig(mode="bn_only"), seed=0, train=never)
     assert result.batchnorm < score == result.cut == result.final
     assert result.kept == "cut"
+    assert_changed_from_teacher(result, student, teacher)
     assert all(torch.equal(a, b) for a, b in zip(before, values(student), strict=True))
 
 
@@ -118,6 +134,7 @@ def test_training_that_makes_it_worse_is_not_kept() -> None:
     result = recover(student, teacher, splits(), DistillConfig(bn_images=96), seed=0, train=worse)
     assert isinstance(result, Recovery)
     assert result.final == max(result.cut, result.batchnorm) == accuracy(student, splits().search)
+    assert_changed_from_teacher(result, student, teacher)
     assert not result.kept.startswith("epoch")
 
 

@@ -57,6 +57,8 @@ def test_writes_the_recovered_model_and_its_history(tmp_path: Path) -> None:
     assert document["search_accuracy"].keys() == {"teacher", "cut", "batchnorm", "final"}
     assert accuracy(load_model(ctx.out), splits().search) == document["search_accuracy"]["final"]
     assert summary["search_accuracy"] == document["search_accuracy"]["final"]
+    found, change = document["search_accuracy"], document["search_change"]
+    assert change["points"] == pytest.approx(100 * (found["final"] - found["teacher"]))
     assert [row["epoch"] for row in document["training"]["history"]] == [1, 2, 3]
     shapes = [tuple(p.shape) for p in load_model(tmp_path / "reconstructed_model").parameters()]
     assert [tuple(p.shape) for p in load_model(ctx.out).parameters()] == shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.paired import paired_change
 from stages.report.documents import RoundDocuments, RunDocuments
 
 
@@ -185,6 +186,7 @@ def run_documents() -> RunDocuments:
     search["groups"][0]["id"] = "<i>stem"
     distillation = {
         "search_accuracy": {"teacher": 0.9, "cut": 0.8, "batchnorm": 0.79, "final": 0.8},
+        "search_change": paired_change(40, 1, 5),
         "training": None,
         "mode": "distill",
         "kept": "cut",
@@ -197,7 +199,7 @@ def run_documents() -> RunDocuments:
     exported = {"exporter": "torch.export", "opset": 20}
     return RunDocuments(
         data={"classes": ["<i>cat", "dog"]},
-        train={"images": {"search": 40}},
+        train={"images": {"search": 40}, "search_accuracy": 0.9},
         graph={"groups": [{"id": "<i>stem", "prunable": False, "reason": "<i>output"}]},
         rotation={"groups": [], "difference": 0.0},
         plan={"metadata": {"align": 8}},
