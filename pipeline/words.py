@@ -16,6 +16,11 @@ def count_of(number: int, thing: str) -> str:
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
+def agreeing(number: int, one: str, many: str) -> str:
+    """`1 layer takes`, `1,200 layers take`: where a verb agrees with the number too."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def size(n: float) -> str:
     """`812 B`, `3.4 kB`, `1.2 MB`, in powers of 1000."""
     for unit in ("B", "kB", "MB"):

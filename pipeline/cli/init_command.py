@@ -75,7 +75,7 @@ def init(
     seen = look(build_config(given), out.parent)
     settings, comments = init_config.settings_for(seen, given)
     config = build_config(settings)
-    minutes = init_config.minutes(seen, config)
+    minutes = init_config.minutes(seen.card, seen.graph, (seen.forward, seen.step), config)
     lines = [*_images_seen(seen), *_network_seen(seen, source), _expected(minutes)]
     _write(out, init_config.text_of(settings, comments, _head(out, lines)))
     for line in lines:

@@ -12,7 +12,9 @@ from pipeline.config import yaml_nodes
 from pipeline.config.schema import Config
 
 if TYPE_CHECKING:
+    from pipeline.channels.graph import ChannelGraph
     from pipeline.cli.init_seen import Seen
+    from pipeline.data.card import DataCard
 
 _WIDTH = 100
 _COLUMN = 32  # at which comments start where there is room
@@ -147,29 +149,39 @@ def _budget(smallest: dict[int, float], align: Any) -> tuple[int, float]:
 
 def candidate_seconds(seen: Seen) -> float:
     """What fitting and scoring one candidate takes, about."""
-    return seen.forward * (3 * 512 + 250)
+    return _candidate(seen.forward)
 
 
-def minutes(seen: Seen, config: Config) -> dict[str, float]:
-    """What the stages take on this machine, about: passes over images at the measured speed."""
-    train, search = sum(seen.card.counts["train"]), config.search
-    if not seen.stored.own_search:
+def _candidate(forward: float) -> float:
+    return forward * (3 * 512 + 250)
+
+
+def minutes(
+    card: DataCard, graph: ChannelGraph, speed: tuple[float, float], config: Config
+) -> dict[str, float]:
+    """What the stages take on this machine, about: passes over images at the measured speed.
+
+    Args:
+        speed: seconds an image of inference, and of a training step.
+    """
+    train, search, (forward, step) = sum(card.counts["train"]), config.search, speed
+    if "search" not in card.counts:
         train = round(train * (1 - config.data.search_fraction))
     train = min(train, config.data.train_limit or train)
-    widths = sum(min(search.table.widths, g.size) for g in seen.graph.prunable)
-    tables = widths * search.table.images * seen.forward * 0.6  # what precedes a cut is kept
-    trials = search.trials * candidate_seconds(seen) * 0.5  # half are only glanced over
+    widths = sum(min(search.table.widths, g.size) for g in graph.prunable)
+    tables = widths * search.table.images * forward * 0.6  # what precedes a cut is kept
+    trials = search.trials * _candidate(forward) * 0.5  # half are only glanced over
     epochs = 0 if config.model.weights else config.pretrain.epochs
-    fitted = config.reconstruct.images * seen.forward * 4
+    fitted = config.reconstruct.images * forward * 4
     auto = config.distill.epochs == "auto"
     recovery = 4 if auto else int(config.distill.epochs)
-    per_epoch = train * seen.step
+    per_epoch = train * step
     seconds = {
         "pretrain": epochs * per_epoch,
         "search": 15 + tables + trials,
         "reconstruct": fitted,
-        "distill": recovery * (per_epoch + train * seen.forward),
-        "export to report": 150 + 4 * sum(seen.card.counts["test"]) * seen.forward,
+        "distill": recovery * (per_epoch + train * forward),
+        "export to report": 150 + 4 * sum(card.counts["test"]) * forward,
     }
     return {stage: round(took / 60, 1) for stage, took in seconds.items()}
 

@@ -58,7 +58,7 @@ def look(config: Config, folder: Path) -> Seen:
     """
     stored = stored_images(config)
     said: list[str] = []
-    model = _network(config, stored, folder, said.append)
+    model = network(config, stored.channels, stored.classes, folder, said.append)
     native = getattr(model, "pretrained_cfg", None)  # as timm's networks have it
     native = native if isinstance(native, dict) else {}
     given = config.data.image_size
@@ -77,7 +77,7 @@ def look(config: Config, folder: Path) -> Seen:
             hint="name a convolutional classifier; docs/troubleshooting.md says what is cut",
         )
     costs = CostModel(graph)
-    forward, step = _speed(model.to(device_for(config.device)), card.image_shape)
+    forward, step = speed(model.to(device_for(config.device)), card.image_shape)
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     return Seen(
         card, stored, side, graph, costs.macs(), costs.params(), _smallest(graph, config, costs),
@@ -145,13 +145,20 @@ def usable_sides(
     yield from (side for side in _SIDES if side > first)
 
 
-def _network(config: Config, stored: Stored, folder: Path, say: Callable[[str], None]) -> nn.Module:
+def network(
+    config: Config, channels: int, classes: int, folder: Path, say: Callable[[str], None]
+) -> nn.Module:
+    """The network with its weights, as the first stage builds it.
+
+    Args:
+        folder: of the config, where the user's own module may lie.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(
             config.model,
-            in_channels=stored.channels,
-            num_classes=stored.classes,
+            in_channels=channels,
+            num_classes=classes,
             search_path=(folder,),
         )
     for remark in remarks_on(model):
@@ -233,7 +240,7 @@ def _row(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
 
 
-def _speed(model: nn.Module, shape: tuple[int, int, int], batch: int = 32) -> tuple[float, float]:
+def speed(model: nn.Module, shape: tuple[int, int, int], batch: int = 32) -> tuple[float, float]:
     """Seconds an image of inference, and of a training step; other work on the machine only adds to
     them, so the best of some counts.
     """

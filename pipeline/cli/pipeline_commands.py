@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import console
-from pipeline.cli.common import SetOption, command
+from pipeline.cli.common import SetOption, attach, command
 from pipeline.cli.completion import complete_config, complete_run
 from pipeline.cli.running import SUMMARY_KEYS
-from pipeline.errors import Hint
+from pipeline.errors import Hint, RlpError
 
 if TYPE_CHECKING:
     from pipeline.run.step import Step
@@ -37,21 +37,22 @@ RunDirOption = Annotated[
     ),
 ]
 
+FromOption = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STAGE", help="Take the stages before this one as they are."),
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
+]
+
 
 @command(app, "run", keys=(*SUMMARY_KEYS, "stages"))
 def run(
     config: ConfigArgument,
     run_dir: RunDirOption = None,
     sets: SetOption = None,
-    first: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="STAGE", help="Take the stages before this one as they are."
-        ),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")
-    ] = None,
+    first: FromOption = None,
+    until: UntilOption = None,
     force: Annotated[
         str | None,
         typer.Option(
@@ -106,32 +107,45 @@ def _rows(steps: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
-@command(app, "plan", keys=("run", "stages"))
+@command(app, "plan", keys=("run", "stages", "minutes", "memory_bytes"))
 def plan(
-    config: ConfigArgument, run_dir: RunDirOption = None, sets: SetOption = None
+    config: ConfigArgument,
+    run_dir: RunDirOption = None,
+    sets: SetOption = None,
+    first: FromOption = None,
+    until: UntilOption = None,
 ) -> dict[str, Any]:
-    """Show what `run` would do, stage by stage, with the reason; writes nothing."""
+    """Show what `run` would do, stage by stage, with the reason, and what it would take; writes
+    nothing. Where something is to run, the network is built and looked at as a run would.
+    """
     from pipeline.cli import planned, running
     from pipeline.config.load import find_config, load_config
     from pipeline.run.lock import holder
     from pipeline.run.other_config import takeover
-    from pipeline.run.planner import Planner
+    from pipeline.run.planner import Planner, Selection
     from pipeline.run.progress import first_lost
     from pipeline.run.runner import data_key, describe_data
 
     file = find_config(config)
     folder = run_dir or running.default_run_dir(file)
     settings = load_config(file, sets or ())
+    stages = planned.stages_of(settings)
+    selection = Selection.of(stages, first, until, None)
     with running.user_modules(settings, str(file)):
-        steps = Planner(
-            planned.stages_of(settings), settings, folder, data_key(describe_data(settings))
-        ).plan()
-    live = holder(folder)
-    rows = [_planned(folder, step, live["pid"] if live else None) for step in steps]
-    console.table(("stage", "action", "why"), rows)
-    if refusal := takeover(str(file), settings, folder, first_lost(folder, steps)):
-        console.warn(f"would be refused: {refusal.message}; {refusal.hint}")
-    return {"run": str(folder), "stages": _rows(steps)}
+        card = describe_data(settings)
+        steps = Planner(stages, settings, folder, data_key(card)).plan(selection)
+        live = holder(folder)
+        rows = [_planned(folder, step, live["pid"] if live else None) for step in steps]
+        console.table(("stage", "action", "why"), rows)
+        if refusal := takeover(str(file), settings, folder, first_lost(folder, steps)):
+            console.warn(f"would be refused: {refusal.message}; {refusal.hint}")
+        doc = {"run": str(folder), "stages": _rows(steps), "minutes": None, "memory_bytes": None}
+        if refusal or not any(step.action == "run" for step in steps):
+            return doc
+        try:
+            return doc | planned.expected(settings, card, file.parent, steps)
+        except RlpError as error:
+            raise attach(error, doc) from error
 
 
 def _planned(run: Path, step: Step, pid: int | None) -> tuple[str, str, str]:

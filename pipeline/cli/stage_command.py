@@ -28,8 +28,8 @@ _Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="pretrain, trace, rotate, search, prune, reconstruct, distill, export, benchmark or "
-        "report; round-1/search for that round.",
+        help="pretrain, trace, rotate, search, prune, reconstruct, distill, export, quantize, "
+        "benchmark, deploy or report; round-1/search for that round.",
     ),
 ]
 _Config = Annotated[

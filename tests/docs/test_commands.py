@@ -121,6 +121,12 @@ def test_a_wrong_line_is_caught(line: str) -> None:
         check(line)
 
 
+def test_help_of_stage_names_every_stage() -> None:
+    (command,) = (c for c in leaves(typer.main.get_command(app)) if c.name == "stage")
+    (name,) = (p for p in command.params if p.name == "name")
+    assert [stage for stage in NAMES if not re.search(rf"\b{stage}\b", name.help)] == []
+
+
 @pytest.mark.parametrize("piece", PYTHON, ids=lambda piece: piece.where)
 def test_script_and_its_options_exist(piece: Piece) -> None:
     words = [word for word in shlex.split(piece.text)[1:] if word not in ("-P", "-m")]

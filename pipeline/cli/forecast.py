@@ -1,0 +1,137 @@
+"""What a run is going to take, and whether its network is one: built, filled and looked at as the
+first stage does it, traced, and timed. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.cli import init_config, init_look
+from pipeline.config.schema import Config
+from pipeline.data.card import DataCard
+from pipeline.models.folding import fold_standardised_weights
+from pipeline.training.evaluate import device_of
+from pipeline.training.machine import device_for
+from stages.pretrain.look import look_at
+
+if TYPE_CHECKING:
+    from pipeline.run.step import Step
+
+_TIMED = 32  # images a training step is timed on
+_LAST = "export to report"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Figures of a run, about.
+
+    Attributes:
+        minutes: by stage, or stages, of those that would run.
+        memory_bytes: that the process takes at most.
+        remarks: what was done to the network, and what is odd about it.
+    """
+
+    minutes: dict[str, float]
+    memory_bytes: int
+    remarks: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{stage} {took:g}" for stage, took in self.minutes.items() if took)
+        whole = max(1, round(sum(self.minutes.values())))
+        return (
+            f"expected about {whole:,} min on this machine as busy as it is ({parts}), and "
+            f"{self.memory_bytes / 1e9:.1f} GB of memory"
+        )
+
+
+def forecast(config: Config, card: DataCard, folder: Path, steps: Sequence[Step]) -> Forecast:
+    """What the stages that would run take, of a network that is looked at first.
+
+    Args:
+        folder: of the config, where the user's own module may lie.
+    Raises:
+        RlpError: of any kind; what a run would say to this network.
+    """
+    said: list[str] = []
+    model = init_look.network(config, card.in_channels, card.num_classes, folder, said.append)
+    noise = torch.randn(8, *card.image_shape, generator=torch.Generator().manual_seed(0))
+    said += look_at(model, noise, card.num_classes)
+    graph = init_look.traced(fold_standardised_weights(model, noise[:2]), config, card)
+    model.to(device_for(config.device))
+    speed = init_look.speed(model, card.image_shape, _TIMED)
+    minutes = init_config.minutes(card, graph, speed, config)
+    return Forecast(_of_steps(minutes, steps), _memory(model, card, config, steps), tuple(said))
+
+
+def _of_steps(minutes: dict[str, float], steps: Sequence[Step]) -> dict[str, float]:
+    """Of the stages that would run; what was made before takes what it took."""
+    parts: dict[str, list[Step]] = {}
+    for step in steps:
+        name = step.stage.name.rpartition("/")[2]
+        parts.setdefault(_part_of(name, minutes), []).append(step)
+    found = {}
+    for part, members in parts.items():
+        known = [s.manifest["duration_s"] / 60 for s in members if s.manifest is not None]
+        again = [step for step in members if step.action == "run"]
+        if again and len(known) == len(members):
+            known = [s.manifest["duration_s"] / 60 for s in again if s.manifest is not None]
+            found[part] = round(sum(known), 1)
+        elif again:
+            found[part] = minutes[part] * (1 if part == _LAST else len(again))
+    return {part: found[part] for part in minutes if part in found}
+
+
+def _part_of(stage: str, minutes: dict[str, float]) -> str:
+    """What the minutes of a stage are counted with: tracing and rotating belong to the search."""
+    with_search = ("trace", "rotate", "prune")
+    return stage if stage in minutes else "search" if stage in with_search else _LAST
+
+
+def _memory(model: nn.Module, card: DataCard, config: Config, steps: Sequence[Step]) -> int:
+    """Bytes: of this process, which has trained a step, and of what grows with images and batches.
+
+    Images are held as bytes up to `data.in_memory_mb`; a training step keeps activations of its
+    batch; least squares those of one layer of both networks, of all its images. What lies on a GPU
+    is not counted.
+    """
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    names = {step.stage.name.rpartition("/")[2] for step in steps if step.action == "run"}
+    pixels = sum(card.images.values()) * torch.Size(card.image_shape).numel()
+    held = min(pixels, config.data.in_memory_mb * 1_000_000)
+    kept, largest = _activations(model, card.image_shape)
+    trains = config.distill.mode != "bn_only" and config.distill.epochs != 0
+    batches = [_TIMED]
+    if "pretrain" in names and config.model.weights is None:
+        batches.append(config.pretrain.batch_size)
+    if "distill" in names and trains:
+        batches.append(config.distill.batch_size)
+    fitted = 2 * largest * config.reconstruct.images if "reconstruct" in names else 0
+    fitted = min(fitted, config.reconstruct.memory_mb << 20)
+    if device_of(model).type != "cpu":
+        return int(now + held)
+    return int(now + held + max(kept * (max(batches) - _TIMED), fitted))
+
+
+def _activations(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Bytes an image that a training step keeps, and those of the largest of its tensors."""
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    own = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    x = torch.zeros(2, *shape, device=device_of(model))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        scores = model(x)  # alive until the sizes are counted, so that none is freed and used again
+    found = [size // len(x) for at, size in sizes.items() if at not in own]
+    del scores
+    return sum(found), max(found, default=0)
