@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.errors import Command, Key
+from pipeline.words import agreeing
 from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
 from stages.benchmark.int8_causes import INT8_CHECKS
 from stages.benchmark.node_times import (
@@ -75,7 +76,8 @@ def _halves(seen: Evidence) -> Cause | None:
     return Cause(
         max(share, 0.5),
         f"the file is float16 and {seen.setting.provider} computes it in float32: that halves the "
-        f"file, not the work, and {len(casts)} Cast nodes take {share:.0%} of the time",
+        f"file, not the work, and {agreeing(len(casts), 'Cast node takes', 'Cast nodes take')} "
+        f"{share:.0%} of the time",
     )
 
 
@@ -104,10 +106,12 @@ def _reorders(seen: Evidence) -> Cause | None:
     share = seen.b.share(now)
     if share < NOTABLE or share < seen.a.share(before):
         return None
+    copies = agreeing(
+        len(now), "copy between memory layouts takes", "copies between memory layouts take"
+    )
     return Cause(
         share,
-        f"{len(now)} copies between memory layouts take {share:.0%} of the time "
-        f"({len(before)} in the base)",
+        f"{copies} {share:.0%} of the time ({len(before)} in the base)",
     )
 
 
@@ -154,9 +158,10 @@ def _unshrunk(seen: Evidence) -> Cause | None:
     share = seen.b.share(same)
     if not same or share < 0.3:
         return None
+    kept = agreeing(len(same), "layer kept its width and takes", "layers kept their width and take")
     return Cause(
         share,
-        f"{len(same)} layers kept their width and take {share:.0%} of the time, above all "
+        f"{kept} {share:.0%} of the time, above all "
         f"{', '.join(node.layer for node in slowest(same))}",
     )
 
@@ -182,7 +187,8 @@ def _fallback(seen: Evidence) -> Cause | None:
     share = seen.b.share(away)
     return Cause(
         share,
-        f"{len(away)} nodes ran on {away[0].provider} instead of {asked}: {share:.0%} of the time",
+        f"{agreeing(len(away), 'node ran on', 'nodes ran on')} {away[0].provider} "
+        f"instead of {asked}: {share:.0%} of the time",
     )
 
 

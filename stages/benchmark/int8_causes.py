@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipeline.errors import Command
+from pipeline.words import agreeing, count_of
 from stages.benchmark.evidence import NOTABLE, Cause, Evidence, slowest
 from stages.benchmark.node_times import CONVERSIONS, REORDERS, NodeTime
 
@@ -20,10 +21,12 @@ def _float_layers(seen: Evidence) -> Cause | None:
     share = seen.b.share(stayed)
     if not stayed or share < NOTABLE:
         return None
+    takes = "takes" if len(stayed) == 1 else "take"
+    above_all = ", ".join(node.layer for node in slowest(stayed))
     return Cause(
         share,
-        f"{len(stayed)} of {len(layers)} layers stayed float32 in the INT8 file and take "
-        f"{share:.0%} of the time, above all {', '.join(node.layer for node in slowest(stayed))}",
+        f"{len(stayed)} of {count_of(len(layers), 'layer')} stayed float32 in the INT8 file and "
+        f"{takes} {share:.0%} of the time, above all {above_all}",
     )
 
 
@@ -33,11 +36,15 @@ def _conversions(seen: Evidence) -> Cause | None:
     share = seen.b.share(left)
     if share < NOTABLE:
         return None
+    alone = agreeing(
+        len(left),
+        "QuantizeLinear or DequantizeLinear node fused with no neighbour and takes",
+        "QuantizeLinear and DequantizeLinear nodes fused with no neighbour and take",
+    )
     return Cause(
         share,
-        f"{len(left)} QuantizeLinear and DequantizeLinear nodes fused with no neighbour and take "
-        f"{share:.0%} of the time: each stretch of float32 between INT8 nodes is converted to and "
-        "back",
+        f"{alone} {share:.0%} of the time: each stretch of float32 between INT8 nodes is converted "
+        "to and back",
     )
 
 
@@ -49,7 +56,8 @@ def _dynamic(seen: Evidence) -> Cause | None:
     share = seen.b.share([*found, *(n for n in seen.b.nodes if n.op in ("Cast", "Mul"))])
     return Cause(
         max(share, 0.5),
-        f"it is quantised dynamically: {len(found)} activations are measured anew at every call, "
+        "it is quantised dynamically: "
+        f"{agreeing(len(found), 'activation is', 'activations are')} measured anew at every call, "
         "and int32 results go back to float32 by Cast and Mul; all that takes "
         f"{share:.0%} of the time, and "
         f"{Command('quantize', 'MODEL.onnx', '--calibration', 'IMAGES')} fixes the scales once",
@@ -66,9 +74,15 @@ def _islands(seen: Evidence) -> Cause | None:
     share = seen.b.share(alone)
     if share < NOTABLE or _dynamic(seen):  # where all but the products is float anyway
         return None
+    nodes = agreeing(
+        len(alone),
+        "node without weights computes in float32",
+        "nodes without weights compute in float32",
+    )
+    takes = "takes" if len(alone) == 1 else "take"
     return Cause(
         share,
-        f"{len(alone)} nodes without weights compute in float32 ({_operators(alone)}) and take "
+        f"{nodes} ({_operators(alone)}) and {takes} "
         f"{share:.0%} of the time: SiLU, hard-swish and squeeze-and-excitation have no INT8 kernel "
         "here and make islands of float32",
     )

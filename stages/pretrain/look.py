@@ -103,7 +103,9 @@ def _scores(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
     output = _output(model, images)
     wanted = f"expected one tensor ({len(images)}, {num_classes})"
     if not isinstance(output, Tensor):
-        raise UsageError(f"the network returns {_described(output)}, {wanted}", hint=_WRAP)
+        place = _logits_in(output, len(images), num_classes)
+        hint = f"{_WRAP}, which are output{place}" if place else _WRAP
+        raise UsageError(f"the network returns {_described(output)}, {wanted}", hint=hint)
     if output.ndim != 2 or len(output) != len(images) or not output.is_floating_point():
         found = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
         raise UsageError(f"the network returns {found}, {wanted}", hint=_WRAP)
@@ -127,6 +129,23 @@ def _described(output: Any) -> str:
     if isinstance(output, (tuple, list)):
         return f"a {kind} of {len(output)}"
     return f"a {kind}"
+
+
+def _logits_in(output: Any, images: int, num_classes: int) -> str:
+    """Where in what a forward returned the logits are, as code; empty where that is not clear."""
+    if isinstance(output, Mapping):
+        parts = {f"[{key!r}]": value for key, value in output.items()}
+    elif dataclasses.is_dataclass(output):
+        parts = {f".{f.name}": getattr(output, f.name) for f in dataclasses.fields(output)}
+    elif isinstance(output, (tuple, list)):
+        parts = {f"[{number}]": value for number, value in enumerate(output)}
+    else:
+        return ""
+    shape = (images, num_classes)
+    fits = [where for where, v in parts.items() if isinstance(v, Tensor) and v.shape == shape]
+    named = [where for where in fits if where in ("['logits']", ".logits")]
+    clear = named or fits
+    return clear[0] if len(clear) == 1 else ""
 
 
 def _check_repeatable(model: nn.Module, images: Tensor, scores: Tensor) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import onnx
 
+from pipeline.words import count_of
 from stages.quantize.candidate import Candidate
 from stages.quantize.choice import Allowance
 from stages.quantize.report import Tried
@@ -156,7 +157,7 @@ def _numbers(units: int) -> Iterator[int]:
 def _measured(
     bench: Workbench, like: Candidate, exclude: Unit, tried: list[Tried]
 ) -> Candidate | None:
-    bench.tell(f"{len(exclude)} nodes in float")
+    bench.tell(f"{count_of(len(exclude), 'node')} in float")
     graph = bench.quantize(like.tried.scheme, exclude)
     score = bench.screen(graph.model) if graph else None
     if graph is None or score is None:

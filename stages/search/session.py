@@ -12,6 +12,7 @@ from pipeline.channels.plan import ChannelPlan
 from pipeline.data.splits import Splits
 from pipeline.errors import Command, Hint, Key, Refused
 from pipeline.run.stage import StageContext
+from pipeline.words import count_of
 from stages.search.engine import Search
 from stages.search.evaluation import CONSTANTS as OF_EVALUATION
 from stages.search.evaluation.evaluator import Evaluator
@@ -131,9 +132,12 @@ class SearchSession:
                 "trials of a search with other settings or another network were set aside"
             )
         if self.journal.torn:
-            self.ctx.warn(f"{self.journal.torn} incomplete line dropped from the journal of trials")
+            torn = count_of(self.journal.torn, "incomplete line")
+            self.ctx.warn(f"{torn} dropped from the journal of trials")
         if self.journal.trials:
-            self.ctx.note(f"{len(self.journal.trials)} trials recovered from the journal")
+            self.ctx.note(
+                f"{count_of(len(self.journal.trials), 'trial')} recovered from the journal"
+            )
 
     def _calibrator(self) -> Calibrator:
         return Calibrator(

@@ -52,9 +52,9 @@ def test_a_plain_good_cut_has_no_cause() -> None:
         ),
         (run(conv("c1", 40.0, 32), other("Mul", 60.0)), "bound by memory.*Mul"),
         (run(conv("c1", 40.0, 32, group=32), conv("c2", 9.0, 32)), "bound by memory.*depthwise"),
-        (run(conv("c1", 100.0), conv("c2", 20.0, 16)), "1 layers kept their width.*c1"),
+        (run(conv("c1", 100.0), conv("c2", 20.0, 16)), "1 layer kept its width and takes.*c1"),
         (run(conv("c1", 97.0, 60), conv("c2", 98.0, 62)), "only 3% of the multiply-accumulates"),
-        (run(conv("c1", 40.0, 32), other("Conv", 10.0, "CPU2")), "1 nodes ran on CPU2"),
+        (run(conv("c1", 40.0, 32), other("Conv", 10.0, "CPU2")), "1 node ran on CPU2"),
         (run(conv("c1", 40.0, 32), denormals=7), "7 denormal weights"),
         (run(conv("c1", 190.0), weights_as_inputs=3), "3 weights are also a graph input"),
         (

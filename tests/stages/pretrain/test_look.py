@@ -91,6 +91,23 @@ def test_refused_in_one_sentence(change: Any, match: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda s: {"features": s, "logits": s}, "output['logits']"),
+        (lambda s: OrderedDict(out=s, mask=None), "output['out']"),
+        (lambda s: Answer(s, s), "output.logits"),
+        (lambda s: (s[:, :2], s), "output[1]"),
+        (lambda s: (s, s), ""),
+        (lambda s: None, ""),
+    ],
+)
+def test_the_hint_names_the_logits_where_that_is_clear(change: Any, named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        look_at(Net(change), IMAGES, CLASSES)
+    assert caught.value.hint.partition("which are ")[2] == named
+
+
+@pytest.mark.parametrize(
     ("network", "match"),
     [
         (TwoInputs(), r"takes 2 inputs \(x, meta\)"),
