@@ -220,11 +220,12 @@ class RunWatcher:
 
     def begin(self, step: Step, index: int, total: int) -> None:
         self._stage = step.stage.name
+        number = f"{index + 1:>{len(str(total))}}/{total}"
         if step.action == "reuse":
-            note(f"[{index + 1}/{total}] {self._stage:<9} reused, fresh")
+            note(f"[{number}] {self._stage:<11} reused, fresh")
             return
         if step.action == "run":
-            note(f"[{index + 1}/{total}] {self._stage:<9} {step.stage.stage.title} ({step.reason})")
+            note(f"[{number}] {self._stage:<11} {step.stage.stage.title} ({step.reason})")
             self.watch(self._stage)
 
     def watch(self, what: str) -> None:
@@ -254,7 +255,7 @@ class RunWatcher:
             f"{_label(key)} {_value(key, value)}" for key, value in summary.items() if _plain(value)
         )
         note(
-            f"      {step.stage.name:<9} done in {duration(seconds)}"
+            f"      {step.stage.name:<11} done in {duration(seconds)}"
             + (f": {shown}" if shown else "")
         )
 
@@ -272,7 +273,7 @@ class RunWatcher:
             _live.update(self._task, completed=done, total=total, **shown)
         elif time.monotonic() - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
-            note(f"      {self._stage:<9} {' · '.join(filter(None, (count, left, text)))}")
+            note(f"      {self._stage:<11} {' · '.join(filter(None, (count, left, text)))}")
 
     def note(self, text: str) -> None:
         note(f"      {text}")
@@ -299,18 +300,25 @@ def _progress_text(fields: Mapping[str, Any]) -> str:
 
 
 def _label(key: str) -> str:
-    return key.replace("_", " ")
+    return "took" if key == "seconds" else key.removesuffix("_fraction").replace("_", " ")
 
 
 def _plain(value: Any) -> bool:
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
+# of images; what stages call accuracy by the network that has it, too
+_SHARES = ("acc", "agreement", "top1_agreement", "best", "teacher", "cut", "batchnorm",
+           "original", "reconstructed")  # fmt: skip
+
+
 def _value(key: str, value: Any) -> str:
     if key.endswith(("eta_s", "seconds")) or key == "eta":
         return duration(float(value)) if isinstance(value, (int, float)) else str(value)
+    if key == "bytes" and isinstance(value, int):
+        return size(value)
     if isinstance(value, float):
-        if "accuracy" in key or key in ("acc", "agreement", "best"):
-            return f"{value:.2%}" if 0 <= value <= 1 else f"{value:.4g}"
-        return f"{value:.4g}"
+        if ("accuracy" in key or key in _SHARES) and 0 <= value <= 1:
+            return f"{value:.2%}"
+        return f"{value:.1%}" if key.endswith("_fraction") else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -122,7 +122,7 @@ def check(
         if max_accuracy_drop is not None and asked.get("accuracy_change"):
             _say_how_sure(doc["gates"][0], asked["accuracy_change"])
         doc["passed"] = all(gate["passed"] for gate in doc["gates"])
-    _report(doc)
+    _report(doc, run)
     return doc
 
 
@@ -206,9 +206,9 @@ def _made_up(run: Path, outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return disagreements(summary, benchmark, parity, quantization, files)
 
 
-def _report(doc: dict[str, Any]) -> None:
+def _report(doc: dict[str, Any], run: Path) -> None:
     """The gates as a table; Refused when one is missed."""
-    from pipeline.errors import Hint, Key, Refused
+    from pipeline.errors import Hint, Refused
 
     console.say(f"{doc['run']}: {len(doc['stages'])} stages intact and fresh")
     if doc["gates"]:
@@ -231,11 +231,21 @@ def _report(doc: dict[str, Any]) -> None:
             for g in missed
         ]
         better = any("accuracy" in gate["gate"] or "agreement" in gate["gate"] for gate in missed)
-        change = Hint("raise ", Key("distill.epochs"), " or ", Key("search.budget"))
-        if not better:  # a larger budget keeps more channels, which no other gate asks for
-            change = Hint("lower ", Key("search.budget"))
-        hint = Hint(change, ", or loosen the gate")
+        hint = Hint(_change(run, better), ", or loosen the gate")
         raise attach(Refused(problems[0], hint=hint, details=problems[1:]), doc)
+
+
+def _change(run: Path, better: bool) -> str:
+    """What to set for a network that is more accurate, or else for a smaller one."""
+    from pipeline.errors import Hint, Key
+    from pipeline.run.runner import read_run
+
+    config, _ = read_run(run)
+    name, _ = config.search.budget.given
+    # a larger budget keeps more channels, a larger drop of accuracy fewer
+    word = "raise " if better != (name == "accuracy_drop") else "lower "
+    change = Hint(word, Key(f"search.budget.{name}"))
+    return Hint("raise ", Key("distill.epochs"), " or ", change) if better else change
 
 
 def _gate(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _TIMED = 32  # images a training step is timed on
 _LAST = "export to report"
+_FITTED = 8  # activations of the largest size that least squares hold of each image, about
+_TABLES = 1 << 30  # bytes of activations that the loss tables hold at most
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Forecast:
 
     Attributes:
         minutes: by stage, or stages, of those that would run.
+        at_most: of these stages it is not known before whether they are needed.
         memory_bytes: that the process takes at most.
         remarks: what was done to the network, and what is odd about it.
     """
@@ -41,12 +44,16 @@ class Forecast:
     minutes: dict[str, float]
     memory_bytes: int
     remarks: tuple[str, ...]
+    at_most: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{stage} {took:g}" for stage, took in self.minutes.items() if took)
-        whole = max(1, round(sum(self.minutes.values())))
+        sure = {stage: took for stage, took in self.minutes.items() if stage not in self.at_most}
+        parts = ", ".join(f"{stage} {took:g}" for stage, took in sure.items() if took)
+        whole = max(1, round(sum(sure.values())))
+        more = [f"{self.minutes[stage]:g} more for {stage}" for stage in self.at_most]
+        needed = f", {' and '.join(more)} where accuracy is missing" if more else ""
         return (
-            f"expected about {whole:,} min on this machine as busy as it is ({parts}), and "
+            f"expected about {whole:,} min on this machine as busy as it is ({parts}){needed}, and "
             f"{self.memory_bytes / 1e9:.1f} GB of memory"
         )
 
@@ -67,7 +74,10 @@ def forecast(config: Config, card: DataCard, folder: Path, steps: Sequence[Step]
     model.to(device_for(config.device))
     speed = init_look.speed(model, card.image_shape, _TIMED)
     minutes = init_config.minutes(card, graph, speed, config)
-    return Forecast(_of_steps(minutes, steps), _memory(model, card, config, steps), tuple(said))
+    found = _of_steps(minutes, steps)
+    auto = config.distill.epochs == "auto" and found.get("distill") == minutes["distill"] > 0
+    at_most = ("distill",) if auto else ()
+    return Forecast(found, _memory(model, card, config, steps), tuple(said), at_most)
 
 
 def _of_steps(minutes: dict[str, float], steps: Sequence[Step]) -> dict[str, float]:
@@ -97,9 +107,9 @@ def _part_of(stage: str, minutes: dict[str, float]) -> str:
 def _memory(model: nn.Module, card: DataCard, config: Config, steps: Sequence[Step]) -> int:
     """Bytes: of this process, which has trained a step, and of what grows with images and batches.
 
-    Images are held as bytes up to `data.in_memory_mb`; a training step keeps activations of its
-    batch; least squares those of one layer of both networks, of all its images. What lies on a GPU
-    is not counted.
+    Images are held as bytes up to `data.in_memory_mb`; a training step keeps the activations of its
+    batch, the loss tables those of the original, least squares a few of the largest at once. What
+    lies on a GPU is not counted.
     """
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     names = {step.stage.name.rpartition("/")[2] for step in steps if step.action == "run"}
@@ -112,11 +122,13 @@ def _memory(model: nn.Module, card: DataCard, config: Config, steps: Sequence[St
         batches.append(config.pretrain.batch_size)
     if "distill" in names and trains:
         batches.append(config.distill.batch_size)
-    fitted = 2 * largest * config.reconstruct.images if "reconstruct" in names else 0
+    fitted = _FITTED * largest * config.reconstruct.images if "reconstruct" in names else 0
     fitted = min(fitted, config.reconstruct.memory_mb << 20)
+    tables = kept * config.search.table.images if "search" in names else 0
+    tables = min(tables, _TABLES)
     if device_of(model).type != "cpu":
         return int(now + held)
-    return int(now + held + max(kept * (max(batches) - _TIMED), fitted))
+    return int(now + held + max(kept * (max(batches) - _TIMED), fitted, tables))
 
 
 def _activations(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -175,6 +175,8 @@ def minutes(
     fitted = config.reconstruct.images * forward * 4
     auto = config.distill.epochs == "auto"
     recovery = 4 if auto else int(config.distill.epochs)
+    if config.distill.mode == "bn_only" or config.distill.weights:
+        recovery = 0
     per_epoch = train * step
     seconds = {
         "pretrain": epochs * per_epoch,

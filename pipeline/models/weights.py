@@ -159,7 +159,8 @@ def with_own_head(
         for name, tensor in target.items()
         if prefix + name in tensors and tensors[prefix + name].shape != tensor.shape
     ]
-    head = list(target)[-1].rpartition(".")[0] if target else ""
+    parameters = [name for name, _ in model.named_parameters()]  # buffers come after them all
+    head = parameters[-1].rpartition(".")[0] if parameters else ""
     classes_alone = all(
         name.rpartition(".")[0] == head
         and tensors[prefix + name].shape[1:] == target[name].shape[1:]

@@ -14,11 +14,11 @@ from typing import Any
 from pipeline.errors import ArtifactError
 from pipeline.run import store
 from pipeline.run.artifacts import TRIALS
-from pipeline.run.scratch import recorded_needs, scratch_folder
+from pipeline.run.scratch import PROGRESS, recorded_needs, scratch_folder
 from pipeline.run.stage import Reporter
 from pipeline.run.step import Step
 
-_FILE, _CHECKPOINT = "progress.json", "checkpoint.json"
+_FILE, _CHECKPOINT = PROGRESS, "checkpoint.json"
 _EVERY_S = 1.0  # rarely enough to cost nothing
 
 

@@ -29,7 +29,7 @@ from pipeline.run import rounds, store
 from pipeline.run.artifacts import KINDS, RUN
 from pipeline.run.commit import commit, recover, staging
 from pipeline.run.going_back import Tried, ends
-from pipeline.run.inside import open_run
+from pipeline.run.inside import WORK, open_run
 from pipeline.run.lock import lock
 from pipeline.run.manifest import (
     HashCache,
@@ -42,7 +42,7 @@ from pipeline.run.planner import EVERYTHING, Planner, Selection
 from pipeline.run.progress import ProgressFile, first_lost
 from pipeline.run.resources import resource_errors
 from pipeline.run.rounds import PlacedStage
-from pipeline.run.scratch import drop_scratch, prepare_scratch
+from pipeline.run.scratch import drop_scratch, nothing_kept, prepare_scratch
 from pipeline.run.signals import stop_signals
 from pipeline.run.stage import Reporter, StageContext
 from pipeline.run.step import Step
@@ -198,7 +198,8 @@ def _planner(request: Request, card: Any) -> Planner:
 def _recorded(request: Request, tried: Tried, done: set[str]) -> Iterator[None]:
     """`run.json` of this request; the one before again where it failed before anything was `done`.
 
-    Otherwise a setting that no stage can work with would fail every later command on the run.
+    Otherwise a setting that no stage can work with would fail every later command on the run. Of a
+    new run of which nothing is kept, none stays.
     """
     path = request.run / RUN.file
     before = None
@@ -209,9 +210,14 @@ def _recorded(request: Request, tried: Tried, done: set[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if before is not None and not done and not isinstance(error, Interrupted):
+        if not done and not isinstance(error, Interrupted):
             with suppress(RlpError):  # what went wrong first is what is said
-                store.write_bytes(path, before)
+                if before is not None:
+                    store.write_bytes(path, before)
+                elif isinstance(error, RlpError) and nothing_kept(request.run):
+                    with open_run(request.run) as home:
+                        for name in (WORK, RUN.file):
+                            home.remove(name)
         raise
 
 

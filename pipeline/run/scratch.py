@@ -8,11 +8,13 @@ from typing import Any
 
 from pipeline.errors import ArtifactError
 from pipeline.run import store
+from pipeline.run.artifacts import RUN
 from pipeline.run.inside import WORK, open_run
+from pipeline.run.lock import OWN
 from pipeline.run.manifest import Dependencies
 from pipeline.run.rounds import PlacedStage
 
-_NEEDS = "needs.json"
+_NEEDS, PROGRESS = "needs.json", "progress.json"
 
 
 def _scratch(stage: PlacedStage) -> tuple[list[str], str]:
@@ -67,3 +69,13 @@ def drop_scratch(run: Path, stage: PlacedStage) -> None:
     outer, leaf = _scratch(stage)
     with suppress(FileNotFoundError), open_run(run, *outer) as work:
         work.remove(leaf)
+
+
+def nothing_kept(run: Path) -> bool:
+    """Whether no stage of the run was committed or has a checkpoint: all that there is says what
+    was begun, and how far it came.
+    """
+    ours = {WORK, RUN.file, *OWN}
+    kept = [path for path in run.iterdir() if path.name not in ours]
+    kept += [p for p in (run / WORK).glob("*/*") if p.name not in (_NEEDS, PROGRESS)]
+    return not kept

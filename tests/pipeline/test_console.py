@@ -87,12 +87,14 @@ def test_plain_progress_is_one_line_every_thirty_seconds(
     for second in range(1, 91):
         clock.now = 1000.0 + second
         watcher.progress(second, 90, loss=0.123456, accuracy=0.5)
-    watcher.end(step, {"accuracy": 0.5, "path": None}, 90)  # type: ignore[arg-type]
+    made = {"accuracy": 0.5, "path": None, "teacher": 1.0, "macs_fraction": 0.592, "bytes": 46_597}
+    watcher.end(step, {**made, "score_cut": -0.25, "seconds": 3.0}, 90)  # type: ignore[arg-type]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "[5/8] distill   recovering (never run)"
+    assert lines[0] == "[5/8] distill     recovering (never run)"
     assert [line.split()[1] for line in lines[1:-1]] == ["30/90", "60/90", "90/90"]
     assert "loss 0.1235" in lines[1]
-    assert "accuracy 50.00%" in lines[-1]
+    numbers = "accuracy 50.00%, teacher 100.00%, macs 59.2%, bytes 46.6 kB, score cut -0.25, took"
+    assert numbers in lines[-1]
 
 
 EVIL = "cat\x1b[2J\x1b]0;title\x07\x9b31m\u202egod\x7f"

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.channels.counts import Counts
+from pipeline.words import count_of
 from stages.search.space.candidate import WARM_START, Candidate, CountsKey
 from stages.search.strategies.base import (
     START_LIMIT,
@@ -103,8 +104,9 @@ class PolicyGradient:
         if self.collapsed_at is None:
             return []
         return [
-            f"the policy collapsed to a constant after {self.collapsed_at} distinct candidates: "
-            "it draws nothing new; lower search.trials or search.align"
+            "the policy collapsed to a constant after "
+            f"{count_of(self.collapsed_at, 'distinct candidate')}: it draws nothing new; lower "
+            "search.trials or search.align"
         ]
 
     def _start(self) -> list[Candidate]:

@@ -260,6 +260,18 @@ def test_gates(rlp: fake_run.Rlp, whole: Path, gates: str, code: int) -> None:
         assert result.lines("hint")[0].startswith(f"hint: {way} ")
 
 
+def test_hint_of_a_missed_gate_knows_which_way_the_budget_goes(
+    rlp: fake_run.Rlp, here: Path
+) -> None:
+    run = fake_run.finished(here / "run", ["search.budget={accuracy_drop: 1.0}"])
+    slow, wrong = (
+        rlp("check", run, *gate).lines("hint")[0]
+        for gate in (("--min-speedup", "9"), ("--max-accuracy-drop", "0.1"))
+    )
+    assert slow == "hint: raise search.budget.accuracy_drop, or loosen the gate"
+    assert "raise distill.epochs or lower search.budget.accuracy_drop" in wrong
+
+
 def test_a_drop_that_too_few_images_measured_is_said_to_be_undecided(
     rlp: fake_run.Rlp, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

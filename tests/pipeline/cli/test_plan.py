@@ -129,3 +129,5 @@ def test_it_is_said_in_a_line() -> None:
     found = Forecast({"search": 1.5, "distill": 0.0}, 1_600_000_000, ())
     expected = "expected about 2 min on this machine as busy as it is (search 1.5), and 1.6 GB"
     assert str(found).startswith(expected)
+    unsure = Forecast({"search": 1.5, "distill": 4.0}, 1_600_000_000, (), ("distill",))
+    assert "(search 1.5), 4 more for distill where accuracy is missing, and" in str(unsure)

@@ -10,7 +10,7 @@ from typing import Any
 import fake_run
 import pytest
 
-from pipeline.errors import Interrupted
+from pipeline.errors import Interrupted, UsageError
 from pipeline.run.lock import holder
 from pipeline.run.stage import StageContext
 
@@ -116,3 +116,24 @@ def test_a_command_that_fails_before_it_writes_leaves_no_folder(
     refused = rlp("stage", "prune", "--config", "my.yaml")
     assert refused.code == 3
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
+
+
+def test_a_first_stage_that_refuses_leaves_no_folder_and_a_checkpoint_stays(
+    tmp_path: Path, rlp: fake_run.Rlp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(stage: Any, ctx: Any) -> Any:
+        ctx.progress(1, 2)
+        if checkpoint:
+            (ctx.work / "checkpoint.json").write_text("{}")
+        raise UsageError("the network returns a dict")
+
+    monkeypatch.setattr(type(fake_run.STAGES[0]), "run", refuse)
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text("seed: 0\n")
+    checkpoint = False
+    assert rlp("pipeline", "run", "my.yaml").code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
+    checkpoint = True
+    assert rlp("pipeline", "run", "my.yaml").code == 2
+    assert Path("artifacts/my/.work/pretrain/checkpoint.json").exists()
+    assert Path("artifacts/my/run.json").exists()

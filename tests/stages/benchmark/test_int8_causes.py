@@ -51,7 +51,7 @@ def test_int8_of_the_same_network_needs_no_fewer_multiplications() -> None:
         (
             int8(other_node("DynamicQuantizeLinear", 30.0), other_node("Mul", 20.0)),
             {},
-            "quantised dynamically: 1 activations.*50% of the time.*rlp quantize",
+            "quantised dynamically: 1 activation is.*50% of the time.*rlp quantize",
         ),
         (int8(activations=("int8",)), {}, "activations are int8 \\(S8S8\\)"),
         (int8(weights=("uint8",)), {}, "weights are uint8 \\(U8U8\\)"),
