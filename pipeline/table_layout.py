@@ -6,11 +6,13 @@ between words; and where even their longest words have no room, every row become
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 GAP = 2  # spaces between columns
 _LONGEST_WORD = 28  # of a path or a hash, say: longer ones may be folded
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:ms|µs|s|min|B|kB|MB|GB|%)(?!\w))")
 
 Rows = Sequence[Sequence[str]]
 
@@ -82,6 +84,11 @@ def _widths(
 
 def _least(column: Sequence[str], length: Callable[[str], int]) -> int:
     """Cells for the longest word of a column; its name is never cut."""
-    words = max((length(word) for cell in column for word in cell.split()), default=0)
+    words = max((length(word) for cell in column for word in _words(cell)), default=0)
     name = max(map(length, column[0].split()), default=0)
     return max(name, min(words, _LONGEST_WORD))
+
+
+def _words(cell: str) -> list[str]:
+    """What no line break may fall into: words, and numbers with their units."""
+    return _BEFORE_UNIT.sub("_", cell).split()

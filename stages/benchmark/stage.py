@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,13 @@ def _fits(ctx: StageContext, path: Path) -> bool:
 
 def _time(ctx: StageContext, files: list[Path]) -> TimedFiles:
     """All files at every setting; settings after the first get half of the time."""
-    settings = ctx.config.benchmark
+    settings, begin = ctx.config.benchmark, time.monotonic()
 
     def progress(done: int, total: int) -> None:
         if ctx.stopping():
             raise ctx.interrupted()
-        ctx.progress(done, total, files=len(files))
+        left = (time.monotonic() - begin) / done * (total - done)
+        ctx.progress(done, total, files=len(files), eta_s=left)
 
     return time_files(
         files,

@@ -47,6 +47,17 @@ def test_numbers_fold_last_and_common_cells_are_said_once() -> None:
     assert lay_out(NAMES, ROWS, 20, NAMES[2:4]).widths == []
 
 
+def test_no_number_is_parted_from_its_unit(
+    wide: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("original, INT8 alone", "817.6 kB", "0.366 ms", "1.89×", "1.83 to 1.95")]
+    wide.setenv("COLUMNS", "48")
+    console.table(("variant", "file", "p50", "speed", "95 % CI"), rows)
+    printed = capsys.readouterr().out
+    assert "817.6 kB" in printed
+    assert "0.366 ms" in printed
+
+
 def test_one_row_keeps_all_its_columns() -> None:
     assert lay_out(NAMES, ROWS[:1], 60).common == []
 
