@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 GAP = 2  # spaces between columns
 _LONGEST_WORD = 28  # of a path or a hash, say: longer ones may be folded
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:ms|µs|s|min|B|kB|MB|GB|%)(?!\w))")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:ms|µs|s|min|B|kB|MB|GB|%|to)(?!\w))")
 
 Rows = Sequence[Sequence[str]]
 
@@ -90,5 +90,5 @@ def _least(column: Sequence[str], length: Callable[[str], int]) -> int:
 
 
 def _words(cell: str) -> list[str]:
-    """What no line break may fall into: words, and numbers with their units."""
+    """What no line break falls into: words, numbers with their units, and `1.83 to`."""
     return _BEFORE_UNIT.sub("_", cell).split()

@@ -238,13 +238,14 @@ class _Run:
         if not force and now - self.shown < self.callbacks.progress_seconds:
             return
         self.shown = now
-        rate = self.seen / max(1e-9, now - self.seen_since)
         fields: dict[str, Any] = {
             "epoch": min(progress.epoch + 1, self.recipe.epochs),
             "loss": progress.last_loss,
-            "images_per_s": rate,
-            "eta_s": (self.total - progress.step) * self.batch_size / max(rate, 1e-9),
         }
+        if self.seen:  # none where it goes on at the end of an epoch: then nobody knows how long
+            rate = self.seen / max(1e-9, now - self.seen_since)
+            fields["images_per_s"] = rate
+            fields["eta_s"] = (self.total - progress.step) * self.batch_size / rate
         if progress.history:
             fields["accuracy"] = progress.history[-1]["accuracy"]
         self.callbacks.progress(progress.step, self.total, **fields)

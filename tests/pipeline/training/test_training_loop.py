@@ -202,6 +202,22 @@ def test_progress_tells_epoch_loss_speed_and_time_left() -> None:
     assert fields["images_per_s"] > 0
 
 
+def test_what_goes_on_at_the_end_of_an_epoch_claims_no_time_left() -> None:
+    saved: list[Checkpoint] = []
+    steps = iter(range(1, 100))
+    stopped = Callbacks(save=saved.append, stopping=lambda: next(steps) >= 6)
+    with pytest.raises(Stopped):
+        run(net(), recipe(epochs=2), callbacks=stopped)
+    seen: list[tuple[int, dict[str, Any]]] = []
+    callbacks = Callbacks(
+        progress=lambda done, total, **fields: seen.append((done, fields)), progress_seconds=0.0
+    )
+    run(net(), recipe(epochs=2), callbacks=callbacks, resume=saved[-1])
+    assert seen[0][0] == 6
+    assert "eta_s" not in seen[0][1]
+    assert seen[-1][1]["eta_s"] == 0.0
+
+
 def test_batch_larger_than_the_data_and_leftover_images() -> None:
     assert fit(net(), images(10), SEARCH, recipe(epochs=2), seed=0).steps == 2
     assert fit(net(), images(33), SEARCH, recipe(epochs=1), seed=0).steps == 2
