@@ -39,10 +39,11 @@ def _off_blocked(seen: Evidence) -> Cause | None:
     share = seen.b.share(lost)
     if not lost or share < NOTABLE:
         return None
+    takes = "its channel counts and takes" if len(lost) == 1 else "their channel counts and take"
     return Cause(
         share,
         f"{len(lost)} of {len(convs)} convolutions left onnxruntime's channel-blocked layout "
-        f"because of their channel counts and take {share:.0%} of the time: "
+        f"because of {takes} {share:.0%} of the time: "
         f"{', '.join(_widths(node) for node in slowest(lost))}; "
         f"set {Key('search.align')} to 8 or 16 ({Command('doctor', '--target')} measures which)",
     )
@@ -203,6 +204,13 @@ def _denormals(seen: Evidence) -> Cause | None:
     )
 
 
+def _base_in_int8(seen: Evidence) -> Cause | None:
+    """The comparison is the other way round."""
+    if not seen.a.quantised:
+        return None
+    return Cause(2.0, "it computes in float32, and the base in INT8")
+
+
 def _near_peak(seen: Evidence) -> Cause | None:
     """Little left to gain from a better kernel or width."""
     rate = seen.b.gmacs_per_s
@@ -232,6 +240,7 @@ _CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
 )
 # INT8 gains without fewer multiplications, and its kernels have no blocked layout
 _FLOAT_CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
+    _base_in_int8,
     _off_blocked,
     _unshrunk,
     _small_cut,

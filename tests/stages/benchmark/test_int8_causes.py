@@ -34,6 +34,11 @@ def test_int8_of_the_same_network_needs_no_fewer_multiplications() -> None:
     assert causes(int8(conv("c2", 50.0, layout=INT8))) == ()
 
 
+def test_float_against_int8_is_said_first() -> None:
+    found = causes_of(Evidence(int8(), BASE, Setting(), 1e6))
+    assert found[0] == "it computes in float32, and the base in INT8"
+
+
 @pytest.mark.parametrize(
     ("found", "processor", "sentence"),
     [
