@@ -122,13 +122,17 @@ def _memory(model: nn.Module, card: DataCard, config: Config, steps: Sequence[St
         batches.append(config.pretrain.batch_size)
     if "distill" in names and trains:
         batches.append(config.distill.batch_size)
-    fitted = _FITTED * largest * config.reconstruct.images if "reconstruct" in names else 0
-    fitted = min(fitted, config.reconstruct.memory_mb << 20)
-    tables = kept * config.search.table.images if "search" in names else 0
-    tables = min(tables, _TABLES)
+    train = card.images["train"]  # the search split is hardly larger
+    fitted = _FITTED * largest * min(config.reconstruct.images, train)
+    tables = kept * min(config.search.table.images, train)
+    grows = [
+        kept * (max(batches) - _TIMED),
+        min(fitted, config.reconstruct.memory_mb << 20) * ("reconstruct" in names),
+        min(tables, _TABLES) * ("search" in names),
+    ]
     if device_of(model).type != "cpu":
         return int(now + held)
-    return int(now + held + max(kept * (max(batches) - _TIMED), fitted, tables))
+    return int(now + held + max(grows))
 
 
 def _activations(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
