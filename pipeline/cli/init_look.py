@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.channels.costs import CostModel
 from pipeline.channels.graph import ChannelGraph
-from pipeline.cli.init_seen import Normalisation, Seen, Size, Stored
+from pipeline.cli.init_seen import TIMED, LookedAt, Normalisation, Seen, Size, Stored
 from pipeline.config.schema import Config
 from pipeline.data.content import Decoded
 from pipeline.data.decode import survey
@@ -83,6 +83,25 @@ def look(config: Config, folder: Path) -> Seen:
         card, stored, side, graph, costs.macs(), costs.params(), _smallest(graph, config, costs),
         norms, normalisation, scores, forward, step, (*said, *odd),
     )  # fmt: skip
+
+
+def looked_at(config: Config, card: DataCard, folder: Path) -> LookedAt:
+    """The network of a config that is there already: built, filled and looked at as the first stage
+    does it, traced, and timed.
+
+    Args:
+        folder: of the config, where the user's own module may lie.
+    Raises:
+        RlpError: of any kind; what a run would say to this network.
+    """
+    said: list[str] = []
+    model = network(config, card.in_channels, card.num_classes, folder, said.append)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(_LOOKED_AT, *card.image_shape, generator=generator)
+    odd = look_at(model, noise, card.num_classes)
+    graph = traced(fold_standardised_weights(model, noise[:2]), config, card)
+    timed = speed(model.to(device_for(config.device)), card.image_shape)
+    return LookedAt(model, graph, timed, (*said, *odd))
 
 
 def traced(model: nn.Module, config: Config, card: DataCard) -> ChannelGraph:
@@ -240,7 +259,7 @@ def _row(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
 
 
-def speed(model: nn.Module, shape: tuple[int, int, int], batch: int = 32) -> tuple[float, float]:
+def speed(model: nn.Module, shape: tuple[int, int, int], batch: int = TIMED) -> tuple[float, float]:
     """Seconds an image of inference, and of a training step; other work on the machine only adds to
     them, so the best of some counts.
     """

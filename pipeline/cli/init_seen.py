@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from pipeline.data.prepare_encoded import LARGEST_HELD, USUAL_SIZE
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pipeline.channels.graph import ChannelGraph
     from pipeline.data.card import DataCard
 
 Size = tuple[int, int]  # height, width
+TIMED = 32  # images that the speed of a network is measured on
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel."""
@@ -39,6 +42,21 @@ class Stored:
     def middle(self) -> int:
         """Median of the shorter sides."""
         return sorted(min(size) for size in self.sizes.elements())[self.sizes.total() // 2]
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """The network of a config that is there already.
+
+    Attributes:
+        speed: seconds an image of inference, and of a training step of `TIMED` images.
+        remarks: what was done to the network, and what is odd about it.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    speed: tuple[float, float]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from pipeline.cli.running import SUMMARY_KEYS
 from pipeline.errors import Hint, RlpError
 
 if TYPE_CHECKING:
+    from pipeline.config.schema import Config
+    from pipeline.data.card import DataCard
     from pipeline.run.step import Step
 
 app = typer.Typer(
@@ -143,9 +146,28 @@ def plan(
         if refusal or not any(step.action == "run" for step in steps):
             return doc
         try:
-            return doc | planned.expected(settings, card, file.parent, steps)
+            return doc | expected(settings, card, file.parent, steps)
         except RlpError as error:
             raise attach(error, doc) from error
+
+
+def expected(config: Config, card: DataCard, folder: Path, steps: Sequence[Step]) -> dict[str, Any]:
+    """Minutes by stage and bytes of memory, printed and for the document.
+
+    Args:
+        folder: of the config, where the user's own module may lie.
+    Raises:
+        RlpError: of any kind; what a run would say to this network.
+    """
+    from pipeline.cli.expected import expect  # torch, which a run that is fresh does without
+    from pipeline.cli.init_look import looked_at
+
+    network = looked_at(config, card, folder)
+    found = expect(network, card, config, steps)
+    for remark in network.remarks:
+        console.warn(remark)
+    console.note(str(found))
+    return {"minutes": found.minutes, "memory_bytes": found.memory_bytes}
 
 
 def _planned(run: Path, step: Step, pid: int | None) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from fake_run import Rlp
 from PIL import Image
 from torch import nn
 
-from pipeline.cli.forecast import Forecast, _activations, _of_steps
+from pipeline.cli.expected import Expected, _activations, _of_steps
 from pipeline.run.rounds import chain
 from pipeline.run.step import Action, Step
 from stages import STAGES
@@ -126,8 +126,8 @@ def test_activations_are_counted_once_and_weights_not_at_all() -> None:
 
 
 def test_it_is_said_in_a_line() -> None:
-    found = Forecast({"search": 1.5, "distill": 0.0}, 1_600_000_000, ())
+    found = Expected({"search": 1.5, "distill": 0.0}, 1_600_000_000)
     expected = "expected about 2 min on this machine as busy as it is (search 1.5), and 1.6 GB"
     assert str(found).startswith(expected)
-    unsure = Forecast({"search": 1.5, "distill": 4.0}, 1_600_000_000, (), ("distill",))
+    unsure = Expected({"search": 1.5, "distill": 4.0}, 1_600_000_000, ("distill",))
     assert "(search 1.5), 4 more for distill where accuracy is missing, and" in str(unsure)

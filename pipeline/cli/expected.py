@@ -1,49 +1,41 @@
-"""What a run is going to take, and whether its network is one: built, filled and looked at as the
-first stage does it, traced, and timed. Nothing is written.
-"""
+"""What a run is going to take, about: minutes by the speed of its network, and memory."""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.cli import init_config, init_look
+from pipeline.cli import init_config
+from pipeline.cli.init_seen import TIMED, LookedAt
 from pipeline.config.schema import Config
 from pipeline.data.card import DataCard
-from pipeline.models.folding import fold_standardised_weights
 from pipeline.training.evaluate import device_of
-from pipeline.training.machine import device_for
-from stages.pretrain.look import look_at
 
 if TYPE_CHECKING:
     from pipeline.run.step import Step
 
-_TIMED = 32  # images a training step is timed on
 _LAST = "export to report"
 _FITTED = 8  # activations of the largest size that least squares hold of each image, about
 _TABLES = 1 << 30  # bytes of activations that the loss tables hold at most
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Expected:
     """Figures of a run, about.
 
     Attributes:
         minutes: by stage, or stages, of those that would run.
         at_most: of these stages it is not known before whether they are needed.
         memory_bytes: that the process takes at most.
-        remarks: what was done to the network, and what is odd about it.
     """
 
     minutes: dict[str, float]
     memory_bytes: int
-    remarks: tuple[str, ...]
     at_most: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -58,26 +50,13 @@ class Forecast:
         )
 
 
-def forecast(config: Config, card: DataCard, folder: Path, steps: Sequence[Step]) -> Forecast:
-    """What the stages that would run take, of a network that is looked at first.
-
-    Args:
-        folder: of the config, where the user's own module may lie.
-    Raises:
-        RlpError: of any kind; what a run would say to this network.
-    """
-    said: list[str] = []
-    model = init_look.network(config, card.in_channels, card.num_classes, folder, said.append)
-    noise = torch.randn(8, *card.image_shape, generator=torch.Generator().manual_seed(0))
-    said += look_at(model, noise, card.num_classes)
-    graph = init_look.traced(fold_standardised_weights(model, noise[:2]), config, card)
-    model.to(device_for(config.device))
-    speed = init_look.speed(model, card.image_shape, _TIMED)
-    minutes = init_config.minutes(card, graph, speed, config)
+def expect(looked_at: LookedAt, card: DataCard, config: Config, steps: Sequence[Step]) -> Expected:
+    """What the stages that would run take, of a network that was looked at."""
+    minutes = init_config.minutes(card, looked_at.graph, looked_at.speed, config)
     found = _of_steps(minutes, steps)
     auto = config.distill.epochs == "auto" and found.get("distill") == minutes["distill"] > 0
     at_most = ("distill",) if auto else ()
-    return Forecast(found, _memory(model, card, config, steps), tuple(said), at_most)
+    return Expected(found, _memory(looked_at.model, card, config, steps), at_most)
 
 
 def _of_steps(minutes: dict[str, float], steps: Sequence[Step]) -> dict[str, float]:
@@ -117,7 +96,7 @@ def _memory(model: nn.Module, card: DataCard, config: Config, steps: Sequence[St
     held = min(pixels, config.data.in_memory_mb * 1_000_000)
     kept, largest = _activations(model, card.image_shape)
     trains = config.distill.mode != "bn_only" and config.distill.epochs != 0
-    batches = [_TIMED]
+    batches = [TIMED]
     if "pretrain" in names and config.model.weights is None:
         batches.append(config.pretrain.batch_size)
     if "distill" in names and trains:
@@ -126,7 +105,7 @@ def _memory(model: nn.Module, card: DataCard, config: Config, steps: Sequence[St
     fitted = _FITTED * largest * min(config.reconstruct.images, train)
     tables = kept * min(config.search.table.images, train)
     grows = [
-        kept * (max(batches) - _TIMED),
+        kept * (max(batches) - TIMED),
         min(fitted, config.reconstruct.memory_mb << 20) * ("reconstruct" in names),
         min(tables, _TABLES) * ("search" in names),
     ]
