@@ -104,5 +104,5 @@ def denormal_sentence(row: dict[str, Any]) -> str:
     return (
         f"denormal weights: {counts}; batch {row['batch']}: {times}; flushed, the ratio is "
         f"{flushed['ratio']:.2f}× "
-        f"({flushed['ci95'][0]:.2f} … {flushed['ci95'][1]:.2f}): {flushed['verdict']}"
+        f"({flushed['ci95'][0]:.2f} to {flushed['ci95'][1]:.2f}): {flushed['verdict']}"
     )

@@ -158,7 +158,7 @@ def _percent(share: float | None) -> str:
 
 def _ratio(row: dict[str, Any]) -> tuple[str, str]:
     ratio, ci95 = row["ratio"], row["ci95"]
-    interval = f"{ci95[0]:.2f} … {ci95[1]:.2f}" if ci95 else ""
+    interval = f"{ci95[0]:.2f} to {ci95[1]:.2f}" if ci95 else ""
     return "" if ratio is None else f"{ratio:.2f}×", interval
 
 

@@ -157,12 +157,12 @@ def _row(tried: dict[str, Any]) -> tuple[str, ...]:
         _percent(tried["accuracy"]),
         _percent(tried["top1_agreement"]),
         "" if tried["output_error"] is None else f"{tried['output_error']:.3f}",
-        ratio + (f" ({ci95[0]:.2f} … {ci95[1]:.2f})" if ci95 else ""),
+        ratio + (f" ({ci95[0]:.2f} to {ci95[1]:.2f})" if ci95 else ""),
     )
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"
+    return "" if share is None else f"{share:.2%}"
 
 
 def int8_sentence(machine: dict[str, Any]) -> str:

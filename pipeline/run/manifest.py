@@ -69,7 +69,10 @@ def _config_changes(old: Any, new: Any, defaults: Any, path: str = "") -> list[s
             name = f"{path}.{key}" if path else key
             found += _config_changes(then, new.get(key), default, name)
         return found
-    return [] if old == new else [f"{path} {_short(old)} → {_short(new)}"]
+    if old == new:
+        return []
+    whole = isinstance(old, Mapping) or isinstance(new, Mapping)  # of a section, or of none of it
+    return [f"{path} changed" if whole else f"{path} {_short(old)} → {_short(new)}"]
 
 
 def _short(value: Any) -> str:

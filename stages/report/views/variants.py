@@ -10,7 +10,7 @@ from pipeline.run.variants import VARIANTS, scheme_name
 from pipeline.words import size
 from stages.report import plots
 from stages.report.views.timing import ratio_cells
-from stages.report.views.wording import ms
+from stages.report.views.wording import interval, ms
 
 
 def variant_rows(variants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def tried_rows(quantization: Mapping[str, Any]) -> list[dict[str, str]]:
             "agreement": _share(row["top1_agreement"]),
             "images": f"{row['images']:,}" if row["images"] else "",
             "ratio": f"{row['ratio']:.2f}×" if row["ratio"] else "",
-            "ci": f"{row['ci95'][0]:.2f} … {row['ci95'][1]:.2f}" if row["ci95"] else "",
+            "ci": interval(row["ci95"]) if row["ci95"] else "",
         }
         for row in quantization["tried"]
     ]

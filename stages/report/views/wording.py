@@ -26,8 +26,8 @@ def setting_name(row: Mapping[str, Any]) -> str:
 
 
 def interval(ends: Sequence[float]) -> str:
-    """`1.86 … 1.96`."""
-    return f"{ends[0]:.2f} … {ends[1]:.2f}"
+    """`1.86 to 1.96`."""
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def relative(before: float | None, after: float | None) -> str:

@@ -158,7 +158,7 @@ def test_inspect_shows_the_variants_of_a_benchmark(rlp: fake_run.Rlp, here: Path
     said = rlp("inspect", "benchmark.json").out
     assert "against the original in fp32 (90.00%, 2.0 kB)" in said
     assert "final_int8 (delivered)" in said
-    assert "1.40 … 1.60" in said
+    assert "1.40 to 1.60" in said
     assert "a remark" in said
     assert "why_int8: a cause" in said
 

@@ -16,7 +16,7 @@ def test_int8_alone_stands_beside_the_rest_and_the_delivered_one_is_marked() -> 
         ("pruned, INT8", True),
     ]
     assert rows[1]["accuracy"] == "89.10%"
-    assert (rows[1]["ratio"], rows[1]["ci"]) == ("1.40×", "1.30 … 1.50")
+    assert (rows[1]["ratio"], rows[1]["ci"]) == ("1.40×", "1.30 to 1.50")
     assert (rows[0]["ratio"], rows[0]["ci"]) == ("1", "")
     assert [row["memory"] for row in rows] == [""] * 4  # runs of older releases have none
     measured = [{**row, "memory_bytes": 22_000_000} for row in BENCHMARK["variants"]]  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def test_what_was_not_asked_of_a_scheme_is_blank() -> None:
     assert (scored["accuracy"], scored["images"], scored["ci"]) == (
         "90.00%",
         "1,000",
-        "1.40 … 1.60",
+        "1.40 to 1.60",
     )
 
 
