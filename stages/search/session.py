@@ -243,12 +243,14 @@ class SearchSession:
         leaders = [trial.candidate for trial in finalists(trials, self.settings.finalists)]
         found = budget.fitted(leaders)
         if not found:
+            name, _ = self.settings.budget.given
+            none = f"none of the {len(leaders)} best candidates was"
             raise Refused(
-                f"none of the {len(leaders)} best candidates measured within the latency budget "
-                f"{problem.budget.share:g}",
+                f"{none if len(leaders) > 1 else 'the best candidate was not'} measured within "
+                f"the latency budget {problem.budget.share:g}",
                 hint=Hint(
                     "a larger ",
-                    Key("search.budget.latency"),
+                    Key(f"search.budget.{name}"),
                     ", more ",
                     Key("search.finalists"),
                     ", or a quieter machine",

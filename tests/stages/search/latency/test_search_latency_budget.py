@@ -84,8 +84,9 @@ def test_no_finalist_in_time_is_refused(
             return honest if len(self.known) < 40 else Measurement(0.9, 0.9e-3, 1e-3)
 
     monkeypatch.setattr(calibration, "CandidateTimer", Slow)
-    with pytest.raises(Refused, match="measured within the latency budget"):
+    with pytest.raises(Refused, match="measured within the latency budget") as caught:
         stage.run(context(tmp_path, budget={"latency": 0.6}))
+    assert caught.value.hint.startswith("a larger search.budget.latency, more search.finalists")
 
 
 def test_a_finalist_that_a_short_timing_flattered_is_timed_for_longer(
