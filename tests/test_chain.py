@@ -45,7 +45,7 @@ seed: 3
 model: {source: "my_nets:small_cnn", kwargs: {width: 16}}
 data: {root: ROOT, search_fraction: 0.2}
 pretrain: {epochs: 3, batch_size: 32, augment: {crop: 0}, precision: fp32}
-search: {budget: {macs: 0.6}, trials: 6, images: 40, fit_images: 64, finalists: 1}
+search: {budget: {macs: 0.6}, align: 8, trials: 6, images: 40, fit_images: 64, finalists: 1}
 distill: {epochs: 4, batch_size: 32, augment: {crop: 0}, precision: fp32}
 export: {images: 32, exporter: torchscript}
 quantize: {images: 32, search_images: 64}

@@ -164,9 +164,9 @@ class SearchConfig(Section):
     """What the pruned network may cost, as a fraction of the base, or may lose."""
     trials: int = Field(100, ge=1, le=100_000)
     """Candidates scored."""
-    align: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
+    align: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     """Widths are multiples of this, for runtimes block channels; auto measures once what pays
-    on this machine."""
+    on this machine. A number makes plans the same on every machine."""
     min_keep: float = Field(0.1, gt=0, le=1)
     """Least share of a group's channels that is kept, rounded up to the alignment."""
     branches: bool = False

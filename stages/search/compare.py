@@ -58,6 +58,7 @@ def compare_strategies(
     recover: Recover | None = None,
     recover_seeds: Sequence[int] | None = None,
     fit: Fitter | None = None,
+    correct: Callable[[LossTable], SearchProblem] | None = None,
     on_run: OnRun = lambda done, total, run: None,
     known: Mapping[RunKey, StrategyRun] | None = None,
     recorded: Mapping[tuple[str, int], Trial] | None = None,
@@ -73,6 +74,8 @@ def compare_strategies(
         recover: what recovers the best candidates; absent: they are not recovered.
         recover_seeds: those of `seeds` whose best candidates are recovered; all when absent.
         fit: brings a best candidate within a measured budget.
+        correct: the problem with its limit moved to what a measured budget comes to, the same for
+            all strategies; where absent, it stays.
         known: runs made before; what they hold is not repeated.
         recorded: entries of the loss table measured before. on_entry: called for each.
     """
@@ -81,7 +84,7 @@ def compare_strategies(
     fresh = [key for key in order if key[0] not in CONTROLS or key[1] == seeds[0]]
     again = [key for key in order if recover_seeds is None or key[1] in recover_seeds]
     total = len(fresh) + (len(again) if recover else 0)
-    searches = _Searches(problem, trials, fit, recorded or {}, on_entry)
+    searches = _Searches(problem, trials, fit, correct, recorded or {}, on_entry)
     runs: dict[RunKey, StrategyRun] = {}
     for done, key in enumerate(fresh):
         runs[key] = known.get(key) or searches.run(*key)
@@ -106,10 +109,11 @@ class _Searches:
         problem: SearchProblem,
         trials: int | None,
         fit: Fitter | None,
+        correct: Callable[[LossTable], SearchProblem] | None,
         recorded: Mapping[tuple[str, int], Trial],
         on_entry: OnEntry,
     ) -> None:
-        self.problem, self.fit = problem, fit
+        self.problem, self.fit, self.correct = problem, fit, correct
         self.recorded, self.on_entry = recorded, on_entry
         self.trials = trials or problem.settings.trials
 
@@ -126,11 +130,16 @@ class _Searches:
     @cached_property
     def start(self) -> Counts:
         """The table's solution."""
-        return solve(self.tabulated[0], self.problem.projector)
+        return solve(self.tabulated[0], self.corrected.projector)
+
+    @cached_property
+    def corrected(self) -> SearchProblem:
+        """The problem that is searched."""
+        return self.problem if self.correct is None else self.correct(self.tabulated[0])
 
     def run(self, name: str, seed: int) -> StrategyRun:
         """One search, and its best candidate by the final evaluation."""
-        problem, settings = self.problem, self.problem.settings
+        problem, settings = self.corrected, self.problem.settings
         table, before = self.tabulated if name in FROM_TABLE else (None, 0.0)
         removed = Removal(problem.importance) if table is None else table
         executor = InProcess(problem.evaluator)

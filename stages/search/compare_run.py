@@ -35,11 +35,12 @@ from stages.search.problem import Network, SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.results.finished_runs import FinishedRuns
 from stages.search.results.journal import Journal
+from stages.search.tables.loss_table import LossTable
 
 Distill = Callable[[nn.Module, nn.Module, Splits, int], float]
 """(cut network, original, splits, seed) -> accuracy on the search split after recovery."""
 
-VERSION = 6
+VERSION = 7
 """Of what finished runs hold; older ones are not continued."""
 
 
@@ -118,6 +119,7 @@ class RunComparison:
                     recover=self._recovery(problem, images) if again else None,
                     recover_seeds=again,
                     fit=_fitter(problem, calibrator.timer),
+                    correct=partial(_as_measured, problem, calibrator.timer),
                     on_run=partial(self._on_run, finished),
                     known=finished.runs,
                     recorded=journal.trials,
@@ -198,6 +200,12 @@ class RunComparison:
 def _journalled(problem: SearchProblem, journal: Journal, entry: Trial, replayed: bool) -> None:
     if not replayed:
         journal.append(entry, problem.all_costs(entry.candidate.counts))
+
+
+def _as_measured(
+    problem: SearchProblem, timer: CandidateTimer | None, table: LossTable
+) -> SearchProblem:
+    return problem.as_measured(table, timer)
 
 
 def _fitter(problem: SearchProblem, timer: CandidateTimer | None) -> Fitter | None:

@@ -108,6 +108,7 @@ class SearchSession:
             if self.settings.budget.accuracy_drop is not None:
                 choice, phases[FRONT] = self._within_drop(problem, table)
                 problem = problem.within(share_of(problem, choice))
+            problem = problem.as_measured(table, calibrator.timer)
             search = self._search(problem, self._executor(problem.evaluator, stack), table)
             start = solve(table, problem.projector)
             for name in CONTROLS:

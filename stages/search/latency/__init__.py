@@ -15,7 +15,7 @@ from stages.search.latency.calibration import (
     spread_out,
 )
 from stages.search.latency.fitting import BLOCKS, FOLDS, RIDGES, fit_latency
-from stages.search.latency.measured_budget import AIM, TRIES, MeasuredBudget
+from stages.search.latency.measured_budget import AIM, CORRECTIONS, TRIES, MeasuredBudget
 from stages.search.latency.measurement import Measurement, StartLatency
 from stages.search.latency.precision import (
     FASTER,
@@ -38,6 +38,7 @@ CONSTANTS: dict[str, object] = {
     "table_folds": FOLDS,
     "table_shares": [LEAST_SHARE, MOST_SHARE],
     "table_branches_gone": MOST_GONE,
+    "limit_corrections": CORRECTIONS,
     "finalist_tries": TRIES,
     "finalist_aim": AIM,
     "finalist_times_longer": REMEASURED,

@@ -33,6 +33,17 @@ def test_every_searching_strategy_gets_the_same_evaluations_and_keeps_the_budget
     assert found.to_dict()["runs"][0]["strategy"] == "rl"
 
 
+def test_a_corrected_limit_holds_for_all_strategies() -> None:
+    ready = problem(trials=4, images=20)
+    smaller = ready.within(0.4)
+    assert smaller.projector.limit < ready.projector.limit
+    found = compare_strategies(
+        ready, ["rl", "random", "uniform"], [0], correct=lambda table: smaller
+    )
+    assert len(found.runs) == 3
+    assert all(run.cost <= smaller.projector.limit for run in found.runs)
+
+
 def test_known_runs_are_not_repeated() -> None:
     ready = problem(trials=4, images=20)
     known = {("random", 0): StrategyRun("random", 0, 4, 4, -0.1, 0.9, (8,), 1.0, 0.0)}

@@ -42,7 +42,7 @@ def compared(
         )
         return 0.75
 
-    values = {"trials": 4, "images": 40, "fit_images": 64, **search}
+    values = {"trials": 4, "images": 40, "fit_images": 64, "align": 8, **search}
     session = RunComparison(folder, Config(search=values), distill=distill, note=notes.append)
     return session.run(request), seen, notes
 

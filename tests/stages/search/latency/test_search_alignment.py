@@ -15,7 +15,7 @@ from stages import declared
 from stages.benchmark.alignment import Alignment, WidthTime, alignment_of
 from stages.search.latency import SettledAlignment, settle_alignment
 
-AUTO = SearchConfig(align="auto")
+AUTO = SearchConfig()  # the default
 
 
 def machine(block: int) -> Any:

@@ -16,9 +16,15 @@ from pipeline.channels.counts import Cost
 from pipeline.config.search import SearchConfig
 from pipeline.errors import Refused, UsageError
 from stages.search import Network, SearchProblem
-from stages.search.latency import Calibration, Measurement, TimingSetting, calibrate
+from stages.search.latency import (
+    Calibration,
+    MeasuredBudget,
+    Measurement,
+    TimingSetting,
+    calibrate,
+)
 from stages.search.results import Journal
-from stages.search.space import Ranking, Space
+from stages.search.space import Projector, Ranking, Space
 
 
 @pytest.mark.parametrize("mode", ["predicted", "hybrid", "measured"])
@@ -66,6 +72,54 @@ def test_latency_budget_in_milliseconds_and_unreachable_ones() -> None:
         match=r"search\.budget\.latency=0\.05 cannot be met: the smallest reachable is 0\.",
     ):
         posed(latency=0.05)
+
+
+@pytest.mark.parametrize("bias", [1.3, 0.8])
+def test_the_limit_moves_to_where_the_solution_measures_within_the_budget(bias: float) -> None:
+    model, graph, splits = trained()
+    ready = posed(latency=0.6)
+
+    class Biased(MadeUpTimer):
+        def _time(self, counts: np.ndarray, seconds: float) -> Measurement:
+            honest = super()._time(counts, seconds)
+            return Measurement(bias * honest.fraction, honest.seconds, 1e-3)
+
+    example, _ = splits.search.take(2, seed=0)
+    timer = Biased(model, graph, ready.ranking, example, TimingSetting())
+
+    def uniform(projector: Projector) -> np.ndarray:
+        return projector.logits(np.zeros(len(projector.space)))
+
+    before = timer.measure(uniform(ready.projector)).fraction
+    budget = MeasuredBudget(timer, ready.projector, ready.budget.share)
+    moved = budget.corrected(uniform)
+    after = timer.measure(uniform(moved)).fraction
+    assert (before > 0.7) if bias > 1 else (before < 0.5)
+    assert 0.54 <= after <= 0.6
+    assert moved.cost is ready.projector.cost
+    assert moved.limit == pytest.approx(0.6 / bias, rel=0.12)
+
+
+def test_strategies_search_within_the_moved_limit(
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(MadeUpTimer):
+        def _time(self, counts: np.ndarray, seconds: float) -> Measurement:
+            honest = super()._time(counts, seconds)
+            late = len(self.known) >= 40  # those of the table are timed by then
+            return Measurement(1.25 * honest.fraction, honest.seconds, 1e-3) if late else honest
+
+    monkeypatch.setattr(calibration, "CandidateTimer", Slow)
+    ctx = context(tmp_path, budget={"latency": 0.6})
+    stage.run(ctx)
+    document = json.loads((ctx.out / "search.json").read_text())
+    assert document["budget"]["asked"] == 0.6
+    assert document["budget"]["limit"] < 0.52
+    assert 0.5 < document["latency"]["measured"] <= 0.6
+    lines = [json.loads(line) for line in (ctx.out / "trials.jsonl").read_text().splitlines()[1:]]
+    tried = [line["latency"] for line in lines if line["phase"] in ("rl", "table", "uniform")]
+    assert tried
+    assert max(tried) <= document["budget"]["limit"] + 1e-9
 
 
 def test_a_latency_budget_needs_timings() -> None:

@@ -40,7 +40,7 @@ CONVOLUTIONS = SCHEMES[3]
 
 
 def settings(precision: str = "auto", **budget: float) -> SearchConfig:
-    return SearchConfig(precision=precision, budget=budget or {"latency": 0.3})
+    return SearchConfig(precision=precision, budget=budget or {"latency": 0.3}, align=8)
 
 
 def settled(given: SearchConfig, speed: Int8Speed | Exception = HALF, **more: Any) -> Any:

@@ -42,6 +42,19 @@ def test_each_ends_in_a_command() -> None:
     assert unused.endswith("rlp pipeline run my.yaml --set search.align=4")
 
 
+def test_a_latency_budget_is_judged_by_the_clock() -> None:
+    found = document(0.5)
+    found["budget"] = {
+        "metric": "latency", "asked": 0.5, "realised": {"latency": {"fraction": 0.4}},
+    }  # fmt: skip
+    found["latency"] |= {"measured": 0.49, "median_error_fresh": 0.2}
+    (said,) = remarks_on(found, 8, 40, AGAIN)
+    assert "off by 20%" in said
+    assert "the plan itself was timed, at 49.0% of the original" in said
+    found["latency"]["measured"] = None
+    assert "keeps 40.0% of the base's latency" in remarks_on(found, 8, 40, AGAIN)[1]
+
+
 def test_a_budget_that_nobody_asked_for_is_not_missed() -> None:
     found = document(0.3)
     found["budget"]["accuracy_drop"] = {}
