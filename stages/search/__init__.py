@@ -24,6 +24,7 @@ The rooms, and what each may import (held by tests/stages/search/test_search_roo
     front        what every budget costs in accuracy;            space, evaluation, tables,
                  knows no journal                                problem, engine
     settled      what settings on `auto` come to                 latency, problem, results
+    moved_limit  the limit of a latency budget, by the clock     latency, tables, problem
     session      one search in a run                             all above
     compare      strategies at equal evaluations                 all above but session, front
     compare_run  the same in a run                               all above but session, front

@@ -31,11 +31,11 @@ from stages.search.latency.calibration import Calibrator, StartTimer
 from stages.search.latency.measured_budget import MeasuredBudget
 from stages.search.latency.precision import Int8Timing, SettledPrecision, settle_precision
 from stages.search.latency.timer import CandidateTimer, TimingSetting
+from stages.search.moved_limit import as_measured
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.results.finished_runs import FinishedRuns
 from stages.search.results.journal import Journal
-from stages.search.tables.loss_table import LossTable
 
 Distill = Callable[[nn.Module, nn.Module, Splits, int], float]
 """(cut network, original, splits, seed) -> accuracy on the search split after recovery."""
@@ -119,7 +119,7 @@ class RunComparison:
                     recover=self._recovery(problem, images) if again else None,
                     recover_seeds=again,
                     fit=_fitter(problem, calibrator.timer),
-                    correct=partial(_as_measured, problem, calibrator.timer),
+                    correct=partial(as_measured, problem, calibrator.timer),
                     on_run=partial(self._on_run, finished),
                     known=finished.runs,
                     recorded=journal.trials,
@@ -200,12 +200,6 @@ class RunComparison:
 def _journalled(problem: SearchProblem, journal: Journal, entry: Trial, replayed: bool) -> None:
     if not replayed:
         journal.append(entry, problem.all_costs(entry.candidate.counts))
-
-
-def _as_measured(
-    problem: SearchProblem, timer: CandidateTimer | None, table: LossTable
-) -> SearchProblem:
-    return problem.as_measured(table, timer)
 
 
 def _fitter(problem: SearchProblem, timer: CandidateTimer | None) -> Fitter | None:

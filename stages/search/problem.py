@@ -25,9 +25,7 @@ from stages.reconstruct.independent import Moments
 from stages.reconstruct.units import rank_units
 from stages.search.budget import RoundBudget, resolve_budget
 from stages.search.evaluation.evaluator import Evaluator
-from stages.search.latency.measured_budget import MeasuredBudget
 from stages.search.latency.table import Calibration
-from stages.search.latency.timer import CandidateTimer
 from stages.search.space.projection import Projector
 from stages.search.space.ranking import Importance, Ranking
 from stages.search.space.space import Space
@@ -232,16 +230,6 @@ class SearchProblem:
             projector=self.projector.with_limit(limit),
         )
         return replace(self, budget=budget)
-
-    def as_measured(self, table: LossTable, timer: CandidateTimer | None) -> SearchProblem:
-        """The same problem, its limit moved until the table's solution measures within the budget;
-        this one where no timing decides about candidates.
-        """
-        if timer is None or self.settings.latency == "predicted":
-            return self
-        budget = MeasuredBudget(timer, self.projector, self.budget.share)
-        found = budget.corrected(lambda projector: solve(table, projector))
-        return replace(self, budget=replace(self.budget, projector=found))
 
     def of_original(self, share: float) -> float:
         """A share of what the network of this round costs, as one of the original's cost."""

@@ -27,6 +27,7 @@ from stages.search.latency import CONSTANTS as OF_LATENCY
 from stages.search.latency.calibration import Calibrator, StartTimer
 from stages.search.latency.measured_budget import MeasuredBudget
 from stages.search.latency.timer import CandidateTimer
+from stages.search.moved_limit import as_measured
 from stages.search.problem import Network, SearchProblem
 from stages.search.results.journal import Journal
 from stages.search.results.recorder import FrontRecorder, Recorder, TableRecorder
@@ -108,7 +109,7 @@ class SearchSession:
             if self.settings.budget.accuracy_drop is not None:
                 choice, phases[FRONT] = self._within_drop(problem, table)
                 problem = problem.within(share_of(problem, choice))
-            problem = problem.as_measured(table, calibrator.timer)
+            problem = as_measured(problem, calibrator.timer, table)
             search = self._search(problem, self._executor(problem.evaluator, stack), table)
             start = solve(table, problem.projector)
             for name in CONTROLS:
