@@ -6,15 +6,13 @@ from dataclasses import replace
 from functools import partial
 
 from stages.search.latency.measured_budget import MeasuredBudget
-from stages.search.latency.timer import CandidateTimer
+from stages.search.latency.measurement import Timed
 from stages.search.problem import SearchProblem
 from stages.search.tables.loss_table import LossTable
 from stages.search.tables.solver import solve
 
 
-def as_measured(
-    problem: SearchProblem, timer: CandidateTimer | None, table: LossTable
-) -> SearchProblem:
+def as_measured(problem: SearchProblem, timer: Timed | None, table: LossTable) -> SearchProblem:
     """The same problem, its limit moved until the table's solution measures within the budget; as
     it is where no timing decides about candidates.
     """

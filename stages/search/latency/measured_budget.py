@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.channels.counts import Counts
-from stages.search.latency.timer import CandidateTimer
+from stages.search.latency.measurement import Timed
 from stages.search.space.candidate import Candidate, CountsKey
 from stages.search.space.projection import Projector
 
@@ -25,7 +25,7 @@ class MeasuredBudget:
         share: the budget, as a fraction of the uncut network's latency.
     """
 
-    timer: CandidateTimer
+    timer: Timed
     projector: Projector
     share: float
 

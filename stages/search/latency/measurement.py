@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.channels.counts import Counts
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,16 @@ class Measurement:
     seconds: float
     uncut_seconds: float
     remeasured: bool = False
+
+
+class Timed(Protocol):
+    """Times candidates, counts (G,) of the space (`stages.search.latency.CandidateTimer`)."""
+
+    def measure(self, counts: Counts) -> Measurement:
+        """Of one; a repeated one is answered from memory."""
+
+    def remeasure(self, counts: Counts) -> Measurement:
+        """Once more and for longer; the worse of both times."""
 
 
 @dataclass(frozen=True)
