@@ -44,7 +44,16 @@ class Point:
 
 def run(config: str, sets: list[str], folder: Path) -> Path:
     """The run's folder, its stages until `quantize` done."""
-    command = [sys.executable, "-m", "rlp_main", "pipeline", "run", config, "--run-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "rlp_main",
+        "pipeline",
+        "run",
+        config,
+        "--run-dir",
+        str(folder),
+    ]
     for one in sets:
         command += ["--set", one]
     done = subprocess.run(
@@ -56,7 +65,12 @@ def run(config: str, sets: list[str], folder: Path) -> Path:
 
 
 def points(
-    config: str, given: list[str], seed: int, budgets: dict[str, list[float]], out: Path, seconds: float
+    config: str,
+    given: list[str],
+    seed: int,
+    budgets: dict[str, list[float]],
+    out: Path,
+    seconds: float,
 ) -> list[Point]:
     """All plans of a seed, timed in the same rounds."""
     names, files, accuracies = [], [], []
