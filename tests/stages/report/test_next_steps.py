@@ -17,11 +17,13 @@ from stages.report.views.next_steps import next_steps
 LOST, NOT_LOST = paired_change(1000, 4, 40), paired_change(1000, 20, 24)
 
 
-def steps(found: RunDocuments, verdict: str = "faster") -> dict[str, str]:
+def steps(
+    found: RunDocuments, verdict: str = "faster", config: Config | None = None
+) -> dict[str, str]:
     """Commands by the first two words of their reason."""
     summary = summarise("r", found.benchmark, found.parity, found.quantization, **PLACES)
     summary["speedup"] |= {"verdict": verdict}
-    listed = next_steps(Config(), found, summary, "artifacts/my", "my.yaml")
+    listed = next_steps(config or Config(), found, summary, "artifacts/my", "my.yaml")
     return {" ".join(step.why.split()[:2]): str(step.command) for step in listed}
 
 
@@ -85,8 +87,10 @@ def test_the_test_split_has_no_say(change: dict[str, Any]) -> None:
 def test_widths_that_pay_here_are_asked_for() -> None:
     whole = run_documents()
     assert "Multiples of" not in steps(whole)
-    other = replace(whole, plan={"metadata": {"align": 4}})
-    assert steps(other)["Multiples of"] == "rlp pipeline run my.yaml --set search.align=auto"
+    other, given = replace(whole, plan={"metadata": {"align": 4}}), Config(search={"align": 4})
+    found = steps(other, config=given)
+    assert found["Multiples of"] == "rlp pipeline run my.yaml --set search.align=auto"
+    assert "Multiples of" not in steps(other), "auto has taken 4 because the layers are narrow"
 
 
 def test_a_doubtful_measurement_comes_first() -> None:
