@@ -39,6 +39,7 @@ floors:          ## quick tests with the lowest versions that pyproject.toml dec
 	$(PYTHON) tools/floors.py > .venv-floors/lowest.txt
 	.venv-floors/bin/python $(PIP) \
 	  $(TORCH) -r .venv-floors/lowest.txt pytest pytest-timeout hypothesis
+	.venv-floors/bin/python $(PIP) --no-deps --editable .
 	.venv-floors/bin/python -m pytest -m 'not slow and not smoke and not elsewhere' tests/pipeline tests/faults \
 	  tests/stages/export tests/stages/report tests/stages/deploy
 
