@@ -31,6 +31,7 @@ from torch.nn import functional  # noqa: E402
 
 from stages.export import export_onnx  # noqa: E402
 from stages.quantize import Allowance, ArrayImages, quantize_onnx  # noqa: E402
+from stages.quantize.report import QuantizeReport, Score  # noqa: E402
 from stages.quantize.scoring import Scorer  # noqa: E402
 
 DECAY = 1e-4  # of the head's weights: features of 1,500 photographs would be learnt by heart
@@ -68,6 +69,32 @@ def with_head(model: nn.Module, x: np.ndarray, y: np.ndarray) -> nn.Module:
     steps.step(loss)
     model._fc = head.requires_grad_(False)
     return model.eval()
+
+
+def show(report: QuantizeReport, unseen: Score) -> None:
+    """What was tried, delivered, and is lost on photographs that nothing was chosen on."""
+    document = report.to_dict()
+    for row in document["tried"]:
+        if row["images"]:
+            print(
+                f"{row['float_nodes']:4} left float, {row['scheme']['calibrator']:17} "
+                f"{' + '.join(row['steps']):16} agreement {row['top1_agreement']:.1%}, "
+                f"error {row['output_error']:.3f}, {row['images']} images"
+            )
+    for row in document["curve"]:
+        low, high = row["ci95"]
+        print(
+            f"curve: {row['float_nodes']:3} nodes float, agreement {row['accuracy']:.1%}, "
+            f"{row['ratio']:.2f}× ({low:.2f}–{high:.2f})"
+        )
+    print(f"{report.chosen}: {report.reason}; {len(report.float_nodes)} nodes float")
+    print(f"on {unseen.images} photographs nothing was chosen on: {unseen.top1_agreement:.1%}")
+    if unseen.accuracy is not None and unseen.fp32_accuracy is not None:
+        low, high = unseen.drop_ci95
+        print(
+            f"accuracy there: fp32 {unseen.fp32_accuracy:.2%}, INT8 {unseen.accuracy:.2%}; "
+            f"{unseen.drop:.2f} points lost ({low:.2f} to {high:.2f})"
+        )
 
 
 def main() -> None:
@@ -112,30 +139,9 @@ def main() -> None:
         scorer = Scorer(path, judge, len(others) - half)
         unseen = scorer.score(out)
         scorer.close()
-    document = report.to_dict()
     if options.json:
-        options.json.write_text(json.dumps({**document, "unseen": vars(unseen)}, indent=1))
-    for row in document["tried"]:
-        if row["images"]:
-            print(
-                f"{row['float_nodes']:4} left float, {row['scheme']['calibrator']:17} "
-                f"{' + '.join(row['steps']):16} agreement {row['top1_agreement']:.1%}, "
-                f"error {row['output_error']:.3f}, {row['images']} images"
-            )
-    for row in document["curve"]:
-        low, high = row["ci95"]
-        print(
-            f"curve: {row['float_nodes']:3} nodes float, agreement {row['accuracy']:.1%}, "
-            f"{row['ratio']:.2f}× ({low:.2f}–{high:.2f})"
-        )
-    print(f"{report.chosen}: {report.reason}; {len(report.float_nodes)} nodes float")
-    print(f"on {unseen.images} photographs nothing was chosen on: {unseen.top1_agreement:.1%}")
-    if unseen.accuracy is not None and unseen.fp32_accuracy is not None:
-        low, high = unseen.drop_ci95
-        print(
-            f"accuracy there: fp32 {unseen.fp32_accuracy:.2%}, INT8 {unseen.accuracy:.2%}; "
-            f"{unseen.drop:.2f} points lost ({low:.2f} to {high:.2f})"
-        )
+        options.json.write_text(json.dumps({**report.to_dict(), "unseen": vars(unseen)}, indent=1))
+    show(report, unseen)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def run(config: str, sets: list[str], folder: Path) -> Path:
     for one in sets:
         command += ["--set", one]
     done = subprocess.run(
-        [*command, "--until", "quantize"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "--until", "quantize"], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(done.stderr or done.stdout)
