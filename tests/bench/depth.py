@@ -4,20 +4,21 @@ latency from one loss table, with all branches and where some may go.
     python tests/bench/depth.py CONFIG [--set KEY=VALUE]... [--budgets 0.5,0.32]
 
 CONFIG names network, weights, data, and `search.table` and `reconstruct` how much is looked at.
-Each plan is cut and reconstructed, and scored on the search split. The plans of a budget are timed
-twice against the original by onnxruntime, on one thread in alternating slots.
+The limit of each plan is moved until it measures within the budget, as in a search. Each is cut and
+reconstructed, and scored on the search split. The plans of a budget are timed twice against the
+original by onnxruntime, on one thread in alternating slots.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 from recovery import teacher_of  # noqa: E402
-from torch import nn  # noqa: E402
 
 from pipeline.config.load import find_config, load_config  # noqa: E402
 from pipeline.config.schema import Config  # noqa: E402
@@ -30,7 +31,7 @@ from stages.prune import ChannelPlan, prune  # noqa: E402
 from stages.reconstruct import reconstruct  # noqa: E402
 from stages.rotate import rotate  # noqa: E402
 from stages.search import InProcess, LossTable, Network, Search, SearchProblem, Tabulation  # noqa: E402
-from stages.search.latency import Calibrator  # noqa: E402
+from stages.search.latency import Calibrator, CandidateTimer, MeasuredBudget  # noqa: E402
 from stages.search.tables import solve  # noqa: E402
 from stages.trace import trace  # noqa: E402
 
@@ -50,28 +51,36 @@ def main() -> None:
         model = teacher_of(config).eval()
         images, _ = splits.train.take(config.rotate.images, seed=config.seed)
         model = rotate(model, trace(model, images[:1]), images)
-        problem = posed(model, splits, config)
-        search = Search(InProcess(problem.table_evaluator()))
-        table = Tabulation(problem.space, config.search.table.widths, search)()
-        report(problem, table, splits, config, [float(one) for one in given.budgets.split(",")])
+        budgets = [float(one) for one in given.budgets.split(",")]
+        network = Network(model, trace(model, images[:2]))
+        calibrator = Calibrator(
+            model, network.graph, splits.search, config.search, config.seed,
+            known={}, on_measure=lambda key, measurement: None,
+        )  # fmt: skip
+        with calibrator:
+            problem = SearchProblem.build(
+                network, splits, config.search, config.seed,
+                align=widths(config), calibrate=calibrator, unlimited=True,
+            )  # fmt: skip
+            assert calibrator.timer is not None
+            search = Search(InProcess(problem.table_evaluator()))
+            table = Tabulation(problem.space, config.search.table.widths, search)()
+            report(problem, calibrator.timer, table, splits, config, budgets)
 
 
-def posed(model: nn.Module, splits: Splits, config: Config) -> SearchProblem:
-    """The search, its latency table fitted."""
-    settings, (example, _) = config.search, splits.search.take(2, seed=0)
-    network = Network(model, trace(model, example))
-    timed = Calibrator(
-        model, network.graph, splits.search, settings, config.seed,
-        known={}, on_measure=lambda key, measurement: None,
-    )  # fmt: skip
-    with timed:
-        return SearchProblem.build(
-            network, splits, settings, config.seed, align=8, calibrate=timed, unlimited=True
-        )
+def widths(config: Config) -> int:
+    """What layers' widths are multiples of."""
+    align = config.search.align
+    return 8 if align == "auto" else align
 
 
 def report(
-    problem: SearchProblem, table: LossTable, splits: Splits, config: Config, budgets: list[float]
+    problem: SearchProblem,
+    timer: CandidateTimer,
+    table: LossTable,
+    splits: Splits,
+    config: Config,
+    budgets: list[float],
 ) -> None:
     model, graph = problem.network.model, problem.network.graph
     images, _ = splits.train.take(config.reconstruct.images, seed=config.seed)
@@ -81,8 +90,11 @@ def report(
     with LatencyWorker(slicer.slice_bytes({})) as worker:
         for budget in budgets:
             whole = problem.within(budget).projector
-            keeping = whole.keeping_branches
-            plans = [solve(table.staying, keeping), solve(table, whole)]
+            plans = []
+            for losses, predicted in ((table.staying, whole.keeping_branches), (table, whole)):
+                solution = partial(solve, losses)
+                limit = MeasuredBudget(timer, predicted, budget).corrected(solution)
+                plans.append(solution(limit))
             files = [slicer.slice_bytes(problem.ranking.keep(counts)) for counts in plans]
             times = [[worker.relative(one, min_time=1.0).fraction for one in files] for _ in "ab"]
             for place, counts in enumerate(plans):

@@ -11,6 +11,7 @@ import torch
 from search_nets import even_counts, problem, trained
 from search_stages import MadeUpTimer
 
+from stages.benchmark import LatencyWorker, RelativeLatency
 from stages.prune import ChannelPlan, prune
 from stages.search import SearchProblem
 from stages.search.latency import (
@@ -20,6 +21,7 @@ from stages.search.latency import (
     TimingSetting,
     time_start,
 )
+from stages.search.latency import timer as module
 
 
 def timer(kind: type[CandidateTimer] = CandidateTimer, **settings: object) -> CandidateTimer:
@@ -84,6 +86,21 @@ def test_the_start_of_a_round_is_timed_against_the_original() -> None:
         found = time_start(original, small)
     assert 0 < found.fraction < 3
     assert found.original_seconds > 0
+
+
+def test_the_start_is_the_middle_of_several_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    fractions = iter([0.4, 0.52, 0.5])
+
+    class Clock(LatencyWorker):
+        def relative(self, *given: object, **settings: object) -> RelativeLatency:
+            fraction = next(fractions)
+            return RelativeLatency(fraction * 1e-3, 1e-3, fraction)
+
+    monkeypatch.setattr(module, "LatencyWorker", Clock)
+    with timer() as original, timer() as start:
+        found = time_start(original, start)
+    assert found.fraction == 0.5
+    assert next(fractions, None) is None
 
 
 def smaller(ready: SearchProblem) -> CandidateTimer:
