@@ -35,8 +35,9 @@ from stages.search.tabulate import Tabulation
 Recover = Callable[[Counts, int], float]
 """(counts, seed) -> accuracy of the candidate after recovery, as a fraction."""
 
-Fitter = Callable[[Counts], tuple[Counts, float | None]]
-"""counts -> (counts brought within a measured budget, measured fraction)."""
+Fitter = Callable[[Counts, LossTable | None], tuple[Counts, float | None]]
+"""(counts, the loss table of a strategy that has it) -> (counts brought within a measured budget,
+measured fraction)."""
 
 OnEntry = Callable[[Trial, bool], None]
 """(entry of the loss table, whether it was recorded before)"""
@@ -148,7 +149,7 @@ class _Searches:
         strategy = problem.strategy(name, trials=self.trials, table=table, start=start, seed=seed)
         done = search.run(name, strategy, self.trials)
         leaders = [trial.candidate.counts for trial in finalists(done, settings.finalists)]
-        counts, measured, outcome = _best(problem, leaders, self.fit)
+        counts, measured, outcome = _best(problem, leaders, self.fit, table)
         return StrategyRun(
             strategy=name,
             seed=seed,
@@ -182,7 +183,7 @@ def _cost(problem: SearchProblem, counts: Counts) -> float:
 
 
 def _best(
-    problem: SearchProblem, leaders: Sequence[Counts], fit: Fitter | None
+    problem: SearchProblem, leaders: Sequence[Counts], fit: Fitter | None, table: LossTable | None
 ) -> tuple[Counts, float | None, Outcome]:
     """The leader that scores best in the end: counts, measured latency and outcome.
 
@@ -190,7 +191,7 @@ def _best(
     """
     final = problem.final_evaluator() or problem.evaluator
     # first within the budget, then scored: cutting a little more changes the score
-    fitted = [fit(counts) if fit else (counts, None) for counts in leaders]
+    fitted = [fit(counts, table) if fit else (counts, None) for counts in leaders]
     share = problem.budget.share
     within = [found for found in fitted if found[1] is None or found[1] <= share]
     scored = [(counts, measured, final(counts)) for counts, measured in within or fitted]

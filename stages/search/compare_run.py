@@ -36,11 +36,13 @@ from stages.search.problem import Network, SearchProblem
 from stages.search.results.comparison import StrategyComparison, StrategyRun
 from stages.search.results.finished_runs import FinishedRuns
 from stages.search.results.journal import Journal
+from stages.search.tables.loss_table import LossTable
+from stages.search.tables.resize import resized
 
 Distill = Callable[[nn.Module, nn.Module, Splits, int], float]
 """(cut network, original, splits, seed) -> accuracy on the search split after recovery."""
 
-VERSION = 7
+VERSION = 8
 """Of what finished runs hold; older ones are not continued."""
 
 
@@ -208,8 +210,9 @@ def _fitter(problem: SearchProblem, timer: CandidateTimer | None) -> Fitter | No
         return None
     budget = MeasuredBudget(timer, problem.projector, problem.budget.share)
 
-    def fitted(counts: Counts) -> tuple[Counts, float | None]:
-        nearest = budget.nearest(counts)
+    def fitted(counts: Counts, table: LossTable | None) -> tuple[Counts, float | None]:
+        own = budget if table is None else replace(budget, resize=partial(resized, table))
+        nearest = own.nearest(counts)
         found = counts if nearest is None else nearest
         return found, timer.measure(found).fraction
 

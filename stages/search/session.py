@@ -41,6 +41,7 @@ from stages.search.strategies import CONTROLS
 from stages.search.strategies.base import Strategy
 from stages.search.tables import CONSTANTS as OF_TABLES
 from stages.search.tables.loss_table import LossTable
+from stages.search.tables.resize import resized
 from stages.search.tables.solver import solve
 from stages.search.tabulate import TABLE, Tabulation
 
@@ -119,7 +120,9 @@ class SearchSession:
             strategy = problem.strategy(name, trials=trials, table=table, start=start)
             if name not in CONTROLS:
                 phases[name] = search.run(name, strategy, trials)
-            phases[FINALISTS] = self._finalists(problem, phases[name], search, calibrator.timer)
+            phases[FINALISTS] = self._finalists(
+                problem, phases[name], search, calibrator.timer, table
+            )
         if search.mismatched:
             self.ctx.warn(
                 f"{search.mismatched} recorded trials were not those asked for again, "
@@ -218,6 +221,7 @@ class SearchSession:
         trials: list[Trial],
         search: Search,
         timer: CandidateTimer | None,
+        table: LossTable,
     ) -> list[Trial]:
         """The leaders on more images, so that the plan is not the luckiest of many on few.
 
@@ -226,7 +230,7 @@ class SearchSession:
         evaluator = problem.final_evaluator()
         leaders = [trial.candidate for trial in finalists(trials, self.settings.finalists)]
         if timer is not None and self.settings.latency != "predicted":
-            leaders = self._within_latency(problem, trials, timer)
+            leaders = self._within_latency(problem, trials, timer, table)
         elif evaluator is None or len(leaders) < 2:
             return []
         # another memory: what trials scored on few images says nothing here
@@ -235,10 +239,11 @@ class SearchSession:
         return final.score(FINALISTS, leaders)
 
     def _within_latency(
-        self, problem: SearchProblem, trials: list[Trial], timer: CandidateTimer
+        self, problem: SearchProblem, trials: list[Trial], timer: CandidateTimer, table: LossTable
     ) -> list[Candidate]:
         """Finalists whose measured latency keeps the budget."""
-        budget = MeasuredBudget(timer, problem.projector, problem.budget.share)
+        resize = partial(resized, table)
+        budget = MeasuredBudget(timer, problem.projector, problem.budget.share, resize)
         if self.settings.latency == "measured":
             timely = [trial for trial in ranked(trials) if budget.keeps(trial.candidate)]
             trials = timely or trials

@@ -13,7 +13,16 @@ from stages.search.space.projection import Projector
 TRIES = 4  # corrections of one candidate
 AIM = 0.995  # of the budget, so that the next timing does not miss it by noise
 _CLOSE = 0.97  # of that aim: nearer to the budget is not worth another timing
-CORRECTIONS = 2  # of the table's limit, before a search: the second leaves a few percent
+CORRECTIONS = 3  # of the table's limit, before a search: the last leaves a few percent
+
+
+Resize = Callable[[Projector, Counts], Counts]
+"""(onto another limit, counts (G,)) -> counts (G,) near those that fill it."""
+
+
+def shifted(projector: Projector, counts: Counts) -> Counts:
+    """Counts (G,) of the same distribution: all keep-ratio logits moved alike."""
+    return projector.logits(projector.space.logits(counts))
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,13 @@ class MeasuredBudget:
     Attributes:
         projector: onto the budget as predicted.
         share: the budget, as a fraction of the uncut network's latency.
+        resize: how a candidate becomes smaller or larger.
     """
 
     timer: Timed
     projector: Projector
     share: float
+    resize: Resize = shifted
 
     def corrected(self, solution: Callable[[Projector], Counts]) -> Projector:
         """Onto the limit, in the table's terms, at which `solution` measures within the budget.
@@ -73,11 +84,11 @@ class MeasuredBudget:
         return list(found.values())
 
     def nearest(self, wanted: Counts) -> Counts | None:
-        """The largest candidate of about this distribution that measures within the budget.
+        """The largest candidate near this one that measures within the budget.
 
         None after a few tries that all missed it.
         """
-        space, cost = self.projector.space, self.projector.cost
+        cost, least = self.projector.cost, self.projector.space.least
         limit, counts, best = cost.of(wanted), wanted, None
         for _ in range(TRIES):
             fraction = self.timer.measure(counts).fraction
@@ -88,6 +99,6 @@ class MeasuredBudget:
             if AIM * _CLOSE <= fraction / self.share <= 1:
                 break
             limit *= AIM * self.share / fraction
-            narrower = self.projector.with_limit(max(limit, cost.of(space.least)))
-            counts = narrower.logits(space.logits(wanted))  # from the start, or corrections add up
+            other = self.projector.with_limit(max(limit, cost.of(least)))
+            counts = self.resize(other, wanted)  # from the start, or corrections add up
         return best

@@ -2,6 +2,7 @@
 
 from stages.search.tables.loss_table import LossTable
 from stages.search.tables.measure import RELATIVE, TOLERANCE, measure_table
+from stages.search.tables.resize import resized
 from stages.search.tables.solver import solve
 
 CONSTANTS: dict[str, object] = {
@@ -10,4 +11,4 @@ CONSTANTS: dict[str, object] = {
 }
 """What is no setting and yet shapes the result; kept in `search.json`."""
 
-__all__ = ["CONSTANTS", "LossTable", "measure_table", "solve"]
+__all__ = ["CONSTANTS", "LossTable", "measure_table", "resized", "solve"]

@@ -18,7 +18,7 @@ LEAST = 1e-12  # gain that is no round-off, in the unit of the losses
 
 
 @dataclass(frozen=True)
-class _Moves:
+class Moves:
     """Single changes of one group each: which, to what width, and what that does (n,)."""
 
     group: NDArray[np.int64]
@@ -26,8 +26,9 @@ class _Moves:
     cost: Array
     loss: Array
 
-    def only(self, chosen: NDArray[np.bool_]) -> _Moves:
-        return _Moves(*(values[chosen] for values in vars(self).values()))
+    def only(self, chosen: NDArray[np.bool_]) -> Moves:
+        """Those chosen (n,)."""
+        return Moves(*(values[chosen] for values in vars(self).values()))
 
 
 def exchange(table: LossTable, projector: Projector, counts: Counts) -> Counts:
@@ -39,7 +40,7 @@ def exchange(table: LossTable, projector: Projector, counts: Counts) -> Counts:
 
 def _best(table: LossTable, projector: Projector, counts: Counts) -> Counts | None:
     """Counts after the exchange that gains most; None: none gains."""
-    moves, limit = _moves(table, projector, counts), projector.limit
+    moves, limit = single_moves(table, projector, counts), projector.limit
     nothing = np.zeros(1)
     up, down = moves.only(moves.loss < -LEAST), moves.only(moves.cost < 0)
     # the first narrower move is none, for where there is room
@@ -61,14 +62,14 @@ def _best(table: LossTable, projector: Projector, counts: Counts) -> Counts | No
     return None
 
 
-def _exchanged(space: Space, counts: Counts, up: _Moves, u: int, down: _Moves, d: int) -> Counts:
+def _exchanged(space: Space, counts: Counts, up: Moves, u: int, down: Moves, d: int) -> Counts:
     """Counts (G,) after move u of `up`, and d of `down` unless that is -1."""
     if d >= 0:
         counts = space.moved(counts, down.group[d], down.width[d])
     return space.moved(counts, up.group[u], up.width[u])
 
 
-def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
+def single_moves(table: LossTable, projector: Projector, counts: Counts) -> Moves:
     """Every group 1, 2, 4, 8, … widths wider and narrower, and as wide and narrow as may be."""
     place = np.array(
         [own.searchsorted(kept) for own, kept in zip(table.widths, counts, strict=True)]
@@ -88,7 +89,7 @@ def _moves(table: LossTable, projector: Projector, counts: Counts) -> _Moves:
         for group in np.flatnonzero((counts == 0) != (widths == 0)):  # not the sum of their parts
             moved = projector.space.moved(counts, group, widths[group])
             loss[group] = table(moved) - table(counts)
-        parts.append(_Moves(np.arange(len(counts)), widths, cost, loss))
+        parts.append(Moves(np.arange(len(counts)), widths, cost, loss))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
-    moves = _Moves(*(np.concatenate(column) for column in columns))
+    moves = Moves(*(np.concatenate(column) for column in columns))
     return moves.only(moves.width != counts[moves.group])

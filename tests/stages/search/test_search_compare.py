@@ -92,7 +92,7 @@ def test_two_strategies_without_chance_show_nothing_by_repetition() -> None:
 def test_the_best_is_scored_after_it_was_brought_within_a_measured_budget() -> None:
     ready = problem(trials=4, images=20)
     floors = ready.space.floors
-    found = compare_strategies(ready, ["random"], [0], fit=lambda counts: (floors, 0.25))
+    found = compare_strategies(ready, ["random"], [0], fit=lambda counts, table: (floors, 0.25))
     assert (found.runs[0].counts, found.runs[0].measured) == (tuple(floors.tolist()), 0.25)
     assert found.runs[0].score == ready.final_evaluator()(floors).score
 
@@ -107,7 +107,7 @@ def test_a_leader_above_the_measured_budget_is_not_preferred_for_scoring_better(
             (whole, ready.budget.share + 0.1),
         ]
     )
-    found = compare_strategies(ready, ["random"], [0], fit=lambda counts: next(answers))
+    found = compare_strategies(ready, ["random"], [0], fit=lambda counts, table: next(answers))
     assert found.runs[0].counts == tuple(floors.tolist())
 
 

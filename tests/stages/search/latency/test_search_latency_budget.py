@@ -23,8 +23,10 @@ from stages.search.latency import (
     TimingSetting,
     calibrate,
 )
+from stages.search.latency.measured_budget import shifted
 from stages.search.results import Journal
 from stages.search.space import Projector, Ranking, Space
+from stages.search.tables import LossTable, resized
 
 
 @pytest.mark.parametrize("mode", ["predicted", "hybrid", "measured"])
@@ -120,6 +122,32 @@ def test_strategies_search_within_the_moved_limit(
     tried = [line["latency"] for line in lines if line["phase"] in ("rl", "table", "uniform")]
     assert tried
     assert max(tried) <= document["budget"]["limit"] + 1e-9
+
+
+def test_finalists_are_resized_by_what_the_table_says_of_widths(
+    stage: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(MadeUpTimer):
+        """Slower on all that a strategy asks for than on what the limit was moved by."""
+
+        def _time(self, counts: np.ndarray, seconds: float) -> Measurement:
+            honest = super()._time(counts, seconds)
+            late = len(self.known) >= 42
+            return Measurement(1.2 * honest.fraction, honest.seconds, 1e-3) if late else honest
+
+    resizings = []
+
+    def resizing(table: LossTable, projector: Projector, counts: np.ndarray) -> np.ndarray:
+        found = resized(table, projector, counts)
+        resizings.append((table(found), table(shifted(projector, counts))))
+        return found
+
+    monkeypatch.setattr(calibration, "CandidateTimer", Slow)
+    monkeypatch.setattr("stages.search.session.resized", resizing)
+    ctx = context(tmp_path, budget={"latency": 0.6})
+    stage.run(ctx)
+    assert resizings
+    assert sum(kept for kept, _ in resizings) < sum(lost for _, lost in resizings)
 
 
 def test_a_latency_budget_needs_timings() -> None:
