@@ -147,7 +147,7 @@ def test_finalists_are_resized_by_what_the_table_says_of_widths(
     ctx = context(tmp_path, budget={"latency": 0.6})
     stage.run(ctx)
     assert resizings
-    assert sum(kept for kept, _ in resizings) < sum(lost for _, lost in resizings)
+    assert sum(kept for kept, _ in resizings) <= sum(lost for _, lost in resizings)
 
 
 def test_a_latency_budget_needs_timings() -> None:
