@@ -1,17 +1,20 @@
 """What each residual branch is worth, and what leaving it out buys at batch 1.
 
     python tests/bench/branches.py CONFIG [--set KEY=VALUE]... [--seed 0] [--most 4] [--images N]
+        [--order NAME,NAME]
 
 CONFIG names network, weights and data. Each branch is left out alone, and the layers behind it are
 refitted by least squares; then those that lose least are left out one after another. Accuracy and
 divergence (nats, against the original) are on the search split, latencies by onnxruntime on one
 thread in alternating slots. "table" is what the search's loss table has for a branch, and what it
-predicts for several, in nats as well. With --images, scores are on N of the search images only.
+predicts for several, in nats as well. With --images, scores are on N of the search images only;
+with --order, those branches are left out one after another, and none is looked at alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +87,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=4)
     parser.add_argument("--images", type=int)
+    parser.add_argument("--order", default="")
     given = parser.parse_args()
     config = load_config(find_config(given.config), given.set)
     splits = load_splits(config.data, seed=given.seed)
@@ -94,10 +98,11 @@ def main() -> None:
         refits = BranchRefits.of(model, graph, images)
         moments = Moments(model, graph, images, branches=refits)
         scored = min(given.images or len(splits.search), len(splits.search))
-        report(Bench(model, graph, splits, images, moments, scored), given.most)
+        order = tuple(name for name in given.order.split(",") if name)
+        report(Bench(model, graph, splits, images, moments, scored), given.most, order)
 
 
-def report(bench: Bench, most: int) -> None:
+def report(bench: Bench, most: int, order: tuple[str, ...]) -> None:
     slicer = OnnxSlicer(export_proto(bench.model, bench.images[:1]), bench.graph)
     cost, whole = CostModel(bench.graph), bench.score(bench.model)
     print(f"original: {whole.accuracy:.2%}")
@@ -110,7 +115,7 @@ def report(bench: Bench, most: int) -> None:
             cut, seen, fitted = bench.without(drop)
             if len(drop) == 1:
                 table[drop[0]] = max(seen.divergence, 0.0)
-            predicted = sum(table[name] ** 0.5 for name in drop) ** 2
+            predicted = sum(table.get(name, math.nan) ** 0.5 for name in drop) ** 2
             # twice, of which the less flattering
             times = [worker.relative(slicer.slice_bytes({}, drop), min_time=1.0) for _ in range(2)]
             found = max(times, key=lambda one: one.fraction)
@@ -124,9 +129,12 @@ def report(bench: Bench, most: int) -> None:
             )
             return fitted.divergence
 
-        for branch in bench.graph.removable:
-            alone[branch] = line((branch,))
-        order = tuple(sorted(alone, key=lambda name: alone[name]))
+        if order:
+            line(order[:1])
+        else:
+            for branch in bench.graph.removable:
+                alone[branch] = line((branch,))
+            order = tuple(sorted(alone, key=lambda name: alone[name]))
         for count in range(2, min(most, len(order)) + 1):
             line(order[:count])
 
