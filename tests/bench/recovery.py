@@ -4,10 +4,11 @@ distillation, and these from the reconstructed start; over several seeds.
     python tests/bench/recovery.py CONFIG [--set KEY=VALUE]... [--seeds 3] [--out FILE]
 
 CONFIG names network, weights and data, and `distill.*` the budget and arithmetic, the same for
-every row. The cut is uniform with L2 importance, to the fraction in `search.budget.macs`. Every
-choice is made on the search split; the table is of the test split, which is opened once a row, at
-the end. A seed decides the images for batch-norm statistics and reconstruction, the order of the
-batches and their augmentation; network, cut and splits stay the same.
+every row. The cut is uniform with L2 importance, to the fraction in `search.budget.macs`, in
+multiples of `search.align`, or of 8 where that is auto. Every choice is made on the search split;
+the table is of the test split, which is opened once a row, at the end. A seed decides the images
+for batch-norm statistics and reconstruction, the order of the batches and their augmentation;
+network, cut and splits stay the same.
 
 Each row that is done goes into FILE (artifacts/recovery-CONFIG.json): killed and typed again, the
 rest is done. Rows of other settings, weights, images or torch are never taken over.
@@ -70,6 +71,12 @@ def uniform_plan(graph: ChannelGraph, fraction: float, align: int) -> ChannelPla
         if costs.macs(plan.counts()) <= fraction * costs.macs():
             return plan
     sys.exit(f"no uniform plan leaves {fraction:.0%} of the MACs")
+
+
+def widths(config: Config) -> int:
+    """What layers' widths are multiples of."""
+    align = config.search.align
+    return 8 if align == "auto" else align
 
 
 def trainer(
@@ -200,7 +207,7 @@ def main() -> None:
         splits = load_splits(config.data, seed=config.seed).to(device)
         test = load_test(config.data).to(device)
         graph = trace(teacher, splits.train.take(2, seed=0)[0])
-        plan = uniform_plan(graph, config.search.budget.macs or 0.5, config.search.align)
+        plan = uniform_plan(graph, config.search.budget.macs or 0.5, widths(config))
         section, card = config.distill, describe(config.data)
         path = options.out or Path("artifacts") / f"recovery-{file.stem}.json"
         rows = rows_file(path, config, plan)
