@@ -52,8 +52,8 @@ lint: setup      ## ruff, and types
 	$(BIN)/mypy
 
 bench: setup     ## our speed against the usual alternatives, ratios in one run
-	@for script in tests/bench/*_vs_*.py tests/bench/loader.py tests/bench/candidates.py; do \
-	  test -f $$script || continue; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in slicing_vs_export trace_prune_vs_torch_pruning loader candidates; do \
+	  echo "== $$script"; $(BIN)/python tests/bench/$$script.py || exit 1; done
 
 breadth: setup   ## every CNN of torchvision, and of timm where installed: traced, cut, compared
 	$(BIN)/python tests/bench/breadth.py $(BREADTH)
