@@ -81,7 +81,7 @@ def _search_reads(config: Config, parts: Parts) -> Parts:
 STAGES = (
     Stage(
         "pretrain",
-        "train the base network, or adopt given weights",
+        "train the original network, or adopt given weights",
         sections=("model", "pretrain"),
         uses_data=True,
         uses_files=True,

@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 _Files = Annotated[
     list[Path],
-    typer.Argument(metavar="A.onnx [B.onnx ...]", help="The base, then what is timed against it."),
+    typer.Argument(
+        metavar="A.onnx [B.onnx ...]", help="A file, then those that are timed against it."
+    ),
 ]
 _Batch = Annotated[
     list[Any] | None,

@@ -29,7 +29,9 @@ _Run = Annotated[
 ]
 _MaxAccuracyDrop = Annotated[
     float | None,
-    typer.Option(metavar="PTS", min=-100, max=100, help="Most points of test accuracy lost."),
+    typer.Option(
+        metavar="PTS", min=-100, max=100, help="Most points of test accuracy that may be lost."
+    ),
 ]
 _MinAccuracy = Annotated[
     float | None, typer.Option(metavar="FRACTION", min=0, max=1, help="Least test accuracy.")

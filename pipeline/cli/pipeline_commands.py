@@ -69,7 +69,7 @@ def run(
         ),
     ] = False,
 ) -> dict[str, Any]:
-    """Run CONFIG from trace to report; typing it again resumes, and re-runs only what changed."""
+    """Run all stages of CONFIG; typing it again resumes, and re-runs only what changed."""
     from pipeline.cli import running
     from pipeline.config.load import find_config, load_config
 

@@ -54,7 +54,11 @@ _Trials = Annotated[
     int | None, typer.Option("--trials", min=1, help="Evaluations each; default search.trials.")
 ]
 _Distill = Annotated[
-    bool, typer.Option("--distill/--no-distill", help="Also recover each one's best.")
+    bool,
+    typer.Option(
+        "--distill/--no-distill",
+        help="Also recover the best of each, for distill.epochs, or 5 where that is auto.",
+    ),
 ]
 _DistillSeeds = Annotated[
     int | None,
@@ -131,8 +135,8 @@ def compare(
     run_dir: _RunDir = None,
     sets: SetOption = None,
 ) -> dict[str, Any]:
-    """Equal evaluations for every strategy and seed; spread, paired intervals, and "not shown" when
-    it is not.
+    """Give every strategy and seed the same number of evaluations, and print one table with
+    spreads and paired intervals; a difference whose interval includes 0 is "not shown".
 
     Accuracies are on the search split. Typing the same command again continues where it stopped.
     """

@@ -59,7 +59,7 @@ _Against = Annotated[
     typer.Option(
         "--against",
         metavar="FILE.onnx",
-        help="Benchmark: one more file timed against the base.",
+        help="Benchmark: one more file timed against the original; repeatable.",
     ),
 ]
 _TrustCode = Annotated[

@@ -39,7 +39,7 @@ class AugmentConfig(Section):
     flip: bool = True
     """Whether half of the images are mirrored left to right; not for digits or text."""
     cutout: int = Field(0, ge=0, le=512)
-    """Side in pixels of one square an image that is blanked; 0: none."""
+    """Side in pixels of the square that is blanked in every image; 0: none."""
     mixup: float = Field(0.0, ge=0, le=10)
     """Parameter of Beta(a, a) for blending pairs of images; 0: none."""
 
@@ -58,7 +58,7 @@ class TrainingSection(Section):
     schedule: Literal["cosine", "linear"] = "cosine"
     """How the learning rate falls to zero after the warm-up."""
     ema: float = Field(0.0, ge=0, lt=1)
-    """Decay a step of the averaged weights that are scored and kept, such as 0.998; 0: the
+    """Decay per step of the averaged weights that are scored and kept, such as 0.998; 0: the
     plain weights."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of the training images."""
@@ -68,7 +68,7 @@ class TrainingSection(Section):
 
 
 class PretrainConfig(TrainingSection):
-    """Training of the base network when `model.weights` is not given."""
+    """Training of the original network where `model.weights` is not given."""
 
     epochs: int = Field(30, ge=1, le=2000)
     """Passes over the train split."""
@@ -116,11 +116,11 @@ class ReconstructConfig(Section):
     """Images of the train split that the layers are fitted on, a quarter of them held out; 0 leaves
     the network as it was cut."""
     memory_mb: int = Field(4096, ge=64, le=1 << 20)
-    """Memory it may take, about, in MiB; of more images than fit, only the first are used."""
+    """Memory it may take, about, in MiB; where the images do not fit, only the first are used."""
 
 
 class DistillConfig(TrainingSection):
-    """Recovery of accuracy: teacher is the base network, student the pruned one."""
+    """Recovery of accuracy: teacher is the original network, student the pruned one."""
 
     mode: Literal["distill", "finetune", "bn_only"] = "distill"
     """Learn from teacher and labels, from the labels alone, or only fit the batch-norm
@@ -143,7 +143,7 @@ class DistillConfig(TrainingSection):
 
 
 class ExportConfig(Section):
-    """ONNX file of base and final network, and their parity with PyTorch."""
+    """ONNX files of original and final network, and their parity with PyTorch."""
 
     opset: int | None = Field(None, ge=13, le=30)
     """ONNX operator-set version; absent: the exporter's recommended one."""
@@ -160,7 +160,7 @@ class ExportConfig(Section):
 
 
 class QuantizeConfig(Section):
-    """INT8 files of base and final network: the scheme that is measured to be fast and accurate
+    """INT8 files of original and final network: the scheme that is measured to be fast and accurate
     here, or none, with the reason.
     """
 
@@ -184,7 +184,7 @@ class QuantizeConfig(Section):
     original network, where it costs more than `max_accuracy_drop` without; batches, augmentation
     and loss are those of `distill`."""
     qat_lr: float = Field(0.002, gt=0, le=10)
-    """Peak learning rate of these."""
+    """Peak learning rate of the `qat_epochs`."""
 
 
 class BenchmarkConfig(Section):
@@ -207,10 +207,10 @@ class BenchmarkConfig(Section):
     allow_fallback: bool = False
     """Go on when the provider leaves convolutions to the CPU, instead of exit 4."""
     profile: bool = True
-    """Profile both files node by node, and once a machine time convolutions by width, to say
+    """Profile both files node by node and, once on each machine, time convolutions by width, to say
     where the time went."""
     against: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Further ONNX files timed against the base by the same protocol: paths relative to the
+    """Further ONNX files timed against the original by the same protocol: paths relative to the
     current folder."""
 
 
@@ -238,10 +238,11 @@ class Config(Section):
     """Seeds splits, initialisation, data order and search."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")
     """What torch computes on: auto, which is the GPU where torch sees one, cpu, cuda, or cuda:1 and
-    so on. Files are the same wherever they were computed; onnxruntime's providers are set apart."""
+    so on. Any device reads what another wrote. onnxruntime's execution providers are settings of
+    their own, such as `benchmark.provider`."""
     rounds: int = Field(1, ge=1, le=20)
-    """How often search, prune and distill are repeated, the budget shared out geometrically; 1:
-    all in one cut."""
+    """How often the stages from trace to distill are repeated, the budget shared out geometrically;
+    1: all in one cut."""
     model: ModelConfig = ModelConfig()
     """The network."""
     data: DataConfig = DataConfig()

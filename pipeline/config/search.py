@@ -13,8 +13,8 @@ BUDGETS = ("macs", "params", "latency", "latency_ms", ACCURACY_DROP)
 
 
 class Budget(Section):
-    """What the small network may cost, as a fraction of the base, or how much accuracy it may lose;
-    exactly one key, `of` and `before_recovery` aside.
+    """What the small network may cost, as a fraction of the original, or how much accuracy it may
+    lose; exactly one key, `of` and `before_recovery` aside.
     """
 
     macs: Fraction | None = None
@@ -23,18 +23,19 @@ class Budget(Section):
     """Parameters."""
     latency: Fraction | None = None
     """Latency in onnxruntime at `search.latency_batch`, `_threads` and `_provider`: what the small
-    network takes at `search.precision`, as a fraction of what the base takes in fp32."""
+    network takes at `search.precision`, as a fraction of what the original takes in fp32."""
     latency_ms: float | None = Field(None, gt=0, le=1e6)
-    """The same in milliseconds instead of as a fraction."""
+    """The same as `latency`, in milliseconds instead of as a fraction."""
     accuracy_drop: float | None = Field(None, gt=0, lt=100)
     """Percentage points of accuracy on the search split that it may lose: the cheapest network
     within it is looked for. `pipeline run` checks that after distillation and goes back to the
     search up to twice, with less or more allowed before it."""
     before_recovery: float | None = Field(None, gt=0, lt=100)
-    """Points that a reconstructed network may lack before distillation. Absent:
-    twice `accuracy_drop`, or once where no training follows, until `pipeline run` knows better."""
+    """With `accuracy_drop`: points that a reconstructed network may lack before distillation.
+    Absent: twice `accuracy_drop`, or just that where no training follows, which `pipeline run`
+    adjusts."""
     of: Literal["latency", "macs", "params"] | None = None
-    """What is cheap then; absent: latency."""
+    """With `accuracy_drop`: what is to be small; absent: latency."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Budget:
@@ -94,9 +95,9 @@ class PolicyConfig(Section):
     extreme: float = Field(4.0, gt=0, le=8)
     """Largest logit, and with a minus the smallest, that one group is changed to."""
     anywhere: float = Field(1.0, gt=0, le=8)
-    """Spread of candidates drawn from anywhere."""
+    """Spread of candidates drawn far from the best, around the uniform distribution."""
     anywhere_first: int = Field(0, ge=0, le=10_000)
-    """How many of those the first batch holds."""
+    """Candidates of the kind of `anywhere` in the first batch."""
 
 
 class EvolutionConfig(Section):
@@ -112,25 +113,25 @@ class EvaluationConfig(Section):
     """How a candidate is scored: rungs first, then a few steps of distillation."""
 
     rungs: tuple[Annotated[int, Field(ge=2, le=1_000_000)], ...] = (64, 256)
-    """Images of every rung: looks from which only some candidates are promoted to the next. Without
-    distillation behind them, those of less than a quarter of the images are left out."""
+    """Images of every rung, from which only some candidates are promoted to the next. Where no
+    distillation follows, rungs of less than a quarter of the images are left out."""
     # with `promote` 1/4 every rung costs as much: four times the images of a quarter
     rung_shares: tuple[Fraction, ...] = (1 / 16, 1 / 4)
-    """Share of `search.images` that each rung takes where that is more."""
+    """Share of `search.images` that each rung takes where that is more than `rungs` says."""
     promote: Fraction = 0.25
     """Share of the candidates that is promoted from a rung."""
     window: int = Field(32, ge=1, le=1_000_000)
     """Latest candidates that a rung's threshold is drawn from."""
     lookahead: int = Field(8, ge=1, le=1_000_000)
-    """Next candidates over which a share that was missed is made up for."""
+    """Where more or fewer than `promote` were promoted so far, the next so many make up for it."""
     step_images: int = Field(64, ge=2, le=8192)
     """Images of a step of distillation."""
     lr: float = Field(0.02, gt=0, le=10)
-    """Learning rate of those steps: SGD with Nesterov momentum 0.9."""
+    """Learning rate of the steps of distillation: SGD with Nesterov momentum 0.9."""
     warmup: int = Field(5, ge=1, le=100_000)
-    """Steps in which it rises linearly."""
+    """Steps of distillation in which the learning rate rises linearly."""
     temperature: float = Field(2.0, gt=0, le=100)
-    """Softening of original and candidate outputs in those steps."""
+    """Softening of the outputs of original and candidate in the steps of distillation."""
     final_images: int = Field(4, ge=1, le=1000)
     """Finalists are scored on up to this many times `search.images`."""
     final_steps: int = Field(2, ge=1, le=1000)
@@ -147,7 +148,7 @@ class TableConfig(Section):
     """Losses of every group at several widths, the others being whole."""
 
     images: int = Field(256, ge=2, le=1_000_000)
-    """Images of the search split that they are measured on."""
+    """Images of the search split that the losses are measured on."""
     widths: int = Field(8, ge=1, le=1000)
     """Most widths of a group that are measured; the others are interpolated."""
 
@@ -161,18 +162,18 @@ class SearchConfig(Section):
     """What proposes candidates: a learned policy, the solution of the loss tables, RL-Pruner's
     policy as published, CMA-ES, chance, or no search at all."""
     budget: Budget = Budget(macs=0.5)
-    """What the pruned network may cost, as a fraction of the base, or may lose."""
+    """What the pruned network may cost, as a fraction of the original, or may lose."""
     trials: int = Field(100, ge=1, le=100_000)
     """Candidates scored."""
     align: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
-    """Widths are multiples of this, for runtimes block channels; auto measures once what pays
-    on this machine. A number makes plans the same on every machine."""
+    """Widths are multiples of this, since runtimes work on blocks of channels; auto measures once
+    which multiple pays on this machine. A number makes plans the same on every machine."""
     min_keep: float = Field(0.1, gt=0, le=1)
     """Least share of a group's channels that is kept, rounded up to the alignment."""
     branches: bool = False
     """Whether residual branches may go altogether, as if `min_keep` did not hold for them."""
     images: int = Field(1000, ge=10, le=1_000_000)
-    """Images of the search split that score a candidate."""
+    """Images of the search split on which a candidate is scored."""
     fit_images: int = Field(512, ge=2, le=1_000_000)
     """Images of the train split that rank channels and to which a candidate's weights, or its
     batch-norm statistics, are fitted."""
@@ -180,8 +181,8 @@ class SearchConfig(Section):
     """How important a channel is; decides which of a group's channels stay. obs: what is lost
     without it once the others have made up for it."""
     score: Literal["divergence", "likelihood", "accuracy"] = "divergence"
-    """What a candidate is scored by: closeness to the base network's outputs, log-likelihood,
-    or accuracy."""
+    """What a candidate is scored by: closeness to the original's outputs, log-likelihood, or
+    accuracy."""
     reconstruct: bool = True
     """Whether a candidate gets weights by least squares before its score; if not, its batch-norm
     statistics are re-estimated."""
@@ -190,12 +191,13 @@ class SearchConfig(Section):
     halving: bool = True
     """Successive halving: only candidates promoted from the rungs are trained and scored."""
     finalists: int = Field(5, ge=1, le=1000)
-    """Best candidates scored once more, with the warm start, on more images after more steps."""
+    """Best candidates, which are scored once more, with the warm start, on more images and after
+    more steps."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that score candidates; more than 1 gives each one thread."""
     latency: Literal["predicted", "hybrid", "measured"] = "hybrid"
-    """For latency budgets: trust the table fitted to this machine, time the finalists too, or
-    time every candidate."""
+    """For latency budgets: `predicted` trusts the table fitted to this machine, `hybrid` times the
+    finalists too, `measured` every candidate."""
     precision: Literal["fp32", "int8", "auto"] = "fp32"
     """Precision in which candidates are timed, and for which `align: auto` is measured. auto: int8
     where INT8 is measured faster than fp32 here, `quantize.mode` is not off and INT8 alone does not
@@ -203,11 +205,11 @@ class SearchConfig(Section):
     latency_samples: int = Field(40, ge=10, le=10_000)  # two a fold of the table's fit, at least
     """Candidates timed to fit the latency table."""
     latency_batch: int = Field(1, ge=1, le=65536)
-    """Images per inference when latency is the budget."""
+    """Images per inference, where latency is the budget."""
     latency_threads: int = Field(1, ge=0, le=1024)
-    """Intra-op threads then; 0 means all cores."""
+    """Intra-op threads, where latency is the budget; 0: all cores."""
     latency_provider: str = "CPUExecutionProvider"
-    """Execution provider then."""
+    """Execution provider, where latency is the budget."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How candidates are scored."""
     table: TableConfig = TableConfig()

@@ -8,7 +8,7 @@ commit:
         pretrain/  model.json  model.safetensors  data.json  manifest.json
         trace/     graph.json  manifest.json
         ...
-        round-1/   trace/ search/ prune/ distill/    only with `rounds` above 1
+        round-1/   trace/ … distill/  only with `rounds` above 1
 """
 
 from __future__ import annotations

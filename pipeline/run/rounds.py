@@ -1,5 +1,5 @@
-"""Rounds: the stages between the base model and the final one, repeated, each time on what the
-round before left. No other module knows that a run may have several.
+"""Rounds: the stages between the original network and the final one, repeated, each time on what
+the round before left. No other module knows that a run may have several.
 
 `rounds: 3` makes this chain; the last round lies in the ordinary folders, so that whatever follows
 is as for one:

@@ -1,4 +1,4 @@
-"""The trace stage: base model in, channel groups out."""
+"""The trace stage: original network in, channel groups out."""
 
 from __future__ import annotations
 

@@ -25,6 +25,9 @@ Generated from `pipeline/cli/`. Every command also takes:
 | `--verbose`, `-v` | print more about what is going on |
 | `--help`, `-h` | print what the command takes |
 
+`rlp --version` prints the version. After `rlp` alone, `--install-completion` lets tab complete
+commands, runs and configs.
+
 Data goes to stdout, progress and hints to stderr. Every JSON document also has `ok`, `exit_code`
 and `error` (null, or `message`, `hint` and `details`). The
 [exit codes](troubleshooting.md#exit-codes) are a contract.
@@ -70,7 +73,8 @@ def _placeholder(param: Any) -> str:
 
 def _option(param: Any) -> tuple[str, str]:
     names = "/".join([*param.opts, *param.secondary_opts])
-    word = "" if param.is_flag else param.metavar or param.name.rpartition("_")[2].upper()
+    named = param.name.rpartition("_")[2].upper() if param.metavar is None else param.metavar
+    word = "" if param.is_flag else named
     # An option with a default of its own says so; flags and lists do not need to.
     shown = param.default not in (None, "") and not param.is_flag
     help_text = f"{param.help} Default `{param.default}`." if shown else param.help
