@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image
 
 
@@ -51,10 +52,12 @@ def _coloured() -> dict[str, bytes]:
     palette = rgb().quantize(32)
     clear = pattern(61, 40, 4)
     half = pattern(61, 40, 2)
-    return {
+    found = {}
+    if int(PIL.__version__.partition(".")[0]) >= 13:  # earlier ones cannot read what they wrote
+        found["ycbcr tiff"] = encoded(rgb().convert("YCbCr"), "TIFF")
+    return found | {
         "cmyk jpeg": encoded(rgb().convert("CMYK"), "JPEG"),
         "cmyk tiff": encoded(rgb().convert("CMYK"), "TIFF"),
-        "ycbcr tiff": encoded(rgb().convert("YCbCr"), "TIFF"),
         "palette": encoded(palette, "PNG"),
         "palette of two": encoded(rgb().quantize(2), "PNG"),
         "palette with transparency": encoded(palette, "PNG", transparency=3),
