@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,33 +115,23 @@ def bench(
     checked = check_files(files, settings, given, allow_different=allow_different)
     bench_views.show_checked(checked)
     protocol = Protocol(min_seconds=min_seconds, min_runs=min_runs)
-    repeat = Command(
-        *("bench", *map(str, files)),
-        *bench_options.typed("--batch", [",".join(map(str, images_a_call))] if batch else None),
-        *bench_options.typed("--threads", [",".join(map(str, thread_counts))] if threads else None),
-        *bench_options.typed("--shape", shape),
-        *bench_options.given(
-            {"--provider": (provider, "cpu")},
-            {
-                "--static": static,
-                "--allow-fallback": allow_fallback,
-                "--allow-different": allow_different,
-            },
-        ),
-        *("--min-seconds", f"{4 * min_seconds:g}"),
-    )
     timed = _timed(files, checked, protocol, given, allow_fallback)
     alone = [row for numbers, found in timed for row in _alone(numbers, found, checked)]
-    compared = [
-        (files[number], found.between(0, at))
-        for numbers, found in timed
-        for at, number in enumerate(numbers)
-        if at
-    ]
+    compared = _against_the_first(files, timed)
     rows = [item.to_dict() for _, found in compared for item in found]
     why = _why(files[0], compared, given)
+    flags = {
+        "--static": static,
+        "--allow-fallback": allow_fallback,
+        "--allow-different": allow_different,
+    }
+    lists = {
+        "--batch": _commas(images_a_call) if batch else None,
+        "--threads": _commas(thread_counts) if threads else None,
+        "--shape": shape,
+    }
     bench_views.show_files(alone)
-    bench_views.show_settings(rows, repeat)
+    bench_views.show_settings(rows, _longer(files, lists, provider, flags, min_seconds))
     for item in why:
         bench_views.show_why(item)
     return {
@@ -151,6 +141,40 @@ def bench(
         "why": why,
         "machine": fingerprint(),
     }
+
+
+def _commas(numbers: Sequence[int]) -> list[str]:
+    return [",".join(map(str, numbers))]
+
+
+def _longer(
+    files: Sequence[Path],
+    lists: Mapping[str, Sequence[str] | None],
+    provider: str,
+    flags: Mapping[str, bool],
+    min_seconds: float,
+) -> Command:
+    """The command as it was typed, for four times as long: what a busy machine calls for.
+
+    Args:
+        lists: options that may be given several times, by name; None or empty: not given.
+    """
+    typed = [word for name, texts in lists.items() for word in bench_options.typed(name, texts)]
+    given = bench_options.given({"--provider": (provider, "cpu")}, flags)
+    seconds = ("--min-seconds", f"{4 * min_seconds:g}")
+    return Command("bench", *map(str, files), *typed, *given, *seconds)
+
+
+def _against_the_first(
+    files: Sequence[Path], timed: Sequence[tuple[list[int], TimedFiles]]
+) -> list[tuple[Path, list[Comparison]]]:
+    """Every other file with its comparisons, one a setting, in the order in which they ran."""
+    return [
+        (files[number], found.between(0, at))
+        for numbers, found in timed
+        for at, number in enumerate(numbers)
+        if at
+    ]
 
 
 def _timed(
