@@ -87,12 +87,7 @@ def quantize_onnx(
         else:
             found = _without_training(bench, calibration, images, search, search_images, allowance)
             start = found.start(bench) if found.wants_training(allowance) else None
-        untrained = ""
-        if train and start:
-            try:
-                found.best = retrained(bench, start, train, allowance)
-            except Unsupported as refusal:
-                untrained = f"; {refusal}"
+        untrained = _train(bench, found, start, train, allowance)
         if found.best is None:
             why = f"INT8 could not be made of it: {bench.refusals[-1]}"
             report = _none(bench, found.tried, why)
@@ -103,10 +98,7 @@ def quantize_onnx(
             report = replace(report, calibration=start.calibration)
         if mode == INT8 and report.chosen == FP32:
             _insist(report)
-        data = found.best.graph.model
-        digest = write_bytes(out, data, check=partial(check_file, label=str(out)))
-        facts = {"name": out.name, "sha256": digest, "bytes": len(data), "opset": bench.opset}
-        return replace(report, file=facts)
+        return replace(report, file=_written(out, found.best.graph.model, bench.opset))
 
 
 @dataclass
@@ -159,6 +151,23 @@ def _without_training(
     found = _Found(None, [one.tried for one in speeds])
     _find_best(bench, speeds, allowance, found)
     return found
+
+
+def _train(
+    bench: Workbench,
+    found: _Found,
+    start: Start | None,
+    train: Train | None,
+    allowance: Allowance,
+) -> str:
+    """Let the best be what training makes of `start`; what the report says where it cannot be."""
+    if train is None or start is None:
+        return ""
+    try:
+        found.best = retrained(bench, start, train, allowance)
+    except Unsupported as refusal:
+        return f"; {refusal}"
+    return ""
 
 
 def speeds_of_schemes(bench: Workbench, schemes: Sequence[Scheme]) -> list[Candidate]:
@@ -268,6 +277,12 @@ def _report(
         tried=(*tried, final),
         **_facts(bench),
     )
+
+
+def _written(out: Path, model: bytes, opset: int) -> dict[str, Any]:
+    """Write the INT8 file; what the report says of it."""
+    digest = write_bytes(out, model, check=partial(check_file, label=str(out)))
+    return {"name": out.name, "sha256": digest, "bytes": len(model), "opset": opset}
 
 
 def _none(bench: Workbench, tried: Sequence[Tried], reason: str) -> QuantizeReport:
