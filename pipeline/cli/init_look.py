@@ -40,7 +40,7 @@ from stages.search.space.space import Space
 if TYPE_CHECKING:
     from pipeline.data.card import DataCard
 
-AS_THEY_ARE = None
+_AS_THEY_ARE = None
 _ALIGNS = (8, 4, 2, 1)
 _SIDES = (32, 48, 64, 96, 128, 160, 192, USUAL_SIZE, 256, 299)
 _SCORED, _LOOKED_AT = 256, 8  # images
@@ -56,9 +56,9 @@ def look(config: Config, folder: Path) -> Seen:
     Raises:
         RlpError: of any kind; what a run would say to these images or this network.
     """
-    stored = stored_images(config)
+    stored = _stored_images(config)
     said: list[str] = []
-    model = network(config, stored.channels, stored.classes, folder, said.append)
+    model = _network(config, stored.channels, stored.classes, folder, said.append)
     native = getattr(model, "pretrained_cfg", None)  # as timm's networks have it
     native = native if isinstance(native, dict) else {}
     given = config.data.image_size
@@ -67,7 +67,7 @@ def look(config: Config, folder: Path) -> Seen:
     config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": side})})
     card = describe(config.data)
     scores, normalisation = _normalised(model, config, card, native)
-    graph = traced(
+    graph = _traced(
         fold_standardised_weights(model, torch.zeros(2, *card.image_shape)), config, card
     )
     if not graph.prunable:
@@ -77,7 +77,7 @@ def look(config: Config, folder: Path) -> Seen:
             hint="name a convolutional classifier; docs/troubleshooting.md says what is cut",
         )
     costs = CostModel(graph)
-    forward, step = speed(model.to(device_for(config.device)), card.image_shape)
+    forward, step = _speed(model.to(device_for(config.device)), card.image_shape)
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     return Seen(
         card, stored, side, graph, costs.macs(), costs.params(), _smallest(graph, config, costs),
@@ -95,16 +95,16 @@ def looked_at(config: Config, card: DataCard, folder: Path) -> LookedAt:
         RlpError: of any kind; what a run would say to this network.
     """
     said: list[str] = []
-    model = network(config, card.in_channels, card.num_classes, folder, said.append)
+    model = _network(config, card.in_channels, card.num_classes, folder, said.append)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(_LOOKED_AT, *card.image_shape, generator=generator)
     odd = look_at(model, noise, card.num_classes)
-    graph = traced(fold_standardised_weights(model, noise[:2]), config, card)
-    timed = speed(model.to(device_for(config.device)), card.image_shape)
+    graph = _traced(fold_standardised_weights(model, noise[:2]), config, card)
+    timed = _speed(model.to(device_for(config.device)), card.image_shape)
     return LookedAt(model, graph, timed, (*said, *odd))
 
 
-def traced(model: nn.Module, config: Config, card: DataCard) -> ChannelGraph:
+def _traced(model: nn.Module, config: Config, card: DataCard) -> ChannelGraph:
     """What the stage trace of a run will find."""
     with tempfile.TemporaryDirectory() as temporary:
         out, work, saved = (Path(temporary) / name for name in ("out", "work", "model"))
@@ -126,7 +126,7 @@ def _smallest(graph: ChannelGraph, config: Config, costs: CostModel) -> dict[int
     return found
 
 
-def stored_images(config: Config) -> Stored:
+def _stored_images(config: Config) -> Stored:
     """Headers of every image, no pixels."""
     source = open_source(config.data)
     sizes: Counter[Size] = Counter()
@@ -152,7 +152,7 @@ def usable_sides(
     else what the weights were trained at, or the largest usual side that loses no pixels.
     """
     if stored.uniform:
-        yield AS_THEY_ARE
+        yield _AS_THEY_ARE
         first = stored.middle + 1
     else:
         trained = (native.get("input_size") or (3, USUAL_SIZE))[-1] if weights else USUAL_SIZE
@@ -164,7 +164,7 @@ def usable_sides(
     yield from (side for side in _SIDES if side > first)
 
 
-def network(
+def _network(
     config: Config, channels: int, classes: int, folder: Path, say: Callable[[str], None]
 ) -> nn.Module:
     """The network with its weights, as the first stage builds it.
@@ -259,7 +259,9 @@ def _row(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1)
 
 
-def speed(model: nn.Module, shape: tuple[int, int, int], batch: int = TIMED) -> tuple[float, float]:
+def _speed(
+    model: nn.Module, shape: tuple[int, int, int], batch: int = TIMED
+) -> tuple[float, float]:
     """Seconds an image of inference, and of a training step; other work on the machine only adds to
     them, so the best of some counts.
     """

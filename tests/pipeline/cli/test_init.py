@@ -233,7 +233,7 @@ def test_memory_that_runs_out_is_no_bug(
     def full(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(init_look, "speed", full)
+    monkeypatch.setattr(init_look, "_speed", full)
     done = rlp("init", "--model", "own_init_nets.py:small", "--data", "images")
     assert done.code == 4
     assert "out of memory" in done.err
