@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, RenderHook
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.segment import ControlType, Segment, Segments
 from rich.table import Column, Table
 
 from pipeline.errors import RlpError
@@ -205,6 +206,40 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
+def _codes(text: str) -> Segments:
+    return Segments([Segment(text, None, [(ControlType.CLEAR,)])])  # any control: it has no width
+
+
+# of the line below on, for some terminals keep in their history what is erased from the first on
+_ERASE_BELOW = _codes("\x1b7\x1b[B\x1b[J\x1b8")
+# cut, not folded, where the terminal has become narrower and has not told us yet
+_CUT, _CUT_NO_MORE = _codes("\x1b[?7l"), _codes("\x1b[?7h\r")
+
+
+class _Bar(Progress, RenderHook):
+    """A live bar, one line as wide as the terminal, that leaves the cursor at its beginning.
+
+    A terminal that is made narrower folds the line, and Rich, which goes up by the lines it wrote,
+    would leave the upper ones for good. The cursor stays with the character that it is on: from the
+    beginning of the line, all that it was folded to lies below and can be erased.
+    """
+
+    def start(self) -> None:
+        super().start()
+        self.console.push_render_hook(self)  # behind that of Rich, which adds the bar
+        self.refresh()
+
+    def stop(self) -> None:
+        self.console.pop_render_hook()
+        super().stop()
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        if not self.console.is_interactive:  # Rich draws no bar there either
+            return renderables
+        *above, bar = renderables
+        return [_ERASE_BELOW, *above, _CUT, bar, _CUT_NO_MORE]
+
+
 _CUT_SHORT = Column(ratio=3, no_wrap=True, overflow="ellipsis")
 
 
@@ -234,7 +269,7 @@ class RunWatcher:
         global _live
         if mode == "human" and sys.stderr.isatty():
             self.close()
-            _live = Progress(
+            _live = _Bar(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),  # on here unless told otherwise
                 BarColumn(bar_width=None, table_column=Column(ratio=1, max_width=24, min_width=8)),
