@@ -124,23 +124,11 @@ class Planner:
         selection: Selection,
         chosen: bool,
     ) -> Step:
-        try:
-            manifest = read_manifest(self.run, stage.name)
-            damage = (
-                damaged_outputs(self.run, stage.name, manifest, self.hashes) if manifest else {}
-            )
-        except ArtifactError as error:
-            manifest, damage = None, {"changed": error.message}
+        manifest, damage = self._found(stage)
         forced = stage.name in selection.force
         if "changed" in damage and chosen and not forced:
-            return Step(
-                stage,
-                "blocked",
-                damage["changed"],
-                None,
-                manifest,
-                Hint.rerun(stage.name, self.run),
-            )
+            again = Hint.rerun(stage.name, self.run)
+            return Step(stage, "blocked", damage["changed"], None, manifest, again)
         makers = {source.place for source in stage.input_sources.values()}
         waiting = [s.name for s in self.stages if s.name in makers and s.name not in made]
         verb: Action = "run" if chosen else "skip"
@@ -148,20 +136,7 @@ class Planner:
             upstream = earlier[waiting[0]]
             if upstream.action in ("blocked", "skip"):
                 root = earlier[upstream.blocked_by or upstream.stage.name]
-                reason = f"needs {root.stage.name}: {root.reason}"
-                comes_first = Hint.command(
-                    "stage", upstream.stage.name, "--run", str(self.run), says="comes first"
-                )
-                hint = upstream.hint or comes_first
-                return Step(
-                    stage,
-                    "blocked" if chosen else "skip",
-                    reason,
-                    None,
-                    manifest,
-                    hint,
-                    root.stage.name,
-                )
+                return self._blocked_by(upstream, root, stage, manifest, chosen)
             return Step(stage, verb, f"{waiting[0]} runs before it", None, manifest)
         needs = self.needs(stage, made, manifest)
         if damage:
@@ -176,6 +151,31 @@ class Planner:
             more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
             return Step(stage, verb, ", ".join(changes[:3]) + more, needs, manifest)
         return Step(stage, "reuse", "fresh", needs, manifest)
+
+    def _found(self, stage: PlacedStage) -> tuple[Mapping[str, Any] | None, dict[str, str]]:
+        """The stage's manifest, where there is a sound one, and what is wrong with its files."""
+        try:
+            manifest = read_manifest(self.run, stage.name)
+            if manifest is None:
+                return None, {}
+            return manifest, damaged_outputs(self.run, stage.name, manifest, self.hashes)
+        except ArtifactError as error:
+            return None, {"changed": error.message}
+
+    def _blocked_by(
+        self,
+        upstream: Step,
+        root: Step,
+        stage: PlacedStage,
+        manifest: Mapping[str, Any] | None,
+        chosen: bool,
+    ) -> Step:
+        """The step of a stage that reads from `upstream`, which does not run because of `root`."""
+        reason, name = f"needs {root.stage.name}: {root.reason}", upstream.stage.name
+        comes_first = Hint.command("stage", name, "--run", str(self.run), says="comes first")
+        verb: Action = "blocked" if chosen else "skip"
+        hint = upstream.hint or comes_first
+        return Step(stage, verb, reason, None, manifest, hint, root.stage.name)
 
     def needs(
         self,
