@@ -19,6 +19,7 @@ from pipeline.config.schema import Config
 from pipeline.data.content import Decoded
 from pipeline.data.decode import survey
 from pipeline.data.load import describe, load_splits
+from pipeline.data.loose import IMAGENET
 from pipeline.data.prepare_encoded import USUAL_SIZE
 from pipeline.data.sources import open_source
 from pipeline.errors import UsageError
@@ -44,7 +45,6 @@ _AS_THEY_ARE = None
 _ALIGNS = (8, 4, 2, 1)
 _SIDES = (32, 48, 64, 96, 128, 160, 192, USUAL_SIZE, 256, 299)
 _SCORED, _LOOKED_AT = 256, 8  # images
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 

@@ -21,6 +21,9 @@ from pipeline.errors import ArtifactError, UsageError
 from pipeline.preprocessing import Fit
 from pipeline.words import count_of
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and std that most published weights were trained with: torchvision's, and timm's default."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -54,7 +57,7 @@ def loose_images(root: Path, wanted: Wanted, splits: tuple[str, ...]) -> Images:
     if flat is not None:
         return _streamed(flat, ("",), wanted)
     source = open_source(DataConfig(root=str(root)))
-    part = _part(source, root, splits)
+    part = _part(source, splits)
     if isinstance(part, Encoded):
         return _streamed(part, source.classes, wanted)
     if part.pixels.shape[3] != channels:
@@ -79,7 +82,7 @@ def _flat(root: Path) -> Encoded | None:
     )
 
 
-def _part(source: Source, root: Path, splits: tuple[str, ...]) -> Decoded | Encoded:
+def _part(source: Source, splits: tuple[str, ...]) -> Decoded | Encoded:
     if isinstance(source, Folders) and source.divided:
         return _joined([source.read(name) for name in source.splits])  # it was meant as a whole
     name = next((name for name in splits if name in source.splits), source.splits[0])

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 
 from pipeline.data.images import Images
-from pipeline.data.loose import Wanted, loose_images
+from pipeline.data.loose import IMAGENET, Wanted, loose_images
 from pipeline.data.splits import carve
 from pipeline.errors import UsageError
 from pipeline.runtime.worker import Worker
 from stages.quantize.images import Batches, Unlabelled
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SHARE = 0.2  # of labelled calibration images that choices are made on where no others are given
 
 
