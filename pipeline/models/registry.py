@@ -72,6 +72,10 @@ def build_model(
 def build_from(source: ModelSource, search_path: Sequence[Path] = ()) -> nn.Module:
     """As `build_model`, with the layers folded and the branches dropped that `source` names; the
     caller's random state stays as it was.
+
+    Raises:
+        UsageError: no such source, its factory refuses the arguments, or the network lacks a layer
+            or a branch that `source` names.
     """
     with torch.random.fork_rng(devices=[]):  # factories draw on the CPU
         model = fold_layers(_build(source, search_path), source.folded)

@@ -33,6 +33,9 @@ def commit(home: Folder, stage: str) -> None:
     """Put the complete staging folder (its manifest was written last) in the stage's place.
 
     Killed between the two renames, `recover` rolls forward.
+
+    Raises:
+        EnvironmentProblem: the disk said no; the result before is then in its place.
     """
     fresh, old = f"{_STAGING}{stage}", f"{_OLD}{stage}"
     with disk_errors(home.path / stage):

@@ -53,7 +53,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def fsync_folder(folder: Path) -> None:
-    # a rename is durable only once its folder is
+    """Wait until the disk has the names in a folder: a rename is durable only then.
+
+    Raises:
+        OSError: the disk said no; `disk_errors` makes a sentence of it.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -91,10 +91,12 @@ class ParityReport:
 
     @property
     def top1_agreement(self) -> float:
+        """The least of any row, a share of the images."""
         return min(row.top1_agreement for row in self.rows)
 
     @property
     def max_abs(self) -> float:
+        """The largest of any row, in the unit of the outputs."""
         return max(row.max_abs for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:

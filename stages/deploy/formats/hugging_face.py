@@ -15,6 +15,7 @@ from stages.deploy.deployment import Deployment, Files
 
 
 def files(made: Deployment) -> Files:
+    """What `ORTModelForImageClassification` and `AutoImageProcessor` read beside the network."""
     return {
         "config.json": dump_json(_config(made)),
         "preprocessor_config.json": dump_json(processor(made.preprocessing)),

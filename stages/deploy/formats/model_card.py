@@ -68,6 +68,7 @@ _FILES = {
 
 
 def files(made: Deployment) -> Files:
+    """The card, where the Hub shows it."""
     return {"README.md": card(made).encode()}
 
 

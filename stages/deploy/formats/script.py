@@ -18,6 +18,7 @@ _NOTE = "# Written by rlp from its own source, which is under the MIT License.\n
 
 
 def files(made: Deployment) -> Files:
+    """`predict.py`, which needs nothing of rlp."""
     return {"predict.py": script().encode()}
 
 

@@ -68,9 +68,15 @@ def record(
     watch: Watch | None = None,
     inventory: Inventory | None = None,
 ) -> tuple[Capture, list[torch.Tensor]]:
-    """Run `model` as it is, and note its calls; also returns what its output holds.
+    """Run `model` as it is, and note its calls.
 
-    With a `watch` the capture names no inputs.
+    Args:
+        watch: sees every call as it is made; the capture then names no inputs.
+        inventory: what the model stores, by name; None: it is taken here.
+    Returns:
+        the capture, and the tensors in the output.
+    Raises:
+        Unsupported: the output holds something that is neither a tensor nor a plain value.
     """
     recorder = Recorder(inventory or Inventory(model), ground, watch)
     # all before the run: a tensor that is met unannounced counts as a constant
