@@ -164,8 +164,7 @@ def test_byte_order_mark_and_windows_lines_are_fine(tmp_path: Path) -> None:
     assert (config.seed, config.search.trials) == (3, 4)
 
 
-# --- --set
-# ------------------------------------------------------------------------------------------
+# -- --set -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,8 +249,7 @@ def test_fault_of_the_file_is_not_blamed_on_set(tmp_path: Path) -> None:
     assert any(line.startswith("--set: search.trials") for line in found)
 
 
-# --- finding
-# ------------------------------------------------------------------------------------------
+# -- finding ---------------------------------------------------------------------------------------
 
 
 def test_config_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,8 +229,7 @@ def test_run_remembers_its_config_and_the_name_of_the_file(run: Path) -> None:
     assert (config.search.trials, name) == (7, "fake.yaml")
 
 
-# --- the lock
-# ------------------------------------------------------------------------------------------
+# -- the lock --------------------------------------------------------------------------------------
 
 
 def test_second_process_is_refused_at_once_with_pid_and_host(
@@ -277,8 +276,7 @@ def _holder(run: Path) -> int:
     return pid
 
 
-# --- signals
-# ------------------------------------------------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------
 
 
 def _send(monkeypatch: pytest.MonkeyPatch, *numbers: int, inside: str = "search") -> None:
