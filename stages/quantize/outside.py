@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.data.loose import IMAGENET, Wanted, loose_images
 from pipeline.data.splits import carve
 from pipeline.errors import UsageError
 from pipeline.runtime.worker import Worker
+from pipeline.words import count_of
 from stages.quantize.images import Batches, Unlabelled
 
 _SHARE = 0.2  # of labelled calibration images that choices are made on where no others are given
@@ -84,27 +86,53 @@ def _wanted(
     notes: list[str],
 ) -> Wanted:
     """What the file's input and its metadata say, and where they do not, what is usual."""
-    sizes = [value if isinstance(value, int) else None for value in facts["inputs"][0]["shape"]]
+    shape = facts["inputs"][0]["shape"] if facts["inputs"] else []
+    sizes = [value if isinstance(value, int) and value > 0 else None for value in shape]
     if len(sizes) != 4:
         raise UsageError(f"{path.name}: its input is no batch of images", hint="NCHW is expected")
     channels, height, width = sizes[1] or 3, sizes[2] or size, sizes[3] or size
     if height is None or width is None:
         raise UsageError(f"{path.name} leaves the size of its images open", hint="give --size")
-    said = {name: facts["metadata"].get(name) for name in ("mean", "std")}
-    known = [json.loads(value) for value in said.values() if value]
-    if mean is None and std is None and len(known) != 2:
+    centre, spread = mean or _numbers(facts, "mean"), std or _numbers(facts, "std")
+    if mean is None and std is None and not (centre and spread):
         notes.append("normalised as ImageNet's images are; --mean and --std say otherwise")
-        known = [list(values) for values in IMAGENET]
-    centre, spread = mean or known[0], std or known[1]
+        centre, spread = IMAGENET
+    if not centre or not spread:
+        missing = "--std" if centre else "--mean"
+        raise UsageError(f"{path.name} does not say {missing}", hint="give both --mean and --std")
     if channels == 1:
         centre, spread = centre[:1], spread[:1]
+    for numbers in (centre, spread):
+        if len(numbers) not in (1, channels):
+            raise UsageError(
+                f"{path.name} takes {count_of(channels, 'channel')}, normalised by {len(numbers)}",
+                hint="give a number a channel: --mean R,G,B --std R,G,B",
+            )
     return Wanted((channels, height, width), tuple(centre), tuple(spread))
+
+
+def _list(facts: Mapping[str, Any], key: str) -> list[Any]:
+    """What the metadata, which may be anybody's, say under this key; empty where it is no list."""
+    try:
+        found = json.loads(facts["metadata"].get(key, "[]"))
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _numbers(facts: Mapping[str, Any], key: str) -> list[float]:
+    try:
+        found = [float(value) for value in _list(facts, key)]
+    except (ValueError, TypeError, OverflowError):
+        return []
+    usable = all(math.isfinite(value) and (key == "mean" or value > 0) for value in found)
+    return found if usable else []
 
 
 def _labelled(images: Images, facts: Mapping[str, Any]) -> bool:
     """Whether the classes of the images may be those of the file: as many of them."""
-    outputs = facts["outputs"][0]["shape"][-1]
-    return images.num_classes > 1 and outputs in (images.num_classes, None)
+    shape = facts["outputs"][0]["shape"]
+    return images.num_classes > 1 and bool(shape) and shape[-1] in (images.num_classes, None)
 
 
 def _mixed(images: Images, seed: int) -> Images:
@@ -118,7 +146,7 @@ def _ordered(images: Batches, facts: Mapping[str, Any], seed: int) -> Batches:
     if not isinstance(images, Images):
         return images
     mixed = _mixed(images, seed)
-    names = json.loads(facts["metadata"].get("classes", "[]"))
+    names = [str(name) for name in _list(facts, "classes")]
     if sorted(names) == sorted(mixed.classes):
         place = torch.tensor([names.index(name) for name in mixed.classes])
         mixed.labels = place[mixed.labels]

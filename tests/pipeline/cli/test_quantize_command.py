@@ -109,6 +109,60 @@ def test_what_is_mistyped_is_a_usage_error(
     assert message in result.err
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "0.25",
+        "0.25,0.5",
+        "cat",
+        "null",
+        "{}",
+        "[null]",
+        '["x"]',
+        "[NaN]",
+        "[1e999]",
+        "[" * 9**5,
+    ],
+    ids=lambda said: said[:9],
+)
+def test_metadata_of_anybody_mean_nothing_where_they_are_no_numbers(home: Path, said: str) -> None:
+    proto = onnx.load(home / "net.onnx")
+    proto.metadata_props[0].value = said
+    for key in ("mean", "std"):
+        proto.metadata_props.add(key=key, value=said)
+    (home / "said.onnx").write_bytes(proto.SerializeToString())
+    found = outside.outside_images(home / "said.onnx", home / "classes")
+    assert found.notes[0].startswith("normalised as ImageNet's images are")
+    assert found.search is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mean": [0.5]}, "does not say --std"),
+        ({"std": [0.5]}, "does not say --mean"),
+    ],
+)
+def test_one_of_mean_and_std_is_not_enough(
+    home: Path, given: dict[str, list[float]], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        outside.outside_images(home / "net.onnx", home / "flat", **given)
+
+
+def test_a_network_without_inputs_and_normalisation_of_other_channels_are_refused(
+    home: Path,
+) -> None:
+    three = {"inputs": [{"shape": ["batch", 3, 8, 8]}], "outputs": [{"shape": []}], "metadata": {}}
+    with pytest.raises(UsageError, match="takes 3 channels, normalised by 2"):
+        outside._wanted(home / "net.onnx", three, None, [0.5, 0.5], [0.5, 0.5], [])
+    with pytest.raises(UsageError, match="no batch of images"):
+        outside._wanted(home / "net.onnx", {**three, "inputs": []}, None, None, None, [])
+    images = outside.loose_images(home / "classes", outside.Wanted((1, 8, 8), (0.5,), (0.5,)), ())
+    assert not outside._labelled(images, three)
+
+
 def test_a_file_that_leaves_the_size_open_needs_it(home: Path) -> None:
     proto = onnx.load(home / "net.onnx")
     for dim in proto.graph.input[0].type.tensor_type.shape.dim[2:]:
