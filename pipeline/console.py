@@ -120,7 +120,7 @@ def table(
     right: Sequence[str] = (),
 ) -> None:
     """A table on stdout; columns named in `right` are aligned to the right, and those without any
-    value are left out. Nothing in json or quiet mode.
+    value are left out, as is a table of nothing else. Nothing in json or quiet mode.
     """
     if mode != "human":
         return
@@ -129,6 +129,8 @@ def table(
         for at in range(len(columns))
         if not rows or any(row[at] not in ("", None) for row in rows)
     ]
+    if not filled:
+        return
     names = [_shown(columns[at]) for at in filled]
     cells = [[_cell(row[at]) for at in filled] for row in rows]
     rigid = [_shown(name) for name in right]

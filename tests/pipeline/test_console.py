@@ -119,6 +119,13 @@ def test_a_huge_cell_is_cut_short_and_says_so(capsys: pytest.CaptureFixture[str]
     assert "3,000,000" in printed
 
 
+def test_a_table_without_any_value_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(("a", "b"), [("", None), ("", "")], title="nothing")
+    assert capsys.readouterr().out == ""
+    console.table(("a", "b"), [], title="no rows")
+    assert capsys.readouterr().out.split() == ["no", "rows", "a", "b"]
+
+
 def test_messages_go_above_the_live_bar_which_keeps_count_and_estimate(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
