@@ -21,6 +21,13 @@ def agreeing(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+def as_text(name: str) -> str:
+    """The name of a file as it can be written down: bytes of it that are no UTF-8, which Python
+    holds as half characters, become `\\udcff`.
+    """
+    return name.encode(errors="backslashreplace").decode()
+
+
 def size(n: float) -> str:
     """`812 B`, `3.4 kB`, `1.2 MB`, in powers of 1000."""
     for unit in ("B", "kB", "MB"):

@@ -27,7 +27,7 @@ from pipeline.data.prepare_encoded import prepare_encoded
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 from pipeline.preprocessing import Fit
-from pipeline.words import count_of, first_three
+from pipeline.words import as_text, count_of, first_three
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -46,12 +46,18 @@ def prepare(source: Source, config: DataConfig) -> PreparedData:
             f"{source.label}: {found}: there is nothing to tell apart",
             hint="put the images of each class into a folder of its own",
         )
+    for name in source.classes:
+        if name != as_text(name):
+            raise ArtifactError(
+                f"{source.label}: the name of class {as_text(name)} is no UTF-8 text",
+                hint="rename it, or its folder: labels are written as UTF-8 wherever they go",
+            )
     for split in ("train", "test"):
         if split not in source.splits:
             hint = f"it has {', '.join(source.splits)}"
             raise ArtifactError(f"{source.label}: there is no {split} split", hint=hint)
     raw = {split: source.read(split) for split in source.splits}
-    source.label = _label(source, raw)
+    source.label = as_text(_label(source, raw))
     for split, part in raw.items():
         check_labels(part.labels, split, source)
     raw = _in_order(source, raw, config.classes)

@@ -23,7 +23,7 @@ from pipeline.data.parts import Part, check_classes, class_counts, whole_identit
 from pipeline.data.sources.base import Source
 from pipeline.errors import ArtifactError, Hint, Key, UsageError
 from pipeline.preprocessing import VERSION, Fit
-from pipeline.words import count_of, first_three
+from pipeline.words import as_text, count_of, first_three
 
 if TYPE_CHECKING:
     from pipeline.config.data import DataConfig
@@ -68,7 +68,8 @@ def prepare_encoded(
             cache.save(key, card.to_dict(), arrays)
     skipped = {split: _skipped(images, arrays[f"{split}-good"]) for split, images in raw.items()}
     _check_skipped(card, skipped, config.max_corrupt)
-    card = replace(card, remarks=(*source.remarks(), *card.remarks, *_remarks(skipped)))
+    remarks = map(as_text, (*source.remarks(), *card.remarks, *_remarks(skipped)))
+    card = replace(card, remarks=tuple(remarks))
     parts = {split: _part(images, split, arrays) for split, images in raw.items()}
     for split, part in parts.items():
         check_classes(part.labels, split, source)

@@ -80,6 +80,7 @@ INSIDE: dict[str, Callable[..., None]] = {
     "scan": graphs.scan,
     "images-for": graphs.images_for,
     "prepare": graphs.prepare,
+    "card": folders.card,
     "calibration": folders.calibration,
 }
 """What a command does with a file before it begins to train or to time, by a name of its own."""

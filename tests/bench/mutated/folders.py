@@ -183,9 +183,18 @@ def mutated(folder: Path, chance: random.Random) -> Path:
 def class_folders_reader() -> Case:
     def case(chance: random.Random, folder: Path) -> list[list[str]]:
         root = mutated(folder, chance)
-        return [["data", "import", str(root)], ["calibration", str(root)]]
+        return [["data", "import", str(root)], ["card", str(root)], ["calibration", str(root)]]
 
     return case
+
+
+def card(path: str) -> None:
+    """As a run writes down what its images are."""
+    from pipeline.config.data import DataConfig
+    from pipeline.data.load import describe
+    from pipeline.run.store import dump_json
+
+    dump_json(describe(DataConfig(root=path, image_size=8)).to_dict())
 
 
 def calibration(path: str) -> None:

@@ -24,6 +24,7 @@ from pipeline.config.data import DataConfig
 from pipeline.data import describe, load_splits, load_test
 from pipeline.data.sources.embedded import Embedded, embedded_folder
 from pipeline.errors import ArtifactError, EnvironmentProblem, RlpError, UsageError
+from pipeline.run.store import dump_json
 
 
 def refusal(kind: type[RlpError], **options: object) -> RlpError:
@@ -112,6 +113,18 @@ def test_a_class_that_only_the_test_folder_has(folders: Callable[..., Path]) -> 
     root = folders("train", "test")
     shutil.copytree(root / "test" / "owl", root / "test" / "yak")
     assert "has class 'yak'" in refusal(ArtifactError, root=str(root)).message
+
+
+def test_names_that_are_no_utf_8(folders: Callable[..., Path]) -> None:
+    root = folders()
+    (root / "cat" / "caf\udce9.txt").write_text("by an old archive")
+    (root / "cat" / "caf\udce9.png").write_bytes(b"broken")
+    card = describe(DataConfig(root=str(root), max_corrupt=0.5))
+    assert sum(r"caf\udce9" in remark for remark in card.remarks) == 2
+    dump_json(card.to_dict())
+    (root / "cat").rename(root / "caf\udce9")
+    error = refusal(ArtifactError, root=str(root), max_corrupt=0.5)
+    assert error.message.endswith(r"the name of class caf\udce9 is no UTF-8 text")
 
 
 def test_a_missing_split(parquet: Path, folders: Callable[..., Path]) -> None:
