@@ -205,7 +205,10 @@ def _journalled(problem: SearchProblem, journal: Journal, entry: Trial, replayed
 
 
 def _fitter(problem: SearchProblem, timer: CandidateTimer | None) -> Fitter | None:
-    """What brings candidates within a latency budget; None where measuring decides nothing."""
+    """What brings candidates within a latency budget; None where measuring decides nothing.
+
+    Strategies that know no loss table have none here either: all groups change alike.
+    """
     if timer is None or problem.settings.latency == "predicted":
         return None
     budget = MeasuredBudget(timer, problem.projector, problem.budget.share)

@@ -11,7 +11,7 @@ from stages.search.tables.loss_table import LossTable
 
 
 def resized(table: LossTable, projector: Projector, counts: Counts) -> Counts:
-    """Counts (G,) that fit the budget and fill it, near `counts`.
+    """Counts (G,) that fit the budget and fill it, near `counts`; the smallest where none fits.
 
     Groups become narrower where that loses least for what it saves, until the budget is met; then
     wider where it gains most for what it costs, while one fits. What a strategy has learned stays

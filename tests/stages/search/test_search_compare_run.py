@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_the_first_seeds_are_recovered_on_a_draw_of_the_train_images(folder: Pat
     recovered = [run.recovered for run in found.comparison.runs]
     assert recovered == [0.75, None, 0.75, None]
     assert len(notes) == 5, "three searches and two recoveries"
-    assert notes[-1].endswith("recovered 75.00% in 0.0 s")
+    assert re.search(r"recovered 75\.00% in \d+\.\d s$", notes[-1])  # however busy the machine is
 
 
 def test_typed_again_it_repeats_nothing_and_goes_on_where_more_is_asked(folder: Path) -> None:
