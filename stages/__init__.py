@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.run.declaration import Parts
 from pipeline.run.declaration import Stage as Declaration
+from pipeline.run.fp16 import makes_fp16
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
@@ -44,10 +45,10 @@ def _provider_too(config: Config, parts: Parts) -> Parts:
 
 
 def _setting_too(config: Config, parts: Parts) -> Parts:
-    """INT8 is timed at the first setting of the benchmark; when it is off, nothing matters.
-    Training it is as recovery is.
+    """Both precisions are timed at the first setting of the benchmark; when they are off, nothing
+    matters. Training INT8 is as recovery is.
     """
-    if config.quantize.mode == "off":
+    if config.quantize.mode == "off" and not makes_fp16(config):
         return {"quantize": {"mode": "off"}}
     if config.quantize.qat_epochs:
         parts = {**parts, "distill": config.distill.model_dump(mode="json")}
@@ -153,7 +154,7 @@ STAGES = (
     ),
     Stage(
         "quantize",
-        "choose an INT8 scheme by measurement, or none",
+        "choose INT8, fp16 or neither by measurement",
         sections=("quantize",),
         reads=("onnx", "base_onnx", "data", "base_model"),  # the last: where INT8 is trained
         uses_data=True,
@@ -170,6 +171,8 @@ STAGES = (
             "parity",
             "onnx_int8",
             "base_onnx_int8",
+            "onnx_fp16",
+            "base_onnx_fp16",
             "quantization",
             "base_model",
             "final_model",
@@ -185,7 +188,7 @@ STAGES = (
         "deploy",
         "put everything that others need to run it into a folder",
         sections=("deploy",),
-        reads=("data", "onnx", "onnx_int8", "quantization", "benchmark"),
+        reads=("data", "onnx", "onnx_int8", "onnx_fp16", "quantization", "benchmark"),
     ),
     Stage(
         "report",

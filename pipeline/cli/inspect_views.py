@@ -183,7 +183,7 @@ def _benchmark(found: dict[str, Any], limit: int) -> None:
     console.table(columns, _cut(rows, limit), right=columns[1:])
     for remark in found["remarks"]:
         console.say(remark)
-    for key in ("why", "why_int8"):
+    for key in ("why", "why_int8", "why_fp16"):
         for cause in found.get(key, {}).get("causes", []):
             console.say(f"{key}: {cause}")
 

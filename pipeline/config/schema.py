@@ -161,7 +161,7 @@ class ExportConfig(Section):
 
 class QuantizeConfig(Section):
     """INT8 files of original and final network: the scheme that is measured to be fast and accurate
-    here, or none, with the reason.
+    here, or none, with the reason; and fp16 files for GPUs.
     """
 
     mode: Literal["auto", "int8", "off"] = "auto"
@@ -185,6 +185,13 @@ class QuantizeConfig(Section):
     and loss are those of `distill`."""
     qat_lr: float = Field(0.002, gt=0, le=10)
     """Peak learning rate of the `qat_epochs`."""
+    fp16: Literal["auto", "on", "off"] = "auto"
+    """`on` also makes files that compute in fp16, and delivers theirs where it is measured faster
+    than fp32 and INT8 and names the same classes; `auto` does where `benchmark.provider` is a
+    GPU."""
+    fp16_keep: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Types of ONNX nodes that stay float32 in them, besides those without an fp16 kernel and
+    those that see values beyond its range."""
 
 
 class BenchmarkConfig(Section):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from pipeline.config.load import build_config
 from pipeline.config.schema import Config
+from pipeline.engines import engines_kept_in
 from pipeline.errors import (
     ArtifactError,
     Command,
@@ -302,7 +303,7 @@ def _run_stage(
             round=stage.round,
             run=request.run,
         )
-        with resource_errors(stage, request.config, out):
+        with resource_errors(stage, request.config, out), engines_kept_in(work / "engines"):
             _seed(request.config.seed)  # a stage draws the same whatever ran before it
             summary = stage.stage.run(ctx)
             write_manifest(out, needs, summary, started, time.monotonic() - clock)

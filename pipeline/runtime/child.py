@@ -156,6 +156,20 @@ class Child:
         self._quantization.load(payload)
         return {}
 
+    def hold(self, request: dict, payload: bytes | None) -> dict:
+        """A float file as it is, to be halved; payload back: the graph with shapes and names."""
+        _beside("graph_facts").check_external_data(request["path"])
+        self._begin_quantization()
+        model = _beside("halving").prepared(request["path"])
+        self._quantization.hold(model)
+        return {"payload": model.SerializeToString(deterministic=True)}
+
+    def halve(self, request: dict, payload: bytes | None) -> dict:
+        """Payload back: the float16 graph of the one that is held."""
+        how = request["operators"], request["exclude"]
+        graph, stayed = _beside("halving").halved(self._quantization.model, *how)
+        return {"payload": graph, "float_nodes": stayed}
+
     def _begin_quantization(self) -> None:
         self._quantization = _beside("quantization").Quantization(_beside("rescaling"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.engines import TENSORRT
 from pipeline.errors import EnvironmentProblem, UsageError
 
 CPU = "CPUExecutionProvider"
@@ -29,7 +30,7 @@ class Provider:
 PROVIDERS = (
     Provider(CPU, "cpu", "onnxruntime"),
     Provider("CUDAExecutionProvider", "cuda", "onnxruntime-gpu", "cuda"),
-    Provider("TensorrtExecutionProvider", "tensorrt", "onnxruntime-gpu", "cuda"),
+    Provider(TENSORRT, "tensorrt", "onnxruntime-gpu", "cuda"),
     Provider("OpenVINOExecutionProvider", "openvino", "onnxruntime-openvino"),
     Provider("DmlExecutionProvider", "directml", "onnxruntime-directml", "dml"),
     Provider("CoreMLExecutionProvider", "coreml", "onnxruntime (its macOS wheel)"),

@@ -57,6 +57,15 @@ class Quantization:
         self.model = model
         return model.SerializeToString(deterministic=True)
 
+    def hold(self, model: onnx.ModelProto) -> None:
+        """Take a float graph with shapes, its nodes named, as it is.
+
+        Raises:
+            ValueError: it is quantised already, or no float32 network.
+        """
+        _require_float(model)
+        self._made_how, self.model = {}, model
+
     def load(self, model: bytes) -> None:
         """Take another float graph in the place of the prepared one."""
         self._made_how = {}

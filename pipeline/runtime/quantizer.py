@@ -55,6 +55,31 @@ class Quantizer(Worker):
         """
         self._ask("load", model)
 
+    def hold(self, path: Path) -> bytes:
+        """Take a float file as it is, for `halve`; in one piece, shapes inferred, nodes named.
+
+        Raises:
+            ArtifactError: no ONNX file of a float32 network, or quantised already.
+        """
+        self.subject = str(path)
+        return self._ask("hold", path=str(path))["payload"]
+
+    def halve(
+        self, operators: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> tuple[bytes, tuple[str, ...]]:
+        """The float16 graph of what is held, with float32 input and output.
+
+        Args:
+            operators: types of nodes that stay float32, besides those without a float16 kernel.
+            exclude: names of nodes that stay float32.
+        Returns:
+            the serialised graph, and the names of the nodes that stayed float32.
+        Raises:
+            ArtifactError: onnxruntime's converter refuses the graph.
+        """
+        answer = self._ask("halve", operators=list(operators), exclude=list(exclude))
+        return answer["payload"], tuple(answer["float_nodes"])
+
     def watch(self, tensors: Sequence[str], shape: Sequence[int], *, threads: int = 0) -> int:
         """Begin a calibration of these activations on images (C, H, W) of this shape.
 

@@ -14,7 +14,7 @@ _NO_MEMORY = ("bad allocation", "Failed to allocate")  # onnxruntime has no erro
 # commands whose failure is the file's fault
 _READS_THE_FILE = (
     *("open", "check", "scan", "describe", "infer", "feed", "call", "warm", "slot"),
-    *("prepare", "watch", "observe", "equalize", "quantize", "correct"),
+    *("prepare", "hold", "halve", "watch", "observe", "equalize", "quantize", "correct"),
 )
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")  # says nothing to a reader
 _MOST_BYTES = 2**31 - 1  # of a protobuf message

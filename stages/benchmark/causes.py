@@ -82,6 +82,23 @@ def _halves(seen: Evidence) -> Cause | None:
     )
 
 
+def _casts(seen: Evidence) -> Cause | None:
+    """Conversions around what the converter left in float32."""
+    now, before = (
+        [n for n in run.nodes if n.op == "Cast" and not n.name.startswith(INSERTED_CAST)]
+        for run in (seen.b, seen.a)
+    )
+    share = seen.b.share(now)
+    if not seen.b.halves or len(now) <= len(before) or share < NOTABLE:
+        return None
+    return Cause(
+        share,
+        f"{agreeing(len(now), 'conversion', 'conversions')} between float16 and float32 "
+        f"{'takes' if len(now) == 1 else 'take'} {share:.0%} of the time: operators without a "
+        f"float16 kernel and those of {Key('quantize.fp16_keep')} stay float32",
+    )
+
+
 def _padding(seen: Evidence) -> Cause | None:
     """Work on channels that only fill the last block."""
     blocked = [node for node in seen.b.convs if node.layout == BLOCKED]
@@ -237,6 +254,7 @@ _CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (
     _denormals,
     _weights_as_inputs,
     _halves,
+    _casts,
 )
 # INT8 gains without fewer multiplications, and its kernels have no blocked layout
 _FLOAT_CHECKS: tuple[Callable[[Evidence], Cause | None], ...] = (

@@ -14,7 +14,7 @@ from pipeline.models.files import read_model_file
 from pipeline.paired import near_chance
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
-from pipeline.run.variants import FP32, INT8
+from pipeline.run.variants import FP16, FP32, INT8, PRECISIONS
 from pipeline.runtime.providers import CPU, find_provider
 from pipeline.runtime.worker import Worker
 from stages.benchmark.accuracy import Named, accuracy_change, onnx_named
@@ -27,10 +27,10 @@ from stages.benchmark.intervals import FASTER, SLOWER
 from stages.benchmark.per_class import class_counts
 from stages.benchmark.placement import check_placement
 from stages.benchmark.protocol import Protocol, Setting
-from stages.benchmark.variants import VariantFile, delivered, int8_alone, remarks, variant_rows
+from stages.benchmark.variants import VariantFile, delivered, remarks, variant_rows, without_pruning
 
-# kinds of the fp32 and of the INT8 file of each network
-_KINDS = {"base": ("base_onnx", "base_onnx_int8"), "final": ("onnx", "onnx_int8")}
+# kind of the fp32 file of each network; those of the others are called after it
+_KINDS = {"base": "base_onnx", "final": "onnx"}
 
 
 def external(config: Any) -> dict[str, str]:
@@ -51,8 +51,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     Reads the ONNX files of export and quantize, their parity and both models; which variant is
     delivered was decided by the quantize stage, never here. Writes `benchmark.json`: settings (the
     delivered file against the original, a `Comparison` each), cost and accuracy of both, all
-    variants and the files of `benchmark.against` likewise, what INT8 alone would have given, and,
-    with `benchmark.profile`, why there is no gain and which channel multiple pays here.
+    variants and the files of `benchmark.against` likewise, what INT8 or fp16 alone would have
+    given, and, with `benchmark.profile`, why there is no gain and which channel multiple pays here.
 
     Returns:
         verdict, speedup and intervals of the first setting, and both accuracies.
@@ -72,11 +72,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
     comparisons = timed.between(0, chosen)
     rows = variant_rows(variants, timed, named, chosen)
     names = [variant.name for variant in variants]
-    alone = None
-    if "base_int8" in names:
-        number = names.index("base_int8")
-        direct = timed.between(number, chosen)[0]
-        alone = int8_alone(direct, named[number], named[chosen])
+    alone = {}
+    for precision in (INT8, FP16):
+        if (name := f"base_{precision}") in names:
+            number = names.index(name)
+            direct = timed.between(number, chosen)[0]
+            alone[precision] = without_pruning(direct, named[number], named[chosen])
     classes = getattr(ctx.data_card, "num_classes", 1)
     guessing = near_chance(rows[0]["accuracy"], len(images), classes)
     document: dict[str, Any] = {
@@ -86,7 +87,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "final": _side(ctx, "final", rows[chosen]),
         "variants": [{**row, "settings": _named(row["settings"])} for row in rows],
         "classes": class_counts(named[0], named[chosen], images.num_classes),
-        "int8_alone": alone,
+        "int8_alone": alone.get(INT8),
+        "fp16_alone": alone.get(FP16),
         "remarks": [
             *([chance_sentence("the original", rows[0]["accuracy"], classes)] if guessing else []),
             *remarks(alone, quantization),
@@ -109,10 +111,11 @@ def _variants(ctx: StageContext, quantization: dict[str, Any]) -> list[VariantFi
     """Those that there are, the original first."""
     parity, found = ctx.read("parity"), []
     for network, facts in (("base", quantization["base"]), ("final", quantization)):
-        fp32, int8 = _KINDS[network]
-        found.append(VariantFile(network, FP32, ctx.input(fp32), parity[network]["sha256"]))
-        if (path := ctx.optional(int8)) is not None:
-            found.append(VariantFile(network, INT8, path, facts["file"]["sha256"]))
+        kind = _KINDS[network]
+        found.append(VariantFile(network, FP32, ctx.input(kind), parity[network]["sha256"]))
+        for precision, made in ((INT8, facts), (FP16, facts.get("fp16") or {})):
+            if (path := ctx.optional(f"{kind}_{precision}")) is not None:
+                found.append(VariantFile(network, precision, path, made["file"]["sha256"]))
     for variant in found:
         variant.require_checked()
     final = ("final", quantization["chosen"])
@@ -214,14 +217,17 @@ def _further(
 
 
 def _why(variants: list[VariantFile], timed: TimedFiles, chosen: int) -> dict[str, Any]:
-    """Where the time of the delivered file goes, and why INT8 gains nothing where it does not."""
+    """Where the time of the delivered file goes, and why INT8 or fp16 gains nothing where it does
+    not.
+    """
     paths = {variant.name: variant.path for variant in variants}
     numbers = {variant.name: number for number, variant in enumerate(variants)}
     pairs = {"why": (variants[0].path, variants[chosen].path)}
-    if "final_int8" in paths:
-        direct = timed.between(numbers["final"], numbers["final_int8"])[0]
-        if direct.verdict != FASTER:
-            pairs["why_int8"] = (paths["final"], paths["final_int8"])
+    for precision in (INT8, FP16):
+        if (name := f"final_{precision}") in paths:
+            direct = timed.between(numbers["final"], numbers[name])[0]
+            if direct.verdict != FASTER:
+                pairs[f"why_{precision}"] = (paths["final"], paths[name])
     found = explain_pairs(pairs, timed.between(0, chosen)[0])
     return {name: explanation.to_dict() for name, explanation in found.items()}
 
@@ -282,8 +288,9 @@ def _warn(ctx: StageContext, document: dict[str, Any]) -> None:
             ctx.note(cause)
     for remark in document["remarks"]:
         ctx.note(remark)
-    for cause in document.get("why_int8", {}).get("causes", []):
-        ctx.note(f"INT8: {cause}")
+    for precision in (INT8, FP16):
+        for cause in document.get(f"why_{precision}", {}).get("causes", []):
+            ctx.note(f"{PRECISIONS[precision]}: {cause}")
     for row in [first, *(row["settings"][0] for row in document["against"])]:
         for side in ("a", "b"):
             count = row[side]["denormal_weights"]

@@ -1,4 +1,4 @@
-"""The variants of a run: original and final network, in fp32 and, where one was made, in INT8."""
+"""The variants of a run: original and final network, in fp32 and, where made, INT8 and fp16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.claims import change_text
 from pipeline.errors import ArtifactError, Hint
 from pipeline.run.store import sha256_file
-from pipeline.run.variants import FP32
+from pipeline.run.variants import FP16, FP32, INT8, PRECISIONS
 from stages.benchmark.accuracy import Named, accuracy_change
 from stages.benchmark.comparison import Comparison, TimedFiles
 from stages.benchmark.intervals import FASTER, NO_DIFFERENCE, SLOWER, quantiles
@@ -18,11 +18,11 @@ from stages.benchmark.intervals import FASTER, NO_DIFFERENCE, SLOWER, quantiles
 
 @dataclass(frozen=True)
 class VariantFile:
-    """One of base, base_int8, final and final_int8.
+    """One of base, base_int8, base_fp16, final, final_int8 and final_fp16.
 
     Attributes:
         network: "base" or "final": whose weights it holds.
-        precision: "fp32" or "int8".
+        precision: "fp32", "int8" or "fp16".
         checked: sha256 of the file whose parity was checked.
     """
 
@@ -101,11 +101,11 @@ def variant_rows(
     return rows
 
 
-def int8_alone(row: Comparison, alone: Named, chosen: Named) -> dict[str, Any]:
-    """What the chosen file buys over the original in INT8, which needs no pruning.
+def without_pruning(row: Comparison, alone: Named, chosen: Named) -> dict[str, Any]:
+    """What the chosen file buys over the original in INT8 or fp16 alone.
 
     Args:
-        row: the chosen file against the original in INT8.
+        row: the chosen file against the original in that precision.
         alone, chosen: what they say of the test images.
     """
     change = accuracy_change(alone, chosen)
@@ -119,26 +119,38 @@ def int8_alone(row: Comparison, alone: Named, chosen: Named) -> dict[str, Any]:
     }
 
 
-def remarks(alone: Mapping[str, Any] | None, quantization: Mapping[str, Any]) -> list[str]:
-    """What a user should know before taking the delivered file."""
-    if quantization["mode"] == "off":
+def remarks(alone: Mapping[str, Mapping[str, Any]], quantization: Mapping[str, Any]) -> list[str]:
+    """What a user should know before taking the delivered file.
+
+    Args:
+        alone: by precision, what the file buys over the original in it.
+    """
+    half = quantization.get("fp16")
+    if quantization["mode"] == "off" and not half:
         return []
     found = []
     if quantization["chosen"] == FP32:
         found.append(f"fp32 is delivered: {quantization['reason']}")
-    if alone is None:
+    if INT8 not in alone and quantization["mode"] != "off":
         found.append(f"INT8 alone is not in the table: {quantization['base']['reason']}")
-    if alone and alone["better"]:
+    if FP16 not in alone and half:
+        found.append(f"fp16 alone is not in the table: {quantization['base']['fp16']['reason']}")
+    return found + [text for key, row in alone.items() if (text := _over(PRECISIONS[key], row))]
+
+
+def _over(precision: str, alone: Mapping[str, Any]) -> str:
+    """A sentence where pruning gains nothing over this precision alone; else empty."""
+    if alone["better"]:
         low, high = sorted(1 / edge for edge in alone["ci95"])
-        found.append(
-            "INT8 alone is better here: the original in INT8 is "
+        return (
+            f"{precision} alone is better here: the original in {precision} is "
             f"{1 / alone['ratio']:.2f}× ({low:.2f} to {high:.2f}) as fast as the delivered file "
             f"at no less accuracy ({abs(alone['points']):+.2f} points)"
         )
-    elif alone and alone["verdict"] != FASTER:
-        found.append(
-            f"no gain over INT8 alone shown: {alone['ratio']:.2f}× "
+    if alone["verdict"] != FASTER:
+        return (
+            f"no gain over {precision} alone shown: {alone['ratio']:.2f}× "
             f"({alone['ci95'][0]:.2f} to {alone['ci95'][1]:.2f}) as fast, "
             f"{change_text(alone.get('accuracy_change'), alone['points'])} in accuracy"
         )
-    return found
+    return ""

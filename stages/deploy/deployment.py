@@ -22,7 +22,7 @@ class Deployment:
 
     Attributes:
         run: name of the run.
-        networks: by precision, "fp32" and where it was made "int8", ready to be handed over.
+        networks: by precision, "fp32" and where made "int8" and "fp16", ready to be handed over.
         chosen: precision of the one that is delivered.
         reason: why.
         uint8: the chosen one with preprocessing and softmax as operators.

@@ -14,9 +14,9 @@ from pipeline.run.store import make_folder, write_bytes
 from stages.deploy.deployment import Deployment, Files
 from stages.deploy.formats import FORMATS
 from stages.deploy.networks import named, notes, taking_pixels
-from stages.deploy.parity import check
+from stages.deploy.parity import TOLERANCES, check
 
-_KINDS = {"fp32": "onnx", "int8": "onnx_int8"}
+_KINDS = {"fp32": "onnx", "int8": "onnx_int8", "fp16": "onnx_fp16"}
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _deployment(ctx: StageContext) -> Deployment:
         benchmark=ctx.read("benchmark"),
         settings=settings,
         versions=versions(),
-        difference=check(measured, networks[chosen], uint8, spec),
+        difference=check(measured, networks[chosen], uint8, spec, TOLERANCES[chosen]),
     )
 
 

@@ -1,10 +1,10 @@
-"""Which of the two is delivered, INT8 or fp32, and why: in one place, from what was measured."""
+"""Which is delivered, fp32 or a lower precision, and why: in one place, from what was measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.run.variants import FP32, INT8
+from pipeline.run.variants import FP32, INT8, PRECISIONS
 from stages.quantize.report import Score, Timing
 
 AUTO = "auto"
@@ -12,7 +12,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Allowance:
-    """What INT8 may cost.
+    """What a lower precision may cost.
 
     Attributes:
         drop: points of accuracy.
@@ -23,32 +23,41 @@ class Allowance:
     drop: float = 0.5
     top1_agreement: float = 0.9
     output_error: float = 0.3
+    precision: str = INT8
+    """Or "fp16"."""
+
+    @property
+    def name(self) -> str:
+        """The precision before people."""
+        return PRECISIONS[self.precision]
 
     def problem(self, score: Score) -> str:
         """What the score misses, in words; empty where nothing."""
         on = f"on {score.images:,} images"
         if not score.drop <= self.drop:  # and not `>`: NaN keeps no limit
             what = "accuracy" if score.accuracy is not None else "agreement with fp32"
-            return f"INT8 loses {score.drop:.2f} points of {what} {on}, {self.drop:g} allowed"
+            return (
+                f"{self.name} loses {score.drop:.2f} points of {what} {on}, {self.drop:g} allowed"
+            )
         if not score.top1_agreement >= self.top1_agreement:
             share = f"{100 * score.top1_agreement:.1f} % {on}"
             return (
-                f"INT8 and fp32 name the same class for {share}, "
+                f"{self.name} and fp32 name the same class for {share}, "
                 f"{100 * self.top1_agreement:g} % needed"
             )
         if not score.output_error <= self.output_error:
             return (
-                f"INT8 outputs are off by {score.output_error:.2g} of their spread {on}, "
+                f"{self.name} outputs are off by {score.output_error:.2g} of their spread {on}, "
                 f"{self.output_error:g} allowed"
             )
         return ""
 
 
 def choose(mode: str, score: Score, timing: Timing, allowance: Allowance) -> tuple[str, str]:
-    """("int8" or "fp32", the reason in one sentence).
+    """(the allowance's precision or "fp32", the reason in one sentence).
 
-    Under `auto` INT8 must keep the allowance and be faster, its interval wholly above 1; under
-    `int8` it must keep the allowance.
+    Under `auto` it must keep the allowance and be faster, its interval wholly above 1; under `int8`
+    it must keep the allowance.
     """
     problem = allowance.problem(score)
     if problem:
@@ -62,6 +71,6 @@ def choose(mode: str, score: Score, timing: Timing, allowance: Allowance) -> tup
         worst, best = (0.0 - end for end in reversed(score.drop_ci95))
         change = f"{0.0 - score.drop:+.2f} points of accuracy ({worst:+.2f} to {best:+.2f}) {on}"
         cost = change if score.accuracy is not None else f"chosen {on}, which have no labels"
-        return INT8, f"INT8 is {measured}; {cost}"
+        return allowance.precision, f"{allowance.name} is {measured}; {cost}"
     slower = "slower here" if high < 1 else "no faster here that could be shown"
-    return FP32, f"INT8 is {slower}: {measured}"
+    return FP32, f"{allowance.name} is {slower}: {measured}"

@@ -52,6 +52,21 @@ def time_pair(
 
     Quickly first; where the interval then holds 1 although INT8 looks faster, as `protocol` says.
     """
+    timing = time_quickly(path, model, setting, shape, protocol)
+    assert timing.ci95 is not None
+    if timing.ratio > 1 >= timing.ci95[0]:
+        return _measured(path, model, setting, shape, protocol)
+    return timing
+
+
+def time_quickly(
+    before: Path | bytes,
+    model: bytes,
+    setting: Setting,
+    shape: tuple[int, ...] | None,
+    protocol: Protocol,
+) -> Timing:
+    """The ratio of `before` to `model` with an interval that may be wide."""
     quick = replace(
         protocol,
         min_seconds=min(protocol.min_seconds, _QUICK_SECONDS),
@@ -59,17 +74,17 @@ def time_pair(
         launches=2,
         warm_limit=_QUICK_SECONDS,
     )
-    timing = _measured(path, model, setting, shape, quick)
-    assert timing.ci95 is not None
-    if timing.ratio > 1 >= timing.ci95[0]:
-        return _measured(path, model, setting, shape, protocol)
-    return timing
+    return _measured(before, model, setting, shape, quick)
 
 
 def _measured(
-    path: Path, model: bytes, setting: Setting, shape: tuple[int, ...] | None, protocol: Protocol
+    before: Path | bytes,
+    model: bytes,
+    setting: Setting,
+    shape: tuple[int, ...] | None,
+    protocol: Protocol,
 ) -> Timing:
-    (samples,) = measure([path, model], [setting], protocol, input_shape=shape)
+    (samples,) = measure([before, model], [setting], protocol, input_shape=shape)
     ratio, control = ratio_intervals(samples.ratios(0, 1), samples.control())
     p50 = [percentiles(calls)["p50"] or 0.0 for calls in samples.calls[:2]]
     ci95 = (ratio.low, ratio.high)

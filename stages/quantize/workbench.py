@@ -16,11 +16,12 @@ from pipeline.errors import ArtifactError
 from pipeline.runtime.quantizer import QuantizedGraph, Quantizer
 from stages.benchmark.protocol import Protocol, Setting
 from stages.quantize.calibration import Calibration, calibrate
+from stages.quantize.graph import image_shape, input_sizes, touching
 from stages.quantize.images import Batches, first
 from stages.quantize.report import Score, Timing
 from stages.quantize.schemes import OPERATORS, Scheme
 from stages.quantize.scoring import Scorer
-from stages.quantize.timing import Looker, time_pair
+from stages.quantize.timing import Looker, time_pair, time_quickly
 
 _SAMPLE_BYTES = 256 << 20  # of activations, where layers are compared one by one
 _SAMPLE = (8, 64)  # fewest and most images for it
@@ -101,18 +102,12 @@ class Workbench:
     @property
     def fixed_batch(self) -> int | None:
         """The batch that the file has in its graph; None where it is free."""
-        return self._sizes()[0]
+        return input_sizes(self.proto)[0]
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:
         """(C, H, W) where the file says it."""
-        sizes = [size for size in self._sizes()[1:] if size]
-        return tuple(sizes) if len(sizes) == 3 else None
-
-    def _sizes(self) -> list[int | None]:
-        weights = {tensor.name for tensor in self.proto.graph.initializer}
-        inputs = [value for value in self.proto.graph.input if value.name not in weights]
-        return [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim]
+        return image_shape(self.proto)
 
     def replace_float_graph(self, model: bytes) -> None:
         """Quantise another graph of the same function from now on, such as an equalised one; it
@@ -166,7 +161,7 @@ class Workbench:
         """
         assert self.calibration is not None, "calibrate first"
         ranges = self.calibration.ranges(scheme.calibrator)
-        left_out = dict.fromkeys([*exclude, *self.touching(self.calibration.infinite)])
+        left_out = dict.fromkeys([*exclude, *touching(self.proto, self.calibration.infinite)])
         with self.phase("quantize"), self._refusable():
             return self._make(
                 scheme, per_channel=scheme.per_channel, exclude=list(left_out), ranges=ranges
@@ -204,12 +199,6 @@ class Workbench:
         except ArtifactError as error:
             self.refusals.append(error.message)
 
-    def touching(self, tensors: Sequence[str]) -> list[str]:
-        """Names of the nodes that read or write one of these values."""
-        wanted = set(tensors)
-        nodes = self.proto.graph.node
-        return [node.name for node in nodes if wanted.intersection([*node.input, *node.output])]
-
     def saturates(self, scheme: Scheme) -> bool:
         """Whether this machine's kernel for these types overflows 16 bits, by asking it."""
         types = (scheme.activation, scheme.weight)
@@ -230,6 +219,13 @@ class Workbench:
         """How much faster than fp32 it is, with an interval."""
         with self.phase("time"):
             return time_pair(self.path, model, self.setting, self.image_shape, self.protocol)
+
+    def compare(self, before: bytes, model: bytes) -> Timing:
+        """How much faster `model` is than `before`, both graphs of this network, with an interval
+        that may be wide.
+        """
+        with self.phase("time"):
+            return time_quickly(before, model, self.setting, self.image_shape, self.protocol)
 
     def screen(self, model: bytes, most: int | None = None) -> Score | None:
         """Against fp32 on a few images; on `most` where given."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.run.variants import FP16, INT8
 from stages.report.summary import PLACES, summarise
 
 Document = Mapping[str, Any]
@@ -13,8 +14,10 @@ Document = Mapping[str, Any]
 _FILES = {
     "base": "export/base.onnx",
     "base_int8": "quantize/base_int8.onnx",
+    "base_fp16": "quantize/base_fp16.onnx",
     "final": PLACES["onnx"]["fp32"],
     "final_int8": PLACES["onnx"]["int8"],
+    "final_fp16": PLACES["onnx"]["fp16"],
 }
 
 
@@ -68,9 +71,10 @@ def _checked(
     for network, facts in (("base", quantization["base"]), ("final", quantization)):
         if parity[network]["sha256"] != outputs[_FILES[network]]["sha256"]:
             yield f"parity.json: {network} was another file than {_FILES[network]}"
-        int8 = _FILES[f"{network}_int8"]
-        if int8 in outputs and facts["file"]["sha256"] != outputs[int8]["sha256"]:
-            yield f"quantize.json: {network} was another file than {int8}"
+        for precision, made in ((INT8, facts), (FP16, facts.get("fp16"))):
+            name = _FILES[f"{network}_{precision}"]
+            if name in outputs and (made or {})["file"]["sha256"] != outputs[name]["sha256"]:
+                yield f"quantize.json: {network} was another file than {name}"
 
 
 def _delivered(benchmark: Document, quantization: Document) -> Iterator[str]:

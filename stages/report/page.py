@@ -13,6 +13,7 @@ from pipeline.claims import busy_clause
 from pipeline.config.schema import Config
 from pipeline.config.yaml_nodes import dump
 from pipeline.errors import Command
+from pipeline.run.variants import PRECISIONS
 from pipeline.words import size
 from stages.report.documents import Document, RunDocuments
 from stages.report.views import (
@@ -128,7 +129,11 @@ def _timing(found: RunDocuments) -> dict[str, Any]:
         "speedup_plot": timing.speedup_plot(benchmark["settings"]),
         "distribution_plot": timing.distribution_plot(benchmark["variants"]),
         "why": benchmark.get("why", {}).get("causes", []),
-        "why_int8": benchmark.get("why_int8", {}).get("causes", []),
+        "why_less": {
+            name: causes
+            for precision, name in PRECISIONS.items()
+            if (causes := benchmark.get(f"why_{precision}", {}).get("causes"))
+        },
         "roofline": timing.roofline_sentence(benchmark),
         "layers": layers.layer_rows(found.cut, benchmark),
         "layer_plot": layers.layer_plot(benchmark),

@@ -12,6 +12,7 @@ PLACES: dict[str, Any] = {
     "onnx": {
         "fp32": f"{KINDS['onnx'].maker}/{KINDS['onnx'].file}",
         "int8": f"{KINDS['onnx_int8'].maker}/{KINDS['onnx_int8'].file}",
+        "fp16": f"{KINDS['onnx_fp16'].maker}/{KINDS['onnx_fp16'].file}",
     },
 }
 """Where the files lie that a summary names, relative to the run."""
@@ -34,7 +35,7 @@ def summarise(
         benchmark, parity, quantization: contents of `benchmark.json`, `parity.json` and
             `quantize.json`.
         report: path of the page, relative to the run folder, and so in `onnx`.
-        onnx: path of the final network by precision, "fp32" and "int8".
+        onnx: path of the final network by precision, "fp32", "int8" and "fp16".
     """
     first, data, final = benchmark["settings"][0], benchmark["data"], parity["final"]
     precision = benchmark["final"]["precision"]
@@ -79,11 +80,15 @@ def _variant(
 def _agreement(
     parity: Mapping[str, Any], quantization: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """By variant: of fp32 with PyTorch, of INT8 with fp32; None where nothing was compared."""
+    """By variant: of fp32 with PyTorch, of INT8 and fp16 with fp32; None where nothing was
+    compared.
+    """
     found: dict[str, float | None] = {}
     for network, facts in (("base", quantization["base"]), ("final", quantization)):
         found[network] = parity[network]["top1_agreement"]
-        found[f"{network}_int8"] = (facts.get("parity") or {}).get("top1_agreement")
+        for precision, made in (("int8", facts), ("fp16", facts.get("fp16") or {})):
+            parity_there = made.get("parity") or {}
+            found[f"{network}_{precision}"] = parity_there.get("top1_agreement")
     return found
 
 

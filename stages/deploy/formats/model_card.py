@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.run.variants import VARIANTS
+from pipeline.run.variants import PRECISIONS, VARIANTS
 from pipeline.words import count_of
 from stages.deploy.deployment import Deployment, Files
 
@@ -58,6 +58,7 @@ _FILES = {
     "model.onnx": "the network: float32 (N, C, H, W), normalised, to logits",
     "model_fp32.onnx": "the same in float32",
     "model_int8.onnx": "the same in INT8",
+    "model_fp16.onnx": "the same in fp16, with float32 input and output",
     "model_uint8.onnx": "`model.onnx` with uint8 (N, H, W, C) pixels in and probabilities out",
     "labels.txt": "class names, by index",
     "config.json": "for Hugging Face: `ORTModelForImageClassification`",
@@ -78,12 +79,14 @@ def card(made: Deployment) -> str:
     first = measured["settings"][0]
     resized = {"crop": "shorter side resized, then the middle", "squash": "both sides resized"}
     provider = str(first["provider"]).removesuffix("ExecutionProvider")
-    here = _FILES if len(made.networks) > 1 else _without_variants()
+    made_in = made.networks if len(made.networks) > 1 else ()
+    left_out = {f"model_{precision}.onnx" for precision in PRECISIONS if precision not in made_in}
+    here = {name: what for name, what in _FILES.items() if name not in left_out}
     return _CARD.format(
         license_key=settings.get("license") or "other",
         run=made.run,
         classes=len(made.classes),
-        precision={"fp32": "float32", "int8": "INT8"}[made.chosen],
+        precision={"fp32": "float32", "int8": "INT8", "fp16": "fp16"}[made.chosen],
         reason=made.reason,
         table=_table(measured["variants"]),
         data=measured["data"]["label"],
@@ -127,8 +130,3 @@ def _table(variants: Sequence[Mapping[str, Any]]) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
-
-
-def _without_variants() -> dict[str, str]:
-    both = ("model_fp32.onnx", "model_int8.onnx")
-    return {name: what for name, what in _FILES.items() if name not in both}

@@ -6,7 +6,7 @@ from stages.deploy.deployment import Deployment, Files
 
 
 def files(made: Deployment) -> Files:
-    """`model.onnx` is the chosen one; where there are two, both lie beside it by precision."""
+    """`model.onnx` is the chosen one; where there are several, all lie beside it by precision."""
     found = {"model.onnx": made.networks[made.chosen].SerializeToString()}
     if len(made.networks) > 1:
         found |= {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.claims import change_sentence, change_text
-from pipeline.run.variants import VARIANTS
+from pipeline.run.variants import PRECISIONS, VARIANTS
 from pipeline.words import size
 from stages.report import plots
 from stages.report.views.wording import NO_DIFFERENCE, ms, provider, relative, setting_name
@@ -36,7 +36,7 @@ def headline(
 
 def conditions(speedup: Mapping[str, Any], images: int) -> str:
     """What the headline compares, and at what."""
-    precision = {"int8": "INT8"}.get(speedup["precision"], "fp32")
+    precision = PRECISIONS.get(speedup["precision"], "fp32")
     where = f"{provider(speedup['provider'])}, {setting_name(speedup)}"
     return (
         f"The delivered file, in {precision}, against the original in fp32, both in onnxruntime: "

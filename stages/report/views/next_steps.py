@@ -95,7 +95,7 @@ def _alignment(config: Config, found: RunDocuments, again: Command) -> Iterator[
 
 def _front(found: RunDocuments, summary: Document, config_name: str) -> Iterator[Step]:
     change = found.distillation.get("search_change")  # runs of older releases have none
-    kept = change is not None and not _lost(change) and not _lost_in_int8(found.quantization)
+    kept = change is not None and not _lost(change) and not _lost_in_precision(found.quantization)
     if summary["speedup"]["verdict"] == "faster" and kept:
         what = "No loss was shown on the search split: see what smaller budgets cost"
         yield Step(what, Command("search", "front", config_name))
@@ -114,9 +114,10 @@ def _lost(change: Document) -> bool:
     return bool(change["shown"] and change["points"] < 0)
 
 
-def _lost_in_int8(quantization: Document) -> bool:
+def _lost_in_precision(quantization: Document) -> bool:
     """Whether the delivered file was shown to be less accurate than its network in fp32."""
     if quantization["chosen"] == "fp32":
         return False
-    least, _ = quantization["accuracy"].get("drop_ci95", (0.0, 0.0))
+    made = quantization["fp16"] if quantization["chosen"] == "fp16" else quantization
+    least, _ = made["accuracy"].get("drop_ci95", (0.0, 0.0))
     return bool(least > 0)

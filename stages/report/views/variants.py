@@ -1,4 +1,4 @@
-"""Original and final network, each in fp32 and INT8; and how the INT8 files were made."""
+"""Original and final network in each precision; and how the files in lower ones were made."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def variant_rows(variants: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def quantization_sentences(quantization: Mapping[str, Any]) -> list[str]:
-    """What was chosen and why; empty with quantising off."""
-    scheme = quantization.get("scheme")
-    if quantization["mode"] == "off":
+    """What was chosen and why; empty where nothing was quantised."""
+    scheme, half = quantization.get("scheme"), quantization.get("fp16")
+    if quantization["mode"] == "off" and not half:
         return []
     found = [f"Delivered: {quantization['chosen']}. {quantization['reason']}."]
     if scheme:
@@ -41,6 +41,10 @@ def quantization_sentences(quantization: Mapping[str, Any]) -> list[str]:
     if nodes := quantization.get("float_nodes"):
         # onnxruntime computes some of them in INT8 all the same, between INT8 neighbours
         found.append(f"{len(nodes)} of its nodes were not quantised: {_some(nodes)}.")
+    if half:
+        found.append(f"In fp16: {half['reason']}.")
+        if nodes := half["float_nodes"]:
+            found.append(f"{len(nodes)} of its nodes stayed float32: {_some(nodes)}.")
     return found
 
 

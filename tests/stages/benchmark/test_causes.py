@@ -84,9 +84,14 @@ def test_a_layer_of_the_same_width_did_not_leave_its_layout_because_of_it() -> N
     assert not [cause for cause in found if "because of their channel counts" in cause]
 
 
-def test_a_cast_of_the_files_own_is_none_that_float16_brings() -> None:
+def test_casts_of_the_files_own_are_those_of_the_converter_and_not_of_the_provider() -> None:
     found = causes(run(conv("c1", 40.0, 32), cast("cast", 10.0), halves=True))
-    assert not [cause for cause in found if "float16" in cause]
+    assert not [cause for cause in found if "computes it in float32" in cause]
+    (said,) = [cause for cause in found if "float16" in cause]
+    assert said.startswith("1 conversion between float16 and float32 takes 20% of the time")
+    assert "quantize.fp16_keep" in said
+    found = causes(run(conv("c1", 40.0, 32), cast("cast", 10.0)))
+    assert not [cause for cause in found if "float16" in cause]  # of a float32 file
 
 
 def test_the_weightiest_cause_comes_first() -> None:

@@ -1,0 +1,171 @@
+"""fp16 files: what is computed in it, what stays float32, and when they are delivered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper
+from quantize_nets import images, labelled, quadrants
+
+from pipeline.config.schema import Config
+from pipeline.errors import ArtifactError, EnvironmentProblem
+from pipeline.run.fp16 import makes_fp16
+from pipeline.run.store import sha256_file
+from stages.benchmark.protocol import Setting
+from stages.quantize import half, half_onnx, quantize_onnx
+from stages.quantize.half import HalfReport
+from stages.quantize.report import Score, Timing
+from stages.quantize.stage import delivered
+
+
+@pytest.fixture
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this CPU it is not."""
+    timing = Timing(2.0, (1.9, 2.1), "faster", (2.0, 1.0))
+    monkeypatch.setattr(half, "time_pair", lambda *_: timing)
+
+
+def made(path: Path, **settings: Any) -> tuple[HalfReport, onnx.ModelProto]:
+    before, out = sha256_file(path), path.with_name("half.onnx")
+    report = half_onnx(path, out, labelled(64, 1), labelled(), **settings)
+    assert sha256_file(path) == before
+    assert report.file == {
+        "name": "half.onnx", "sha256": sha256_file(out), "bytes": out.stat().st_size
+    }  # fmt: skip
+    return report, onnx.load(out)
+
+
+def types(proto: onnx.ModelProto) -> set[int]:
+    return {tensor.data_type for tensor in proto.graph.initializer}
+
+
+def test_weights_are_fp16_and_input_and_output_float32(tmp_path: Path, faster: None) -> None:
+    path = quadrants(tmp_path / "net.onnx")
+    report, proto = made(path)
+    assert report.chosen == "fp16"
+    assert report.reason.startswith("fp16 is 2.00× (1.90 to 2.10) as fast as fp32")
+    assert types(proto) == {onnx.TensorProto.FLOAT16}
+    ends = [*proto.graph.input, *proto.graph.output]
+    assert {v.type.tensor_type.elem_type for v in ends} == {onnx.TensorProto.FLOAT}
+    assert {entry.key for entry in proto.metadata_props} == {"classes"}
+    x = images(8)
+    answers = [
+        ort.InferenceSession(file).run(None, {"input": x})[0]
+        for file in (path, path.with_name("half.onnx"))
+    ]
+    assert 0 < np.abs(answers[0] - answers[1]).max() < 5e-3
+    parity = report.to_dict()["parity"]
+    assert parity["top1_agreement"] == 1
+    assert 0 < parity["output_error"] < 1e-3
+
+
+def test_nodes_that_see_large_values_stay_float32(tmp_path: Path, faster: None) -> None:
+    factor = np.full((1, 8, 1, 1), 1e5, np.float32)
+    middle = [
+        helper.make_node("Mul", ["features", "up"], ["large"], "up"),
+        helper.make_node("Mul", ["large", "down"], ["altered"], "down"),
+    ]
+    constants = {"up": factor, "down": 1 / factor}
+    path = quadrants(tmp_path / "net.onnx", middle, constants=constants)
+    report, proto = made(path)
+    assert report.out_of_range == ("up", "down")
+    assert report.float_nodes == report.out_of_range
+    assert report.chosen == "fp16"
+    found = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    assert found["up"] == onnx.TensorProto.FLOAT
+    assert found["mix.weight"] == onnx.TensorProto.FLOAT16
+
+
+def test_operators_that_are_named_stay_float32(tmp_path: Path, faster: None) -> None:
+    report, proto = made(quadrants(tmp_path / "net.onnx"), keep=["Gemm"])
+    (name,) = report.float_nodes
+    assert name.startswith("Gemm")
+    found = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    assert found["head.weight"] == onnx.TensorProto.FLOAT
+
+
+def test_on_a_cpu_it_is_made_and_not_delivered(tmp_path: Path) -> None:
+    report, _ = made(quadrants(tmp_path / "net.onnx"))
+    assert report.timing is not None
+    low, _ = report.timing.ci95 or (0.0, 0.0)
+    assert (report.chosen == "fp16") == (low > 1)
+
+
+def test_beyond_its_bounds_it_is_not_delivered_however_fast(
+    tmp_path: Path, faster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = Score(96, 1.0, 1.0, 0.0, (0.0, 0.0), 0.98, 0.001)
+    monkeypatch.setattr(half.Scorer, "score", lambda self, model: off)
+    report, _ = made(quadrants(tmp_path / "net.onnx"))
+    assert report.chosen == "fp32"
+    assert report.reason == "fp16 and fp32 name the same class for 98.0 % on 96 images, 99 % needed"
+
+
+def test_a_provider_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    path = quadrants(tmp_path / "net.onnx")
+    with pytest.raises(EnvironmentProblem, match="CUDAExecutionProvider"):
+        half_onnx(path, tmp_path / "out.onnx", labelled(), labelled(), setting=Setting("cuda"))
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_what_is_quantised_or_fp16_already_is_refused(tmp_path: Path, faster: None) -> None:
+    path = quadrants(tmp_path / "net.onnx")
+    made(path)
+    quantised = tmp_path / "int8.onnx"
+    quantize_onnx(path, quantised, labelled(64, 1), labelled())
+    for file, why in ((quantised, "quantised already"), (tmp_path / "half.onnx", "")):
+        if why:
+            with pytest.raises(ArtifactError, match=why):
+                half_onnx(file, tmp_path / "out.onnx", labelled(), labelled())
+    nothing = tmp_path / "nothing.onnx"
+    nothing.write_bytes(b"nothing")
+    with pytest.raises(ArtifactError):
+        half_onnx(nothing, tmp_path / "out.onnx", labelled(), labelled())
+
+
+def config(provider: str, **quantize: Any) -> Config:
+    return Config.model_validate({"benchmark": {"provider": provider}, "quantize": quantize})
+
+
+def test_files_are_made_for_gpus_and_where_asked_for() -> None:
+    assert not makes_fp16(config("CPUExecutionProvider"))
+    assert makes_fp16(config("cuda"))
+    assert makes_fp16(config("TensorrtExecutionProvider"))
+    assert makes_fp16(config("cpu", fp16="on", mode="off"))
+    assert not makes_fp16(config("cuda", fp16="off"))
+
+
+def outcome(chosen: str, ratio: float, name: str) -> dict[str, Any]:
+    return {"chosen": chosen, "reason": f"of {name}", "timing": Timing(ratio, (ratio, ratio))}
+
+
+@pytest.mark.parametrize(
+    ("mode", "int8", "fp16", "wanted"),
+    [
+        ("auto", ("int8", 1.5), ("fp16", 2.0), ("fp16", "of fp16")),
+        ("auto", ("int8", 2.5), ("fp16", 2.0), ("int8", "of int8")),
+        ("auto", ("fp32", 2.5), ("fp16", 2.0), ("fp16", "of fp16")),
+        ("auto", ("int8", 1.5), ("fp32", 2.0), ("int8", "of int8")),
+        ("auto", ("fp32", 0.5), ("fp32", 0.9), ("fp32", "of int8; of fp16")),
+        ("int8", ("int8", 0.5), ("fp16", 2.0), ("int8", "of int8")),
+        ("off", ("fp32", 0.0), ("fp16", 2.0), ("fp16", "of fp16")),
+        ("off", ("fp32", 0.0), ("fp32", 0.9), ("fp32", "of fp16")),
+        ("auto", ("int8", 1.5), None, ("int8", "of int8")),
+    ],
+)
+def test_the_fastest_of_those_that_may_be_delivered_is(
+    mode: str, int8: tuple[str, float], fp16: tuple[str, float] | None, wanted: tuple[str, str]
+) -> None:
+    from stages.quantize.report import QuantizeReport, Tried
+    from stages.quantize.schemes import Scheme
+
+    facts = outcome(*int8, "int8")
+    best = Tried(Scheme("uint8", "int8"), facts.pop("timing"))
+    report = QuantizeReport(**facts, best=best)
+    halved = HalfReport(**outcome(*fp16, "fp16")) if fp16 else None
+    assert delivered(mode, report, halved) == wanted
