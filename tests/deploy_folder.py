@@ -19,12 +19,13 @@ from pipeline.run.documents import Document
 from pipeline.run.manifest import Dependencies, write_manifest
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
+from pipeline.runtime.quantizer import Quantizer
 from stages.deploy.stage import run
 
 CLASSES = ("top left", "top right", "bottom left", "bottom/[/a] right é")
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 SIDE = 16
-READS = ("data", "onnx", "onnx_int8", "quantization", "benchmark")
+READS = ("data", "onnx", "onnx_int8", "onnx_fp16", "quantization", "benchmark")
 
 
 def quadrants(path: Path, gain: float = 1.0, channels: int = 3) -> Path:
@@ -55,14 +56,24 @@ def specification(resize: str = "crop", channels: int = 3) -> Preprocessing:
     return Preprocessing(SIDE, SIDE, channels, MEAN[:channels], STD[:channels], resize)
 
 
-def context(home: Path, *, int8: bool = False, resize: str = "crop", **deploy: Any) -> StageContext:
-    """What the stage reads, below `home`; with `int8` there is a second network, and chosen."""
+def context(
+    home: Path, *, int8: bool = False, fp16: bool = False, resize: str = "crop", **deploy: Any
+) -> StageContext:
+    """What the stage reads, below `home`; with `int8` or `fp16` there is another network, and
+    chosen.
+    """
     for name in ("made", "deploy", "work"):
         (home / name).mkdir(parents=True)
     quadrants(home / "made" / "model.onnx", gain=4.0)
     if int8:
         quadrants(home / "made" / "model_int8.onnx", gain=8.0)
-    bodies = {"data": _card(resize), "quantization": _quantization(int8), "benchmark": _benchmark()}
+    if fp16:
+        with Quantizer() as quantizer:
+            quantizer.hold(home / "made" / "model.onnx")
+            (home / "made" / "model_fp16.onnx").write_bytes(quantizer.halve()[0])
+    chosen = "int8" if int8 else "fp16" if fp16 else "fp32"
+    quantization = _quantization(chosen)
+    bodies = {"data": _card(resize), "quantization": quantization, "benchmark": _benchmark()}
     inputs = {}
     for name in READS:
         kind = KINDS[name]
@@ -99,10 +110,9 @@ def _card(resize: str) -> dict[str, Any]:
     return {**card.to_dict(), "preprocessing": spec.to_dict()}
 
 
-def _quantization(int8: bool) -> dict[str, Any]:
-    chosen = {"chosen": "int8", "reason": "1.70 times as fast"}
-    kept = {"chosen": "fp32", "reason": "quantize.mode is off"}
-    return {"mode": "auto", "tried": [], "base": {}, **(chosen if int8 else kept)}
+def _quantization(chosen: str) -> dict[str, Any]:
+    reason = "quantize.mode is off" if chosen == "fp32" else "1.70 times as fast"
+    return {"mode": "auto", "tried": [], "base": {}, "chosen": chosen, "reason": reason}
 
 
 def _benchmark() -> dict[str, Any]:

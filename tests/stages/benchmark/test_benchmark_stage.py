@@ -6,6 +6,7 @@ import importlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from pipeline.run.artifacts import document
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from pipeline.runtime import CPU
+from pipeline.runtime.quantizer import Quantizer
 from stages import declared
 from stages.benchmark import comparison
 from stages.benchmark.accuracy import Named, accuracy_change, onnx_accuracy
@@ -116,6 +118,8 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
         "quantization": (tmp_path / "quantize", {}),
         "onnx_int8": (tmp_path / "quantize", {}),
         "base_onnx_int8": (tmp_path / "quantize", {}),
+        "onnx_fp16": (tmp_path / "quantize", {}),
+        "base_onnx_fp16": (tmp_path / "quantize", {}),
     }
     return StageContext(Config(benchmark=SETTINGS), tmp_path / "out", tmp_path / "work", inputs)
 
@@ -175,6 +179,34 @@ def test_all_four_variants_are_timed_and_scored_and_the_delivered_one_leads(
     assert rows["base"]["accuracy_change"] is None
     assert alone["ratio"] == pytest.approx(chosen["ratio"] / rows["base_int8"]["ratio"], rel=0.5)
     assert found["why"]["by_op"]["QLinearConv (int8)"]["b_nodes"] == 1
+
+
+def test_fp16_files_are_variants_too_and_why_they_gain_nothing_on_a_cpu_is_said(
+    ctx: StageContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts: dict[str, Any] = {"chosen": "fp32", "reason": "fp16 is slower here", "tried": []}
+    base: dict[str, Any] = {"fp16": {"reason": ""}}
+    body = {"mode": "off", **facts, "fp16": {}, "base": base}
+    for kind, name in (("onnx_fp16", "model"), ("base_onnx_fp16", "base")):
+        path = tmp_path / "quantize" / f"{name}_fp16.onnx"
+        with Quantizer() as quantizer:
+            quantizer.hold(tmp_path / "export" / f"{name}.onnx")
+            path.write_bytes(quantizer.halve()[0])
+        ctx.inputs = {**ctx.inputs, kind: (path.parent, {path.name: sha256_file(path)})}
+        (body if name == "model" else base)["fp16"]["file"] = {"sha256": sha256_file(path)}
+    document("quantization").write(tmp_path / "quantize" / "quantize.json", body)
+    monkeypatch.setattr(comparison, "measure", made_up_times)
+    monkeypatch.setattr(comparison, "verdict", lambda *ratios: "no difference shown")
+    module.run(ctx)
+    found = json.loads((ctx.out / "benchmark.json").read_text())
+    assert [row["name"] for row in found["variants"]] == [
+        "base", "base_fp16", "final", "final_fp16"
+    ]  # fmt: skip
+    assert {row["accuracy"] for row in found["variants"]} == {0.75}
+    assert found["fp16_alone"]["points"] == 0
+    assert found["int8_alone"] is None
+    assert any("computes it in float32" in cause for cause in found["why_fp16"]["causes"])
+    assert found["remarks"][0] == "fp32 is delivered: fp16 is slower here"
 
 
 def test_int8_that_gains_nothing_is_explained_though_fp32_is_delivered(

@@ -90,6 +90,20 @@ def test_the_chosen_network_is_delivered_under_names_that_loaders_know(both: Pat
     assert np.array_equal(answers(both / "model.onnx", x), answers(measured, x))
 
 
+def test_a_network_in_fp16_is_delivered_beside_the_one_in_fp32(tmp_path: Path) -> None:
+    home = deployed(tmp_path, fp16=True)
+    chosen = (home / "model.onnx").read_bytes()
+    assert chosen == (home / "model_fp16.onnx").read_bytes()
+    assert chosen != (home / "model_fp32.onnx").read_bytes()
+    card = (home / "README.md").read_text(encoding="utf-8")
+    assert "`model_fp16.onnx`" in card
+    assert "`model_int8.onnx`" not in card
+    pixels = pictures(specification())
+    found = answers(home / "model_uint8.onnx", pixels)
+    whole = Classifier(home, model="model_fp32.onnx").probabilities(list(pixels))
+    assert 0 < np.abs(found - whole).max() < 1e-2
+
+
 def test_what_the_files_say_about_themselves(folder: Path) -> None:
     said = notes(folder / "model.onnx")
     assert json.loads(said["classes"]) == list(CLASSES)

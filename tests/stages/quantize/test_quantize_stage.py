@@ -19,7 +19,8 @@ from pipeline.run.artifacts import document
 from pipeline.run.stage import StageContext
 from pipeline.run.store import sha256_file
 from stages import declared
-from stages.quantize import QuantizeReport
+from stages.quantize import QuantizeReport, half
+from stages.quantize.report import Timing
 
 
 def pictures(count: int, seed: int) -> Images:
@@ -94,6 +95,24 @@ def test_both_files_go_the_same_way_and_only_the_final_one_must_be_int8(
     assert names == ["base_int8.onnx", "model_int8.onnx", "quantize.json"]
 
 
+def test_fp16_is_made_of_both_files_too_and_delivered_where_it_is_faster(
+    ctx: StageContext, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = Timing(2.0, (1.9, 2.1), "faster", (2.0, 1.0))
+    monkeypatch.setattr(half, "time_pair", lambda *_: timing)
+    limits = {"images": 20, "search_images": 12, "max_accuracy_drop": 3.0}
+    summary = declared("quantize").run(with_settings(ctx, fp16="on", mode="off", **limits))
+    assert asked == []
+    assert (summary["chosen"], summary["ratio"]) == ("fp16", 2.0)
+    names = sorted(path.name for path in ctx.out.iterdir())
+    assert names == ["base_fp16.onnx", "model_fp16.onnx", "quantize.json"]
+    found = document("quantization").read(ctx.out / "quantize.json")
+    assert (found["chosen"], found["mode"]) == ("fp16", "off")
+    for facts, name in ((found, "model_fp16.onnx"), (found["base"], "base_fp16.onnx")):
+        assert facts["fp16"]["file"]["sha256"] == sha256_file(ctx.out / name)
+        assert facts["fp16"]["accuracy"]["images"] == 12
+
+
 def test_any_beginning_of_the_images_is_a_fair_sample(
     ctx: StageContext, asked: list[dict[str, Any]]
 ) -> None:
@@ -119,5 +138,8 @@ def test_it_depends_on_the_headline_setting_alone_and_on_nothing_when_off() -> N
 
     assert depends() == depends(benchmark={"batches": [1, 8], "min_seconds": 9})
     assert depends() != depends(benchmark={"batches": [8]})
+    gpu = {"provider": "CUDAExecutionProvider"}
     off = depends(quantize={"mode": "off"})
+    assert off != depends(quantize={"mode": "off"}, benchmark=gpu)  # fp16 is made
+    assert off == depends(quantize={"mode": "off", "fp16": "off"}, benchmark=gpu)
     assert off == depends(quantize={"mode": "off", "images": 7}, benchmark={"batches": [8]})

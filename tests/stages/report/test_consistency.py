@@ -71,6 +71,16 @@ def test_what_an_older_release_did_not_write_is_not_missed(documents: Documents)
     assert disagreements(**documents) == []
 
 
+def test_a_file_in_fp16_is_the_one_that_was_compared(documents: Documents) -> None:
+    documents["quantization"]["fp16"] = {"file": {"sha256": "of final_fp16"}}
+    documents["outputs"]["quantize/model_fp16.onnx"] = {"sha256": "of final_fp16", "bytes": 1}
+    assert disagreements(**documents) == []
+    documents["outputs"]["quantize/model_fp16.onnx"]["sha256"] = "of another"
+    assert disagreements(**documents) == [
+        "quantize.json: final was another file than quantize/model_fp16.onnx"
+    ]
+
+
 def _verdict(d: Documents) -> None:
     d["benchmark"]["variants"][1]["verdict"] = "slower"
     d["summary"]["variants"][1]["verdict"] = "slower"
