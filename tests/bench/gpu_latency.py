@@ -5,9 +5,10 @@
 
 Inputs and outputs stay on the GPU (IO binding). Both files are timed in turn, a slot each, so that
 what disturbs one disturbs the other; a ratio is of the medians, its interval a bootstrap over the
-slots. fp16 files keep fp32 inputs and outputs (onnxruntime's converter), and how far their answers
-are from fp32 is in the row. A provider that leaves any convolution to the CPU is refused: its row
-says so. `--runs`: every run below FOLDER that was exported.
+slots. fp16 files are made as the stage `quantize` makes them, with fp32 inputs and outputs, and how
+far their answers are from fp32 is in the row. A provider that leaves any convolution to the CPU is
+refused: its row says so. `--runs`: every run below FOLDER that was exported. `--providers cpu`
+tries all of it without a GPU.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
-PROVIDERS = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+from pipeline.runtime.quantizer import Quantizer
+
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}  # fmt: skip
 SLOTS, WARM = 12, 5  # slots a file; calls before the first
 HEAVY = ("Conv", "FusedConv", "Gemm", "MatMul", "FusedGemm")
 
@@ -35,6 +40,8 @@ def wanted(provider: str, cache: Path) -> tuple[str, dict[str, Any]]:
     if provider == "tensorrt":
         how = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
         return PROVIDERS[provider], how
+    if provider == "cpu":
+        return PROVIDERS[provider], {}
     # trying every algorithm for every shape would take minutes
     return PROVIDERS[provider], {"cudnn_conv_algo_search": "HEURISTIC"}
 
@@ -51,10 +58,9 @@ def load_libraries() -> None:
 
 def fp16(path: Path) -> bytes:
     """The file with weights and arithmetic in fp16, inputs and outputs in fp32."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    model = convert_float_to_float16(onnx.load(path), keep_io_types=True)
-    return model.SerializeToString()
+    with Quantizer() as quantizer:
+        quantizer.hold(path)
+        return quantizer.halve()[0]
 
 
 class Timed:
@@ -64,6 +70,9 @@ class Timed:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         chosen = [wanted(provider, cache), "CPUExecutionProvider"]
+        self.device = "cpu" if provider == "cpu" else "cuda"
+        if provider == "cpu":
+            chosen.pop()
         self.session = ort.InferenceSession(data, options, providers=chosen)
         if PROVIDERS[provider] not in self.session.get_providers():
             raise Refused(f"{PROVIDERS[provider]} does not load; {self.session.get_providers()} do")
@@ -73,9 +82,9 @@ class Timed:
         given = self.session.get_inputs()[0]
         x = np.random.default_rng(0).standard_normal([batch, *given.shape[1:]])
         self.binding = self.session.io_binding()
-        self.value = ort.OrtValue.ortvalue_from_numpy(x.astype(np.float32), "cuda", 0)
+        self.value = ort.OrtValue.ortvalue_from_numpy(x.astype(np.float32), self.device, 0)
         self.binding.bind_ortvalue_input(given.name, self.value)
-        self.binding.bind_output(self.session.get_outputs()[0].name, "cuda", 0)
+        self.binding.bind_output(self.session.get_outputs()[0].name, self.device, 0)
 
     def answers(self) -> np.ndarray:
         self.session.run_with_iobinding(self.binding)
@@ -91,6 +100,8 @@ class Timed:
 
 def placed(data: bytes, provider: str, cache: Path) -> None:
     """Refuse what leaves a convolution or a product to the CPU, as the profile of a call says."""
+    if provider == "cpu":
+        return
     options = ort.SessionOptions()
     options.enable_profiling, options.log_severity_level = True, 3
     options.profile_file_prefix = str(cache / "profile")

@@ -1,11 +1,11 @@
 """All that a GPU is wanted for, side by side within minutes: `make gpu`; on a CPU, tiny: `--dry`.
 
-    python -P tests/bench/gpu_run.py --out DIR [--dry] [--minutes 7] [--only JOB,JOB]
+    python -P tests/bench/gpu_run.py --out DIR [--dry] [--minutes 7] [--alone 1] [--only JOB,JOB]
         [--data CIFAR10] [--weights FOLDER] [--photos FOLDER]
 
 Each job is a process of its own with a log, DIR/logs/JOB.log; DIR/gpu.json is written anew every
 few seconds from what the jobs have finished, so a run that is cut off leaves its rows. At the
-deadline what still runs is ended. Jobs whose files are not there (weights, photographs) are left
+deadline what still runs is ended; the last minute belongs to what is timed with nothing beside it. Jobs whose files are not there (weights, photographs) are left
 out, and named.
 """
 
@@ -60,6 +60,7 @@ class Job:
 
     Attributes:
         heavy: takes a good part of the GPU. rank: smaller begins earlier.
+        alone: begins when all others have ended, for what is timed.
         needs: files without which it is left out.
     """
 
@@ -67,6 +68,7 @@ class Job:
     command: list[str]
     rank: int
     heavy: bool = True
+    alone: bool = False
     threads: int = 1
     needs: tuple[Path, ...] = ()
     process: subprocess.Popen[bytes] | None = None
@@ -93,7 +95,7 @@ class Places:
 
 DRY = (
     "resnet56_published_0", "mobilenet_cifar", "recovery", "compare_resnet20_cifar",
-    "breadth_torchvision",
+    "breadth_torchvision", "quickstart", "latency",
 )  # fmt: skip
 """One of every kind that needs no files."""
 
@@ -110,7 +112,8 @@ def jobs_of(places: Places) -> list[Job]:
         for budget in (("macs", "latency") if not places.dry else ("macs",))
     ]
     found += [_breadth(places, "timm"), _breadth(places, "torchvision")]
-    found += [_versus(places), _smoke()]
+    found += [_versus(places), _smoke(), _quickstart(places), _latency(places)]
+    found += [] if places.dry else [_tests()]
     return sorted(found, key=lambda job: job.rank)
 
 
@@ -216,6 +219,34 @@ def _versus(places: Places) -> Job:
     return Job("versus", ["sh", "-c", both], 8)
 
 
+def _quickstart(places: Places) -> Job:
+    """The quickstart with its files timed on the GPU, fp16 among them."""
+    sets = ["benchmark.provider=cuda", "benchmark.batches=[1,32,256]"]
+    if places.dry:
+        sets = ["quantize.fp16=on", "model.weights=null", "benchmark.batches=[1]", *FEW]
+        sets += ["benchmark.min_seconds=0.05", "benchmark.launches=2", "benchmark.profile=false"]
+    config, run = ROOT / "configs" / "quickstart.yaml", places.out / "runs" / "quickstart"
+    command = [*RLP, "pipeline", "run", str(config), "--run-dir", str(run)]
+    command += [word for value in sets for word in ("--set", value)]
+    return Job("quickstart", command, 2, heavy=False)
+
+
+def _tests() -> Job:
+    """The tests marked gpu."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    return Job("tests", [*command, "-m", "gpu", str(ROOT / "tests" / "test_gpu.py")], 3, False)
+
+
+def _latency(places: Places) -> Job:
+    """Every exported run, original against final, when nothing else runs."""
+    command = [sys.executable, str(BENCH / "gpu_latency.py"), "--runs", str(places.out / "runs")]
+    command += ["--json", str(places.out / "rows" / "latency.json")]
+    command += ["--cache", str(places.out / "tensorrt")]
+    if places.dry:
+        command += ["--providers", "cpu", "--batches", "1,2", "--seconds", "0.05"]
+    return Job("latency", command, 40, alone=True)
+
+
 def _smoke() -> Job:
     """RL-Pruner's networks through the whole chain on the images in the package."""
     command = [
@@ -260,8 +291,19 @@ class Board:
         for name in ("logs", "rows", "runs"):
             (out / name).mkdir(parents=True, exist_ok=True)
 
-    def run(self, seconds: float) -> None:
-        """Until all are done, or for so long."""
+    def run(self, seconds: float, alone: float = 0.0) -> None:
+        """Until all are done, or for so long; the last `alone` seconds belong to jobs that run
+        alone.
+        """
+        last = [job for job in self.waiting if job.alone]
+        self.waiting = [job for job in self.waiting if not job.alone]
+        self._run(seconds - (alone if last else 0.0))
+        left_out, self.waiting = self.waiting, last
+        self._run(seconds)
+        self.waiting += left_out
+        self.write()
+
+    def _run(self, seconds: float) -> None:
         while (self.waiting or self.running) and time.monotonic() - self.began < seconds:
             self._start()
             time.sleep(TICK)
@@ -360,6 +402,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dry", action="store_true", help="tiny, on the images in the package")
     parser.add_argument("--minutes", type=float, default=7.0)
+    parser.add_argument("--alone", type=float, default=1.0, help="minutes of them kept for timings")
     parser.add_argument("--only", default="", help="jobs, with commas between")
     parser.add_argument("--heavy", type=int, default=8, help="GPU jobs at a time")
     parser.add_argument("--jobs", type=int, default=12, help="jobs at a time")
@@ -375,7 +418,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := wanted - {job.name for job in jobs}:
         parser.error(f"no such job: {', '.join(sorted(unknown))}")
     board = Board(places.out, jobs, options.heavy, options.jobs)
-    board.run(60 * options.minutes)
+    board.run(60 * options.minutes, 60 * options.alone)
     bad = [job.name for job in board.ended if job.facts["status"] == "failed"]
     print(f"{places.out / 'gpu.json'}: {len(board.ended)} jobs, {len(bad)} failed {' '.join(bad)}")
     return 1 if bad else 0

@@ -44,6 +44,25 @@ def test_a_run_that_is_cut_off_leaves_its_rows(
     assert found["rows"]["quick"] == [1]
 
 
+def test_what_is_timed_begins_when_all_others_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_run, "TICK", 0.05)
+    rows = tmp_path / "rows"
+    out, there = str(rows / "timed.json"), str(rows)
+    looks = f"import os; open({out!r}, 'w').write(str(len(os.listdir({there!r}))))"
+    jobs = [
+        _job("timed", looks, alone=True),
+        _job("quick", f"open({str(rows / 'quick.json')!r}, 'w').write('1')"),
+        _job("slow", "import time; time.sleep(600)"),
+    ]
+    Board(tmp_path, jobs, heavy=2, most=3).run(6.0, alone=4.0)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    status = {name: job["status"] for name, job in found["jobs"].items()}
+    assert status == {"timed": "done", "quick": "done", "slow": "cut off"}
+    assert found["rows"]["timed"] == 2  # its own file and the other's row
+
+
 @pytest.mark.smoke
 def test_one_network_dry(tmp_path: Path) -> None:
     places = gpu_run.Places(tmp_path, tmp_path, tmp_path, tmp_path, dry=True)
