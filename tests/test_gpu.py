@@ -10,10 +10,13 @@ from pathlib import Path
 import device_checks
 import pytest
 import torch
+from quantize_nets import labelled, quadrants
 
 from pipeline.config.schema import Config
 from pipeline.errors import EnvironmentProblem, OutOfMemory
 from pipeline.training import machine
+from stages.benchmark.protocol import Setting
+from stages.quantize import half_onnx
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +30,20 @@ def test_what_is_computed_on_a_gpu(check: device_checks.Check) -> None:
 @pytest.mark.gpu
 def test_a_whole_run_on_a_gpu(tmp_path: Path) -> None:
     device_checks.check_pipeline(torch.device("cuda", 0), tmp_path, "benchmark")
+
+
+@pytest.mark.gpu
+def test_fp16_on_a_gpu(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDA provider: it takes onnxruntime-gpu")
+    path = quadrants(tmp_path / "net.onnx")
+    report = half_onnx(
+        path, tmp_path / "half.onnx", labelled(64, 1), labelled(), setting=Setting("cuda")
+    )
+    parity = report.to_dict()["parity"]
+    assert parity["top1_agreement"] == 1
+    assert 0 < parity["output_error"] < 5e-3
 
 
 @pytest.mark.slow

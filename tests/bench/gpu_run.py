@@ -5,8 +5,8 @@
 
 Each job is a process of its own with a log, DIR/logs/JOB.log; DIR/gpu.json is written anew every
 few seconds from what the jobs have finished, so a run that is cut off leaves its rows. At the
-deadline what still runs is ended; the last minute belongs to what is timed with nothing beside it. Jobs whose files are not there (weights, photographs) are left
-out, and named.
+deadline what still runs is ended; the last minute belongs to what is timed with nothing beside it.
+Jobs whose files are not there (weights, photographs) are left out, and named.
 """
 
 from __future__ import annotations
