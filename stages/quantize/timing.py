@@ -42,31 +42,19 @@ class Looker:
 
 
 def time_pair(
-    path: Path,
-    model: bytes,
-    setting: Setting,
-    shape: tuple[int, ...] | None,
-    protocol: Protocol,
-) -> Timing:
-    """The ratio of fp32 to `model` with its interval, by the benchmark's protocol.
-
-    Quickly first; where the interval then holds 1 although INT8 looks faster, as `protocol` says.
-    """
-    timing = time_quickly(path, model, setting, shape, protocol)
-    assert timing.ci95 is not None
-    if timing.ratio > 1 >= timing.ci95[0]:
-        return _measured(path, model, setting, shape, protocol)
-    return timing
-
-
-def time_quickly(
     before: Path | bytes,
     model: bytes,
     setting: Setting,
     shape: tuple[int, ...] | None,
     protocol: Protocol,
+    worth: float = 1.0,
 ) -> Timing:
-    """The ratio of `before` to `model` with an interval that may be wide."""
+    """The ratio of `before`, which is fp32 as a rule, to `model` with its interval, by the
+    benchmark's protocol.
+
+    Quickly first; where the interval then holds 1 although the ratio is above `worth`, as
+    `protocol` says.
+    """
     quick = replace(
         protocol,
         min_seconds=min(protocol.min_seconds, _QUICK_SECONDS),
@@ -74,7 +62,11 @@ def time_quickly(
         launches=2,
         warm_limit=_QUICK_SECONDS,
     )
-    return _measured(before, model, setting, shape, quick)
+    timing = _measured(before, model, setting, shape, quick)
+    assert timing.ci95 is not None
+    if timing.ratio > worth and timing.ci95[0] <= 1:
+        return _measured(before, model, setting, shape, protocol)
+    return timing
 
 
 def _measured(

@@ -21,9 +21,10 @@ from stages.quantize.images import Batches, first
 from stages.quantize.report import Score, Timing
 from stages.quantize.schemes import OPERATORS, Scheme
 from stages.quantize.scoring import Scorer
-from stages.quantize.timing import Looker, time_pair, time_quickly
+from stages.quantize.timing import Looker, time_pair
 
 _SAMPLE_BYTES = 256 << 20  # of activations, where layers are compared one by one
+_WORTH = 1.05  # times as fast, that one graph must seem for a longer comparison of two
 _SAMPLE = (8, 64)  # fewest and most images for it
 
 Progress = Callable[[str], None]
@@ -221,11 +222,12 @@ class Workbench:
             return time_pair(self.path, model, self.setting, self.image_shape, self.protocol)
 
     def compare(self, before: bytes, model: bytes) -> Timing:
-        """How much faster `model` is than `before`, both graphs of this network, with an interval
-        that may be wide.
+        """How much faster `model` is than `before`, both graphs of this network, with an interval;
+        a wide one where there is little to gain.
         """
         with self.phase("time"):
-            return time_quickly(before, model, self.setting, self.image_shape, self.protocol)
+            how = self.setting, self.image_shape, self.protocol, _WORTH
+            return time_pair(before, model, *how)
 
     def screen(self, model: bytes, most: int | None = None) -> Score | None:
         """Against fp32 on a few images; on `most` where given."""

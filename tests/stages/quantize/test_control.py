@@ -32,13 +32,9 @@ class Clock:
         return Timing(1.2 - share if cls.inverted else 1.2 + share)
 
     @classmethod
-    def time_pair(cls, path: Path, model: bytes, *_: object) -> Timing:
-        ratio = cls.look(model).ratio
-        return cls.interval(ratio)
-
-    @classmethod
-    def time_quickly(cls, before: bytes, model: bytes, *_: object) -> Timing:
-        return cls.interval(cls.look(model).ratio / cls.look(before).ratio)
+    def time_pair(cls, before: Path | bytes, model: bytes, *_: object) -> Timing:
+        start = cls.look(before).ratio if isinstance(before, bytes) else 1.0
+        return cls.interval(cls.look(model).ratio / start)
 
     @classmethod
     def interval(cls, ratio: float) -> Timing:
@@ -49,7 +45,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
     monkeypatch.setattr(workbench, "Looker", Clock)
     monkeypatch.setattr(workbench, "time_pair", Clock.time_pair)
-    monkeypatch.setattr(workbench, "time_quickly", Clock.time_quickly)
     monkeypatch.setattr(engine, "check_file", lambda path, label: None)
     return Clock
 
