@@ -112,6 +112,7 @@ STAGES = (
         uses_data=True,
         uses_round=True,
         memory_key="search.images",
+        provider_key="search.latency_provider",
         version=2,
         narrow=_search_reads,
     ),
@@ -150,6 +151,7 @@ STAGES = (
         reads=("base_model", "final_model", "data"),
         uses_data=True,
         memory_key="export.images",
+        provider_key="benchmark.provider",
         narrow=_provider_too,
     ),
     Stage(
@@ -159,6 +161,7 @@ STAGES = (
         reads=("onnx", "base_onnx", "data", "base_model"),  # the last: where INT8 is trained
         uses_data=True,
         memory_key="quantize.images",
+        provider_key="benchmark.provider",
         narrow=_setting_too,
     ),
     Stage(
@@ -181,6 +184,7 @@ STAGES = (
         uses_data=True,
         uses_files=True,
         memory_key="benchmark.batches",
+        provider_key="benchmark.provider",
         version=2,
         narrow=_without_further_files,
     ),

@@ -127,6 +127,7 @@ def plan(
     from pipeline.run.other_config import takeover
     from pipeline.run.planner import Planner, Selection
     from pipeline.run.progress import first_lost
+    from pipeline.run.provider import missing_provider
     from pipeline.run.runner import data_key, describe_data
 
     file = find_config(config)
@@ -140,7 +141,9 @@ def plan(
         live = holder(folder)
         rows = [_planned(folder, step, live["pid"] if live else None) for step in steps]
         console.table(("stage", "action", "why"), rows)
-        if refusal := takeover(str(file), settings, folder, first_lost(folder, steps)):
+        lost = first_lost(folder, steps)
+        refusal = missing_provider(settings, steps) or takeover(str(file), settings, folder, lost)
+        if refusal:
             console.warn(f"would be refused: {refusal.message}; {refusal.hint}")
         doc = {"run": str(folder), "stages": _rows(steps), "minutes": None, "memory_bytes": None}
         if refusal or not any(step.action == "run" for step in steps):

@@ -34,6 +34,7 @@ class Stage:
         uses_round: its result depends on which of how many rounds it is in.
         uses_files: its result depends on files outside the run, which `external` lists.
         memory_key: of the config, the setting to lower when memory runs out.
+        provider_key: of the config, the execution provider that it needs.
         version: raised when the same inputs give another result; what was made before is stale.
         narrow: takes out of the sections what does not matter, or puts in what does.
     """
@@ -48,6 +49,7 @@ class Stage:
     uses_round: bool = False
     uses_files: bool = False
     memory_key: str = ""
+    provider_key: str = ""
     version: int = 1
     narrow: Callable[[Config, Parts], Parts] = _as_they_are
 

@@ -41,6 +41,7 @@ from pipeline.run.manifest import (
 from pipeline.run.other_config import takeover
 from pipeline.run.planner import EVERYTHING, Planner, Selection
 from pipeline.run.progress import ProgressFile, first_lost
+from pipeline.run.provider import missing_provider
 from pipeline.run.resources import resource_errors
 from pipeline.run.rounds import PlacedStage
 from pipeline.run.scratch import drop_scratch, nothing_kept, prepare_scratch
@@ -164,6 +165,8 @@ def _walk(request: Request, watcher: Watcher, stop_signal: Callable[[], int]) ->
     steps = _planner(request, card).plan(request.selection)
     for step in steps:
         _refuse_blocked(step)  # before anything is written or computed
+    if absent := missing_provider(request.config, steps):
+        raise absent
     lost = first_lost(request.run, steps, request.selection.force)
     if refusal := takeover(request.config_name, request.config, request.run, lost):
         raise refusal
