@@ -157,10 +157,13 @@ class Evaluator:
         return model
 
     def _at_rung(self, model: nn.Module, images: int) -> tuple[float, float]:
-        """Mean score and accuracy on the first images, seen as one batch."""
+        """Mean score and accuracy on the first images; where statistics are their own, those of
+        one batch.
+        """
         norms = self._norms if self.moments is None else ()
+        parts = self.x[:images].split(images if norms else BATCH)
         with batch_statistics(norms), torch.inference_mode():
-            return self._compared(model(self.x[:images]))
+            return self._compared(torch.cat([model(part) for part in parts]))
 
     def _compared(self, logits: Tensor) -> tuple[float, float]:
         """Mean score and accuracy of logits (n, classes) of the first n images."""

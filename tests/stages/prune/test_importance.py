@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pipeline.channels.graph import ChannelGraph
 from pipeline.errors import UsageError
 from stages.prune import CRITERIA, rank_channels
+from stages.prune.importance import taylor
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -72,3 +73,17 @@ def test_criteria_are_refused_clearly(net: Small, graph: ChannelGraph) -> None:
         rank_channels(net, graph, "taylor")
     with pytest.raises(UsageError, match="unknown importance"):
         rank_channels(net, graph, "l3")
+
+
+def test_taylor_in_parts_is_that_of_the_whole_batch(net: Small, graph: ChannelGraph) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(n, 3, 8, 8, generator=generator), torch.arange(n) % 4) for n in (7, 4)]
+    wanted = taylor.score_units(net, graph, batches)
+    seen: list[int] = []
+    net.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    each = taylor.activations_of(net.eval(), batches[0][0][:2]).learning
+    seen.clear()
+    found = taylor.score_units(net, graph, batches, max_bytes=3 * each)
+    assert seen == [2, 3, 3, 1, 3, 1]  # the first two tell what an image takes
+    for name, scores in wanted.items():
+        torch.testing.assert_close(found[name], scores, rtol=1e-4, atol=1e-7)
