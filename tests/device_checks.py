@@ -20,10 +20,13 @@ from torch import Tensor, nn
 from pipeline.channels.plan import ChannelPlan
 from pipeline.channels.surgery import cut
 from pipeline.cli import main
-from pipeline.config.schema import DistillConfig
+from pipeline.cli.expected_memory import Estimate
+from pipeline.config.data import DataConfig
+from pipeline.config.schema import Config, DistillConfig
 from pipeline.config.search import SearchConfig
 from pipeline.data import Images, Splits
 from pipeline.data.augment import Augment
+from pipeline.data.card import DataCard
 from pipeline.run import store
 from pipeline.torchvision_import import import_torchvision
 from pipeline.training import Fit, Objective, accuracy, fit
@@ -191,6 +194,32 @@ def check_search(device: torch.device) -> None:
     )  # fmt: skip
     found = measure(trials[0].candidate.counts)
     assert 0 <= found.accuracy <= 1
+
+
+def search_memory(device: torch.device) -> int:
+    """Rank, tabulate and score as a search does; return the bytes expected of it before."""
+    card = DataCard(
+        "photos", "photos", ("a", "b"), (3, 32, 32), {"train": (48, 48), "search": (32, 32)},
+        (0.5,) * 3, (0.5,) * 3, "0" * 64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2),
+    ).eval()  # fmt: skip
+    graph = trace(model, torch.randn(2, 3, 32, 32))
+    config = Config(search=SEARCH, data=DataConfig(in_memory_mb=0))
+    expected = Estimate.of(model.to(device), card, config).search_stage().gpu
+    pixels = torch.randint(0, 256, (96, 32, 32, 3), dtype=torch.uint8)
+    seen = Images(pixels, torch.arange(96) % 2, card.classes)
+    splits = Splits(seen, seen.subset(torch.arange(64)))
+    problem = SearchProblem.build(Network(model, graph), splits, SEARCH, 0, align=1)
+    table = Tabulation(problem.space, 1, Search(InProcess(problem.table_evaluator())))()
+    trials = Search(InProcess(problem.evaluator), table)
+    trials.run("rl", problem.strategy("rl", trials=2, table=table), 2)
+    return expected
 
 
 def check_recovery(device: torch.device) -> None:

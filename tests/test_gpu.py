@@ -15,6 +15,7 @@ from quantize_nets import labelled, quadrants
 from pipeline.config.schema import Config
 from pipeline.errors import EnvironmentProblem, OutOfMemory
 from pipeline.training import machine
+from pipeline.training.machine import exact_float32
 from stages.benchmark.protocol import Setting
 from stages.quantize import half_onnx
 
@@ -44,6 +45,20 @@ def test_fp16_on_a_gpu(tmp_path: Path) -> None:
     parity = report.to_dict()["parity"]
     assert parity["top1_agreement"] == 1
     assert 0 < parity["output_error"] < 5e-3
+
+
+@pytest.mark.gpu
+def test_memory_of_a_search_on_a_gpu_is_about_what_is_expected() -> None:
+    device = torch.device("cuda", 0)
+    with exact_float32():
+        device_checks.search_memory(device)  # cuBLAS and cuDNN take their workspaces once
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        expected = device_checks.search_memory(device)
+    taken = torch.cuda.max_memory_allocated(device) - before
+    # a convolution's own workspace comes on top of what is counted
+    assert expected / 2 < taken < expected * 2 + (64 << 20)
 
 
 @pytest.mark.slow

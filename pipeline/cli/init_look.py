@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import tempfile
 import time
 from collections import Counter
@@ -100,8 +101,15 @@ def looked_at(config: Config, card: DataCard, folder: Path) -> LookedAt:
     noise = torch.randn(_LOOKED_AT, *card.image_shape, generator=generator)
     odd = look_at(model, noise, card.num_classes)
     graph = _traced(fold_standardised_weights(model, noise[:2]), config, card)
-    timed = _speed(model.to(device_for(config.device)), card.image_shape)
-    return LookedAt(model, graph, timed, (*said, *odd))
+    device, before = device_for(config.device), _process_bytes()
+    timed = _speed(model.to(device), card.image_shape)
+    taken = before if device.type == "cpu" else _process_bytes()
+    return LookedAt(model, graph, timed, taken, (*said, *odd))
+
+
+def _process_bytes() -> int:
+    """Memory that this process has taken at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _traced(model: nn.Module, config: Config, card: DataCard) -> ChannelGraph:

@@ -50,12 +50,15 @@ class LookedAt:
 
     Attributes:
         speed: seconds an image of inference, and of a training step of `TIMED` images.
+        process_bytes: that this process had taken at most before it was timed; on a GPU, after,
+            as its libraries are loaded then.
         remarks: what was done to the network, and what is odd about it.
     """
 
     model: nn.Module
     graph: ChannelGraph
     speed: tuple[float, float]
+    process_bytes: int
     remarks: tuple[str, ...]
 
 

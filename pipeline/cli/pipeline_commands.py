@@ -110,7 +110,10 @@ def _rows(steps: list[Any]) -> list[dict[str, Any]]:
     ]
 
 
-@command(app, "plan", keys=("run", "stages", "minutes", "memory_bytes"))
+_EXPECTED = ("minutes", "memory_bytes", "device_memory_bytes", "device_memory")
+
+
+@command(app, "plan", keys=("run", "stages", *_EXPECTED))
 def plan(
     config: ConfigArgument,
     run_dir: RunDirOption = None,
@@ -145,7 +148,7 @@ def plan(
         refusal = missing_provider(settings, steps) or takeover(str(file), settings, folder, lost)
         if refusal:
             console.warn(f"would be refused: {refusal.message}; {refusal.hint}")
-        doc = {"run": str(folder), "stages": _rows(steps), "minutes": None, "memory_bytes": None}
+        doc = {"run": str(folder), "stages": _rows(steps), **dict.fromkeys(_EXPECTED)}
         if refusal or not any(step.action == "run" for step in steps):
             return doc
         try:
@@ -155,7 +158,7 @@ def plan(
 
 
 def expected(config: Config, card: DataCard, folder: Path, steps: Sequence[Step]) -> dict[str, Any]:
-    """Minutes by stage and bytes of memory, printed and for the document.
+    """Minutes by stage, bytes of memory, and of a GPU's by stage, printed and for the document.
 
     Args:
         folder: of the config, where the user's own module may lie.
@@ -170,7 +173,8 @@ def expected(config: Config, card: DataCard, folder: Path, steps: Sequence[Step]
     for remark in network.remarks:
         console.warn(remark)
     console.note(str(found))
-    return {"minutes": found.minutes, "memory_bytes": found.memory_bytes}
+    values = (found.minutes, found.memory_bytes, found.device_memory_bytes, found.on_gpu)
+    return dict(zip(_EXPECTED, values, strict=True))
 
 
 def _planned(run: Path, step: Step, pid: int | None) -> tuple[str, str, str]:

@@ -78,11 +78,14 @@ class Sampling:
 
     def positions(self, use: Use, samples: int) -> Positions:
         """The same for the original and for any cut of it."""
+        # not the same pixels for all layers
+        return Positions.draw(samples, use.space, self.wanted(use), self.seed + use.place)
+
+    def wanted(self, use: Use) -> int:
+        """Rows that the layer gets where its maps have so many pixels."""
         least = self.rows if use.groups < GROUPED else self.grouped_rows
         most = self.numbers // (use.unknowns * use.groups)
-        wanted = min(most, max(least, self.per_unknown * use.unknowns))
-        # not the same pixels for all layers
-        return Positions.draw(samples, use.space, wanted, self.seed + use.place)
+        return min(most, max(least, self.per_unknown * use.unknowns))
 
     def held_out(self, rows: int) -> int:
         """How many of a layer's rows, the last ones, are of the last quarter of the images."""

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from fake_run import Rlp
 from PIL import Image
-from torch import nn
 
-from pipeline.cli.expected import Expected, _activations, _of_steps
+from pipeline.cli.expected import Expected, _of_steps
 from pipeline.run.rounds import chain
 from pipeline.run.step import Action, Step
 from stages import STAGES
@@ -66,6 +65,7 @@ def test_it_says_what_would_run_and_what_that_takes(rlp: Rlp, project: Path) -> 
     document = rlp("pipeline", "plan", "my.yaml", "--json").json()
     assert list(document["minutes"]) == PARTS
     assert document["memory_bytes"] > 1e8
+    assert (document["device_memory_bytes"], document["device_memory"]) == (None, None)
     made = {path for path in project.rglob("*.*") if "__pycache__" not in path.parts}
     assert made == {*before, project / "my.yaml"}
 
@@ -118,16 +118,14 @@ def test_stages_that_ran_before_take_what_they_took() -> None:
     assert _of_steps(minutes, twice) == {"distill": 14.0}
 
 
-def test_activations_are_counted_once_and_weights_not_at_all() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
-    image, wide = 4 * 3 * 100, 4 * 8 * 100
-    assert _activations(net, (3, 10, 10)) == (image + wide, wide)
-    assert all(parameter.grad is None for parameter in net.parameters())
-
-
 def test_it_is_said_in_a_line() -> None:
     found = Expected({"search": 1.5, "distill": 0.0}, 1_600_000_000)
     expected = "expected about 2 min on this machine as busy as it is (search 1.5), and 1.6 GB"
     assert str(found).startswith(expected)
     unsure = Expected({"search": 1.5, "distill": 4.0}, 1_600_000_000, ("distill",))
     assert "(search 1.5), 4 more for distill where accuracy is missing, and" in str(unsure)
+    on_gpu = Expected(
+        {"search": 1.5}, 1_600_000_000, on_gpu={"search": 2 << 30, "distill": 1 << 30}
+    )
+    assert "1.6 GB of memory and 2.1 GB of GPU memory, most of it in search" in str(on_gpu)
+    assert on_gpu.device_memory_bytes == 2 << 30
