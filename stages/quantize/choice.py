@@ -56,8 +56,8 @@ class Allowance:
 def choose(mode: str, score: Score, timing: Timing, allowance: Allowance) -> tuple[str, str]:
     """(the allowance's precision or "fp32", the reason in one sentence).
 
-    Under `auto` it must keep the allowance and be faster, its interval wholly above 1; under `int8`
-    it must keep the allowance.
+    Under `auto` it must keep the allowance and be shown to be faster, its interval wholly above 1;
+    under `int8` it must keep the allowance.
     """
     problem = allowance.problem(score)
     if problem:
@@ -65,7 +65,7 @@ def choose(mode: str, score: Score, timing: Timing, allowance: Allowance) -> tup
     assert timing.ci95 is not None
     low, high = timing.ci95
     measured = f"{timing.ratio:.2f}× ({low:.2f} to {high:.2f}) as fast as fp32"
-    if low > 1 or mode == INT8:
+    if timing.faster or mode == INT8:
         on = f"on {score.images:,} images"
         # of the change, as everywhere: -0.20 is lost
         worst, best = (0.0 - end for end in reversed(score.drop_ci95))

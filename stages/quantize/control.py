@@ -102,8 +102,7 @@ def faster_in_part(bench: Workbench, fastest: Candidate) -> Candidate | None:
     if best is None:
         return None
     gain = bench.compare(fastest.graph.model, best.graph.model)  # it is the luckiest of a few
-    assert gain.ci95 is not None
-    return best if gain.ci95[0] > 1 else None
+    return best if gain.faster else None
 
 
 def _beginning(units: Sequence[Unit], count: int) -> Unit:

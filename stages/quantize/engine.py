@@ -120,7 +120,7 @@ class _Found:
         if self.plain is None or self.best is None:
             return self.plain is not None
         timing = self.best.tried.timing
-        slow = timing is not None and timing.ci95 is not None and timing.ci95[0] <= 1
+        slow = timing is not None and timing.ci95 is not None and not timing.faster
         return slow or bool(allowance.problem(self.best.score))
 
     def start(self, bench: Workbench) -> Start:

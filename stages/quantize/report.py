@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from stages.benchmark.intervals import FASTER
 from stages.quantize.schemes import Scheme
 
 
@@ -48,6 +49,11 @@ class Timing:
     ci95: tuple[float, float] | None = None
     verdict: str = ""
     ms: tuple[float, float] | None = None
+
+    @property
+    def faster(self) -> bool:
+        """Whether it was shown: by the interval, and by what A against itself gave beside it."""
+        return self.ci95 is not None and self.ci95[0] > 1 and self.verdict == FASTER
 
 
 @dataclass(frozen=True)

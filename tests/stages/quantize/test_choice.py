@@ -15,6 +15,7 @@ from stages.quantize.scoring import compare
 SCORE = Score(1000, 0.84, 0.841, 0.1, (-0.1, 0.3), 0.98, 0.05)
 FAST = Timing(1.8, (1.7, 1.9), "faster", (1.8, 1.0))
 SLOW = Timing(0.8, (0.7, 0.9), "slower", (0.8, 1.0))
+BUSY = Timing(1.5, (1.01, 2.3), "no difference shown", (1.5, 1.0))  # A against itself: as much
 UNSURE = Timing(1.1, (0.9, 1.3), "no difference shown", (1.1, 1.0))
 
 
@@ -29,7 +30,9 @@ def test_faster_and_within_the_allowance_is_delivered() -> None:
     assert "; +0.00 points of accuracy" in same
 
 
-@pytest.mark.parametrize(("timing", "word"), [(SLOW, "slower"), (UNSURE, "no faster")])
+@pytest.mark.parametrize(
+    ("timing", "word"), [(SLOW, "slower"), (UNSURE, "no faster"), (BUSY, "no faster")]
+)
 def test_auto_delivers_nothing_that_is_not_shown_to_be_faster(timing: Timing, word: str) -> None:
     chosen, reason = choose("auto", SCORE, timing, Allowance())
     assert chosen == "fp32"
