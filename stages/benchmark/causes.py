@@ -22,9 +22,15 @@ _TINY_US = 10.0  # a node shorter than this is mostly the cost of starting it
 
 def causes(evidence: Evidence) -> tuple[str, ...]:
     """A sentence for each cause, the weightiest first; none where nothing speaks against B."""
-    checks = (*_CHECKS, *(INT8_CHECKS if evidence.b.quantised else _FLOAT_CHECKS))
-    found = [cause for check in checks if (cause := check(evidence)) is not None]
+    found = [cause for check in _checks(evidence) if (cause := check(evidence)) is not None]
     return tuple(cause.sentence for cause in sorted(found, key=lambda cause: -cause.weight))
+
+
+def _checks(seen: Evidence) -> tuple[Callable[[Evidence], Cause | None], ...]:
+    """Those that apply to B; fp16 against float32 gains without fewer multiplications, as INT8."""
+    if seen.b.quantised:
+        return (*_CHECKS, *INT8_CHECKS)
+    return _CHECKS if seen.b.halves and not seen.a.halves else (*_CHECKS, *_FLOAT_CHECKS)
 
 
 def _off_blocked(seen: Evidence) -> Cause | None:
