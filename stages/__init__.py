@@ -46,10 +46,14 @@ def _provider_too(config: Config, parts: Parts) -> Parts:
 
 def _setting_too(config: Config, parts: Parts) -> Parts:
     """Both precisions are timed at the first setting of the benchmark; when they are off, nothing
-    matters. Training INT8 is as recovery is.
+    matters. Training INT8 is as recovery is. What fp16 is set to counts by whether it is made.
     """
-    if config.quantize.mode == "off" and not makes_fp16(config):
+    half = makes_fp16(config)
+    if config.quantize.mode == "off" and not half:
         return {"quantize": {"mode": "off"}}
+    own = {key: value for key, value in parts["quantize"].items() if not key.startswith("fp16")}
+    kept = {"fp16": "on", "fp16_keep": list(config.quantize.fp16_keep)} if half else {}
+    parts = {**parts, "quantize": {**own, **kept}}
     if config.quantize.qat_epochs:
         parts = {**parts, "distill": config.distill.model_dump(mode="json")}
     timed = {key: getattr(config.benchmark, key) for key in ("provider", "static_batch")}

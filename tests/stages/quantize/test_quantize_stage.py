@@ -142,4 +142,8 @@ def test_it_depends_on_the_headline_setting_alone_and_on_nothing_when_off() -> N
     off = depends(quantize={"mode": "off"})
     assert off != depends(quantize={"mode": "off"}, benchmark=gpu)  # fp16 is made
     assert off == depends(quantize={"mode": "off", "fp16": "off"}, benchmark=gpu)
+    assert depends() == depends(quantize={"fp16": "off", "fp16_keep": ["Conv"]})  # of no effect
+    assert not {"fp16", "fp16_keep"} & depends()["quantize"].keys()  # as before there was fp16
+    on = depends(quantize={"fp16": "on"}, benchmark=gpu)
+    assert on == depends(benchmark=gpu) != depends(quantize={"fp16_keep": ["Conv"]}, benchmark=gpu)
     assert off == depends(quantize={"mode": "off", "images": 7}, benchmark={"batches": [8]})
