@@ -141,10 +141,26 @@ def _quantization(found: dict[str, Any], limit: int) -> None:
             console.say(f"{name}, nodes that were not quantised: {', '.join(nodes)}")
         rows = [_tried(row) for row in side.get("tried", [])]
         columns = ("scheme", "float nodes", "accuracy", "images", "ratio", "95 % CI")
-        console.table(columns, _cut(rows, limit), title=name, right=columns[1:])
+        if rows or not side.get("fp16"):
+            console.table(columns, _cut(rows, limit), title=name, right=columns[1:])
+        _half(name, side.get("fp16") or {})
     if curve := found.get("curve"):
         rows = [(row["float_nodes"], _percent(row["accuracy"]), *_ratio(row)) for row in curve]
         console.table(("float nodes", "accuracy", "ratio", "95 % CI"), _cut(rows, limit))
+
+
+def _half(name: str, made: dict[str, Any]) -> None:
+    """Of the fp16 file of one network, where one was tried."""
+    if not made:
+        return
+    console.say(f"{name} in fp16: {made['reason']}")
+    if made["accuracy"]:
+        accuracy, error = made["accuracy"], made["parity"]["output_error"]
+        share = _percent(made["parity"]["top1_agreement"])
+        what = "" if accuracy["fp16"] is None else f"accuracy {_percent(accuracy['fp16'])}, "
+        console.say(f"  {what}{share} of the classes as fp32, outputs off by {error:.2g}")
+    if nodes := made["float_nodes"]:
+        console.say(f"{name} in fp16, nodes that stayed float32: {', '.join(nodes)}")
 
 
 def _tried(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -193,3 +193,23 @@ def test_inspect_refuses_what_is_not_what_its_name_says(
     result = rlp("inspect", here / name, "--json")
     assert_failure(result, 3)
     assert name in result.lines("error")[0]
+
+
+def test_inspect_shows_the_fp16_of_both_networks(rlp: fake_run.Rlp, here: Path) -> None:
+    half = {
+        "reason": "fp16 is 1.50× as fast",
+        "accuracy": {"fp16": 0.84},
+        "parity": {"top1_agreement": 0.999, "output_error": 0.0012},
+        "float_nodes": ["Max_1"],
+    }
+    absent = {"reason": "fp16 does not run", "accuracy": None, "parity": None, "float_nodes": []}
+    body = {"mode": "off", "chosen": "fp16", "reason": "because", "tried": [], "fp16": half}
+    body["base"] = {"tried": [], "fp16": absent}
+    document("quantization").write(here / "quantize.json", body)
+    assert rlp("inspect", "quantize.json").out.splitlines() == [
+        "delivered: fp16; because",
+        "final in fp16: fp16 is 1.50× as fast",
+        "  accuracy 84.00%, 99.90% of the classes as fp32, outputs off by 0.0012",
+        "final in fp16, nodes that stayed float32: Max_1",
+        "original in fp16: fp16 does not run",
+    ]
