@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor
 
 from pipeline.run.variants import FP32, INT8, PRECISIONS
 from stages.quantize.report import Score, Timing
@@ -40,7 +41,7 @@ class Allowance:
                 f"{self.name} loses {score.drop:.2f} points of {what} {on}, {self.drop:g} allowed"
             )
         if not score.top1_agreement >= self.top1_agreement:
-            share = f"{100 * score.top1_agreement:.1f} % {on}"
+            share = f"{floor(round(1000 * score.top1_agreement, 6)) / 10:.1f} % {on}"
             return (
                 f"{self.name} and fp32 name the same class for {share}, "
                 f"{100 * self.top1_agreement:g} % needed"

@@ -87,3 +87,9 @@ def test_outputs_that_are_no_numbers_are_the_largest_error() -> None:
     same = compare(fp32, fp32, np.arange(4))
     assert same.output_error == same.drop == 0
     assert same.drop_ci95[0] < 0 < same.drop_ci95[1], "four images prove nothing"
+
+
+def test_a_share_is_not_rounded_up_to_its_limit() -> None:
+    allowance = Allowance(top1_agreement=0.99)
+    _, reason = choose("auto", replace(SCORE, top1_agreement=0.98999), FAST, allowance)
+    assert "same class for 98.9 %" in reason
