@@ -12,11 +12,23 @@ import onnx
 
 
 def prepared(path: str) -> onnx.ModelProto:
-    """The file in one piece with shapes inferred and every node named, as nodes are left out."""
+    """The file in one piece with shapes inferred, its constants as the converter needs them."""
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
-    for index, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
+    for node in model.graph.node:
+        _with_tensor(node)
     return model
+
+
+def _with_tensor(node: onnx.NodeProto) -> None:
+    """A Constant of plain floats as one that holds a tensor, which alone the converter converts."""
+    for attribute in node.attribute:
+        if node.op_type != "Constant" or attribute.name not in ("value_float", "value_floats"):
+            continue
+        one = attribute.name == "value_float"
+        values = [attribute.f] if one else list(attribute.floats)
+        sizes = [] if one else [len(values)]
+        tensor = onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, sizes, values)
+        attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
 
 
 def halved(
@@ -44,21 +56,24 @@ def halved(
         op_block_list=blocked,
         node_block_list=exclude,
     )
-    _without_round_trips(made.graph)
+    _without_round_trips(made.graph, {node.name for node in model.graph.node})
     ordered = ONNXModel(made)
     ordered.topological_sort()  # the cast of the input stands at the end
     stayed = [n.name for n in model.graph.node if n.op_type in blocked or n.name in exclude]
     return ordered.model.SerializeToString(deterministic=True), stayed
 
 
-def _without_round_trips(graph: onnx.GraphProto) -> None:
+def _without_round_trips(graph: onnx.GraphProto, own: set[str]) -> None:
     """Take out float32 → float16 → float32: the converter puts it between any two nodes that stay
     float32, and a value that is too large for float16 is infinite after it.
+
+    Args:
+        own: names of the network's nodes; a Cast among them may begin at whole numbers.
     """
     down = {
         node.output[0]: node.input[0]
         for node in graph.node
-        if node.op_type == "Cast" and _to(node) == onnx.TensorProto.FLOAT16
+        if node.op_type == "Cast" and node.name not in own and _to(node) == onnx.TensorProto.FLOAT16
     }
     ends = {value.name for value in graph.output}
     around = {}

@@ -51,19 +51,19 @@ class Quantization:
         model = _preprocessed(original)
         model.ir_version = original.ir_version
         _only_used_domains(model, _opset(original))
-        for index, node in enumerate(model.graph.node):
-            node.name = node.name or f"{node.op_type}_{index}"  # nodes are left out by their names
+        _name_nodes(model.graph)
         _set_metadata(model, {entry.key: entry.value for entry in original.metadata_props})
         self.model = model
         return model.SerializeToString(deterministic=True)
 
     def hold(self, model: onnx.ModelProto) -> None:
-        """Take a float graph with shapes, its nodes named, as it is.
+        """Take a float graph with shapes as it is, and name its nodes.
 
         Raises:
             ValueError: it is quantised already, or no float32 network.
         """
         _require_float(model)
+        _name_nodes(model.graph)
         self._made_how, self.model = {}, model
 
     def load(self, model: bytes) -> None:
@@ -144,6 +144,16 @@ def _require_float(model: onnx.ModelProto) -> None:
     if kinds != [onnx.TensorProto.FLOAT]:
         named = ", ".join(onnx.TensorProto.DataType.Name(kind) for kind in kinds)
         raise ValueError(f"one float32 input of images is needed, it has {named or 'none'}")
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Name those that have no name: nodes are left out by their names."""
+    taken = {node.name for node in graph.node}
+    for index, node in enumerate(graph.node):
+        name = f"{node.op_type}_{index}"
+        while name in taken:
+            name += "_"
+        node.name = node.name or name
 
 
 def _preprocessed(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ from torch import nn
 
 from pipeline.errors import Refused
 from pipeline.run.store import write_bytes
+from pipeline.runtime.sizes import images_a_call
 from pipeline.runtime.worker import Worker
 from stages.export.denormals import flush_denormals
 from stages.export.metadata import replace_notes
@@ -157,6 +158,6 @@ def check_file(path: Path, *, label: str = "") -> dict[str, Any]:
     with Worker() as worker:
         worker.check(path, label=label)
         opened = worker.open(path, label=label)
-        worker.feed(batch=1)
+        worker.feed(batch=images_a_call(opened["inputs"][0]["shape"]) or 1)
         worker.slot(seconds=0.0)  # one call
     return opened

@@ -21,9 +21,11 @@ def image_shape(proto: onnx.ModelProto) -> tuple[int, ...] | None:
 
 
 def activations(proto: onnx.ModelProto) -> list[str]:
-    """Names of all values in float32 whose shape is known."""
+    """Names of all values in float32 whose shape is known; old files call weights inputs too."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
     values = [*proto.graph.input, *proto.graph.value_info, *proto.graph.output]
-    return [v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    floats = [v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    return [name for name in floats if name not in weights]
 
 
 def touching(proto: onnx.ModelProto, tensors: Sequence[str]) -> list[str]:

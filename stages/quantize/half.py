@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from pipeline.errors import ArtifactError
 from pipeline.run.store import write_bytes
@@ -31,7 +33,8 @@ from stages.quantize.scoring import Scorer
 from stages.quantize.timing import time_pair
 from stages.quantize.workbench import Progress
 
-_LARGEST = 65504 / 4  # of fp16, with room for images that were not seen
+_MOST = 65504  # that fp16 holds
+_LARGEST = _MOST / 4  # with room for images that were not seen
 _IMAGES = 64  # for the largest values, which vary little between images
 ALLOWANCE = Allowance(drop=0.5, top1_agreement=0.99, output_error=0.02, precision=FP16)
 """Round-off of 11 bits through a hundred layers is a tenth of this error."""
@@ -47,7 +50,7 @@ class HalfReport:
         score: against fp32, on the provider; None where it does not run.
         timing: against fp32; None likewise.
         float_nodes: names of the nodes that stayed float32.
-        out_of_range: those of them that see values too large for fp16.
+        out_of_range: those of them that see values or have weights too large for fp16.
         file: name, sha256 and bytes of the fp16 file; empty where there is none.
     """
 
@@ -118,7 +121,8 @@ def half_onnx(
     with Quantizer() as quantizer:
         proto = onnx.ModelProto.FromString(quantizer.hold(path))
         fixed = input_sizes(proto)[0]
-        large = touching(proto, _beyond(quantizer, proto, calibration, fixed))
+        beyond = _beyond(quantizer, proto, calibration, fixed)
+        large = list(dict.fromkeys([*touching(proto, beyond), *_with_large_weights(proto)]))
         try:
             model, stayed = quantizer.halve(keep, large)
         except ArtifactError as error:
@@ -138,6 +142,23 @@ def half_onnx(
     digest = write_bytes(out, model, check=partial(check_file, label=str(out)))
     file = {"name": out.name, "sha256": digest, "bytes": len(model)}
     return HalfReport(chosen, reason, score, timing, stayed, tuple(large), file)
+
+
+def _with_large_weights(proto: onnx.ModelProto) -> list[str]:
+    """Names of the nodes with weights that fp16 has no room for; bounds may as well be its own."""
+    found = [
+        tensor.name
+        for tensor in proto.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
+        and _exceeds(onnx.numpy_helper.to_array(tensor))
+    ]
+    bounds = {node.name for node in proto.graph.node if node.op_type == "Clip"}
+    return [name for name in touching(proto, found) if name not in bounds]
+
+
+def _exceeds(weights: np.ndarray) -> bool:
+    """Whether a finite one is too large; infinity is infinite in fp16 too."""
+    return bool((np.isfinite(weights) & (np.abs(weights) > _MOST)).any())
 
 
 def _beyond(

@@ -18,6 +18,7 @@ from pipeline.run.fp16 import makes_fp16
 from pipeline.run.store import sha256_file
 from stages.benchmark.protocol import Setting
 from stages.quantize import half, half_onnx, quantize_onnx
+from stages.quantize.graph import activations
 from stages.quantize.half import HalfReport
 from stages.quantize.report import Score, Timing
 from stages.quantize.stage import delivered
@@ -79,6 +80,68 @@ def test_nodes_that_see_large_values_stay_float32(tmp_path: Path, faster: None) 
     found = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
     assert found["up"] == onnx.TensorProto.FLOAT
     assert found["mix.weight"] == onnx.TensorProto.FLOAT16
+
+
+@pytest.mark.parametrize("kind", ["INT64", "BOOL", "DOUBLE", "FLOAT16"])
+def test_casts_of_the_network_itself_are_kept(kind: str, tmp_path: Path, faster: None) -> None:
+    number = getattr(onnx.TensorProto, kind)
+    middle = [
+        helper.make_node("Cast", ["features"], ["other"], to=number),
+        helper.make_node("Cast", ["other"], ["back"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Max", ["back", "features"], ["altered"]),
+    ]
+    report, proto = made(quadrants(tmp_path / "net.onnx", middle))
+    assert report.chosen == "fp16", report.reason
+    onnx.checker.check_model(proto, full_check=True)
+
+
+@pytest.mark.parametrize("value", [{"value_float": 0.5}, {"value_floats": [0.5]}])
+def test_constants_of_plain_floats_become_fp16(
+    value: dict[str, Any], tmp_path: Path, faster: None
+) -> None:
+    middle = [
+        helper.make_node("Constant", [], ["half"], **value),
+        helper.make_node("Mul", ["features", "half"], ["altered"]),
+    ]
+    report, _ = made(quadrants(tmp_path / "net.onnx", middle))
+    assert report.chosen == "fp16", report.reason
+
+
+def test_nodes_with_large_weights_stay_float32_and_those_with_large_bounds_do_not(
+    tmp_path: Path, faster: None
+) -> None:
+    middle = [
+        helper.make_node("Clip", ["features", "", "bound"], ["clipped"], "clip"),
+        helper.make_node("Div", ["clipped", "large"], ["small"], "down"),
+        helper.make_node("Div", ["small", "tiny"], ["altered"], "up"),
+    ]
+    constants = {"bound": np.float32(3e38), "large": np.float32(1e6), "tiny": np.float32(1e-6)}
+    arrays = {name: np.asarray(value) for name, value in constants.items()}
+    report, _ = made(quadrants(tmp_path / "net.onnx", middle, constants=arrays), keep=["Div"])
+    assert report.out_of_range == ("down",)
+    assert report.chosen == "fp16"
+    assert report.score is not None
+    assert report.score.output_error < 1e-3
+
+
+def test_a_name_that_a_node_would_be_given_may_be_taken(tmp_path: Path, faster: None) -> None:
+    middle = [helper.make_node("Neg", ["features"], ["negative"], "Relu_1")]
+    middle.append(helper.make_node("Neg", ["negative"], ["altered"]))
+    assert made(quadrants(tmp_path / "net.onnx", middle))[0].chosen == "fp16"
+
+
+def test_a_batch_that_is_fixed_in_the_graph_is_kept(tmp_path: Path, faster: None) -> None:
+    _, proto = made(quadrants(tmp_path / "net.onnx", batch=8))
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 8
+
+
+def test_weights_that_are_inputs_too_are_no_activations(tmp_path: Path) -> None:
+    proto = onnx.load(quadrants(tmp_path / "net.onnx"))
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    assert activations(proto) == ["input", "logits"]
 
 
 def test_operators_that_are_named_stay_float32(tmp_path: Path, faster: None) -> None:
