@@ -26,13 +26,16 @@ def options_for(provider: str, model: Path | bytes) -> dict[str, str]:
     """What a session is opened with where a call says nothing else.
 
     Graphs in memory are built anew: TensorRT calls an engine after the names in the graph, and
-    under the same names candidates have other sizes and weights. Files have a folder by content.
+    under the same names candidates have other sizes and weights. Files have a folder by content and
+    by where they lie, for their weights may lie beside them.
     """
     kept = _ENGINES.get()
     if provider != TENSORRT or kept is None or isinstance(model, bytes):
         return {}
     with model.open("rb") as stream:
-        place = str(kept / hashlib.file_digest(stream, "sha256").hexdigest()[:16])
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(str(model.absolute().parent).encode())
+    place = str(kept / digest.hexdigest()[:16])
     return {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": place,

@@ -32,6 +32,10 @@ def test_engines_of_files_are_kept_by_content_and_those_of_candidates_are_not(
         assert options_for(CPU, first) == {}
         second.write_bytes(b"one")
         assert options_for(TENSORRT, second)["trt_engine_cache_path"] == places[0]
+        third = tmp_path / "elsewhere" / "a.onnx"  # perhaps with other weights beside it
+        third.parent.mkdir()
+        third.write_bytes(b"one")
+        assert options_for(TENSORRT, third)["trt_engine_cache_path"] != places[0]
     assert places[0] != places[1]
     assert all(Path(place).parent == tmp_path / "engines" for place in places)
     assert options_for(TENSORRT, first) == {}
