@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.run.variants import FP16, FP32, INT8
 from stages.report.plots.drawing import (
     BLUE,
     INK,
@@ -25,7 +26,7 @@ class Spot:
     """A file by latency in ms and accuracy in per cent, each (low, value, high).
 
     Attributes:
-        pruned, quantised: what was done to the network; decides colour and filling.
+        pruned, precision: what was done to the network; decides colour and filling.
         further: whether it comes from elsewhere; decides the marker.
         chosen: whether it is the one that is delivered.
     """
@@ -34,7 +35,7 @@ class Spot:
     ms: tuple[float, float, float]
     accuracy: tuple[float, float, float]
     pruned: bool = False
-    quantised: bool = False
+    precision: str = FP32
     further: bool = False
     chosen: bool = False
 
@@ -57,7 +58,9 @@ def _draw(axes: Any, spot: Spot) -> None:
     color = BLUE if spot.pruned else MID
     look = {
         "color": color,
-        "markerfacecolor": PAPER if spot.quantised else color,
+        "markerfacecolor": PAPER if spot.precision == INT8 else color,
+        "fillstyle": "left" if spot.precision == FP16 else "full",
+        "markerfacecoloralt": PAPER,
         "markeredgecolor": color,
         "markersize": 7,
     }

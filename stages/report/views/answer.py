@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.claims import change_sentence, change_text
-from pipeline.run.variants import PRECISIONS, VARIANTS
+from pipeline.run.variants import FP32, PRECISIONS, VARIANTS
 from pipeline.words import size
 from stages.report import plots
 from stages.report.views.wording import NO_DIFFERENCE, ms, provider, relative, setting_name
@@ -97,6 +97,6 @@ def _spot(row: Side, base: Side) -> plots.Spot:
         (p50 * min(1.0, row["ratio"] / fast), p50, p50 * max(1.0, row["ratio"] / slow)),
         (min(low, percent), percent, max(high, percent)),
         pruned=row["name"].startswith("final"),
-        quantised=row.get("precision") == "int8",
+        precision=row.get("precision", FP32),
         chosen=row.get("chosen", False),
     )

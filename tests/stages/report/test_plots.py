@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from report_documents import front_document, trials
 
+from pipeline.run.variants import PRECISIONS
 from stages.report import plots
 from stages.report.documents import RoundDocuments
 from stages.report.plots import KeptGroup, drawing
@@ -111,6 +113,15 @@ def test_of_a_long_name_the_end_is_drawn_and_the_whole_is_described() -> None:
 
 def test_a_dollar_in_a_name_is_a_dollar() -> None:
     assert "a$b^$" in plots.keep_ratios([KeptGroup("a$b^$", 16, 8)], [])
+
+
+def test_each_precision_has_a_marker_of_its_own() -> None:
+    spot = plots.Spot("same", (0.9, 1.0, 1.1), (89.0, 90.0, 91.0))
+    drawn = {
+        plots.accuracy_against_latency([replace(spot, precision=precision)])
+        for precision in PRECISIONS
+    }
+    assert len(drawn) == 3
 
 
 def test_an_axis_is_not_shorter_than_the_noise() -> None:
