@@ -41,11 +41,11 @@ def activations_of(model: nn.Module, x: Tensor) -> Activations:
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        sizes[storage._cdata] = storage.nbytes()  # data_ptr() is not there for every tensor
         return tensor
 
     x = x.clone()  # a slice's storage is that of all images
-    own = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
     with (
         torch.enable_grad(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
