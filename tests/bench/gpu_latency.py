@@ -5,10 +5,10 @@
 
 Inputs and outputs stay on the GPU (IO binding). Both files are timed in turn, a slot each, so that
 what disturbs one disturbs the other; a ratio is of the medians, its interval a bootstrap over the
-slots. fp16 files are made as the stage `quantize` makes them, with fp32 inputs and outputs, and how
-far their answers are from fp32 is in the row. A provider that leaves any convolution to the CPU is
-refused: its row says so. `--runs`: every run below FOLDER that was exported. `--providers cpu`
-tries all of it without a GPU.
+slots. fp16 files are converted as by the stage `quantize`, but without looking for values beyond
+fp16's range; how far their answers are from fp32 is in the row. A provider that leaves any
+convolution to the CPU is refused: its row says so. `--runs`: every run below FOLDER that was
+exported. `--providers cpu` tries all of it without a GPU.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
+import gpu_board  # noqa: E402
 import gpu_network  # noqa: E402
 import gpu_run  # noqa: E402
-from gpu_run import Board, Job  # noqa: E402
+from gpu_board import Board, Job  # noqa: E402
 
 
 def _job(name: str, code: str, **facts: object) -> Job:
@@ -22,7 +23,7 @@ def _job(name: str, code: str, **facts: object) -> Job:
 def test_a_run_that_is_cut_off_leaves_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_run, "TICK", 0.05)
+    monkeypatch.setattr(gpu_board, "TICK", 0.05)
     row = tmp_path / "rows" / "quick.json"
     jobs = [
         _job("quick", f"open({str(row)!r}, 'w').write('[1]')"),
@@ -47,7 +48,7 @@ def test_a_run_that_is_cut_off_leaves_its_rows(
 def test_what_is_timed_begins_when_all_others_have_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_run, "TICK", 0.05)
+    monkeypatch.setattr(gpu_board, "TICK", 0.05)
     rows = tmp_path / "rows"
     out, there = str(rows / "timed.json"), str(rows)
     looks = f"import os; open({out!r}, 'w').write(str(len(os.listdir({there!r}))))"
