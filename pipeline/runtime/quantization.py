@@ -60,9 +60,11 @@ class Quantization:
         """Take a float graph with shapes as it is, and name its nodes.
 
         Raises:
-            ValueError: it is quantised already, or no float32 network.
+            ValueError: it is quantised or float16 already, or no float32 network.
         """
         _require_float(model)
+        if any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer):
+            raise ValueError("it has float16 weights already")
         _name_nodes(model.graph)
         self._made_how, self.model = {}, model
 
